@@ -1,0 +1,14 @@
+"""Settings of the whole suite: double precision, strict ranks, reproducible examples."""
+
+import hypothesis
+import jax
+
+jax.config.update("jax_enable_x64", True)
+# Broadcasting across ranks hides a forgotten batch axis.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# No deadline: the first example of a test pays for the compilation.
+hypothesis.settings.register_profile(
+    "thermogen", derandomize=True, deadline=None, database=None, print_blob=True
+)
+hypothesis.settings.load_profile("thermogen")

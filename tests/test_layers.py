@@ -1,0 +1,158 @@
+"""The house plan, checked: a module imports only from the layers below its own.
+
+The check reads the source (AST), so imports inside functions and under TYPE_CHECKING count.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "thermogen"
+ROOT = Path(__file__).parent.parent / PACKAGE
+
+# From the ground up. A room is a module or a folder; rooms of one layer are blind to each other.
+# `parallel` lies low, so that any room may use it.
+LAYERS = (
+    ("_types",),
+    ("_solution", "parallel"),
+    ("spins",),
+    ("walsh",),
+    ("datasets", "energies"),
+    ("exact", "meanfield", "sampling"),
+    ("learning", "landscape"),
+    ("experts", "recall"),
+    ("report", "storage"),
+    ("cli",),
+)
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+
+# Heavy, and of no use to who computes only.
+PLOTTING = {"matplotlib", "mpl_toolkits"}
+PLOTTING_ROOM = "report"
+
+
+def _imports(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Line and absolute dotted path of everything imported; `package` resolves relative ones."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, tuple(alias.name.split("."))
+        elif isinstance(node, ast.ImportFrom):
+            module = tuple(node.module.split(".")) if node.module else ()
+            if node.level:
+                # Each dot after the first climbs one package; too many lead out of the house.
+                climbed = len(package) - (node.level - 1)
+                module = (*package[:climbed], *module) if climbed > 0 else ("..", *module)
+            for alias in node.names:
+                yield node.lineno, (*module, alias.name)
+
+
+def _fault(room: str, target: tuple[str, ...]) -> str | None:
+    """What is wrong with an import of `target` by `room`, if anything."""
+    if target[0] in PLOTTING and room != PLOTTING_ROOM:
+        return f"imports {target[0]}, which belongs to {PLOTTING_ROOM}/ alone"
+    if target[0] == "..":
+        return "climbs out of the package"
+    if target[0] != PACKAGE:
+        return None
+    if len(target) == 1:
+        return f"imports {PACKAGE} itself, and with it every room"
+    other = target[1]
+    if other not in LEVEL:
+        return f"imports {PACKAGE}.{other}, which is no room of the plan"
+    if other != room and LEVEL[other] >= LEVEL[room]:
+        return f"imports {other}, which does not lie below {room}"
+    return None
+
+
+def violations(root: Path) -> list[str]:
+    found = []
+    for file in sorted(root.rglob("*.py")):
+        parts = file.relative_to(root).with_suffix("").parts
+        if parts == ("__init__",):
+            continue
+        place, room = file.relative_to(root).as_posix(), parts[0]
+        if room not in LEVEL:
+            found.append(f"{place}: {room} is no room of the plan")
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for line, target in _imports(tree, (PACKAGE, *parts[:-1])):
+            fault = _fault(room, target)
+            if fault:
+                found.append(f"{place}:{line}: {fault}")
+    return found
+
+
+def test_every_module_imports_from_below():
+    assert (ROOT / "spins.py").exists()  # else the check would pass on nothing
+    assert not violations(ROOT)
+
+
+def _plant(root: Path, file: str, source: str) -> list[str]:
+    path = root / PACKAGE / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(source)
+    return violations(root / PACKAGE)
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "fault"),
+    [
+        ("spins.py", "import thermogen.energies", "energies, which does not lie below spins"),
+        ("spins.py", "import numpy, thermogen.cli as c", "cli, which does not lie below"),
+        ("spins.py", "from thermogen.exact import x", "exact, which does not lie below"),
+        ("spins.py", "from thermogen import exact", "exact, which does not lie below"),
+        ("spins.py", "from . import exact", "exact, which does not lie below"),
+        ("spins.py", "from .walsh import x", "walsh, which does not lie below"),
+        ("datasets.py", "from .energies import x", "energies, which does not lie below"),
+        ("energies/_base.py", "from ..datasets import x", "datasets, which does not lie below"),
+        ("energies/_base.py", "from .. import exact", "exact, which does not lie below"),
+        ("energies/__init__.py", "from ..exact import x", "exact, which does not lie below"),
+        ("meanfield/_solve.py", "from ..sampling._gibbs import x", "sampling, which does not"),
+        ("exact.py", "def f():\n    from .meanfield import x", "meanfield, which does not"),
+        ("learning/_fit.py", "from ..landscape import x", "landscape, which does not lie"),
+        ("recall.py", "from .experts import x", "experts, which does not lie below"),
+        ("storage.py", "from .cli import main", "cli, which does not lie below"),
+        ("parallel.py", "from .spins import x", "spins, which does not lie below parallel"),
+        (
+            "exact.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .cli import x",
+            "cli, which does not lie below",
+        ),
+        ("exact.py", "import thermogen as tg", "imports thermogen itself"),
+        ("exact.py", "from . import solve", "thermogen.solve, which is no room"),
+        ("exact.py", "from .attic import x", "thermogen.attic, which is no room"),
+        ("exact.py", "from . import *", "which is no room"),
+        ("energies/_base.py", "from ... import x", "climbs out"),
+        ("attic.py", "", "attic is no room"),
+        ("exact.py", "import matplotlib.pyplot as plt", "imports matplotlib"),
+        ("cli.py", "def f():\n    from matplotlib import pyplot", "imports matplotlib"),
+    ],
+)
+def test_a_planted_violation_is_found(tmp_path, file, source, fault):
+    (found,) = _plant(tmp_path, file, source)
+    assert found.startswith(file)
+    assert fault in found
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("__init__.py", "from .cli import main\nfrom .spins import overlap"),
+        ("spins.py", "import jax\nfrom ._types import Spins\nfrom thermogen import _types"),
+        ("walsh.py", "from .spins import x\nfrom . import _solution"),
+        (
+            "energies/_pairwise.py",
+            "from . import _base\nfrom ._base import x\nfrom .. import walsh",
+        ),
+        ("energies/__init__.py", "from ._base import x\nfrom thermogen.energies._base import y"),
+        ("sampling/_gibbs.py", "from ..parallel import x\nfrom ..energies import y"),
+        ("landscape/_quench.py", "import thermogen.meanfield._solve\nfrom .. import sampling"),
+        ("report/_plots.py", "import matplotlib.pyplot as plt\nfrom ..recall import x"),
+        ("cli.py", "def main():\n    from . import report, storage"),
+    ],
+)
+def test_what_the_plan_allows_passes(tmp_path, file, source):
+    assert _plant(tmp_path, file, source) == []

@@ -1,0 +1,46 @@
+"""What every solver returns: a value, a result code that tells failure apart, statistics."""
+
+from typing import Any
+
+import equinox as eqx
+
+
+class RESULTS(eqx.Enumeration):
+    """Result codes. `RESULTS[code]` is the message; `code == RESULTS.converged` is the test.
+
+    Codes are data: they pass through `jax.jit` and `jax.vmap`, and a batch of solves returns a
+    batch of codes.
+    """
+
+    converged = "The tolerance was met."
+    stalled = (
+        "The gradient stayed above the tolerance. Start elsewhere, allow the solver more steps, "
+        "or work in float64 (jax.config.update('jax_enable_x64', True))."
+    )
+    saddle = (
+        "A stationary point was met, but it is not a minimum: some direction has curvature <= 0. "
+        "Start from a point that is not symmetric, for example by adding small noise."
+    )
+    non_finite = (
+        "NaN or infinity was met. Check the parameters of the energy and beta; for a fit, lower "
+        "the learning rate. A fit returns the last parameters that were finite."
+    )
+    step_limit = (
+        "All steps were used. For a stochastic objective this is the regular end; for a "
+        "deterministic one raise n_steps."
+    )
+
+
+class Solution(eqx.Module):
+    """The outcome of a solve.
+
+    Attributes:
+        value: what was solved for.
+        result: a `RESULTS` code, or an array of codes where solves were batched. Nothing that
+            did not converge says `converged`.
+        stats: named figures of the solve, such as its residual and its number of steps.
+    """
+
+    value: Any
+    result: RESULTS
+    stats: dict[str, Any]

@@ -1,0 +1,21 @@
+"""Array aliases shared by every room of the package.
+
+The aliases describe ONE configuration; batching is the caller's `jax.vmap`. A shape string of a
+single name starts with a space, so that linters do not read it as a forward reference.
+"""
+
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Num, PRNGKeyArray, Real
+
+# One configuration, every entry -1 or +1. Integers are welcome: data sets are stored as int8.
+Spins = Num[Array, " n"]
+
+# Means of the spins under a product measure, in [-1, 1]; exactly +-1 where a spin is clamped.
+Magnetizations = Float[Array, " n"]
+
+# Inverse temperature, in 1/energy (k_B = 1). Always an argument, never stored in an energy.
+Beta = Real[ArrayLike, ""]
+
+# A JAX random key, new style (`jax.random.key`) or old style (`jax.random.PRNGKey`).
+Key = PRNGKeyArray

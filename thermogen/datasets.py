@@ -1,0 +1,269 @@
+"""Binary data sets as host arrays of spins.
+
+Data sets are small, so they live in numpy, one int8 -1 or +1 per spin. Convert them to floats
+before sums of products: int8 arithmetic overflows at 127.
+"""
+
+import csv
+import operator
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int, Int8
+
+_MAX_ADDER_BITS = 12  # 4**12 rows of 37 spins: 0.6 GB
+
+
+class LabelledSpins(NamedTuple):
+    """Spins with one class label a sample.
+
+    Attributes:
+        spins: Shape (n_samples, n_spins), int8, -1 or +1.
+        labels: Shape (n_samples,), integers.
+    """
+
+    spins: Int8[np.ndarray, "samples spins"]
+    labels: Int[np.ndarray, " samples"]
+
+
+def adder(n_bits: int) -> Int8[np.ndarray, "samples spins"]:
+    """The addition table a + b = c of all pairs of n-bit numbers.
+
+    Args:
+        n_bits: Bits of each summand, 1 to 12.
+
+    Returns:
+        Spins of shape (4**n_bits, 3 n_bits + 1), int8: the bits of a, of b and of the sum
+        (n_bits + 1 of them), each little-endian. Row r holds a = r mod 2**n_bits and
+        b = r div 2**n_bits, so that the first 2 n_bits spins are configuration r.
+
+    Raises:
+        ValueError: If n_bits is not an integer from 1 to 12.
+    """
+    try:
+        size = operator.index(n_bits)
+    except TypeError:
+        size = -1
+    if isinstance(n_bits, bool) or not 1 <= size <= _MAX_ADDER_BITS:
+        raise ValueError(f"n_bits is {n_bits!r}; expected an integer from 1 to {_MAX_ADDER_BITS}")
+    rows = np.arange(4**size)
+    a, b = rows % 2**size, rows // 2**size
+    numbers = ((a, size), (b, size), (a + b, size + 1))
+    bits = [(number >> k) & 1 for number, width in numbers for k in range(width)]
+    return (2 * np.stack(bits, axis=1) - 1).astype(np.int8)
+
+
+def digits() -> LabelledSpins:
+    """Handwritten digits of scikit-learn: 8 x 8 pixels, +1 where the ink (0 to 16) is 8 or more.
+
+    Returns:
+        Spins of shape (1797, 64), pixels row by row, and labels 0 to 9 of shape (1797,).
+
+    Raises:
+        ImportError: If scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError(
+            "datasets.digits needs scikit-learn; install it with: pip install 'thermogen[study]'"
+        ) from error
+    pixels, labels = load_digits(return_X_y=True)
+    spins = np.where(np.asarray(pixels) >= 8, np.int8(1), np.int8(-1))
+    return LabelledSpins(spins, np.asarray(labels))
+
+
+def load(path: str | os.PathLike[str]) -> Int8[np.ndarray, "samples spins"]:
+    """Read a table of bits or spins, one sample a row.
+
+    The values may be 0 and 1, -1 and +1, or booleans; 0 becomes -1. Pickled data are refused.
+
+    Args:
+        path: A `.npy` file of one 2-D array; a `.npz` archive, of which the array named `spins`,
+            else `data`, else the only 2-D one is read; or a comma-separated `.csv` file, with at
+            most one header line (a first line without any number). In a `.csv` file the words
+            true and false count as values.
+
+    Returns:
+        Spins of shape (n_samples, n_spins), int8, -1 or +1.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not such a table; the message says what is wrong and where.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    if not path.is_file():
+        raise ValueError(f"{path} is not a regular file")
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        return _to_spins(_read_numpy(path), str(path))
+    if suffix == ".csv":
+        table, lines = _read_csv(path)
+        return _to_spins(table, str(path), lines)
+    raise ValueError(f"{path} has the suffix {path.suffix!r}; expected .npy, .npz or .csv")
+
+
+def validate_spins(data: Any, name: str = "data") -> Int8[np.ndarray, "samples spins"]:
+    """Check that `data` is a table of spins.
+
+    Args:
+        data: Array of shape (n_samples, n_spins) with entries -1 and +1, of any real dtype.
+        name: What the error messages call it.
+
+    Returns:
+        The same table as a numpy int8 array.
+
+    Raises:
+        ValueError: If it is not 2-D, is empty, or holds another value; the message says where.
+    """
+    try:
+        table = np.asarray(data)
+    except ValueError as error:
+        raise ValueError(f"{name} is not a rectangular array: {error}") from error
+    _check_table(table, name)
+    if table.dtype == bool:
+        raise ValueError(f"{name} is boolean; expected spins -1 and +1 (see spins_from_bits)")
+    bad = (table != 1) & (table != -1)
+    if bad.any():
+        hint = " (see spins_from_bits)" if (table[bad] == 0).all() else ""
+        raise ValueError(f"{name} has {_first(bad, table)}; expected only -1 and +1{hint}")
+    return table.astype(np.int8)
+
+
+def _check_table(table: np.ndarray, name: str) -> None:
+    # jax's issubdtype, for it knows bfloat16 and the like as well.
+    real = jnp.issubdtype(table.dtype, jnp.integer) or jnp.issubdtype(table.dtype, jnp.floating)
+    if not real and table.dtype != bool:
+        raise ValueError(f"{name} has dtype {table.dtype}; expected real numbers or booleans")
+    if table.ndim != 2:
+        raise ValueError(f"{name} has shape {table.shape}; expected (n_samples, n_spins)")
+    if table.size == 0:
+        raise ValueError(f"{name} is empty: it has shape {table.shape}")
+
+
+def _first(where: np.ndarray, table: np.ndarray, lines: Sequence[int] | None = None) -> str:
+    """Say which value stands first among the marked ones, and where."""
+    row, column = (int(k) for k in np.argwhere(where)[0])
+    place = f"row {row}" if lines is None else f"line {lines[row]}"
+    base = "counted from 0" if lines is None else "columns counted from 0"
+    return f"the value {table[row, column]} at {place}, column {column} ({base})"
+
+
+def _to_spins(table: np.ndarray, name: str, lines: Sequence[int] | None = None) -> np.ndarray:
+    _check_table(table, name)
+    if table.dtype != bool:
+        zero, minus = table == 0, table == -1
+        bad = ~(zero | minus | (table == 1))
+        if bad.any():
+            raise ValueError(
+                f"{name} has {_first(bad, table, lines)}; expected 0 and 1, or -1 and +1"
+            )
+        if zero.any() and minus.any():
+            raise ValueError(
+                f"{name} mixes two conventions: {_first(zero, table, lines)} and "
+                f"{_first(minus, table, lines)}; expected 0 and 1, or -1 and +1"
+            )
+    return np.where(table > 0, np.int8(1), np.int8(-1))
+
+
+def _read_numpy(path: Path) -> np.ndarray:
+    # Opened here, so that what the system refuses (permissions) is reported as it is.
+    with path.open("rb") as stream:
+        try:
+            content = np.load(stream, allow_pickle=False)
+            arrays = content if isinstance(content, np.ndarray) else _read_members(content)
+        except (
+            ValueError,  # also: pickled and object arrays
+            EOFError,
+            OSError,
+            MemoryError,
+            RuntimeError,  # encrypted or unknown compression
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            raise ValueError(
+                f"{path} cannot be read as a numpy file without pickled data: {error}"
+            ) from error
+    if isinstance(arrays, np.ndarray):
+        return arrays
+    for name in ("spins", "data"):
+        if name in arrays:
+            return arrays[name]
+    tables = [array for array in arrays.values() if np.ndim(array) == 2]
+    if len(tables) != 1:
+        shapes = ", ".join(f"{name} {np.shape(array)}" for name, array in arrays.items())
+        raise ValueError(
+            f"{path} holds {len(tables)} 2-D arrays among: {shapes or 'nothing'}; expected one, "
+            "or one named 'spins' or 'data'"
+        )
+    return tables[0]
+
+
+def _read_members(archive: Any) -> dict[str, np.ndarray]:
+    with archive:
+        # A named table is read alone: what lies beside it need not be readable.
+        chosen = [name for name in ("spins", "data") if name in archive.files][:1]
+        # A member that is no array comes as bytes, which np.asarray makes 0-D.
+        return {name: np.asarray(archive[name]) for name in chosen or archive.files}
+
+
+def _read_csv(path: Path) -> tuple[np.ndarray, list[int]]:
+    """The table and the line number of each of its rows."""
+    rows: list[list[float]] = []
+    lines: list[int] = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream)
+            header_allowed = True
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                values = [_number(cell) for cell in cells]
+                if header_allowed and all(value is None for value in values):
+                    header_allowed = False
+                    continue
+                header_allowed = False
+                rows.append(_complete_row(cells, values, path, reader.line_num))
+                lines.append(reader.line_num)
+                if len(values) != len(rows[0]):
+                    raise ValueError(
+                        f"{path} is ragged: line {lines[-1]} has {len(values)} columns, "
+                        f"line {lines[0]} has {len(rows[0])}"
+                    )
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a text file of comma-separated values: {error}") from error
+    if not rows:
+        raise ValueError(f"{path} is empty: it has no line of numbers")
+    return np.array(rows), lines
+
+
+def _number(cell: str) -> float | None:
+    word = cell.strip().lower()
+    if word in ("true", "false"):
+        return float(word == "true")
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def _complete_row(
+    cells: list[str], values: list[float | None], path: Path, line: int
+) -> list[float]:
+    """The values, none of them missing: a slip in the first row is no header."""
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
+        column = values.index(None)
+        raise ValueError(
+            f"{path} has {cells[column]!r} at line {line}, column {column} (columns counted from "
+            "0); expected comma-separated numbers or true and false"
+        )
+    return numbers

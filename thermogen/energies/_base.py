@@ -1,0 +1,125 @@
+"""What a model is: an energy of N spins, and the functions that any energy admits."""
+
+import abc
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from .._types import Magnetizations, Spins
+
+
+class AbstractEnergy(eqx.Module):
+    """An energy function of `n_spins` spins.
+
+    Every array inside an energy is a floating-point parameter; what is not a parameter (the
+    number of spins, which spins interact) is static. `jax.grad`, `jax.tree.map` and optax
+    therefore work on an energy as it is. The inverse temperature is never part of an energy.
+    """
+
+    n_spins: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def __call__(self, spins: Spins) -> Float[Array, ""]:
+        """Energy of one configuration, shape `(n_spins,)` with entries +-1."""
+
+
+class AbstractMultilinear(AbstractEnergy):
+    """An energy that is linear in each spin separately.
+
+    At magnetizations `m` in [-1, 1]^N such an energy *is* its mean under the product measure
+    with means `m`: `energy(m) = <E>`. Local fields, flip gaps, Gibbs conditionals and the naive
+    mean-field equations are derivatives of that one function.
+    """
+
+
+def local_fields(energy: AbstractMultilinear, m: Magnetizations) -> Magnetizations:
+    """Field that the other spins exert on each spin, `-dE/dm_k`.
+
+    Args:
+        energy: a multilinear energy of n spins.
+        m: spins or magnetizations, shape `(n,)`.
+
+    Returns:
+        Fields in energy units, shape `(n,)`; entry k does not depend on `m[k]`.
+    """
+    return -jax.grad(energy)(_as_float(m))
+
+
+def flip_gaps(energy: AbstractMultilinear, spins: Spins) -> Float[Array, " n"]:
+    """Energy cost of every single flip, `E(flip_k s) - E(s) = 2 s_k h_k(s)`.
+
+    Args:
+        energy: a multilinear energy of n spins.
+        spins: one configuration, shape `(n,)` with entries +-1.
+
+    Returns:
+        Energy differences, shape `(n,)`. All are positive at a single-flip minimum.
+    """
+    return 2 * spins * local_fields(energy, spins)
+
+
+def is_flip_symmetric(energy: AbstractMultilinear) -> Bool[Array, ""]:
+    """Whether `E(-s) = E(s)` for all s, so that every state has a mirror image.
+
+    Tested at one generic point: the local fields of a symmetric energy are odd to the last bit.
+    """
+    m = jnp.cos(1.0 + jnp.sqrt(2.0) * jnp.arange(energy.n_spins))
+    return jnp.all(local_fields(energy, -m) == -local_fields(energy, m))
+
+
+@functools.singledispatch
+def nonlinear_variance(energy: AbstractMultilinear, m: Magnetizations) -> Float[Array, ""]:
+    """Variance of E under the product measure, less its part linear in the spins.
+
+    `W(m) = sum_{|A| >= 2} (d_A U)^2 prod_{k in A} v_k` with `U(m) = <E>` and `v = 1 - m^2`
+    (Hoeffding decomposition). The Onsager term of the TAP free energy is `-(beta/2) W`. For a
+    pairwise energy this is the familiar `sum_{i<j} J_ij^2 v_i v_j`; interactions of higher order
+    also contribute through their second, third, ... derivatives.
+
+    Open for extension: `nonlinear_variance.register(YourEnergy)`.
+
+    Args:
+        energy: a multilinear energy of n spins.
+        m: magnetizations, shape `(n,)`.
+
+    Returns:
+        A scalar in squared energy units.
+
+    Raises:
+        TypeError: if no rule is registered for this class of energy.
+    """
+    raise TypeError(
+        f"no rule for the nonlinear variance of {type(energy).__name__}; register one with "
+        "thermogen.energies.nonlinear_variance.register"
+    )
+
+
+@functools.singledispatch
+def constrain(energy: AbstractEnergy) -> AbstractEnergy:
+    """Project parameters onto those that the energy allows; the identity unless registered.
+
+    Learning applies it inside the loss, so that gradients keep, for example, the couplings of a
+    pairwise energy symmetric. Open for extension: `constrain.register(YourEnergy)`.
+    """
+    return energy
+
+
+def as_parameters(**values: ArrayLike) -> list[Float[Array, "..."]]:
+    """Arrays of one common floating dtype; the error names a value that will not do."""
+    arrays = {name: jnp.asarray(value) for name, value in values.items()}
+    for name, array in arrays.items():
+        if not jnp.issubdtype(array.dtype, jnp.number):
+            raise ValueError(f"{name} must hold real numbers, got dtype {array.dtype}")
+        if not isinstance(array, jax.core.Tracer) and not jnp.all(jnp.isfinite(array)):
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
+    dtype = jnp.result_type(*arrays.values()) if arrays else jnp.result_type(float)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.result_type(float)
+    return [array.astype(dtype) for array in arrays.values()]
+
+
+def _as_float(x: Spins) -> Magnetizations:
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))

@@ -1,0 +1,176 @@
+"""Energies with interactions of any order, stored as sparse lists grouped by order."""
+
+import functools
+import itertools
+import operator
+from collections.abc import Mapping, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from .._types import Magnetizations, Spins
+from ._base import AbstractMultilinear, as_parameters, nonlinear_variance
+
+
+class SpinSets:
+    """An immutable, hashable table of spin sets of one order, shape `(n_terms, order)`.
+
+    Which spins interact is structure, not a parameter: it takes part in compilation, and two
+    energies with equal tables share compiled code.
+    """
+
+    __slots__ = ("_hash", "indices")
+
+    def __init__(self, indices: np.ndarray):
+        self.indices = np.array(indices, dtype=np.int32)
+        self.indices.setflags(write=False)
+        self._hash = hash((self.indices.shape, self.indices.tobytes()))
+
+    @property
+    def order(self) -> int:
+        return self.indices.shape[1]
+
+    def __len__(self) -> int:
+        return self.indices.shape[0]
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, SpinSets) or self._hash != other._hash:
+            return False
+        return np.array_equal(self.indices, other.indices)
+
+    def __repr__(self) -> str:
+        return f"SpinSets(order={self.order}, n_terms={len(self)})"
+
+
+class Interactions(AbstractMultilinear):
+    """`E(s) = -sum_a J_a prod_{k in a} s_k` over a chosen list of spin sets a.
+
+    Most easily made by `Interactions.from_terms`.
+
+    Args:
+        n_spins: number of spins n.
+        sets: one integer table per order p, shape `(n_terms, p)`: the spins of each term. The
+            order 0 (shape `(1, 0)`) carries a constant.
+        couplings: one array per table, shape `(n_terms,)`, in energy units.
+
+    Raises:
+        ValueError: if tables and couplings disagree, if a spin is outside 0..n-1 or repeated
+            within a set, or if a set occurs twice.
+    """
+
+    n_spins: int = eqx.field(static=True)
+    sets: tuple[SpinSets, ...] = eqx.field(static=True)
+    couplings: tuple[Float[Array, " terms"], ...]
+
+    def __init__(
+        self, n_spins: int, sets: Sequence[np.ndarray | SpinSets], couplings: Sequence[ArrayLike]
+    ) -> None:
+        tables = tuple(s if isinstance(s, SpinSets) else SpinSets(np.asarray(s)) for s in sets)
+        values = as_parameters(**{f"couplings[{i}]": c for i, c in enumerate(couplings)})
+        if [t.indices.shape[:1] for t in tables] != [v.shape for v in values]:
+            raise ValueError(
+                "couplings must hold one array of shape (n_terms,) for each table of sets, got "
+                f"shapes {[v.shape for v in values]} for {list(tables)}"
+            )
+        _check_sets(n_spins, tables)
+        self.n_spins, self.sets, self.couplings = n_spins, tables, tuple(values)
+
+    @classmethod
+    def from_terms(
+        cls, n: int, terms: Mapping[tuple[int, ...], float | Float[Array, ""]]
+    ) -> "Interactions":
+        """Build from `{spins: coupling}`, for example `{(0,): h, (0, 3, 4): J}`.
+
+        The empty tuple carries a constant `-J`. The order of spins within a key does not matter.
+
+        Raises:
+            ValueError: if a key has spins outside 0..n-1, repeats a spin, or names the same
+                set as another key.
+        """
+        by_order: dict[int, list[tuple[int, ...]]] = {}
+        for spins in terms:
+            by_order.setdefault(len(spins), []).append(spins)
+        orders = sorted(by_order)
+        sets = [np.array(by_order[p], dtype=np.int32).reshape(-1, p) for p in orders]
+        couplings = [_stack([terms[spins] for spins in by_order[p]]) for p in orders]
+        return cls(n, sets, couplings)
+
+    def __call__(self, spins: Spins) -> Float[Array, ""]:
+        total = jnp.zeros((), jnp.result_type(spins.dtype, *self.couplings, float))
+        for table, couplings in zip(self.sets, self.couplings, strict=True):
+            total -= jnp.dot(couplings, product_over(spins, table.indices))
+        return total
+
+
+def product_over(x: Spins, indices: np.ndarray) -> Float[Array, " terms"]:
+    """`prod_{k in a} x_k` for each row a of `indices`; derivatives need no division by x."""
+    columns = [x[indices[:, j]] for j in range(indices.shape[1])]
+    return functools.reduce(operator.mul, columns, jnp.ones(indices.shape[0], x.dtype))
+
+
+@nonlinear_variance.register
+def _(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
+    """Subset scatter: every term of order p adds to the derivatives by its 2^p subsets."""
+    variance = 1 - m * m
+    total = jnp.zeros((), m.dtype)
+    for subsets, contributions in _subset_plan(energy.sets):
+        derivative = jnp.zeros(len(subsets), m.dtype)
+        for group, rest, target in contributions:
+            values = energy.couplings[group] * product_over(m, rest)
+            derivative = derivative.at[target].add(values)
+        total += jnp.dot(jnp.square(derivative), product_over(variance, subsets))
+    return total
+
+
+@functools.lru_cache(maxsize=64)
+def _subset_plan(sets: tuple[SpinSets, ...]):
+    """Which term contributes to the derivative by which subset; made on the host, once.
+
+    Returns:
+        `[(subsets, [(group, rest, target), ...]), ...]`, one entry for each subset size >= 2: the
+        terms of table `group` add `J prod_{k in rest} m_k` to the derivatives `target`.
+    """
+    raw: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}
+    for group, table in enumerate(sets):
+        indices = np.sort(table.indices, axis=1)
+        for size in range(2, table.order + 1):
+            for chosen in itertools.combinations(range(table.order), size):
+                rest = [j for j in range(table.order) if j not in chosen]
+                entry = (group, indices[:, rest], indices[:, list(chosen)])
+                raw.setdefault(size, []).append(entry)
+    plan = []
+    for entries in raw.values():
+        stacked = np.concatenate([subset for *_, subset in entries])
+        subsets, target = np.unique(stacked, axis=0, return_inverse=True)
+        ends = np.cumsum([len(subset) for *_, subset in entries])[:-1]
+        targets = np.split(target.reshape(-1), ends)
+        plan.append((subsets, [(*e[:2], t) for e, t in zip(entries, targets, strict=True)]))
+    return plan
+
+
+def _check_sets(n_spins: int, tables: tuple[SpinSets, ...]) -> None:
+    seen: set[tuple[int, ...]] = set()
+    for table in tables:
+        for row in np.sort(table.indices, axis=1).tolist():
+            spins = tuple(row)
+            if spins and not (0 <= spins[0] and spins[-1] < n_spins):
+                raise ValueError(f"sets: {spins} has a spin outside 0..{n_spins - 1}")
+            if len(set(spins)) != len(spins):
+                raise ValueError(f"sets: {spins} repeats a spin; s_k s_k = 1, so leave it out")
+            if spins in seen:
+                raise ValueError(f"sets: {spins} occurs twice; add the two couplings instead")
+            seen.add(spins)
+
+
+def _stack(values: list) -> Array | np.ndarray:
+    if any(isinstance(v, jax.Array) for v in values):
+        return jnp.stack([jnp.asarray(v, jnp.result_type(float, *values)) for v in values])
+    return np.asarray(values)

@@ -1,0 +1,84 @@
+"""Pairwise energies: the Ising model with arbitrary couplings and fields."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from .._types import Magnetizations, Spins
+from ._base import AbstractMultilinear, as_parameters, constrain, nonlinear_variance
+
+
+class Pairwise(AbstractMultilinear):
+    """`E(s) = -sum_{i<j} J_ij s_i s_j - sum_i h_i s_i`.
+
+    The diagonal of `couplings` never enters the energy, so no gradient fills it. Derivatives by
+    `couplings` treat `J_ij` and `J_ji` as two parameters that carry half of the bond each.
+
+    Args:
+        couplings: J in energy units, shape `(n, n)`, symmetric with zero diagonal.
+        fields: h in energy units, shape `(n,)`.
+
+    Raises:
+        ValueError: if the shapes disagree, or if couplings with known values are not finite, not
+            symmetric, or have a non-zero diagonal.
+    """
+
+    couplings: Float[Array, "n n"]
+    fields: Float[Array, " n"]
+
+    def __init__(self, couplings: ArrayLike, fields: ArrayLike):
+        couplings, fields = as_parameters(couplings=couplings, fields=fields)
+        if fields.ndim != 1 or couplings.shape != (fields.size, fields.size):
+            raise ValueError(
+                "couplings and fields must have shapes (n, n) and (n,), got "
+                f"{couplings.shape} and {fields.shape}; use jax.vmap for batches of energies"
+            )
+        if not isinstance(couplings, jax.core.Tracer):
+            _check_couplings(np.asarray(couplings))
+        # For valid values this changes nothing; it makes derivatives through the constructor
+        # those of a symmetric matrix with zero diagonal.
+        off_diagonal = 1 - jnp.eye(fields.size, dtype=fields.dtype)
+        self.couplings = 0.5 * (couplings + couplings.T) * off_diagonal
+        self.fields = fields
+
+    @property
+    def n_spins(self) -> int:
+        return self.fields.shape[-1]
+
+    def __call__(self, spins: Spins) -> Float[Array, ""]:
+        diagonal = 0.5 * jnp.dot(jnp.diagonal(self.couplings), spins * spins)
+        return diagonal - symmetric_form(self.couplings, spins) - jnp.dot(self.fields, spins)
+
+
+@nonlinear_variance.register
+def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
+    return symmetric_form(jnp.square(energy.couplings), 1 - m * m)
+
+
+@constrain.register
+def _(energy: Pairwise) -> Pairwise:
+    return Pairwise(energy.couplings, energy.fields)
+
+
+@jax.custom_jvp
+def symmetric_form(matrix: Float[Array, "n n"], x: Spins) -> Float[Array, ""]:
+    """`x . M x / 2` for symmetric M, such that value and gradient share the product `M x`."""
+    return 0.5 * jnp.dot(x, matrix @ x)
+
+
+@symmetric_form.defjvp
+def _(primals, tangents):
+    matrix, x = primals
+    matrix_dot, x_dot = tangents
+    product = matrix @ x
+    value_dot = jnp.dot(product, x_dot) + 0.5 * jnp.dot(x, matrix_dot @ x)
+    return 0.5 * jnp.dot(x, product), value_dot
+
+
+def _check_couplings(couplings: np.ndarray) -> None:
+    if np.any(np.diagonal(couplings) != 0):
+        raise ValueError("couplings must have a zero diagonal: s_i s_i = 1 is not an interaction")
+    tolerance = 8 * np.finfo(couplings.dtype).eps * np.max(np.abs(couplings), initial=0.0)
+    if np.any(np.abs(couplings - couplings.T) > tolerance):
+        raise ValueError("couplings must be symmetric, got couplings[i, j] != couplings[j, i]")

@@ -1,0 +1,83 @@
+"""The restricted Boltzmann machine with +-1 units, as a joint energy of both layers."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from .._types import Beta, Key, Magnetizations, Spins
+from ._base import AbstractMultilinear, as_parameters, nonlinear_variance
+
+
+class RBM(AbstractMultilinear):
+    """`E(v, h) = -v . W h - a . v - b . h` for spins `s = concatenate(v, h)`.
+
+    Its joint energy is multilinear; what the visible spins alone feel is
+    `visible_free_energy`, which is not.
+
+    Args:
+        weights: W in energy units, shape `(n_visible, n_hidden)`.
+        visible_fields: a in energy units, shape `(n_visible,)`.
+        hidden_fields: b in energy units, shape `(n_hidden,)`.
+
+    Raises:
+        ValueError: if the shapes disagree.
+    """
+
+    weights: Float[Array, "v h"]
+    visible_fields: Float[Array, " v"]
+    hidden_fields: Float[Array, " h"]
+
+    def __init__(
+        self, weights: ArrayLike, visible_fields: ArrayLike, hidden_fields: ArrayLike
+    ) -> None:
+        w, a, b = as_parameters(
+            weights=weights, visible_fields=visible_fields, hidden_fields=hidden_fields
+        )
+        if a.ndim != 1 or b.ndim != 1 or w.shape != (a.size, b.size):
+            raise ValueError(
+                "weights, visible_fields and hidden_fields must have shapes (v, h), (v,) and "
+                f"(h,), got {w.shape}, {a.shape} and {b.shape}; use jax.vmap for batches"
+            )
+        self.weights, self.visible_fields, self.hidden_fields = w, a, b
+
+    @classmethod
+    def random(cls, n_visible: int, n_hidden: int, *, key: Key, scale: float = 0.01) -> "RBM":
+        """An untrained machine: Gaussian weights of standard deviation `scale`, no fields."""
+        weights = scale * jax.random.normal(key, (n_visible, n_hidden))
+        return cls(weights, jnp.zeros(n_visible), jnp.zeros(n_hidden))
+
+    @property
+    def n_visible(self) -> int:
+        return self.visible_fields.shape[-1]
+
+    @property
+    def n_hidden(self) -> int:
+        return self.hidden_fields.shape[-1]
+
+    @property
+    def n_spins(self) -> int:
+        return self.n_visible + self.n_hidden
+
+    def split(self, spins: Spins) -> tuple[Float[Array, " v"], Float[Array, " h"]]:
+        """Visible and hidden part of one configuration or magnetization vector."""
+        return spins[: self.n_visible], spins[self.n_visible :]
+
+    def __call__(self, spins: Spins) -> Float[Array, ""]:
+        visible, hidden = self.split(spins)
+        fields = jnp.dot(self.visible_fields, visible) + jnp.dot(self.hidden_fields, hidden)
+        return -jnp.dot(visible, self.weights @ hidden) - fields
+
+    def hidden_magnetizations(self, visible: Spins, beta: Beta) -> Float[Array, " h"]:
+        """Mean hidden spins given the visible ones, `tanh(beta (b + v W))`, shape `(h,)`."""
+        return jnp.tanh(beta * (self.hidden_fields + visible @ self.weights))
+
+    def visible_free_energy(self, visible: Spins, beta: Beta) -> Float[Array, ""]:
+        """`-a . v - T sum_k ln 2 cosh(beta (b_k + (v W)_k))`: the hidden spins summed out."""
+        x = beta * (self.hidden_fields + visible @ self.weights)
+        return -jnp.dot(self.visible_fields, visible) - jnp.sum(jnp.logaddexp(x, -x)) / beta
+
+
+@nonlinear_variance.register
+def _(energy: RBM, m: Magnetizations) -> Float[Array, ""]:
+    visible, hidden = energy.split(1 - m * m)
+    return jnp.dot(visible, jnp.square(energy.weights) @ hidden)

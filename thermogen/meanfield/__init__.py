@@ -1,0 +1,9 @@
+"""Mean-field free energies: what a model's free energy looks like."""
+
+from ._base import AbstractFunctional as AbstractFunctional
+from ._base import entropy as entropy
+from ._plefka import TAP as TAP
+from ._plefka import NaiveMeanField as NaiveMeanField
+from ._plefka import Plefka as Plefka
+from ._solve import MirrorDescent as MirrorDescent
+from ._solve import solve as solve

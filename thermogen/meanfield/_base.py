@@ -1,0 +1,101 @@
+"""Free energies G(m) of the magnetizations, and what all of them share."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from jax.scipy.special import entr
+
+from .._types import Beta, Magnetizations
+from ..energies import AbstractMultilinear
+
+
+class AbstractFunctional(eqx.Module):
+    """A free energy `G(m) = excess(m) - S(m)/beta` of n magnetizations, in energy units.
+
+    S is the entropy of independent spins with means m; a functional says only what it adds to
+    it. Solvers, Hessians and the library need no more than `excess` and its derivatives.
+    """
+
+    @abc.abstractmethod
+    def excess(
+        self, energy: AbstractMultilinear, m: Magnetizations, beta: Beta
+    ) -> Float[Array, ""]:
+        """`G(m) + S(m)/beta` in energy units: smooth up to and including |m| = 1."""
+
+    def __call__(
+        self, energy: AbstractMultilinear, m: Magnetizations, beta: Beta
+    ) -> Float[Array, ""]:
+        """Free energy G(m) in energy units.
+
+        Args:
+            energy: a multilinear energy of n spins.
+            m: magnetizations in [-1, 1], shape `(n,)`.
+            beta: inverse temperature.
+        """
+        return self.excess(energy, m, beta) - entropy(m) / beta
+
+
+def entropy(m: Magnetizations) -> Float[Array, ""]:
+    """Entropy in nats of independent spins with means m, shape `(n,)`; 0 at |m| = 1."""
+    return jnp.sum(entr(0.5 * (1 + m)) + entr(0.5 * (1 - m)))
+
+
+# Close to saturation m = tanh(theta) rounds to +-1 while theta still tells everything. Whatever
+# must be right there is a function of the effective field theta.
+
+
+def entropy_at(theta: Magnetizations) -> Float[Array, ""]:
+    """`entropy(tanh(theta))` without loss of precision for large |theta|."""
+    x = 2 * jnp.abs(theta)
+    return jnp.sum(jnp.log1p(jnp.exp(-x)) + x * jax.nn.sigmoid(-x))
+
+
+def variance_at(theta: Magnetizations) -> Magnetizations:
+    """`1 - tanh(theta)^2` per spin without loss of precision for large |theta|."""
+    x = 2 * jnp.abs(theta)
+    return 4 * jax.nn.sigmoid(x) * jax.nn.sigmoid(-x)
+
+
+def gradient_at(
+    functional: AbstractFunctional, energy: AbstractMultilinear, theta: Magnetizations, beta: Beta
+) -> Magnetizations:
+    """`dG/dm` at m = tanh(theta), in energy units, shape `(n,)`; zero at a stationary point."""
+    excess_gradient = jax.grad(lambda m: functional.excess(energy, m, beta))(jnp.tanh(theta))
+    return theta / beta + excess_gradient
+
+
+def free_energy_at(
+    functional: AbstractFunctional, energy: AbstractMultilinear, theta: Magnetizations, beta: Beta
+) -> Float[Array, ""]:
+    """G(m) at m = tanh(theta), in energy units."""
+    return functional.excess(energy, jnp.tanh(theta), beta) - entropy_at(theta) / beta
+
+
+def scaled_hessian_at(
+    functional: AbstractFunctional, energy: AbstractMultilinear, theta: Magnetizations, beta: Beta
+) -> Float[Array, "n n"]:
+    """`beta sqrt(v_i) (d^2 G / dm_i dm_j) sqrt(v_j)` at m = tanh(theta), shape `(n, n)`.
+
+    It has the signs of the Hessian's eigenvalues, without the 1/v that makes the Hessian itself
+    useless at saturation: for independent spins it is the identity.
+    """
+    root = jnp.sqrt(variance_at(theta))
+    curvature = jax.hessian(lambda m: functional.excess(energy, m, beta))(jnp.tanh(theta))
+    scaled = beta * root[:, None] * curvature * root[None, :]
+    return jnp.eye(theta.size, dtype=theta.dtype) + 0.5 * (scaled + scaled.T)
+
+
+def lowest_curvature(scaled_hessian: Float[Array, "n n"], theta: Magnetizations, beta: Beta):
+    """Lowest eigenvalue of `d^2 G/dm dm` in energy units, from the scaled Hessian.
+
+    At a minimum it is one over the largest eigenvalue of the susceptibility, which is
+    well-conditioned where the Hessian is not. Elsewhere it is reported as minus infinity.
+    """
+    root = jnp.sqrt(variance_at(theta))
+    values, vectors = jnp.linalg.eigh(scaled_hessian)
+    half = root[:, None] * vectors / jnp.sqrt(jnp.where(values > 0, values, 1.0))
+    susceptibility = beta * half @ half.T
+    return jnp.where(values[0] > 0, 1 / jnp.linalg.eigvalsh(susceptibility)[-1], -jnp.inf)

@@ -1,0 +1,251 @@
+"""Minima of a mean-field free energy: mirror descent, Newton polish, implicit gradients."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from .._solution import RESULTS, Solution
+from .._types import Beta, Magnetizations, Spins
+from ..energies import AbstractMultilinear
+from ._base import (
+    AbstractFunctional,
+    free_energy_at,
+    gradient_at,
+    scaled_hessian_at,
+    variance_at,
+)
+
+# What is minimised: functional, energy and inverse temperature.
+Problem = tuple[AbstractFunctional, AbstractMultilinear, Float[Array, ""]]
+
+# Effective field at which a start on the faces of the cube, |m| = 1, is placed.
+_CORNER_FIELD = 4.0
+
+
+class _DescentState(eqx.Module):
+    step_size: Float[Array, ""]
+    residual: Magnetizations
+
+
+class MirrorDescent(optx.AbstractRootFinder):
+    """Descent of G in the effective field theta = atanh m, with a step that adapts.
+
+    `theta <- theta - a r` with `r = beta dG/dm`; a = 1 would be the plain fixed-point iteration.
+    A trial step is taken if G falls along it, judged by the mean of both end gradients, which
+    float32 resolves where differences of G are rounding noise (Hager and Zhang 2005); the next
+    step size is that of Barzilai and Borwein (1988) in the local metric dm = (1 - m^2) dtheta.
+    One gradient per step, no line search.
+
+    It is an `optimistix.AbstractRootFinder`, and any other of those may take its place.
+
+    Args:
+        rtol, atol: stop at `max |r| <= atol + rtol max |theta|`; r is dimensionless.
+        norm: the norm in that test.
+        first_step: initial step size a.
+    """
+
+    rtol: float = 1e-6
+    atol: float = 1e-4
+    norm: Callable = optx.max_norm
+    first_step: float = 0.2
+
+    def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> _DescentState:
+        residual, _ = fn(y, args)
+        return _DescentState(jnp.asarray(self.first_step, y.dtype), residual)
+
+    def step(self, fn, y, args, options, state, tags):
+        trial = y - state.step_size * state.residual
+        residual, _ = fn(trial, args)
+        moved, turned = trial - y, residual - state.residual
+        shift = jnp.tanh(trial) - jnp.tanh(y)
+        rounding = jnp.finfo(y.dtype).eps * jnp.dot(jnp.abs(y) + jnp.abs(trial), jnp.abs(shift))
+        accept = jnp.dot(state.residual + residual, shift) <= rounding
+
+        metric = variance_at(trial)
+        bend = jnp.dot(turned * metric, turned)
+        suggested = jnp.dot(moved * metric, turned) / jnp.where(bend > 0, bend, 1.0)
+        grown = 2.0 * state.step_size
+        suggested = jnp.where(suggested > 0, jnp.clip(suggested, 0.1 * state.step_size), grown)
+        step_size = jnp.where(accept, jnp.minimum(suggested, 5 * grown), 0.3 * state.step_size)
+
+        y = jnp.where(accept, trial, y)
+        residual = jnp.where(accept, residual, state.residual)
+        return y, _DescentState(step_size, residual), None
+
+    def terminate(self, fn, y, args, options, state, tags) -> tuple[Bool[Array, ""], optx.RESULTS]:
+        tolerance = self.atol + self.rtol * self.norm(y)
+        exhausted = state.step_size < jnp.finfo(y.dtype).eps
+        return exhausted | (self.norm(state.residual) <= tolerance), optx.RESULTS.successful
+
+    def postprocess(self, fn, y, aux, args, options, state, tags, result):
+        return y, aux, {}
+
+
+class _PolishState(eqx.Module):
+    step_size: Float[Array, ""]
+    residual: Magnetizations
+    started: Bool[Array, ""]
+
+
+class NewtonPolish(optx.AbstractRootFinder):
+    """Newton steps on `r(theta) = 0`, halved until the residual falls; at least one is tried.
+
+    Args:
+        rtol, atol: stop at `max |r| <= atol + rtol max |theta|`; r is dimensionless.
+        norm: the norm in that test.
+    """
+
+    rtol: float = 0.0
+    atol: ArrayLike = 1e-10
+    norm: Callable = optx.max_norm
+
+    def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> _PolishState:
+        return _PolishState(jnp.ones((), y.dtype), fn(y, args)[0], jnp.array(False))
+
+    def step(self, fn, y, args, options, state, tags):
+        jacobian = jax.jacfwd(lambda theta: fn(theta, args)[0])(y)
+        trial = y - state.step_size * jnp.linalg.solve(jacobian, state.residual)
+        residual, _ = fn(trial, args)
+        accept = self.norm(residual) <= self.norm(state.residual)
+        step_size = jnp.where(accept, 1.0, 0.5 * state.step_size)
+        y = jnp.where(accept, trial, y)
+        residual = jnp.where(accept, residual, state.residual)
+        return y, _PolishState(step_size, residual, jnp.array(True)), None
+
+    def terminate(self, fn, y, args, options, state, tags) -> tuple[Bool[Array, ""], optx.RESULTS]:
+        small = self.norm(state.residual) <= self.atol + self.rtol * self.norm(y)
+        exhausted = state.step_size < 1e-3
+        return state.started & (small | exhausted), optx.RESULTS.successful
+
+    def postprocess(self, fn, y, aux, args, options, state, tags, result):
+        return y, aux, {}
+
+
+def solve(
+    functional: AbstractFunctional,
+    energy: AbstractMultilinear,
+    beta: Beta,
+    init: Spins,
+    *,
+    solver: optx.AbstractRootFinder = MirrorDescent(),
+    adjoint: optx.AbstractAdjoint = optx.ImplicitAdjoint(),
+    tol: float | None = None,
+    max_steps: int = 1024,
+    throw: bool = True,
+) -> Solution:
+    """Find the minimum of G(m) whose basin holds `init`.
+
+    The solver descends, Newton steps polish, and the end point is judged by what it is: its
+    gradient `dG/dm` (never `dG/dtheta`, which vanishes at saturation) and its Hessian. Runs in
+    the dtype of the energy. One start a call: use `jax.vmap` for many, or
+    `thermogen.landscape.quench` for very many.
+
+    Args:
+        functional: the free energy, such as `TAP()`.
+        energy: a multilinear energy of n spins.
+        beta: inverse temperature, > 0.
+        init: where to start, shape `(n,)`, within [-1, 1]; spins +-1 are welcome.
+        solver: any optimistix root finder on `r(theta) = beta dG/dm`, theta = atanh m.
+        adjoint: how derivatives by energy and beta are taken: `optimistix.ImplicitAdjoint()`, or
+            `optimistix.RecursiveCheckpointAdjoint()` to differentiate through all the steps.
+        tol: largest `|dG/dm|` that counts as converged, in energy units; by default 1e-9 in
+            float64 and 1e-4 in float32.
+        max_steps: limit on the steps of the solver.
+        throw: raise if the result is not `converged`, instead of only saying so.
+
+    Returns:
+        A `Solution`: `value` is m, shape `(n,)`; `stats` holds `free_energy` (G at the minimum,
+        differentiable, precise at saturation), `fields` (theta), `residual` (max |dG/dm|) and
+        `n_steps`.
+
+    Raises:
+        ValueError: for a beta that is not positive, or an `init` of wrong shape or range.
+        RuntimeError: with `throw`, if no minimum was reached; the message says what to do.
+    """
+    theta = starting_field(energy, init)
+    beta = checked_beta(beta, theta.dtype)
+    if tol is None:
+        tol = 1e-9 if theta.dtype == jnp.float64 else 1e-4
+    problem = (functional, energy, beta)
+    descent = descend(problem, theta, solver=solver, max_steps=max_steps, adjoint=adjoint)
+    polished = polish(problem, descent.value, tol=tol, adjoint=adjoint)
+    theta = polished.value
+    residual, result = judge(problem, theta, tol=tol)
+    stats = {
+        "free_energy": free_energy_at(functional, energy, theta, beta),
+        "fields": theta,
+        "residual": residual,
+        "n_steps": descent.stats["num_steps"] + polished.stats["num_steps"],
+    }
+    solution = Solution(jnp.tanh(theta), result, stats)
+    return result.error_if(solution, result != RESULTS.converged) if throw else solution
+
+
+def descend(
+    problem: Problem,
+    theta: Magnetizations,
+    *,
+    solver: optx.AbstractRootFinder,
+    max_steps: int,
+    adjoint: optx.AbstractAdjoint = optx.ImplicitAdjoint(),
+) -> optx.Solution:
+    """Run `solver` on `beta dG/dm = 0` from `theta`."""
+    return optx.root_find(
+        _residual, solver, theta, problem, max_steps=max_steps, adjoint=adjoint, throw=False
+    )
+
+
+def polish(
+    problem: Problem,
+    theta: Magnetizations,
+    *,
+    tol: float,
+    adjoint: optx.AbstractAdjoint = optx.ImplicitAdjoint(),
+) -> optx.Solution:
+    """Newton steps from a point near a minimum until `max |dG/dm|` is well below `tol`."""
+    newton = NewtonPolish(atol=0.1 * tol * problem[2])
+    return descend(problem, theta, solver=newton, max_steps=32, adjoint=adjoint)
+
+
+def judge(
+    problem: Problem, theta: Magnetizations, *, tol: float
+) -> tuple[Float[Array, ""], RESULTS]:
+    """`max |dG/dm|` at m = tanh(theta), and the result code which that point deserves."""
+    functional, energy, beta = jax.lax.stop_gradient(problem)
+    theta = jax.lax.stop_gradient(theta)
+    residual = jnp.max(jnp.abs(gradient_at(functional, energy, theta, beta)), initial=0.0)
+    # A Cholesky factor exists if and only if the Hessian is positive definite; else it is NaN.
+    hessian = scaled_hessian_at(functional, energy, theta, beta)
+    is_minimum = jnp.all(jnp.isfinite(jnp.linalg.cholesky(hessian)))
+    result = RESULTS.where(is_minimum, RESULTS.converged, RESULTS.saddle)
+    result = RESULTS.where(residual <= tol, result, RESULTS.stalled)
+    return residual, RESULTS.where(jnp.isfinite(residual), result, RESULTS.non_finite)
+
+
+def starting_field(energy: AbstractMultilinear, init: Spins) -> Magnetizations:
+    """Effective field of a start in the cube, moved off its faces; shape `(n,)`."""
+    if init.shape != (energy.n_spins,):
+        raise ValueError(
+            f"init must have shape ({energy.n_spins},), got {init.shape}; use jax.vmap for many"
+        )
+    if not isinstance(init, jax.core.Tracer) and not jnp.all(jnp.abs(init) <= 1):
+        raise ValueError("init must hold magnetizations within [-1, 1]")
+    dtype = jnp.result_type(*jax.tree.leaves(energy))
+    theta = jnp.arctanh(jax.lax.stop_gradient(init).astype(dtype))
+    return jnp.clip(theta, -_CORNER_FIELD, _CORNER_FIELD)
+
+
+def checked_beta(beta: Beta, dtype: jnp.dtype) -> Float[Array, ""]:
+    """Beta as an array, if it is positive."""
+    if not isinstance(beta, jax.core.Tracer) and not 0 < beta < float("inf"):
+        raise ValueError(f"beta must be positive and finite, got {beta}")
+    return jnp.asarray(beta, dtype)
+
+
+def _residual(theta: Magnetizations, problem: Problem) -> Magnetizations:
+    functional, energy, beta = problem
+    return beta * gradient_at(functional, energy, theta, beta)
