@@ -4,15 +4,17 @@ The aliases describe ONE configuration; batching is the caller's `jax.vmap`. A s
 single name starts with a space, so that linters do not read it as a forward reference.
 """
 
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num, PRNGKeyArray, Real
 
-# One configuration, every entry -1 or +1. Integers are welcome: data sets are stored as int8.
-Spins = Num[Array, " n"]
+# One configuration, every entry -1 or +1. Integers are welcome, and so is a row of a NumPy data
+# set, stored as int8.
+Spins = Num[Array | np.ndarray, " n"]
 
 # Means of the spins under a product measure, in [-1, 1]; exactly +-1 where a spin is clamped.
-Magnetizations = Float[Array, " n"]
+Magnetizations = Float[Array | np.ndarray, " n"]
 
 # Inverse temperature, in 1/energy (k_B = 1). Always an argument, never stored in an energy.
 Beta = Real[ArrayLike, ""]

@@ -1,12 +1,15 @@
 """Quench a population of starts: fall to the nearest minimum of G(m), and certify it."""
 
+import functools
 from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num, PyTree
+import optimistix as optx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Num, PyTree
 
 from .._solution import RESULTS, Solution
 from .._types import Beta
@@ -19,6 +22,7 @@ from ..meanfield._solve import Problem, checked_beta, descend, judge, polish, st
 # nearly all starts; one that ends on a saddle or between two basins descends further.
 _STAGES = ((jnp.float32, 1e-3), (jnp.float64, 1e-6), (jnp.float64, 1e-9))
 _STEPS_PER_ROUND = 64
+# Batches are padded to one of these sizes, so that few programs are compiled.
 _BATCH_SIZES = (32, 256, 1024)
 _HESSIAN_ENTRIES = 2**22
 
@@ -53,16 +57,100 @@ def quench(
     Raises:
         ValueError: for a beta that is not positive, or starts of wrong shape or range.
     """
+    starts = np.asarray(starts)
+    if starts.ndim != 2 or starts.shape[0] == 0 or starts.shape[1] != energy.n_spins:
+        raise ValueError(
+            f"starts must have shape (batch >= 1, {energy.n_spins}), got {starts.shape}"
+        )
+    if not np.all(np.abs(starts) <= 1):
+        raise ValueError("starts must lie within [-1, 1]")
     with jax.enable_x64(True):
-        exact = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), energy)
-        problem = (functional, exact, checked_beta(beta, jnp.dtype(jnp.float64)))
-        descended = np.stack([]) if False else _starting_fields(exact, np.asarray(starts))
-        polished = _polish(problem, descended, tol)
-        todo = np.arange(len(descended))
+        problem = (functional, cast(energy, jnp.float64), checked_beta(beta, jnp.float64))
+        theta = np.array(jax.vmap(lambda s: starting_field(problem[1], s))(starts))
+        todo, solution = np.arange(len(theta)), None
         for dtype, atol in _STAGES:
-            descended[todo] = _descend(problem, descended[todo], dtype, atol, max_steps)
-            polished = _replace(polished, todo, _polish(problem, descended[todo], tol))
-            todo = np.flatnonzero(~_is_converged(polished))
+            theta[todo] = _descend(problem, theta[todo], dtype, atol, max_steps)
+            certified = _certify(problem, theta[todo], tol)
+            solution = certified if solution is None else _replaced(solution, todo, certified)
+            todo = np.flatnonzero(~is_converged(solution))
             if todo.size == 0:
                 break
-    return polished
+    return solution
+
+
+def is_converged(solution: Solution) -> Bool[np.ndarray, " batch"]:
+    """Which items of a batch of solves have converged to a minimum."""
+    return np.asarray(solution.result == RESULTS.converged)
+
+
+def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
+    """The same pytree with its arrays in another floating dtype."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+
+
+def _descend(
+    problem: Problem, theta: np.ndarray, dtype: DTypeLike, atol: float, max_steps: int
+) -> np.ndarray:
+    """Descend all rows, in rounds between which the finished ones are dropped."""
+    kernel = functools.partial(
+        _descend_batch, cast(problem, dtype), MirrorDescent(rtol=1e-3 * atol, atol=atol)
+    )
+    theta, todo = theta.copy(), np.arange(len(theta))
+    for _ in range(-(-max_steps // _STEPS_PER_ROUND)):
+        theta[todo], done = in_batches(kernel, theta[todo].astype(dtype), _BATCH_SIZES[-1])
+        todo = todo[~done]
+        if todo.size == 0:
+            break
+    return theta
+
+
+def _certify(problem: Problem, theta: np.ndarray, tol: float) -> Solution:
+    """Polish all rows and judge where they end."""
+    largest = max(1, min(_BATCH_SIZES[-1], _HESSIAN_ENTRIES // theta.shape[1] ** 2))
+    return in_batches(functools.partial(_certify_batch, problem, tol), theta, largest)
+
+
+@eqx.filter_jit
+def _descend_batch(problem: Problem, solver: MirrorDescent, theta: Float[Array, "batch n"]):
+    def single(row):
+        descent = descend(problem, row, solver=solver, max_steps=_STEPS_PER_ROUND)
+        return descent.value, descent.result != optx.RESULTS.nonlinear_max_steps_reached
+
+    return jax.vmap(single)(theta)
+
+
+@eqx.filter_jit
+def _certify_batch(problem: Problem, tol: float, theta: Float[Array, "batch n"]) -> Solution:
+    def single(row):
+        row = polish(problem, row, tol=tol).value
+        residual, result = judge(problem, row, tol=tol)
+        stats = {
+            "fields": row,
+            "residual": residual,
+            "free_energy": free_energy_at(*problem[:2], row, problem[2]),
+        }
+        return Solution(jnp.tanh(row), result, stats)
+
+    return jax.vmap(single)(theta)
+
+
+def in_batches(kernel: Callable[[Array], PyTree], rows: np.ndarray, largest: int) -> PyTree:
+    """Apply a batched kernel to all rows, in batches padded to few sizes; NumPy arrays out."""
+    sizes = [size for size in _BATCH_SIZES if size < largest] + [largest]
+    outputs = []
+    for first in range(0, len(rows), largest):
+        batch = rows[first : first + largest]
+        size = next(size for size in sizes if size >= len(batch))
+        padding = np.repeat(batch[:1], size - len(batch), axis=0)
+        output = kernel(jnp.asarray(np.concatenate([batch, padding])))
+        outputs.append(jax.tree.map(lambda x, k=len(batch): np.asarray(x)[:k], output))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+
+
+def _replaced(solution: Solution, rows: np.ndarray, new: Solution) -> Solution:
+    def replace(old, part):
+        old = old.copy()
+        old[rows] = part
+        return old
+
+    return jax.tree.map(replace, solution, new)

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optimistix as optx
+from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._solution import RESULTS, Solution
@@ -239,7 +240,7 @@ def starting_field(energy: AbstractMultilinear, init: Spins) -> Magnetizations:
     return jnp.clip(theta, -_CORNER_FIELD, _CORNER_FIELD)
 
 
-def checked_beta(beta: Beta, dtype: jnp.dtype) -> Float[Array, ""]:
+def checked_beta(beta: Beta, dtype: DTypeLike) -> Float[Array, ""]:
     """Beta as an array, if it is positive."""
     if not isinstance(beta, jax.core.Tracer) and not 0 < beta < float("inf"):
         raise ValueError(f"beta must be positive and finite, got {beta}")

@@ -1,0 +1,5 @@
+"""The landscape of a free energy: its minima, the candidates for bound states."""
+
+from ._hopping import find_bound_states as find_bound_states
+from ._library import Library as Library
+from ._quench import quench as quench

@@ -1,0 +1,186 @@
+"""Batched basin hopping: walkers that leave a minimum by flipping a cluster of spins."""
+
+import functools
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from .._solution import Solution
+from .._types import Beta, Key, Magnetizations
+from ..energies import AbstractMultilinear, is_flip_symmetric, local_fields
+from ..meanfield import AbstractFunctional
+from ..meanfield._base import lowest_curvature, scaled_hessian_at
+from ..meanfield._solve import Problem
+from ._library import MERGE_TOLERANCE, Candidates, Library, empty_library, insert
+from ._quench import cast, in_batches, is_converged, quench
+
+# New minima are examined and merged in batches of this many, so that one program serves all.
+_BATCH = 32
+
+
+def find_bound_states(
+    functional: AbstractFunctional,
+    energy: AbstractMultilinear,
+    beta: Beta,
+    *,
+    key: Key,
+    n_walkers: int = 64,
+    n_hops: int = 8,
+    capacity: int = 256,
+    starts: Num[Array | np.ndarray, "starts n"] | None = None,
+    callback: Callable[[Library, int], None] | None = None,
+) -> Library:
+    """Enumerate minima of G(m) by quenches from data, from random corners, and basin hopping.
+
+    First every row of `starts` and `n_walkers` random corners of the cube are quenched. Then
+    `n_walkers` walkers hop: flip a random cluster of spins, quench, and accept the new minimum
+    by Metropolis at a temperature equal to the spread of the walkers' free energies (Wales and
+    Doye 1997). Only quenches that end in a certified minimum enter the library: saddles and
+    points that did not converge never do.
+
+    Args:
+        functional: the free energy, such as `TAP()`.
+        energy: a multilinear energy of n spins.
+        beta: inverse temperature, > 0.
+        key: random key; equal keys give equal libraries.
+        n_walkers: number of walkers.
+        n_hops: number of hops of each walker; 0 is plain multistart.
+        capacity: most states that the library can hold.
+        starts: spins or magnetizations to quench first, for example the data, shape
+            `(starts, n)`; see `thermogen.energies.embed` for energies with hidden spins.
+        callback: called on the host with the library so far and the number of hops done, at
+            first with 0. An exception that it raises ends the search.
+
+    Returns:
+        A `Library` of NumPy arrays, lowest free energy first.
+
+    Raises:
+        ValueError: for counts that are not positive, or bad `starts` or `beta`.
+    """
+    for name, count, least in [
+        ("n_walkers", n_walkers, 1),
+        ("n_hops", n_hops, 0),
+        ("capacity", capacity, 1),
+    ]:
+        if count < least:
+            raise ValueError(f"{name} must be at least {least}, got {count}")
+    key, corner_key, walker_key = jax.random.split(key, 3)
+    corners = jax.random.rademacher(corner_key, (n_walkers, energy.n_spins), float)
+    first = np.asarray(corners) if starts is None else np.concatenate([starts, corners])
+
+    solution = quench(functional, energy, beta, first)
+    with jax.enable_x64(True):
+        library = empty_library(capacity, energy.n_spins)
+    library = _collect(library, functional, energy, beta, solution)
+    walkers = _draw_walkers(solution, n_walkers, walker_key)
+    for hop in range(n_hops + 1):
+        if callback is not None:
+            callback(jax.device_get(library), hop)
+        if hop == n_hops or walkers is None:
+            break
+        key, kick_key, accept_key = jax.random.split(key, 3)
+        kicked = _kick(energy, jnp.asarray(walkers[0]), kick_key)
+        solution = quench(functional, energy, beta, np.asarray(kicked))
+        library = _collect(library, functional, energy, beta, solution)
+        walkers = _accept(walkers, solution, accept_key)
+    return jax.device_get(library)
+
+
+_Walkers = tuple[Float[np.ndarray, "walkers n"], Float[np.ndarray, " walkers"]]
+
+
+def _draw_walkers(solution: Solution, n_walkers: int, key: Key) -> _Walkers | None:
+    """Walkers start at minima drawn from the first quenches; None where there is no minimum."""
+    found = np.flatnonzero(is_converged(solution))
+    if found.size == 0:
+        return None
+    chosen = np.asarray(jax.random.choice(key, found, (n_walkers,), replace=found.size < n_walkers))
+    return solution.value[chosen], solution.stats["free_energy"][chosen]
+
+
+def _accept(walkers: _Walkers, solution: Solution, key: Key) -> _Walkers:
+    """Metropolis on the free energies of minima, at the temperature of their spread."""
+    held, free_energies = walkers
+    proposed = solution.stats["free_energy"]
+    spread = np.std(free_energies) + np.finfo(float).tiny
+    dice = np.asarray(jax.random.exponential(key, free_energies.shape))
+    accept = is_converged(solution) & (proposed - free_energies < spread * dice)
+    return np.where(accept[:, None], solution.value, held), np.where(accept, proposed, free_energies)
+
+
+@eqx.filter_jit
+def _kick(energy: AbstractMultilinear, m: Float[Array, "walkers n"], key: Key):
+    keys = jax.random.split(key, m.shape[0])
+    return jax.vmap(lambda row, k: flip_cluster(energy, row, k))(m, keys)
+
+
+def flip_cluster(energy: AbstractMultilinear, m: Magnetizations, key: Key) -> Magnetizations:
+    """Flip a random spin together with spins that it couples to, 1 to n/2 in all.
+
+    The size of the cluster is log-uniform. Members are drawn by the strength of their coupling
+    to the first spin at m, `|dh_k/dm_first|`, times a random number.
+    """
+    first_key, size_key, noise_key = jax.random.split(key, 3)
+    n = m.size
+    first = jax.nn.one_hot(jax.random.randint(first_key, (), 0, n), n, dtype=m.dtype)
+    _, coupling = jax.jvp(lambda x: local_fields(energy, x), (m,), (first,))
+    noise = jax.random.uniform(noise_key, (n,), m.dtype)
+    score = jnp.where(first == 1, jnp.inf, (jnp.abs(coupling) + jnp.finfo(m.dtype).tiny) * noise)
+    size = jnp.exp(jax.random.uniform(size_key, (), m.dtype) * jnp.log(max(n / 2, 1.0)))
+    rank = jnp.argsort(jnp.argsort(-score))
+    return jnp.where(rank < size, -m, m)
+
+
+def _collect(
+    library: Library,
+    functional: AbstractFunctional,
+    energy: AbstractMultilinear,
+    beta: Beta,
+    solution: Solution,
+) -> Library:
+    """Merge what a batch of quenches found; curvatures are computed once per distinct point."""
+    converged = np.flatnonzero(is_converged(solution))
+    if converged.size == 0:
+        return library
+    # Equal points round alike, but for a few at the edge of a cell; those the library merges.
+    rounded = np.round(solution.value[converged] / MERGE_TOLERANCE)
+    _, index, hits = np.unique(rounded, axis=0, return_index=True, return_counts=True)
+    rows = converged[index]
+    m, fields = solution.value[rows], solution.stats["fields"][rows]
+    with jax.enable_x64(True):
+        exact = cast(energy, jnp.float64)
+        problem = (functional, exact, jnp.asarray(beta, jnp.float64))
+        curvatures = in_batches(functools.partial(_curvatures, problem), fields, _BATCH)
+        symmetric = bool(is_flip_symmetric(exact)) & (np.abs(m).max(axis=1) > MERGE_TOLERANCE)
+        candidates = Candidates(
+            magnetizations=m,
+            free_energies=solution.stats["free_energy"][rows],
+            residuals=solution.stats["residual"][rows],
+            curvatures=curvatures,
+            hits=np.where(curvatures > 0, hits, 0),
+            multiplicity=1 + symmetric,
+        )
+        for first in range(0, len(rows), _BATCH):
+            batch = jax.tree.map(lambda x, k=first: _padded(x[k : k + _BATCH]), candidates)
+            library = insert(library, batch)
+    return library
+
+
+@eqx.filter_jit
+def _curvatures(problem: Problem, fields: Float[Array, "batch n"]) -> Float[Array, " batch"]:
+    functional, energy, beta = problem
+
+    def single(theta):
+        hessian = scaled_hessian_at(functional, energy, theta, beta)
+        return lowest_curvature(hessian, theta, beta)
+
+    return jax.vmap(single)(fields)
+
+
+def _padded(x: np.ndarray) -> np.ndarray:
+    """Zeros appended up to `_BATCH` rows; zero hits mark them as padding."""
+    return np.concatenate([x, np.zeros((_BATCH - len(x), *x.shape[1:]), x.dtype)])
