@@ -1,0 +1,43 @@
+"""thermogen: the statistical mechanics of generative models on binary spins.
+
+    data -> energy -> free energy G(m) -> learned energy -> library of bound states -> report
+"""
+
+from . import datasets as datasets
+from . import energies as energies
+from . import landscape as landscape
+from . import learning as learning
+from . import meanfield as meanfield
+from . import sampling as sampling
+from . import spins as spins
+from ._solution import RESULTS as RESULTS
+from ._solution import Solution as Solution
+from .energies import RBM as RBM
+from .energies import AbstractEnergy as AbstractEnergy
+from .energies import AbstractMultilinear as AbstractMultilinear
+from .energies import Interactions as Interactions
+from .energies import Pairwise as Pairwise
+from .energies import flip_gaps as flip_gaps
+from .energies import local_fields as local_fields
+from .landscape import Library as Library
+from .landscape import find_bound_states as find_bound_states
+from .landscape import quench as quench
+from .learning import FitResult as FitResult
+from .learning import MeanFieldLikelihood as MeanFieldLikelihood
+from .learning import PersistentCD as PersistentCD
+from .learning import Pseudolikelihood as Pseudolikelihood
+from .learning import fit as fit
+from .meanfield import TAP as TAP
+from .meanfield import AbstractFunctional as AbstractFunctional
+from .meanfield import MirrorDescent as MirrorDescent
+from .meanfield import NaiveMeanField as NaiveMeanField
+from .meanfield import Plefka as Plefka
+from .meanfield import solve as solve
+from .spins import bits_from_spins as bits_from_spins
+from .spins import enumerate_spins as enumerate_spins
+from .spins import index_from_spins as index_from_spins
+from .spins import overlap as overlap
+from .spins import spins_from_bits as spins_from_bits
+from .spins import spins_from_index as spins_from_index
+
+__version__ = "0.1.0"

@@ -3,10 +3,14 @@
 from ._base import AbstractEnergy as AbstractEnergy
 from ._base import AbstractMultilinear as AbstractMultilinear
 from ._base import constrain as constrain
+from ._base import embed as embed
 from ._base import flip_gaps as flip_gaps
 from ._base import is_flip_symmetric as is_flip_symmetric
 from ._base import local_fields as local_fields
+from ._base import n_visible as n_visible
 from ._base import nonlinear_variance as nonlinear_variance
+from ._base import squared_norm as squared_norm
+from ._base import visible_free_energy as visible_free_energy
 from ._interactions import Interactions as Interactions
 from ._interactions import SpinSets as SpinSets
 from ._pairwise import Pairwise as Pairwise

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from .._types import Magnetizations, Spins
+from .._types import Beta, Magnetizations, Spins
 
 
 class AbstractEnergy(eqx.Module):
@@ -105,6 +105,45 @@ def constrain(energy: AbstractEnergy) -> AbstractEnergy:
     pairwise energy symmetric. Open for extension: `constrain.register(YourEnergy)`.
     """
     return energy
+
+
+@functools.singledispatch
+def squared_norm(energy: AbstractEnergy) -> Float[Array, ""]:
+    """Sum of the squared parameters, every coupling and field counted once."""
+    return sum((jnp.sum(jnp.square(x)) for x in jax.tree.leaves(energy)), jnp.zeros(()))
+
+
+@functools.singledispatch
+def n_visible(energy: AbstractEnergy) -> int:
+    """How many of the spins data speak of: all of them, unless the energy has hidden spins."""
+    return energy.n_spins
+
+
+@functools.singledispatch
+def visible_free_energy(energy: AbstractEnergy, visible: Spins, beta: Beta) -> Float[Array, ""]:
+    """Free energy of one data configuration, hidden spins summed out; else the energy itself.
+
+    Args:
+        energy: an energy.
+        visible: spins of one sample, shape `(n_visible(energy),)`.
+        beta: inverse temperature.
+    """
+    return energy(visible)
+
+
+@functools.singledispatch
+def embed(energy: AbstractEnergy, visible: Spins, beta: Beta) -> Spins:
+    """A data configuration as a point of the whole cube: hidden spins take their means.
+
+    Args:
+        energy: an energy of n spins.
+        visible: spins of one sample, shape `(n_visible(energy),)`.
+        beta: inverse temperature.
+
+    Returns:
+        Spins or magnetizations, shape `(n,)`; the visible ones come first.
+    """
+    return visible
 
 
 def as_parameters(**values: ArrayLike) -> list[Float[Array, "..."]]:

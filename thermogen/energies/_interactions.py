@@ -25,6 +25,11 @@ class SpinSets:
     __slots__ = ("_hash", "indices")
 
     def __init__(self, indices: np.ndarray):
+        if indices.ndim != 2 or not np.issubdtype(indices.dtype, np.integer):
+            raise ValueError(
+                "sets must be integer tables of shape (n_terms, order), got dtype "
+                f"{indices.dtype} and shape {indices.shape}"
+            )
         self.indices = np.array(indices, dtype=np.int32)
         self.indices.setflags(write=False)
         self._hash = hash((self.indices.shape, self.indices.tobytes()))
@@ -99,7 +104,7 @@ class Interactions(AbstractMultilinear):
         for spins in terms:
             by_order.setdefault(len(spins), []).append(spins)
         orders = sorted(by_order)
-        sets = [np.array(by_order[p], dtype=np.int32).reshape(-1, p) for p in orders]
+        sets = [np.array(by_order[p], dtype=np.int32).reshape(len(by_order[p]), p) for p in orders]
         couplings = [_stack([terms[spins] for spins in by_order[p]]) for p in orders]
         return cls(n, sets, couplings)
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .._types import Magnetizations, Spins
-from ._base import AbstractMultilinear, as_parameters, constrain, nonlinear_variance
+from ._base import AbstractMultilinear, as_parameters, constrain, nonlinear_variance, squared_norm
 
 
 class Pairwise(AbstractMultilinear):
@@ -59,6 +59,12 @@ def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
 @constrain.register
 def _(energy: Pairwise) -> Pairwise:
     return Pairwise(energy.couplings, energy.fields)
+
+
+@squared_norm.register
+def _(energy: Pairwise) -> Float[Array, ""]:
+    bonds = 0.5 * jnp.sum(jnp.square(energy.couplings))
+    return bonds + jnp.sum(jnp.square(energy.fields))
 
 
 @jax.custom_jvp

@@ -5,14 +5,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .._types import Beta, Key, Magnetizations, Spins
-from ._base import AbstractMultilinear, as_parameters, nonlinear_variance
+from ._base import (
+    AbstractMultilinear,
+    as_parameters,
+    embed,
+    n_visible,
+    nonlinear_variance,
+    visible_free_energy,
+)
 
 
 class RBM(AbstractMultilinear):
     """`E(v, h) = -v . W h - a . v - b . h` for spins `s = concatenate(v, h)`.
 
-    Its joint energy is multilinear; what the visible spins alone feel is
-    `visible_free_energy`, which is not.
+    The joint energy is multilinear; what the visible spins alone feel, `visible_free_energy`, is
+    not. Products run between the layers only: no matrix over both is ever formed.
 
     Args:
         weights: W in energy units, shape `(n_visible, n_hidden)`.
@@ -41,10 +48,28 @@ class RBM(AbstractMultilinear):
         self.weights, self.visible_fields, self.hidden_fields = w, a, b
 
     @classmethod
-    def random(cls, n_visible: int, n_hidden: int, *, key: Key, scale: float = 0.01) -> "RBM":
-        """An untrained machine: Gaussian weights of standard deviation `scale`, no fields."""
-        weights = scale * jax.random.normal(key, (n_visible, n_hidden))
-        return cls(weights, jnp.zeros(n_visible), jnp.zeros(n_hidden))
+    def random(
+        cls,
+        n_hidden: int,
+        means: Float[ArrayLike, " v"],
+        *,
+        key: Key,
+        scale: float = 0.01,
+    ) -> "RBM":
+        """An untrained machine that has the data's means: Gaussian weights, no hidden fields.
+
+        Without visible fields the machine would be symmetric under the global flip, and chains
+        would be caught in the mirror image of the data as soon as the weights grow.
+
+        Args:
+            n_hidden: number of hidden spins.
+            means: mean of each visible spin in the data, shape `(n_visible,)`.
+            key: random key.
+            scale: standard deviation of the weights, in energy units.
+        """
+        fields = jnp.arctanh(jnp.clip(jnp.asarray(means), -0.99, 0.99))
+        weights = scale * jax.random.normal(key, (fields.size, n_hidden), fields.dtype)
+        return cls(weights, fields, jnp.zeros(n_hidden, fields.dtype))
 
     @property
     def n_visible(self) -> int:
@@ -67,17 +92,26 @@ class RBM(AbstractMultilinear):
         fields = jnp.dot(self.visible_fields, visible) + jnp.dot(self.hidden_fields, hidden)
         return -jnp.dot(visible, self.weights @ hidden) - fields
 
-    def hidden_magnetizations(self, visible: Spins, beta: Beta) -> Float[Array, " h"]:
-        """Mean hidden spins given the visible ones, `tanh(beta (b + v W))`, shape `(h,)`."""
-        return jnp.tanh(beta * (self.hidden_fields + visible @ self.weights))
-
-    def visible_free_energy(self, visible: Spins, beta: Beta) -> Float[Array, ""]:
-        """`-a . v - T sum_k ln 2 cosh(beta (b_k + (v W)_k))`: the hidden spins summed out."""
-        x = beta * (self.hidden_fields + visible @ self.weights)
-        return -jnp.dot(self.visible_fields, visible) - jnp.sum(jnp.logaddexp(x, -x)) / beta
-
 
 @nonlinear_variance.register
 def _(energy: RBM, m: Magnetizations) -> Float[Array, ""]:
     visible, hidden = energy.split(1 - m * m)
     return jnp.dot(visible, jnp.square(energy.weights) @ hidden)
+
+
+@n_visible.register
+def _(energy: RBM) -> int:
+    return energy.n_visible
+
+
+@visible_free_energy.register
+def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, ""]:
+    """`-a . v - T sum_k ln 2 cosh(beta (b_k + (v W)_k))`."""
+    x = beta * (energy.hidden_fields + visible @ energy.weights)
+    return -jnp.dot(energy.visible_fields, visible) - jnp.sum(jnp.logaddexp(x, -x)) / beta
+
+
+@embed.register
+def _(energy: RBM, visible: Spins, beta: Beta) -> Magnetizations:
+    hidden = jnp.tanh(beta * (energy.hidden_fields + visible @ energy.weights))
+    return jnp.concatenate([visible, hidden])

@@ -1,0 +1,12 @@
+"""The main job and its report: from data to one HTML page."""
+
+from ._page import render as render
+from ._pipeline import run_study as run_study
+from ._progress import progress as progress
+from ._study import Functional as Functional
+from ._study import Settings as Settings
+from ._study import Source as Source
+from ._study import Study as Study
+from ._study import load_source as load_source
+from ._study import summary as summary
+from ._study import version as version

@@ -1,0 +1,162 @@
+"""The page of a study: one HTML file with its figures inside it."""
+
+import base64
+import functools
+from typing import NamedTuple
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from .._solution import RESULTS
+from ..landscape import Library
+from . import _plots
+from ._pipeline import STAGES
+from ._study import Study, summary
+
+
+class _Row(NamedTuple):
+    """One line of the table of states."""
+
+    thumbnail: str
+    free_energy: float
+    weight: float
+    hits: int
+    curvature: float
+    residual: float
+    samples: int | None
+    mirrored: bool
+
+
+def render(study: Study) -> str:
+    """The report as one self-contained HTML page: nothing in it points outside.
+
+    Args:
+        study: a finished study, or an interrupted one: the page then shows what there is and
+            says what is missing.
+
+    Returns:
+        The text of the page.
+    """
+    figures = {**_data_figures(study), **_library_figures(study)}
+    return _template().render(
+        study=study,
+        figures=summary(study),
+        fit_converged=study.fit is not None and bool(study.fit.result == RESULTS.converged),
+        images={name: _embedded(_plots.figure_png(figure)) for name, figure in figures.items()},
+        widths={name: round(96 * figure.get_figwidth()) for name, figure in figures.items()},
+        rows=_rows(study),
+        thumbnail_size=_thumbnail_size(study.source.picture),
+        functional_name=_FUNCTIONAL_NAMES[study.settings.functional],
+        missing=[title for name, (title, _) in STAGES.items() if name not in study.finished],
+        stages=[
+            (title, study.seconds[name])
+            for name, (title, _) in STAGES.items()
+            if name in study.seconds
+        ],
+    )
+
+
+_FUNCTIONAL_NAMES = {"tap": "TAP", "naive": "naive mean field"}
+
+
+def _data_figures(study: Study) -> dict[str, Figure]:
+    source = study.source
+    figures = {"samples": _plots.samples_figure(source.spins, source.picture, source.labels)}
+    if study.fit is not None and len(study.fit.history):
+        figures["learning"] = _plots.learning_figure(study.fit.history)
+    if study.scan:
+        betas, counts, _, overflow = zip(*study.scan, strict=True)
+        library = study.library
+        chosen = None if library is None else (study.settings.beta, library.size)
+        figures["scan"] = _plots.scan_figure(betas, counts, overflow, chosen)
+    return figures
+
+
+def _library_figures(study: Study) -> dict[str, Figure]:
+    library, assignment = study.library, study.assignment()
+    if library is None or library.size == 0:
+        return {}
+    shown = slice(min(library.size, _plots.MAX_SHOWN))
+    figures = {
+        "states": _plots.states_figure(
+            np.asarray(library.magnetizations)[shown],
+            np.asarray(library.free_energies)[shown],
+            np.asarray(library.weights(study.settings.beta))[shown],
+            np.asarray(library.hits)[shown],
+            np.asarray(library.curvatures)[shown],
+            study.source.picture,
+        )
+    }
+    if assignment is not None:
+        labels = study.source.labels
+        figures["occupation"] = _plots.occupation_figure(assignment, library.size, labels)
+    return figures
+
+
+def _rows(study: Study) -> list[_Row]:
+    library, assignment = study.library, study.assignment()
+    if library is None:
+        return []
+    weights = np.asarray(library.weights(study.settings.beta))
+    return [
+        _Row(
+            thumbnail=_thumbnail(library, k, study.source.picture),
+            free_energy=float(library.free_energies[k]),
+            weight=float(weights[k]),
+            hits=int(library.hits[k]),
+            curvature=float(library.curvatures[k]),
+            residual=float(library.residuals[k]),
+            samples=None if assignment is None else int(np.sum(assignment == k)),
+            mirrored=int(library.multiplicity[k]) == 2,
+        )
+        for k in range(min(library.size, _plots.MAX_SHOWN))
+    ]
+
+
+def _thumbnail(library: Library, k: int, picture: tuple[int, int]) -> str:
+    magnetizations = np.asarray(library.magnetizations[k])
+    return _embedded(_plots.thumbnail_png(magnetizations, picture))
+
+
+def _thumbnail_size(picture: tuple[int, int]) -> tuple[int, int]:
+    """Width and height in CSS pixels."""
+    rows, columns = picture
+    return (56, 56) if rows > 1 else (min(16 * columns, 320), 16)
+
+
+def _embedded(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _percent(share: float | None) -> str:
+    """A share that never rounds up to 100 %."""
+    if share is None:
+        return "–"
+    text = f"{100 * share:.1f}"
+    return f"{'> 99.9' if text == '100.0' and share < 1 else text.removesuffix('.0')} %"
+
+
+def _scientific(value: float | None) -> str | Markup:
+    if value is None:
+        return "–"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return Markup(f"{mantissa} × 10<sup>{int(exponent)}</sup>".replace("-", "−")) if value else "0"
+
+
+def _significant(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}g}".replace("-", "−")
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("thermogen", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=_percent, scientific=_scientific, significant=_significant)
+    return environment.get_template("page.html.jinja")

@@ -1,0 +1,158 @@
+"""The main job, stage by stage: learn, scan the temperature, quench the data, search."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..energies import Pairwise
+from ..landscape import Library, find_bound_states, quench
+from ..learning import FitResult, Pseudolikelihood, fit
+from ..meanfield import TAP, NaiveMeanField
+from ._progress import Tell
+from ._study import Functional, ScanPoint, Study
+
+# The scan shows a trend, so it takes less of everything than the search at the chosen beta.
+_SCAN_FACTORS = np.geomspace(0.3, 2.0, 8)
+_SCAN_STARTS = 256
+_SCAN_WALKERS = 16
+_SCAN_HOPS = 2
+_CAPACITY = 1024  # one for all searches: another would compile anew
+_QUENCH_CHUNK = 1024
+
+
+def run_study(
+    study: Study,
+    *,
+    progress: Callable[[str], contextlib.AbstractContextManager[Tell]],
+    on_stage: Callable[[Study], None],
+) -> None:
+    """Fill a study: learn, scan beta, quench the data, search.
+
+    A `KeyboardInterrupt` ends it early and leaves in the study what was found until then.
+
+    Args:
+        study: the study; it is modified.
+        progress: opens the display of one stage, see `thermogen.report.progress`.
+        on_stage: called after every finished stage, for example to write what is there.
+    """
+    try:
+        for name, (title, stage) in STAGES.items():
+            started = time.perf_counter()
+            try:
+                with progress(title) as tell:
+                    stage(study, tell)
+            finally:
+                study.seconds[name] = time.perf_counter() - started
+            study.finished.append(name)
+            on_stage(study)
+    except KeyboardInterrupt:
+        study.interrupted = True
+
+
+def _learn(study: Study, tell: Tell) -> None:
+    n_spins = study.source.spins.shape[1]
+
+    def keep(partial: FitResult) -> None:
+        study.fit = partial
+        tell(len(partial.history), None, f"{len(partial.history)} steps, {_loss(partial)}")
+
+    study.fit = fit(
+        Pairwise(jnp.zeros((n_spins, n_spins)), jnp.zeros(n_spins)),
+        study.source.spins,
+        objective=Pseudolikelihood(study.settings.l2),
+        key=_key(study, 0),
+        callback=keep,
+    )
+
+
+def _loss(result: FitResult) -> str:
+    return f"loss {result.history[-1]:.4f}" if len(result.history) else "no step yet"
+
+
+def _scan(study: Study, tell: Tell) -> None:
+    """From hot to cold; each library starts from the data and from the states of the one before."""
+    spins, settings = study.source.spins, study.settings
+    draw = np.random.default_rng(settings.seed)
+    chosen = draw.choice(len(spins), min(_SCAN_STARTS, len(spins)), replace=False)
+    starts = spins[chosen].astype(float)
+    held = starts[:0]
+    for index, factor in enumerate(_SCAN_FACTORS):
+        beta = float(settings.beta * factor)
+        library = find_bound_states(
+            _functional(study),
+            _energy(study),
+            beta,
+            key=jax.random.fold_in(_key(study, 1), index),
+            n_walkers=min(_SCAN_WALKERS, settings.n_walkers),
+            n_hops=min(_SCAN_HOPS, settings.n_hops),
+            capacity=_CAPACITY,
+            starts=np.concatenate([starts, held]),
+        )
+        held = np.asarray(library.magnetizations)[np.asarray(library.mask)]
+        point = ScanPoint(beta, library.size, library.coverage(), bool(library.overflow))
+        study.scan.append(point)
+        tell(index + 1, len(_SCAN_FACTORS), f"{_count(library)} at beta = {beta:.3g}")
+
+
+def _quench_data(study: Study, tell: Tell) -> None:
+    spins = study.source.spins
+    parts = []
+    for first in range(0, len(spins), _QUENCH_CHUNK):
+        chunk = spins[first : first + _QUENCH_CHUNK]
+        parts.append(quench(_functional(study), _energy(study), study.settings.beta, chunk))
+        done = first + len(chunk)
+        tell(done, len(spins), f"{done} of {len(spins)} samples")
+    study.minima = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def _search(study: Study, tell: Tell) -> None:
+    """The data enter as the minima they fell to, so that no sample is quenched twice at length."""
+    settings = study.settings
+
+    def keep(library: Library, hops: int) -> None:
+        study.library = library
+        tell(hops, settings.n_hops, f"{_count(library)} after {hops} hops")
+
+    assert study.minima is not None
+    study.library = find_bound_states(
+        _functional(study),
+        _energy(study),
+        settings.beta,
+        key=_key(study, 2),
+        n_walkers=settings.n_walkers,
+        n_hops=settings.n_hops,
+        capacity=_CAPACITY,
+        starts=study.minima.value[study.certified()],
+        callback=keep,
+    )
+
+
+# Name, title and function of each stage, in the order in which they run.
+STAGES: dict[str, tuple[str, Callable[[Study, Tell], None]]] = {
+    "learn": ("Learning the couplings", _learn),
+    "scan": ("Scanning the temperature", _scan),
+    "quench": ("Quenching the data", _quench_data),
+    "search": ("Searching for bound states", _search),
+}
+
+
+def _functional(study: Study):
+    return TAP() if study.settings.functional is Functional.tap else NaiveMeanField()
+
+
+def _energy(study: Study) -> Any:
+    assert study.fit is not None
+    return study.fit.energy
+
+
+def _key(study: Study, stage: int):
+    return jax.random.fold_in(jax.random.key(study.settings.seed), stage)
+
+
+def _count(library: Library) -> str:
+    return f"{library.size} state{'' if library.size == 1 else 's'}"

@@ -1,0 +1,46 @@
+"""Progress of long steps on stderr: a bar on a terminal, one line a step elsewhere."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+# tell(done, total, note): how many of `total` parts are done (None: unknown), and a figure.
+Tell = Callable[[int, int | None, str], None]
+
+
+@contextlib.contextmanager
+def progress(title: str) -> Iterator[Tell]:
+    """Show that a long step runs, and afterwards one line that says how it went.
+
+    Args:
+        title: what is being done.
+
+    Yields:
+        `tell(done, total, note)`, to be called as the step proceeds: `done` of `total` parts are
+        finished (`total` may be None); `note` is the figure to show beside.
+    """
+    console = Console(stderr=True, highlight=False)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
+    started, last = time.perf_counter(), ""
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+        bar = bars.add_task(title, total=None, note="")
+
+        def tell(done: int, total: int | None, note: str) -> None:
+            nonlocal last
+            last = note
+            bars.update(bar, completed=done, total=total, note=note)
+
+        yield tell
+    seconds = time.perf_counter() - started
+    console.print(f"{title}: {last} ({seconds:.1f} s)", markup=False, soft_wrap=True)

@@ -1,0 +1,217 @@
+"""What a study is asked, what it has found so far, and its figures."""
+
+import importlib.metadata
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import datasets
+from .._solution import RESULTS, Solution
+from ..landscape import Library
+from ..learning import FitResult
+
+
+class Functional(StrEnum):
+    """The mean-field free energies that a study can use."""
+
+    tap = "tap"
+    naive = "naive"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a study is asked to do.
+
+    Args:
+        beta: inverse temperature of the search, > 0, in 1/energy.
+        functional: the free energy that is minimised.
+        l2: weight of the squared couplings in the pseudolikelihood, >= 0.
+        n_walkers: random corners and basin-hopping walkers of the search, >= 1.
+        n_hops: hops of each walker, >= 0.
+        seed: seed of everything random, >= 0.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    beta: float = 1.0
+    functional: Functional = Functional.tap
+    l2: float = 1e-3
+    n_walkers: int = 64
+    n_hops: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta < math.inf:
+            raise ValueError(f"beta must be positive and finite, got {self.beta}")
+        if not 0 <= self.l2 < math.inf:
+            raise ValueError(f"l2 must be finite and not negative, got {self.l2}")
+        for name, least in (("n_walkers", 1), ("n_hops", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+class Source(NamedTuple):
+    """A data set to be studied.
+
+    Attributes:
+        name: what the report calls it.
+        spins: shape `(n_samples, n_spins)`, int8, -1 or +1.
+        labels: one class label a sample, shape `(n_samples,)`, or None.
+        picture: rows and columns in which one sample is drawn; `(1, n_spins)` is a strip.
+    """
+
+    name: str
+    spins: np.ndarray
+    labels: np.ndarray | None
+    picture: tuple[int, int]
+
+
+class ScanPoint(NamedTuple):
+    """What a short search found at one inverse temperature."""
+
+    beta: float
+    n_states: int
+    coverage: float
+    overflow: bool
+
+
+@dataclass
+class Study:
+    """A study and what it has found so far; `run_study` fills it stage by stage.
+
+    Attributes:
+        source: the data.
+        settings: what was asked.
+        fit: the learned energy and its learning curve; None before.
+        scan: number of states against beta.
+        minima: where the quench of every sample ended, in the order of the data; None before.
+        library: the candidates for bound states; None before the search.
+        seconds: time of each stage that was begun, finished or not.
+        finished: the stages that ran to their end.
+        interrupted: whether the user stopped the study.
+    """
+
+    source: Source
+    settings: Settings
+    fit: FitResult | None = None
+    scan: list[ScanPoint] = field(default_factory=list)
+    minima: Solution | None = None
+    library: Library | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    finished: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+    def certified(self) -> np.ndarray | None:
+        """Which samples fell to a certified minimum, shape `(n_samples,)`; None if not known."""
+        return None if self.minima is None else np.asarray(self.minima.result == RESULTS.converged)
+
+    def assignment(self) -> np.ndarray | None:
+        """State of each sample, shape `(n_samples,)`; -1 for none of them; None if not known."""
+        if self.minima is None or self.library is None:
+            return None
+        return np.where(self.certified(), self.library.nearest(self.minima.value), -1)
+
+
+def load_source(text: str) -> Source:
+    """The data set that a user names.
+
+    Args:
+        text: `digits`, `adder:N` with N bits a summand, or the path of a `.npy`, `.npz` or `.csv`
+            file; in a file, a square number of spins, 16 or more, is drawn as a square picture.
+
+    Raises:
+        ValueError: if there is no such data set, or the file is not a table of spins.
+        OSError: if the file cannot be read.
+    """
+    if text == "digits":
+        spins, labels = datasets.digits()
+        return Source(text, spins, labels, (8, 8))
+    if text.partition(":")[0] == "adder":
+        bits = text.partition(":")[2]
+        if not (bits.isascii() and bits.isdigit()):
+            raise ValueError(f"{text!r} names no adder; write adder:N, for example adder:3")
+        spins = datasets.adder(int(bits))
+        return Source(text, spins, None, (1, spins.shape[1]))
+    try:
+        spins = datasets.load(text)
+    except FileNotFoundError:
+        raise ValueError(
+            f"no data set or file named {text!r}; expected digits, adder:N, or a .npy, .npz or "
+            ".csv file"
+        ) from None
+    n_spins = spins.shape[1]
+    side = math.isqrt(n_spins)
+    picture = (side, side) if side**2 == n_spins and side >= 4 else (1, n_spins)
+    return Source(text, spins, None, picture)
+
+
+def summary(study: Study) -> dict[str, Any]:
+    """All figures of a study, ready for JSON: what is not known yet, or not finite, is None.
+
+    Energies, free energies, residuals and curvatures share the unit in which the couplings were
+    learned; beta is its inverse; times are in seconds.
+    """
+    n_samples, n_spins = study.source.spins.shape
+    certified = study.certified()
+    return {
+        "version": version(),
+        "data": study.source.name,
+        "n_spins": n_spins,
+        "n_samples": n_samples,
+        "beta": study.settings.beta,
+        "functional": study.settings.functional.value,
+        "l2": study.settings.l2,
+        "n_walkers": study.settings.n_walkers,
+        "n_hops": study.settings.n_hops,
+        "seed": study.settings.seed,
+        **_fit_figures(study.fit),
+        "scan": [{**p._asdict(), "coverage": _finite(p.coverage)} for p in study.scan],
+        "share_of_data_certified": None if certified is None else float(certified.mean()),
+        **_library_figures(study.library),
+        "interrupted": study.interrupted,
+        "stages_finished": study.finished,
+        "seconds": {stage: round(seconds, 3) for stage, seconds in study.seconds.items()},
+    }
+
+
+def _fit_figures(result: FitResult | None) -> dict[str, Any]:
+    if result is None:
+        return {"fit_loss": None, "fit_steps": None, "fit_result": None}
+    steps = len(result.history)
+    return {
+        "fit_loss": _finite(result.history[-1]) if steps else None,
+        "fit_steps": steps,
+        "fit_result": RESULTS[result.result],
+    }
+
+
+def _library_figures(library: Library | None) -> dict[str, Any]:
+    names = ("n_states", "coverage", "max_residual", "min_curvature", "overflow")
+    if library is None:
+        return dict.fromkeys(names)
+    mask = np.asarray(library.mask)
+    found = bool(mask.any())
+    figures = (
+        library.size,
+        _finite(library.coverage()),
+        float(np.max(library.residuals[mask])) if found else None,
+        float(np.min(library.curvatures[mask])) if found else None,
+        bool(library.overflow),
+    )
+    return dict(zip(names, figures, strict=True))
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def version() -> str:
+    """Version of the installed package."""
+    try:
+        return importlib.metadata.version("thermogen")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"  # run from a checkout that is not installed
