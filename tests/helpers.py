@@ -62,7 +62,10 @@ FUNCTIONALS: dict[str, tg.AbstractFunctional] = {
 OBJECTIVES: dict[str, tuple[tg.learning.AbstractObjective, tuple[str, ...]]] = {
     "pseudolikelihood": (tg.Pseudolikelihood(), ("pairwise", "interactions")),
     "mean-field": (tg.MeanFieldLikelihood(tg.TAP()), ("pairwise", "interactions", "rbm")),
-    "persistent-cd": (tg.PersistentCD(n_chains=16, n_sweeps=1), ("pairwise", "interactions", "rbm")),
+    "persistent-cd": (
+        tg.PersistentCD(n_chains=16, n_sweeps=1),
+        ("pairwise", "interactions", "rbm"),
+    ),
 }
 
 

@@ -6,7 +6,8 @@ import functools
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from .._types import Beta, Magnetizations, Spins
 
@@ -35,7 +36,7 @@ class AbstractMultilinear(AbstractEnergy):
     """
 
 
-def local_fields(energy: AbstractMultilinear, m: Magnetizations) -> Magnetizations:
+def local_fields(energy: AbstractMultilinear, m: Spins) -> Float[Array, " n"]:
     """Field that the other spins exert on each spin, `-dE/dm_k`.
 
     Args:
@@ -45,7 +46,7 @@ def local_fields(energy: AbstractMultilinear, m: Magnetizations) -> Magnetizatio
     Returns:
         Fields in energy units, shape `(n,)`; entry k does not depend on `m[k]`.
     """
-    return -jax.grad(energy)(_as_float(m))
+    return jnp.negative(jax.grad(energy)(_as_float(m)))
 
 
 def flip_gaps(energy: AbstractMultilinear, spins: Spins) -> Float[Array, " n"]:
@@ -98,7 +99,7 @@ def nonlinear_variance(energy: AbstractMultilinear, m: Magnetizations) -> Float[
 
 
 @functools.singledispatch
-def constrain(energy: AbstractEnergy) -> AbstractEnergy:
+def constrain(energy: AbstractEnergy) -> PyTree:
     """Project parameters onto those that the energy allows; the identity unless registered.
 
     Learning applies it inside the loss, so that gradients keep, for example, the couplings of a
@@ -152,7 +153,7 @@ def as_parameters(**values: ArrayLike) -> list[Float[Array, "..."]]:
     for name, array in arrays.items():
         if not jnp.issubdtype(array.dtype, jnp.number):
             raise ValueError(f"{name} must hold real numbers, got dtype {array.dtype}")
-        if not isinstance(array, jax.core.Tracer) and not jnp.all(jnp.isfinite(array)):
+        if not isinstance(array, Tracer) and not jnp.all(jnp.isfinite(array)):
             raise ValueError(f"{name} must be finite, got NaN or infinity")
     dtype = jnp.result_type(*arrays.values()) if arrays else jnp.result_type(float)
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -160,5 +161,6 @@ def as_parameters(**values: ArrayLike) -> list[Float[Array, "..."]]:
     return [array.astype(dtype) for array in arrays.values()]
 
 
-def _as_float(x: Spins) -> Magnetizations:
+def _as_float(x: Spins) -> Float[Array, " n"]:
+    x = jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))

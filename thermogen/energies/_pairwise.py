@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from .._types import Magnetizations, Spins
@@ -34,7 +35,7 @@ class Pairwise(AbstractMultilinear):
                 "couplings and fields must have shapes (n, n) and (n,), got "
                 f"{couplings.shape} and {fields.shape}; use jax.vmap for batches of energies"
             )
-        if not isinstance(couplings, jax.core.Tracer):
+        if not isinstance(couplings, Tracer):
             _check_couplings(np.asarray(couplings))
         # For valid values this changes nothing; it makes derivatives through the constructor
         # those of a symmetric matrix with zero diagonal.

@@ -83,7 +83,7 @@ class RBM(AbstractMultilinear):
     def n_spins(self) -> int:
         return self.n_visible + self.n_hidden
 
-    def split(self, spins: Spins) -> tuple[Float[Array, " v"], Float[Array, " h"]]:
+    def split(self, spins: Spins) -> tuple[Spins, Spins]:
         """Visible and hidden part of one configuration or magnetization vector."""
         return spins[: self.n_visible], spins[self.n_visible :]
 

@@ -109,7 +109,9 @@ def _accept(walkers: _Walkers, solution: Solution, key: Key) -> _Walkers:
     spread = np.std(free_energies) + np.finfo(float).tiny
     dice = np.asarray(jax.random.exponential(key, free_energies.shape))
     accept = is_converged(solution) & (proposed - free_energies < spread * dice)
-    return np.where(accept[:, None], solution.value, held), np.where(accept, proposed, free_energies)
+    return np.where(accept[:, None], solution.value, held), np.where(
+        accept, proposed, free_energies
+    )
 
 
 @eqx.filter_jit

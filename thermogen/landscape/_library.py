@@ -128,7 +128,7 @@ def _insert_one(library: Library, candidate: Candidates) -> Library:
     real = candidate.hits > 0
     write = real & ~known & (candidate.free_energies < library.free_energies[entry])
     updates = {
-        name: getattr(library, name)
+        name: jnp.asarray(getattr(library, name))
         .at[entry]
         .set(jnp.where(write, getattr(candidate, name), getattr(library, name)[entry]))
         for name in Candidates._fields
@@ -136,7 +136,7 @@ def _insert_one(library: Library, candidate: Candidates) -> Library:
     updates["hits"] = updates["hits"].at[entry].add(jnp.where(known, candidate.hits, 0))
     return dataclasses.replace(
         library,
-        mask=library.mask.at[entry].set(library.mask[entry] | write),
+        mask=jnp.asarray(library.mask).at[entry].set(library.mask[entry] | write),
         overflow=library.overflow | (real & ~known & lost),
         **updates,
     )

@@ -1,7 +1,7 @@
 """Quench a population of starts: fall to the nearest minimum of G(m), and certify it."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -20,7 +20,8 @@ from ..meanfield._solve import Problem, checked_beta, descend, judge, polish, st
 
 # Precision and tolerance of the descent before each attempt to polish. Float32 is enough for
 # nearly all starts; one that ends on a saddle or between two basins descends further.
-_STAGES = ((jnp.float32, 1e-3), (jnp.float64, 1e-6), (jnp.float64, 1e-9))
+_Stage = tuple[DTypeLike, float]
+_STAGES: tuple[_Stage, ...] = ((jnp.float32, 1e-3), (jnp.float64, 1e-6), (jnp.float64, 1e-9))
 _STEPS_PER_ROUND = 64
 # Batches are padded to one of these sizes, so that few programs are compiled.
 _BATCH_SIZES = (32, 256, 1024)
@@ -67,15 +68,7 @@ def quench(
     with jax.enable_x64(True):
         problem = (functional, cast(energy, jnp.float64), checked_beta(beta, jnp.float64))
         theta = np.array(jax.vmap(lambda s: starting_field(problem[1], s))(starts))
-        todo, solution = np.arange(len(theta)), None
-        for dtype, atol in _STAGES:
-            theta[todo] = _descend(problem, theta[todo], dtype, atol, max_steps)
-            certified = _certify(problem, theta[todo], tol)
-            solution = certified if solution is None else _replaced(solution, todo, certified)
-            todo = np.flatnonzero(~is_converged(solution))
-            if todo.size == 0:
-                break
-    return solution
+        return _attempt(problem, theta, tol, max_steps, _STAGES)
 
 
 def is_converged(solution: Solution) -> Bool[np.ndarray, " batch"]:
@@ -86,6 +79,19 @@ def is_converged(solution: Solution) -> Bool[np.ndarray, " batch"]:
 def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
     """The same pytree with its arrays in another floating dtype."""
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+
+
+def _attempt(
+    problem: Problem, theta: np.ndarray, tol: float, max_steps: int, stages: Sequence[_Stage]
+) -> Solution:
+    """Descend and certify; what did not converge goes on from there with the later stages."""
+    descended = _descend(problem, theta, *stages[0], max_steps)
+    solution = _certify(problem, descended, tol)
+    rest = np.flatnonzero(~is_converged(solution))
+    if rest.size == 0 or len(stages) == 1:
+        return solution
+    later = _attempt(problem, descended[rest], tol, max_steps, stages[1:])
+    return _replaced(solution, rest, later)
 
 
 def _descend(

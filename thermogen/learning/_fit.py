@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Num, PyTree
 from .._solution import RESULTS
 from .._types import Key
 from ..datasets import validate_spins
-from ..energies import AbstractEnergy, constrain, n_visible
+from ..energies import AbstractMultilinear, constrain, n_visible
 from ._objectives import AbstractObjective, Data
 
 _STEPS_PER_CHUNK = 20
@@ -30,13 +30,13 @@ class FitResult(eqx.Module):
             being finite; the energy is then the last finite one.
     """
 
-    energy: AbstractEnergy
+    energy: AbstractMultilinear
     history: Float[np.ndarray, " steps"]
     result: RESULTS
 
 
 class _Carry(eqx.Module):
-    energy: AbstractEnergy
+    energy: PyTree
     optimizer_state: PyTree
     objective_state: PyTree
     step: Array
@@ -88,7 +88,7 @@ class _Run(eqx.Module):
 
 
 def fit(
-    energy: AbstractEnergy,
+    energy: AbstractMultilinear,
     data: Num[Array | np.ndarray, "samples visible"],
     *,
     objective: AbstractObjective,
@@ -137,9 +137,10 @@ def fit(
     init_key, step_key = jax.random.split(key)
     optimizer = optax.with_extra_args_support(optimizer)
     samples = jnp.asarray(data, jnp.result_type(*jax.tree.leaves(energy)))
+    parameters: PyTree = energy
     carry = _Carry(
-        energy=energy,
-        optimizer_state=optimizer.init(energy),
+        energy=parameters,
+        optimizer_state=optimizer.init(parameters),
         objective_state=objective.init(energy, samples, init_key),
         step=jnp.array(0),
         result=RESULTS.step_limit,

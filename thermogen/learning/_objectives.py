@@ -1,7 +1,7 @@
 """Objectives: ways to the gradient of the potential `<E>_data - A(model)`, at beta = 1."""
 
 import abc
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Num, PyTree
 from .._solution import RESULTS
 from .._types import Key
 from ..energies import (
-    AbstractEnergy,
     AbstractMultilinear,
     embed,
     local_fields,
@@ -54,15 +53,18 @@ class AbstractObjective(eqx.Module):
     solve), or *Monte Carlo* (only the gradient means anything, and only in expectation).
     """
 
-    defaults: eqx.AbstractClassVar[Defaults]
+    @property
+    @abc.abstractmethod
+    def defaults(self) -> Defaults:
+        """How `fit` runs this objective unless it is told otherwise."""
 
     @abc.abstractmethod
-    def init(self, energy: AbstractEnergy, data: Data, key: Key) -> PyTree:
+    def init(self, energy: AbstractMultilinear, data: Data, key: Key) -> PyTree:
         """State that is carried from step to step, such as persistent chains."""
 
     @abc.abstractmethod
     def loss(
-        self, energy: AbstractEnergy, batch: Data, state: PyTree, key: Key
+        self, energy: AbstractMultilinear, batch: Data, state: PyTree, key: Key
     ) -> tuple[Float[Array, ""], PyTree]:
         """Loss per sample in nats, differentiable in `energy`, and the next state."""
 
@@ -80,17 +82,19 @@ class Pseudolikelihood(AbstractObjective):
 
     l2: float = 1e-3
 
-    defaults: ClassVar = Defaults(_LBFGS, 3000, 1e-5)
+    @property
+    def defaults(self) -> Defaults:
+        return Defaults(_LBFGS, 3000, 1e-5)
 
-    def init(self, energy: AbstractEnergy, data: Data, key: Key) -> None:
-        if not isinstance(energy, AbstractMultilinear) or n_visible(energy) != energy.n_spins:
+    def init(self, energy: AbstractMultilinear, data: Data, key: Key) -> None:
+        if n_visible(energy) != energy.n_spins:
             raise ValueError(
-                "energy must be multilinear and without hidden spins for Pseudolikelihood, got "
+                "energy must have no hidden spins for Pseudolikelihood, got "
                 f"{type(energy).__name__}; PersistentCD and MeanFieldLikelihood take hidden spins"
             )
 
     def loss(
-        self, energy: AbstractEnergy, batch: Data, state: None, key: Key
+        self, energy: AbstractMultilinear, batch: Data, state: None, key: Key
     ) -> tuple[Float[Array, ""], None]:
         fields = jax.vmap(lambda s: local_fields(energy, s))(batch)
         surprise = jnp.sum(jax.nn.softplus(-2 * batch * fields), axis=1)
@@ -115,13 +119,15 @@ class MeanFieldLikelihood(AbstractObjective):
     functional: AbstractFunctional
     n_starts: int = 4
 
-    defaults: ClassVar = Defaults(_ADAM, 300, None)
+    @property
+    def defaults(self) -> Defaults:
+        return Defaults(_ADAM, 300, None)
 
-    def init(self, energy: AbstractEnergy, data: Data, key: Key) -> None:
+    def init(self, energy: AbstractMultilinear, data: Data, key: Key) -> None:
         return None
 
     def loss(
-        self, energy: AbstractEnergy, batch: Data, state: None, key: Key
+        self, energy: AbstractMultilinear, batch: Data, state: None, key: Key
     ) -> tuple[Float[Array, ""], None]:
         def minimum(start):
             solution = solve(self.functional, energy, 1.0, start, throw=False)
@@ -150,15 +156,17 @@ class PersistentCD(AbstractObjective):
     n_chains: int = 256
     n_sweeps: int = 5
 
-    defaults: ClassVar = Defaults(_SGD, 3000, None)
+    @property
+    def defaults(self) -> Defaults:
+        return Defaults(_SGD, 3000, None)
 
-    def init(self, energy: AbstractEnergy, data: Data, key: Key) -> Float[Array, "chains n"]:
+    def init(self, energy: AbstractMultilinear, data: Data, key: Key) -> Float[Array, "chains n"]:
         """Chains start at samples: random corners get caught in the mirror image of the data."""
         samples = jax.random.choice(key, data, (self.n_chains,))
-        return jax.vmap(lambda s: embed(energy, s, 1.0))(samples)
+        return jax.vmap(lambda s: jnp.asarray(embed(energy, s, 1.0)))(samples)
 
     def loss(
-        self, energy: AbstractEnergy, batch: Data, state: Float[Array, "chains n"], key: Key
+        self, energy: AbstractMultilinear, batch: Data, state: Float[Array, "chains n"], key: Key
     ) -> tuple[Float[Array, ""], Float[Array, "chains n"]]:
         frozen = jax.lax.stop_gradient(energy)
 
@@ -171,5 +179,5 @@ class PersistentCD(AbstractObjective):
         return _mean_free_energy(energy, batch) - _mean_free_energy(energy, visible), chains
 
 
-def _mean_free_energy(energy: AbstractEnergy, visible: Data) -> Float[Array, ""]:
+def _mean_free_energy(energy: AbstractMultilinear, visible: Data) -> Float[Array, ""]:
     return jnp.mean(jax.vmap(lambda s: visible_free_energy(energy, s, 1.0))(visible))

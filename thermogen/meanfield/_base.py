@@ -5,8 +5,8 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 from jax.scipy.special import entr
+from jaxtyping import Array, Float
 
 from .._types import Beta, Magnetizations
 from ..energies import AbstractMultilinear

@@ -6,8 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optimistix as optx
+from jax.core import Tracer
 from jax.typing import DTypeLike
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, Bool, Float
 
 from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations, Spins
@@ -101,7 +102,7 @@ class NewtonPolish(optx.AbstractRootFinder):
     """
 
     rtol: float = 0.0
-    atol: ArrayLike = 1e-10
+    atol: float | Float[Array, ""] = 1e-10
     norm: Callable = optx.max_norm
 
     def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> _PolishState:
@@ -233,7 +234,7 @@ def starting_field(energy: AbstractMultilinear, init: Spins) -> Magnetizations:
         raise ValueError(
             f"init must have shape ({energy.n_spins},), got {init.shape}; use jax.vmap for many"
         )
-    if not isinstance(init, jax.core.Tracer) and not jnp.all(jnp.abs(init) <= 1):
+    if not isinstance(init, Tracer) and not jnp.all(jnp.abs(init) <= 1):
         raise ValueError("init must hold magnetizations within [-1, 1]")
     dtype = jnp.result_type(*jax.tree.leaves(energy))
     theta = jnp.arctanh(jax.lax.stop_gradient(init).astype(dtype))
@@ -242,9 +243,10 @@ def starting_field(energy: AbstractMultilinear, init: Spins) -> Magnetizations:
 
 def checked_beta(beta: Beta, dtype: DTypeLike) -> Float[Array, ""]:
     """Beta as an array, if it is positive."""
-    if not isinstance(beta, jax.core.Tracer) and not 0 < beta < float("inf"):
+    value = jnp.asarray(beta, dtype)
+    if not isinstance(value, Tracer) and not (value > 0 and jnp.isfinite(value)):
         raise ValueError(f"beta must be positive and finite, got {beta}")
-    return jnp.asarray(beta, dtype)
+    return value
 
 
 def _residual(theta: Magnetizations, problem: Problem) -> Magnetizations:

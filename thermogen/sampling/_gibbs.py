@@ -4,13 +4,16 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from .._types import Beta, Key, Spins
 from ..energies import RBM, AbstractMultilinear
 
 
 @functools.singledispatch
-def gibbs_sweep(energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key) -> Spins:
+def gibbs_sweep(
+    energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key
+) -> Float[Array, " n"]:
     """Draw every spin once from its conditional distribution given the others.
 
     `P(s_k = 1 | rest) = 1 / (1 + exp(-2 beta h_k))` with the local field h_k. Spins are visited in
@@ -37,7 +40,7 @@ def gibbs_sweep(energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key)
 
 
 @gibbs_sweep.register
-def _(energy: RBM, spins: Spins, beta: Beta, key: Key) -> Spins:
+def _(energy: RBM, spins: Spins, beta: Beta, key: Key) -> Float[Array, " n"]:
     visible, _ = energy.split(spins)
     uniform_visible, uniform_hidden = energy.split(
         jax.random.uniform(key, spins.shape, spins.dtype)
