@@ -46,7 +46,7 @@ def local_fields(energy: AbstractMultilinear, m: Spins) -> Float[Array, " n"]:
     Returns:
         Fields in energy units, shape `(n,)`; entry k does not depend on `m[k]`.
     """
-    return jnp.negative(jax.grad(energy)(_as_float(m)))
+    return -jnp.asarray(jax.grad(energy)(_as_float(m)))
 
 
 def flip_gaps(energy: AbstractMultilinear, spins: Spins) -> Float[Array, " n"]:
@@ -59,7 +59,7 @@ def flip_gaps(energy: AbstractMultilinear, spins: Spins) -> Float[Array, " n"]:
     Returns:
         Energy differences, shape `(n,)`. All are positive at a single-flip minimum.
     """
-    return 2 * spins * local_fields(energy, spins)
+    return 2 * jnp.asarray(spins) * local_fields(energy, spins)
 
 
 def is_flip_symmetric(energy: AbstractMultilinear) -> Bool[Array, ""]:

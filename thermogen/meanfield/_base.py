@@ -96,6 +96,6 @@ def lowest_curvature(scaled_hessian: Float[Array, "n n"], theta: Magnetizations,
     """
     root = jnp.sqrt(variance_at(theta))
     values, vectors = jnp.linalg.eigh(scaled_hessian)
-    half = root[:, None] * vectors / jnp.sqrt(jnp.where(values > 0, values, 1.0))
+    half = root[:, None] * vectors / jnp.sqrt(jnp.where(values > 0, values, 1.0))[None, :]
     susceptibility = beta * half @ half.T
     return jnp.where(values[0] > 0, 1 / jnp.linalg.eigvalsh(susceptibility)[-1], -jnp.inf)
