@@ -126,15 +126,14 @@ def flip_cluster(energy: AbstractMultilinear, m: Magnetizations, key: Key) -> Ma
     The size of the cluster is log-uniform. Members are drawn by the strength of their coupling
     to the first spin at m, `|dh_k/dm_first|`, times a random number.
     """
-    first_key, size_key, noise_key = jax.random.split(key, 3)
     n = m.size
-    first = jax.nn.one_hot(jax.random.randint(first_key, (), 0, n), n, dtype=m.dtype)
-    _, coupling = jax.jvp(lambda x: local_fields(energy, x), (m,), (first,))
-    noise = jax.random.uniform(noise_key, (n,), m.dtype)
-    score = jnp.where(first == 1, jnp.inf, (jnp.abs(coupling) + jnp.finfo(m.dtype).tiny) * noise)
-    size = jnp.exp(jax.random.uniform(size_key, (), m.dtype) * jnp.log(max(n / 2, 1.0)))
-    rank = jnp.argsort(jnp.argsort(-score))
-    return jnp.where(rank < size, -m, m)
+    dice = jax.random.uniform(key, (n + 2,), m.dtype)
+    first = jnp.arange(n) == jnp.floor(n * dice[0])
+    _, coupling = jax.jvp(lambda x: local_fields(energy, x), (m,), (first.astype(m.dtype),))
+    score = (jnp.abs(coupling) + jnp.finfo(m.dtype).eps ** 2) * dice[2:]
+    score = jnp.where(first, jnp.inf, score)
+    size = jnp.floor(jnp.exp(dice[1] * jnp.log(max(n / 2, 1.0)))).astype(int)
+    return jnp.where(score >= jnp.sort(score)[n - size], -m, m)
 
 
 def _collect(
