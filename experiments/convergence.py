@@ -97,11 +97,15 @@ def main() -> None:
         for beta in (1.0, 1.5, 2.0):
             row = compare(functional, energy, beta, starts)
             table.append({"functional": name, "beta": beta, **row})
-            print(f"{name:>12}{beta:6.1f}" + "".join(f"{row[c]:16.4g}" for c in columns), flush=True)
+            print(
+                f"{name:>12}{beta:6.1f}" + "".join(f"{row[c]:16.4g}" for c in columns), flush=True
+            )
     out.mkdir(parents=True, exist_ok=True)
     (out / "convergence.json").write_text(json.dumps(table, indent=1))
     verdict = all(r["quench"] >= 0.999 for r in table if r["functional"] == "TAP")
-    print("claim: at least 99.9 % of the starts converge with TAP:", "holds" if verdict else "FAILS")
+    print(
+        "claim: at least 99.9 % of the starts converge with TAP:", "holds" if verdict else "FAILS"
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ on it. Truth is computed in plain NumPy from the definition, without the code un
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,8 +84,8 @@ def energy_table(energy: tg.AbstractMultilinear) -> np.ndarray:
     if isinstance(energy, tg.Interactions):
         table = np.zeros(len(s))
         for sets, couplings in zip(energy.sets, energy.couplings, strict=True):
-            for spins, coupling in zip(sets.indices, couplings, strict=True):
-                table -= float(coupling) * s[:, spins].prod(axis=1)
+            for spins, coupling in zip(sets.indices, np.asarray(couplings), strict=True):
+                table -= coupling * s[:, spins].prod(axis=1)
         return table
     if isinstance(energy, tg.RBM):
         v, h = s[:, : energy.n_visible], s[:, energy.n_visible :]
@@ -103,3 +104,104 @@ def boltzmann(energy: tg.AbstractMultilinear, beta: float) -> tuple[np.ndarray, 
     logits = -beta * energy_table(energy)
     log_z = np.logaddexp.reduce(logits)
     return np.exp(logits - log_z), float(log_z)
+
+
+def redrawn(
+    energy: tg.AbstractMultilinear, seed: int, scale: float = 1.0
+) -> tg.AbstractMultilinear:
+    """The same structure, so the same compiled code, with other parameters: all times N(0, 1)."""
+    rng = np.random.default_rng(seed)
+    leaves, structure = jax.tree.flatten(energy)
+    leaves = [jnp.asarray(scale * x * rng.normal(size=x.shape), x.dtype) for x in leaves]
+    return _constrain(jax.tree.unflatten(structure, leaves))
+
+
+# Under jit, where the constructor projects and does not ask for symmetric couplings.
+_constrain = jax.jit(tg.energies.constrain)
+
+
+def stacked(energies: Sequence[tg.AbstractMultilinear]) -> tg.AbstractMultilinear:
+    """Energies of equal structure as one batch, for `jax.vmap`."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *energies)
+
+
+def mean_energy(table: np.ndarray, m: np.ndarray) -> float:
+    """`<E>` under the product measure."""
+    return float(product_measure(m) @ table)
+
+
+def mean_gradient(table: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """`d<E>/dm_k`, half the difference of `<E>` at m_k = 1 and m_k = -1; shape `(n,)`."""
+    ends = [[np.where(np.arange(len(m)) == k, s, m) for s in (1.0, -1.0)] for k in range(len(m))]
+    return np.array([0.5 * (mean_energy(table, a) - mean_energy(table, b)) for a, b in ends])
+
+
+def nonlinear_variance(table: np.ndarray, m: np.ndarray) -> float:
+    """Variance of E under the product measure less the variance of its linear part."""
+    deviation = table - mean_energy(table, m)
+    linear = mean_gradient(table, m) ** 2 @ (1 - np.asarray(m) ** 2)
+    return float(product_measure(m) @ deviation**2 - linear)
+
+
+def gibbs_potential(table: np.ndarray, m: np.ndarray, beta: float) -> float:
+    """Exact G(m): the Legendre transform of ln Z by fields, solved by Newton steps."""
+    s = configurations(len(m))
+    fields = np.arctanh(m)
+    for _ in range(100):
+        logits = -beta * table + s @ fields
+        log_z = np.logaddexp.reduce(logits)
+        p = np.exp(logits - log_z)
+        means = p @ s
+        fields = fields + np.linalg.solve((s - means).T @ (p[:, None] * (s - means)), m - means)
+        if np.max(np.abs(m - means)) < 1e-13:
+            return float((fields @ m - log_z) / beta)
+    raise ArithmeticError("the exact Gibbs potential was not reached")
+
+
+def truncated_excess(
+    table: jax.Array, m: jax.Array, beta: jax.Array, order: int | jax.Array
+) -> jax.Array:
+    """`G + S/beta` of order 1 or 2 from the table alone, in JAX so that it can be derived."""
+    s = jnp.asarray(configurations(m.size))
+
+    def mean(values, m):
+        return jnp.dot(jnp.prod(0.5 * (1 + m[None, :] * s), axis=1), values)
+
+    linear = jnp.dot(jax.grad(mean, 1)(table, m) ** 2, 1 - m * m)
+    variance = mean(table**2, m) - mean(table, m) ** 2 - linear
+    return mean(table, m) - jnp.where(order == 2, 0.5 * beta * variance, 0.0)
+
+
+@jax.jit
+@jax.vmap
+def _gradient_and_hessian(table, m, beta, order):
+    derivatives = jax.grad(truncated_excess, 1), jax.hessian(truncated_excess, 1)
+    return [f(table, m, beta, order) for f in derivatives]
+
+
+def stationarity(
+    tables: np.ndarray, fields: np.ndarray, betas: np.ndarray, order: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether m = tanh(fields) are minima of the truncated G, judged from the tables alone.
+
+    Returns:
+        `max |dG/dm|`, and the lowest eigenvalue of `beta sqrt(v) (d^2 G/dm dm) sqrt(v)`, which
+        has the sign of that of the Hessian; one of each a row.
+    """
+    orders = np.full(len(betas), order)
+    gradient, hessian = _gradient_and_hessian(tables, np.tanh(fields), betas, orders)
+    residual = np.max(np.abs(fields / betas[:, None] + gradient), axis=1)
+    root = 2 * np.exp(-np.abs(fields)) / (1 + np.exp(-2 * np.abs(fields)))
+    scaled = betas[:, None, None] * root[:, :, None] * np.asarray(hessian) * root[:, None, :]
+    return residual, np.linalg.eigvalsh(np.eye(fields.shape[1]) + scaled)[:, 0]
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """All equations of a (closed) jaxpr, those of inner jaxprs included."""
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        yield equation
+        for value in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+        ):
+            if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
+                yield from equations(value)

@@ -1,6 +1,6 @@
 """thermogen: the statistical mechanics of generative models on binary spins.
 
-    data -> energy -> free energy G(m) -> learned energy -> library of bound states -> report
+data -> energy -> free energy G(m) -> learned energy -> library of bound states -> report
 """
 
 from . import datasets as datasets

@@ -31,10 +31,11 @@ def main() -> None:
     app()
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         print(f"thermogen {report.version()}")
         raise typer.Exit()
+    return wanted
 
 
 @app.callback()
@@ -62,7 +63,7 @@ def study(
     beta: Annotated[float, typer.Option(help="Inverse temperature of the search.")] = 1.0,
     functional: Annotated[
         report.Functional, typer.Option(help="Mean-field free energy to minimise.")
-    ] = report.Functional.tap,
+    ] = report.Functional.naive,
     l2: Annotated[float, typer.Option(help="Ridge penalty on the couplings.")] = 1e-3,
     walkers: Annotated[int, typer.Option(help="Walkers of the search.")] = 64,
     hops: Annotated[int, typer.Option(help="Hops of each walker.")] = 8,
@@ -76,7 +77,7 @@ def study(
     Examples:
       thermogen study digits
       thermogen study adder:3 --out adder
-      thermogen study digits --functional naive --beta 1.5
+      thermogen study digits --functional tap --beta 1.5
       thermogen study samples.csv --walkers 256 --hops 32
     """
     try:
@@ -92,28 +93,30 @@ def study(
 def _run(job: report.Study, out: Path) -> None:
     """Do the job and write every file as soon as there is something to write."""
     report.run_study(job, progress=report.progress, on_stage=lambda so_far: _save(so_far, out))
-    if job.fit is None:
+    files = _save(job, out)
+    if not files:
         print("Interrupted before anything was learned; nothing was written.", file=sys.stderr)
         raise typer.Exit(_INTERRUPTED)
-    files = [*_save(job, out), "report.html"]
     _write_text(out / "report.html", report.render(job))
     if job.interrupted:
-        print(f"Interrupted; kept what was done: {', '.join(files)} in {out}", file=sys.stderr)
+        kept = ", ".join([*files, "report.html"])
+        print(f"Interrupted; kept what was done: {kept} in {out}", file=sys.stderr)
         raise typer.Exit(_INTERRUPTED)
     print(out / "report.html")
 
 
 def _save(job: report.Study, out: Path) -> list[str]:
     """Write what there is, remove what an earlier study left, and name the files written."""
+    if job.fit is None:
+        return []
     storage.save_energy(out / "model.eqx", job.fit.energy)
     if job.library is None:
         (out / "library.npz").unlink(missing_ok=True)
     else:
         storage.save_library(out / "library.npz", job.library)
-    _write_text(
-        out / "summary.json", json.dumps(report.summary(job), indent=2, allow_nan=False) + "\n"
-    )
-    return ["model.eqx", *(["library.npz"] if job.library else []), "summary.json"]
+    figures = json.dumps(report.summary(job), indent=2, allow_nan=False)
+    _write_text(out / "summary.json", figures + "\n")
+    return ["model.eqx", *(["library.npz"] if job.library is not None else []), "summary.json"]
 
 
 def _write_text(path: Path, text: str) -> None:

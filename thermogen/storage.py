@@ -40,8 +40,12 @@ def _pairwise(n_spins: int) -> Pairwise:
     return Pairwise(jnp.zeros((n_spins, n_spins)), jnp.zeros(n_spins))
 
 
-def _interactions(n_spins: int, sets: list[list[list[int]]], orders: list[int]) -> Interactions:
-    tables = [np.reshape(s, (-1, p)).astype(int) for s, p in zip(sets, orders, strict=True)]
+def _interactions(
+    n_spins: int, sets: list[list[list[int]]], shapes: list[list[int]]
+) -> Interactions:
+    tables = [
+        np.reshape(table, shape).astype(int) for table, shape in zip(sets, shapes, strict=True)
+    ]
     return Interactions(n_spins, tables, [jnp.zeros(len(table)) for table in tables])
 
 
@@ -55,7 +59,7 @@ _LAYOUTS = {
         lambda energy: {
             "n_spins": energy.n_spins,
             "sets": [table.indices.tolist() for table in energy.sets],
-            "orders": [table.order for table in energy.sets],
+            "shapes": [list(table.indices.shape) for table in energy.sets],
         },
         _interactions,
     ),
@@ -126,11 +130,7 @@ def load_energy(path: _PathLike) -> AbstractEnergy:
         OSError: if the file cannot be read.
     """
     with Path(path).open("rb") as stream, jax.enable_x64(True):
-        try:
-            header = json.loads(stream.readline(_MAX_HEADER))
-        except ValueError:
-            header = None
-        _check_header(header, path)
+        header = _read_header(stream, path)
         try:
             energy = eqx.tree_deserialise_leaves(stream, _template(header))
         except (ValueError, TypeError, KeyError, RuntimeError, EOFError, MemoryError) as error:
@@ -140,18 +140,23 @@ def load_energy(path: _PathLike) -> AbstractEnergy:
     return jax.tree.map(lambda x: jnp.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype)), energy)
 
 
-def _check_header(header: Any, path: _PathLike) -> None:
+def _read_header(stream: BinaryIO, path: _PathLike) -> dict[str, Any]:
+    try:
+        header = json.loads(stream.readline(_MAX_HEADER))
+    except ValueError:
+        header = None
     if not isinstance(header, dict) or header.get("format") != _ENERGY_FORMAT:
         raise ValueError(f"{path} is not an energy saved by thermogen")
     if header.get("version") != _VERSION:
         raise ValueError(
             f"{path} has format version {header.get('version')!r}; this thermogen reads {_VERSION}"
         )
-    if header.get("class") not in _LAYOUTS:
+    if header.get("class") not in list(_LAYOUTS):  # a list, for the value may be unhashable
         raise ValueError(
             f"{path} holds an energy of the unknown class {header.get('class')!r}; expected one "
             f"of {', '.join(_LAYOUTS)}"
         )
+    return header
 
 
 def _template(header: dict[str, Any]) -> AbstractEnergy:
@@ -171,9 +176,9 @@ def save_library(path: _PathLike, library: Library) -> None:
     Raises:
         OSError: if the file cannot be written.
     """
-    arrays = {name: np.asarray(getattr(library, name)) for name in _library_fields()}
+    arrays: dict[str, Any] = {name: getattr(library, name) for name in _library_fields()}
     with write_atomically(path) as stream:
-        np.savez_compressed(stream, format=np.array(_LIBRARY_FORMAT), **arrays)
+        np.savez_compressed(stream, format=_LIBRARY_FORMAT, **arrays)
 
 
 def load_library(path: _PathLike) -> Library:

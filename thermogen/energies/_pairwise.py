@@ -86,6 +86,6 @@ def _(primals, tangents):
 def _check_couplings(couplings: np.ndarray) -> None:
     if np.any(np.diagonal(couplings) != 0):
         raise ValueError("couplings must have a zero diagonal: s_i s_i = 1 is not an interaction")
-    tolerance = 8 * np.finfo(couplings.dtype).eps * np.max(np.abs(couplings), initial=0.0)
+    tolerance = 8 * jnp.finfo(couplings.dtype).eps * np.max(np.abs(couplings), initial=0.0)
     if np.any(np.abs(couplings - couplings.T) > tolerance):
         raise ValueError("couplings must be symmetric, got couplings[i, j] != couplings[j, i]")

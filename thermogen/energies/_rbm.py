@@ -2,7 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from .._types import Beta, Key, Magnetizations, Spins
 from ._base import (
@@ -83,7 +84,9 @@ class RBM(AbstractMultilinear):
     def n_spins(self) -> int:
         return self.n_visible + self.n_hidden
 
-    def split(self, spins: Spins) -> tuple[Spins, Spins]:
+    def split(
+        self, spins: Spins
+    ) -> tuple[Num[Array | np.ndarray, " v"], Num[Array | np.ndarray, " h"]]:
         """Visible and hidden part of one configuration or magnetization vector."""
         return spins[: self.n_visible], spins[self.n_visible :]
 

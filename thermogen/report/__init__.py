@@ -4,6 +4,7 @@ from ._page import render as render
 from ._pipeline import run_study as run_study
 from ._progress import progress as progress
 from ._study import Functional as Functional
+from ._study import ScanPoint as ScanPoint
 from ._study import Settings as Settings
 from ._study import Source as Source
 from ._study import Study as Study

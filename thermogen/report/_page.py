@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from .._solution import RESULTS
 from ..landscape import Library
-from . import _plots
+from . import _pictures, _plots
 from ._pipeline import STAGES
 from ._study import Study, summary
 
@@ -24,6 +24,7 @@ class _Row(NamedTuple):
     weight: float
     hits: int
     curvature: float
+    onsager: float
     residual: float
     samples: int | None
     mirrored: bool
@@ -63,14 +64,17 @@ _FUNCTIONAL_NAMES = {"tap": "TAP", "naive": "naive mean field"}
 
 def _data_figures(study: Study) -> dict[str, Figure]:
     source = study.source
-    figures = {"samples": _plots.samples_figure(source.spins, source.picture, source.labels)}
+    figures = {"samples": _pictures.samples_figure(source.spins, source.picture, source.labels)}
     if study.fit is not None and len(study.fit.history):
         figures["learning"] = _plots.learning_figure(study.fit.history)
     if study.scan:
-        betas, counts, _, overflow = zip(*study.scan, strict=True)
+        curves = {
+            _FUNCTIONAL_NAMES[name]: [point for point in study.scan if point.functional == name]
+            for name in dict.fromkeys(point.functional for point in study.scan)
+        }
         library = study.library
         chosen = None if library is None else (study.settings.beta, library.size)
-        figures["scan"] = _plots.scan_figure(betas, counts, overflow, chosen)
+        figures["scan"] = _plots.scan_figure(curves, chosen)
     return figures
 
 
@@ -80,7 +84,7 @@ def _library_figures(study: Study) -> dict[str, Figure]:
         return {}
     shown = slice(min(library.size, _plots.MAX_SHOWN))
     figures = {
-        "states": _plots.states_figure(
+        "states": _pictures.states_figure(
             np.asarray(library.magnetizations)[shown],
             np.asarray(library.free_energies)[shown],
             np.asarray(library.weights(study.settings.beta))[shown],
@@ -100,6 +104,8 @@ def _rows(study: Study) -> list[_Row]:
     if library is None:
         return []
     weights = np.asarray(library.weights(study.settings.beta))
+    ratios = study.onsager_ratios()
+    assert ratios is not None
     return [
         _Row(
             thumbnail=_thumbnail(library, k, study.source.picture),
@@ -107,6 +113,7 @@ def _rows(study: Study) -> list[_Row]:
             weight=float(weights[k]),
             hits=int(library.hits[k]),
             curvature=float(library.curvatures[k]),
+            onsager=float(ratios[k]),
             residual=float(library.residuals[k]),
             samples=None if assignment is None else int(np.sum(assignment == k)),
             mirrored=int(library.multiplicity[k]) == 2,
@@ -117,7 +124,7 @@ def _rows(study: Study) -> list[_Row]:
 
 def _thumbnail(library: Library, k: int, picture: tuple[int, int]) -> str:
     magnetizations = np.asarray(library.magnetizations[k])
-    return _embedded(_plots.thumbnail_png(magnetizations, picture))
+    return _embedded(_pictures.thumbnail_png(magnetizations, picture))
 
 
 def _thumbnail_size(picture: tuple[int, int]) -> tuple[int, int]:

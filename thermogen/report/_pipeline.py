@@ -12,24 +12,25 @@ import numpy as np
 from ..energies import Pairwise
 from ..landscape import Library, find_bound_states, quench
 from ..learning import FitResult, Pseudolikelihood, fit
-from ..meanfield import TAP, NaiveMeanField
+from ..meanfield import TAP, AbstractFunctional, NaiveMeanField
 from ._progress import Tell
 from ._study import Functional, ScanPoint, Study
 
-# The scan shows a trend, so it takes less of everything than the search at the chosen beta.
+# The scan shows a trend, so it takes fewer samples and hops than the search at the chosen beta.
+# Walkers and capacity are those of the search: other shapes would compile anew.
 _SCAN_FACTORS = np.geomspace(0.3, 2.0, 8)
 _SCAN_STARTS = 256
-_SCAN_WALKERS = 16
 _SCAN_HOPS = 2
-_CAPACITY = 1024  # one for all searches: another would compile anew
+_CAPACITY = 1024
 _QUENCH_CHUNK = 1024
+_FUNCTIONALS = {Functional.naive: NaiveMeanField(), Functional.tap: TAP()}
 
 
 def run_study(
     study: Study,
     *,
     progress: Callable[[str], contextlib.AbstractContextManager[Tell]],
-    on_stage: Callable[[Study], None],
+    on_stage: Callable[[Study], object],
 ) -> None:
     """Fill a study: learn, scan beta, quench the data, search.
 
@@ -75,28 +76,28 @@ def _loss(result: FitResult) -> str:
 
 
 def _scan(study: Study, tell: Tell) -> None:
-    """From hot to cold; each library starts from the data and from the states of the one before."""
+    """From hot to cold, for every functional; starts are data and the states found before."""
     spins, settings = study.source.spins, study.settings
     draw = np.random.default_rng(settings.seed)
     chosen = draw.choice(len(spins), min(_SCAN_STARTS, len(spins)), replace=False)
     starts = spins[chosen].astype(float)
+    points = [(name, float(settings.beta * f)) for name in Functional for f in _SCAN_FACTORS]
     held = starts[:0]
-    for index, factor in enumerate(_SCAN_FACTORS):
-        beta = float(settings.beta * factor)
+    for index, (name, beta) in enumerate(points):
         library = find_bound_states(
-            _functional(study),
+            _FUNCTIONALS[name],
             _energy(study),
             beta,
             key=jax.random.fold_in(_key(study, 1), index),
-            n_walkers=min(_SCAN_WALKERS, settings.n_walkers),
+            n_walkers=settings.n_walkers,
             n_hops=min(_SCAN_HOPS, settings.n_hops),
             capacity=_CAPACITY,
             starts=np.concatenate([starts, held]),
         )
         held = np.asarray(library.magnetizations)[np.asarray(library.mask)]
-        point = ScanPoint(beta, library.size, library.coverage(), bool(library.overflow))
-        study.scan.append(point)
-        tell(index + 1, len(_SCAN_FACTORS), f"{_count(library)} at beta = {beta:.3g}")
+        coverage, overflow = library.coverage(), bool(library.overflow)
+        study.scan.append(ScanPoint(name.value, beta, library.size, coverage, overflow))
+        tell(index + 1, len(points), f"{name.value}: {_count(library)} at beta = {beta:.3g}")
 
 
 def _quench_data(study: Study, tell: Tell) -> None:
@@ -141,8 +142,8 @@ STAGES: dict[str, tuple[str, Callable[[Study, Tell], None]]] = {
 }
 
 
-def _functional(study: Study):
-    return TAP() if study.settings.functional is Functional.tap else NaiveMeanField()
+def _functional(study: Study) -> AbstractFunctional:
+    return _FUNCTIONALS[study.settings.functional]
 
 
 def _energy(study: Study) -> Any:

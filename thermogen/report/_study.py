@@ -6,19 +6,27 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .. import datasets
 from .._solution import RESULTS, Solution
 from ..landscape import Library
 from ..learning import FitResult
+from ..meanfield import Plefka
 
 
 class Functional(StrEnum):
-    """The mean-field free energies that a study can use."""
+    """The mean-field free energies that a study can use.
 
-    tap = "tap"
+    The default is naive mean field: it bounds the free energy, holds at any coupling, and errs
+    towards too many candidates, which a later proof can reject. The expansion behind TAP breaks
+    down at strong coupling, and a candidate that it misses is never seen.
+    """
+
     naive = "naive"
+    tap = "tap"
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Settings:
     """
 
     beta: float = 1.0
-    functional: Functional = Functional.tap
+    functional: Functional = Functional.naive
     l2: float = 1e-3
     n_walkers: int = 64
     n_hops: int = 8
@@ -71,8 +79,9 @@ class Source(NamedTuple):
 
 
 class ScanPoint(NamedTuple):
-    """What a short search found at one inverse temperature."""
+    """What a short search of one functional found at one inverse temperature."""
 
+    functional: str
     beta: float
     n_states: int
     coverage: float
@@ -111,9 +120,23 @@ class Study:
 
     def assignment(self) -> np.ndarray | None:
         """State of each sample, shape `(n_samples,)`; -1 for none of them; None if not known."""
-        if self.minima is None or self.library is None:
+        certified = self.certified()
+        if self.minima is None or self.library is None or certified is None:
             return None
-        return np.where(self.certified(), self.library.nearest(self.minima.value), -1)
+        return np.where(certified, self.library.nearest(self.minima.value), -1)
+
+    def onsager_ratios(self) -> np.ndarray | None:
+        """Second over first order of G in beta at each state, shape `(K,)`; None if not known.
+
+        Where it is not small, no truncation of the expansion in beta can be trusted.
+        """
+        if self.fit is None or self.library is None:
+            return None
+        energy, beta = self.fit.energy, self.settings.beta
+        m = jnp.asarray(self.library.magnetizations)
+        first = jax.vmap(lambda row: Plefka(1)(energy, row, beta))(m)
+        second = jax.vmap(lambda row: Plefka(2)(energy, row, beta))(m) - first
+        return np.asarray(jnp.abs(second / first))
 
 
 def load_source(text: str) -> Source:
@@ -172,6 +195,7 @@ def summary(study: Study) -> dict[str, Any]:
         "scan": [{**p._asdict(), "coverage": _finite(p.coverage)} for p in study.scan],
         "share_of_data_certified": None if certified is None else float(certified.mean()),
         **_library_figures(study.library),
+        "onsager_ratio": _lowest_ratio(study),
         "interrupted": study.interrupted,
         "stages_finished": study.finished,
         "seconds": {stage: round(seconds, 3) for stage, seconds in study.seconds.items()},
@@ -203,6 +227,14 @@ def _library_figures(library: Library | None) -> dict[str, Any]:
         bool(library.overflow),
     )
     return dict(zip(names, figures, strict=True))
+
+
+def _lowest_ratio(study: Study) -> float | None:
+    """The Onsager ratio of the state of lowest free energy."""
+    ratios = study.onsager_ratios()
+    if ratios is None or study.library is None or study.library.size == 0:
+        return None
+    return _finite(ratios[0])
 
 
 def _finite(value: float) -> float | None:

@@ -1,0 +1,167 @@
+import json
+import re
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from thermogen import cli, report, storage
+from thermogen.energies import Pairwise
+
+# Equal for all, so that they share what is compiled.
+QUICK = ["--functional", "naive", "--walkers", "4", "--hops", "1"]
+FILES = ["library.npz", "model.eqx", "report.html", "summary.json"]
+
+
+def _run(*arguments):
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "deep" / "out"
+    outcome = _run("study", "adder:2", "--out", out, "--beta", "1.5", *QUICK)
+    return out, outcome
+
+
+def test_a_study_writes_its_files(finished):
+    out, outcome = finished
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.stdout.split() == [str(out / "report.html")]
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    lines = outcome.stderr.splitlines()  # no terminal: one line a stage
+    assert [line.split(":")[0] for line in lines] == [
+        "Learning the couplings",
+        "Scanning the temperature",
+        "Quenching the data",
+        "Searching for bound states",
+    ]
+
+
+def test_the_summary_agrees_with_the_files(finished):
+    out, _ = finished
+    figures = json.loads((out / "summary.json").read_text())
+    library = storage.load_library(out / "library.npz")
+    energy = storage.load_energy(out / "model.eqx")
+    assert isinstance(energy, Pairwise) and energy.n_spins == figures["n_spins"] == 7
+    assert figures["n_samples"] == 16
+    assert figures["data"] == "adder:2"
+    assert (figures["beta"], figures["functional"]) == (1.5, "naive")
+    assert figures["n_states"] == library.size > 1
+    assert figures["coverage"] == library.coverage()
+    assert figures["max_residual"] == library.residuals[library.mask].max() < 1e-8
+    assert figures["min_curvature"] == library.curvatures[library.mask].min() > 0
+    assert figures["share_of_data_certified"] == 1
+    assert figures["fit_steps"] > 1 and figures["fit_result"] == "The tolerance was met."
+    assert figures["overflow"] is False and figures["interrupted"] is False
+    assert [point["beta"] for point in figures["scan"]] == pytest.approx(
+        2 * list(1.5 * np.geomspace(0.3, 2, 8))
+    )
+    assert [point["functional"] for point in figures["scan"]] == 8 * ["naive"] + 8 * ["tap"]
+    assert figures["stages_finished"] == list(figures["seconds"])
+
+
+def test_the_page_is_self_contained(finished):
+    page = (finished[0] / "report.html").read_text()
+    assert not re.search(r"https?://|//cdn|url\(|<script|<link|@import", page)
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "adder:2" in page and "interrupted" not in page
+
+
+@pytest.mark.parametrize(
+    ("title", "kept", "finished_stages"),
+    [
+        ("Learning the couplings", ["model.eqx", "report.html", "summary.json"], []),
+        (
+            "Scanning the temperature",
+            ["model.eqx", "report.html", "summary.json"],
+            ["learn"],
+        ),
+        ("Searching for bound states", FILES, ["learn", "scan", "quench"]),
+    ],
+)
+def test_an_interrupted_study_keeps_what_was_done(
+    tmp_path, monkeypatch, title, kept, finished_stages
+):
+    monkeypatch.setattr(report, "progress", _interrupting(title))
+    (tmp_path / "library.npz").write_bytes(b"of an earlier study")
+    outcome = _run("study", "adder:2", "--out", tmp_path, *QUICK)
+    assert outcome.exit_code == 130
+    assert "Interrupted; kept what was done: model.eqx, " in outcome.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
+    figures = json.loads((tmp_path / "summary.json").read_text())
+    assert figures["interrupted"] is True
+    assert figures["stages_finished"] == finished_stages
+    page = (tmp_path / "report.html").read_text()
+    assert "This study was interrupted." in page and title.lower() in page
+    assert storage.load_energy(tmp_path / "model.eqx").n_spins == 7
+    if "library.npz" in kept:
+        assert storage.load_library(tmp_path / "library.npz").size == figures["n_states"] > 0
+
+
+def _interrupting(title):
+    """A progress display that is interrupted when the stage of this title first reports."""
+    import contextlib
+
+    @contextlib.contextmanager
+    def progress(stage):
+        def tell(done, total, note):
+            if stage == title:
+                raise KeyboardInterrupt
+
+        yield tell
+
+    return progress
+
+
+def test_an_interruption_before_all_writes_nothing(tmp_path, monkeypatch):
+    def interrupted(stage):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "progress", interrupted)
+    (tmp_path / "model.eqx").write_bytes(b"of an earlier study")
+    outcome = _run("study", "adder:2", "--out", tmp_path)
+    assert outcome.exit_code == 130
+    assert outcome.stderr == "Interrupted before anything was learned; nothing was written.\n"
+    assert (tmp_path / "model.eqx").read_bytes() == b"of an earlier study"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.csv"], "no data set or file named 'nothing.csv'; expected digits, adder:N"),
+        (["adder"], "'adder' names no adder; write adder:N, for example adder:3"),
+        (["adder:x"], "'adder:x' names no adder"),
+        (["adder:0"], "n_bits is 0; expected an integer from 1 to 12"),
+        (["bad.csv"], "bad.csv has the value 7.0 at line 1, column 1"),
+        (["bad.txt"], "expected .npy, .npz or .csv"),
+        (["adder:1", "--beta", "0"], "beta must be positive and finite, got 0.0"),
+        (["adder:1", "--beta", "nan"], "beta must be positive and finite, got nan"),
+        (["adder:1", "--l2", "-1"], "l2 must be finite and not negative, got -1.0"),
+        (["adder:1", "--walkers", "0"], "n_walkers must be at least 1, got 0"),
+        (["adder:1", "--hops", "-1"], "n_hops must be at least 0, got -1"),
+        (["adder:1", "--seed", "-1"], "seed must be at least 0, got -1"),
+        (["adder:1", "--out", "bad.csv"], "File exists"),
+    ],
+)
+def test_bad_arguments_are_named_in_one_line(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.csv").write_text("1,7\n0,1\n")
+    (tmp_path / "bad.txt").write_text("1,0\n")
+    outcome = _run("study", *arguments)
+    assert outcome.exit_code == 2
+    assert outcome.stdout == ""
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith("thermogen study: ") and message in line
+
+
+def test_help_and_version():
+    assert "study" in _run("--help").output
+    text = _run("study", "--help").output
+    for part in ("thermogen study digits", "--beta", "--functional", "naive|tap", "--l2", "Ctrl-C"):
+        assert part in text
+    outcome = _run("--version")
+    assert outcome.exit_code == 0
+    assert re.fullmatch(r"thermogen \S+\n", outcome.stdout)
+    assert _run("study", "adder:1", "--functional", "exact").exit_code == 2

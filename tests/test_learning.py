@@ -1,0 +1,634 @@
+"""Objectives against enumeration, and `fit` against an optimiser and losses written apart."""
+
+import contextlib
+import logging
+
+import equinox as eqx
+import helpers
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import optax
+import pytest
+from scipy.optimize import minimize
+from scipy.special import expit
+
+import thermogen as tg
+from thermogen.energies import constrain, n_visible
+from thermogen.learning import AbstractObjective
+from thermogen.meanfield import AbstractFunctional
+
+CASES = [(o, e) for o, (_, energies) in helpers.OBJECTIVES.items() for e in energies]
+EXACT = [(o, e) for o, e in CASES if o != "persistent-cd"]
+# Widths of a normal distribution that no estimate here may miss its expectation by.
+SIGMAS = 5
+# Made once: programs are shared by fits that share the optimiser.
+ADAM = optax.adam(1e-2)
+SGD = optax.sgd(1.0)
+
+
+def _key(i: int) -> jax.Array:
+    return jax.random.key(i)
+
+
+def _samples(energy: tg.AbstractMultilinear, n_samples: int, seed: int = 0) -> np.ndarray:
+    """Exact independent samples of the visible spins at beta = 1."""
+    p, _ = helpers.boltzmann(energy, 1.0)
+    rows = np.random.default_rng(seed).choice(len(p), n_samples, p=p)
+    return helpers.configurations(energy.n_spins)[rows, : n_visible(energy)]
+
+
+def _visible_table(energy: tg.AbstractMultilinear) -> np.ndarray:
+    """Free energy of each visible configuration, hidden spins summed out by enumeration."""
+    v = n_visible(energy)
+    table = helpers.energy_table(energy)
+    if v == energy.n_spins:
+        return table
+    # Visible spins are the low bits.
+    return -np.logaddexp.reduce(-table.reshape(-1, 2**v), axis=0)
+
+
+def _nll(energy: tg.AbstractMultilinear, data: np.ndarray) -> float:
+    """Exact negative log-likelihood per sample at beta = 1."""
+    rows = (data > 0).astype(int) @ (1 << np.arange(data.shape[1]))
+    return _visible_table(energy)[rows].mean() + helpers.boltzmann(energy, 1.0)[1]
+
+
+def _energy(name: str, scale: float = 1.0) -> tg.AbstractMultilinear:
+    """Four spins; few orders of interaction keep the compilations short."""
+    options = {"orders": (1, 3)} if name == "interactions" else {}
+    return helpers.ENERGIES[name](4, _key(4), scale=scale, **options)
+
+
+@eqx.filter_jit
+def _loss(objective, energy, data, state, key):
+    return objective.loss(constrain(energy), data, state, key)
+
+
+@eqx.filter_jit
+def _loss_and_gradient(objective, energy, data, state, key):
+    def loss(energy):
+        return objective.loss(constrain(energy), data, state, key)
+
+    (value, state), gradient = jax.value_and_grad(loss, has_aux=True)(energy)
+    return value, gradient, state
+
+
+def _inner(a, b) -> float:
+    products = jax.tree.map(lambda x, y: float(np.sum(np.asarray(x) * np.asarray(y))), a, b)
+    return sum(jax.tree.leaves(products))
+
+
+@contextlib.contextmanager
+def _compilations(caplog):
+    """Names of the functions that JAX compiles meanwhile."""
+    names: list[str] = []
+    caplog.clear()
+    with caplog.at_level(logging.WARNING), jax.log_compiles():
+        yield names
+    names += [r.getMessage() for r in caplog.records if "Compiling" in r.getMessage()]
+    caplog.clear()
+
+
+@pytest.fixture
+def unchecked():
+    """Calls as users make them, without the run-time type checks of the suite."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+# --- every objective
+
+
+@pytest.mark.parametrize(("objective", "name"), CASES)
+def test_objective_contract(objective, name):
+    objective, _ = helpers.OBJECTIVES[objective]
+    energy = _energy(name, 0.5)
+    data = jnp.asarray(_samples(energy, 32))
+    state = objective.init(energy, data, _key(1))
+    value, gradient, new_state = _loss_and_gradient(objective, energy, data, state, _key(2))
+    assert value.shape == () and value.dtype == data.dtype and np.isfinite(value)
+    assert jax.tree.structure(gradient) == jax.tree.structure(energy)
+    for x, y in zip(jax.tree.leaves(gradient), jax.tree.leaves(energy), strict=True):
+        assert x.shape == y.shape and x.dtype == y.dtype and np.all(np.isfinite(x))
+    # The state can be carried by a scan.
+    assert jax.tree.structure(new_state) == jax.tree.structure(state)
+    for x, y in zip(jax.tree.leaves(new_state), jax.tree.leaves(state), strict=True):
+        assert x.shape == y.shape and x.dtype == y.dtype
+    if name == "pairwise":
+        # The constraint makes it a gradient of valid couplings.
+        couplings = np.asarray(gradient.couplings)
+        np.testing.assert_allclose(couplings, couplings.T, atol=1e-15)
+        np.testing.assert_array_equal(np.diagonal(couplings), 0)
+        assert np.any(couplings != 0)
+    defaults = objective.defaults
+    assert defaults.n_steps >= 1 and isinstance(defaults.optimizer, optax.GradientTransformation)
+
+
+@pytest.mark.parametrize(("objective", "name"), EXACT)
+def test_gradient_is_the_finite_difference(objective, name):
+    objective, _ = helpers.OBJECTIVES[objective]
+    energy = _energy(name, 0.5)
+    data = jnp.asarray(_samples(energy, 32))
+    state = objective.init(energy, data, _key(1))
+    rng = np.random.default_rng(0)
+    raw = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), energy)
+    direction = jax.jit(constrain)(raw)
+    _, gradient, _ = _loss_and_gradient(objective, energy, data, state, _key(2))
+
+    def at(step):
+        moved = jax.tree.map(lambda x, d: x + step * d, energy, direction)
+        return float(_loss_and_gradient(objective, moved, data, state, _key(2))[0])
+
+    slope = (at(1e-4) - at(-1e-4)) / 2e-4
+    assert abs(slope) > 1e-2
+    np.testing.assert_allclose(_inner(gradient, direction), slope, rtol=1e-6)
+
+
+def test_constrain_projects_compiled_or_not():
+    """Any values of the parameters become valid ones, so that an optimiser may wander."""
+    rng = np.random.default_rng(0)
+    raw = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), _zeros(4))
+    compiled = jax.jit(constrain)(raw)
+    np.testing.assert_array_equal(compiled.couplings, compiled.couplings.T)
+    np.testing.assert_array_equal(jnp.diagonal(compiled.couplings), 0)
+    np.testing.assert_array_equal(constrain(raw).couplings, compiled.couplings)
+
+
+# --- pseudolikelihood
+
+
+@pytest.mark.parametrize("name", ["pairwise", "interactions"])
+def test_pseudolikelihood_is_the_enumerated_one(name):
+    n, energy = 4, _energy(name)
+    data = _samples(energy, 50)
+    table = helpers.energy_table(energy)
+    index = np.arange(2**n)
+    # P(s_k | rest) = p(s) / (p(s) + p(flip_k s))
+    surprise = sum(np.logaddexp(0, table - table[index ^ (1 << k)]) for k in range(n))
+    expected = surprise[(data > 0).astype(int) @ (1 << np.arange(n))].mean()
+    value, _ = _loss(tg.Pseudolikelihood(l2=0.0), energy, jnp.asarray(data), None, _key(0))
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+
+
+def test_penalty_counts_each_coupling_once():
+    couplings = np.array([[0, 2.0, 0], [2.0, 0, 0], [0, 0, 0]])
+    pairwise = tg.Pairwise(couplings, np.array([0.5, 0, 1.0]))
+    interactions = tg.Interactions.from_terms(3, {(0,): 0.5, (2,): 1.0, (0, 1): 2.0})
+    data = jnp.ones((1, 3))
+    for energy in (pairwise, interactions):
+        values = [
+            _loss(tg.Pseudolikelihood(l2), energy, data, None, _key(0))[0] for l2 in (0.0, 3.0)
+        ]
+        np.testing.assert_allclose(values[1] - values[0], 3.0 * (2.0**2 + 0.5**2 + 1), rtol=1e-12)
+
+
+def _numpy_pseudolikelihood(x, data, l2, weights=None):
+    """Loss and gradient by the independent couplings `J_ij, i < j`, then the fields."""
+    n = data.shape[1]
+    weights = np.full(len(data), 1 / len(data)) if weights is None else weights
+    pairs = np.triu_indices(n, 1)
+    j = np.zeros((n, n))
+    j[pairs] = x[: len(pairs[0])]
+    h = x[len(pairs[0]) :]
+    margin = 2 * data * (data @ (j + j.T) + h)
+    pull = -2 * data * expit(-margin)
+    by_j = pull[:, pairs[0]] * data[:, pairs[1]] + data[:, pairs[0]] * pull[:, pairs[1]]
+    gradient = weights @ np.concatenate([by_j, pull], axis=1) + 2 * l2 * x
+    return weights @ np.logaddexp(0, -margin).sum(axis=1) + l2 * np.sum(x**2), gradient
+
+
+def _flat(energy: tg.Pairwise) -> np.ndarray:
+    pairs = np.triu_indices(energy.n_spins, 1)
+    return np.concatenate([np.asarray(energy.couplings)[pairs], np.asarray(energy.fields)])
+
+
+def _zeros(n: int, dtype=float) -> tg.Pairwise:
+    return tg.Pairwise(np.zeros((n, n), dtype), np.zeros(n, dtype))
+
+
+def test_fit_finds_the_optimum_that_scipy_finds():
+    data = _samples(helpers.random_pairwise(4, _key(4), scale=1.5), 40)
+    l2 = 0.02
+    fitted = tg.fit(_zeros(4), data, objective=tg.Pseudolikelihood(l2), key=_key(0))
+    assert fitted.result == tg.RESULTS.converged
+    value, gradient = _numpy_pseudolikelihood(_flat(fitted.energy), data, l2)
+    # Half of each bond is the share of J_ij, so the tolerance of 1e-5 there is twice that here.
+    assert np.abs(gradient).max() <= 2e-5
+    np.testing.assert_allclose(fitted.history[-1], value, rtol=1e-12)
+
+    options = {"ftol": 1e-15, "gtol": 1e-10}
+    best = minimize(
+        _numpy_pseudolikelihood, np.zeros(10), (data, l2), "L-BFGS-B", jac=True, options=options
+    )
+    np.testing.assert_allclose(_flat(fitted.energy), best.x, atol=1e-4)
+    assert np.abs(best.x).max() > 0.3
+
+
+def test_pseudolikelihood_recovers_known_couplings():
+    """Within the sandwich covariance of the estimator, computed by enumeration."""
+    n, n_samples = 6, 20_000
+    truth = helpers.random_pairwise(n, _key(6))
+    p, _ = helpers.boltzmann(truth, 1.0)
+    s, x = helpers.configurations(n), _flat(truth)
+    scores = np.array([_numpy_pseudolikelihood(x, row[None], 0.0)[1] for row in s])
+    step = 1e-5
+    ends = [
+        [_numpy_pseudolikelihood(x + sign * step * unit, s, 0.0, p)[1] for sign in (1, -1)]
+        for unit in np.eye(len(x))
+    ]
+    hessian = np.diff(ends, axis=1)[:, 0] / (-2 * step)
+    inverse = np.linalg.inv(hessian)
+    sandwich = inverse @ (scores.T * p) @ scores @ inverse.T
+    sigma = np.sqrt(np.diagonal(sandwich) / n_samples)
+    assert sigma.max() < 0.03  # sharp enough to tell the couplings from zero
+    assert np.sum(np.abs(x) > SIGMAS * sigma) > 12
+
+    data = _samples(truth, n_samples)
+    fitted = tg.fit(_zeros(n), data, objective=tg.Pseudolikelihood(0.0), key=_key(0))
+    assert fitted.result == tg.RESULTS.converged
+    assert np.all(np.abs(_flat(fitted.energy) - x) < SIGMAS * sigma)
+
+
+def test_pseudolikelihood_needs_visible_spins():
+    rbm = helpers.random_rbm(4, _key(0))
+    with pytest.raises(ValueError, match="no hidden spins for Pseudolikelihood, got RBM"):
+        tg.fit(rbm, np.ones((3, 2)), objective=tg.Pseudolikelihood(), key=_key(0))
+
+
+# --- mean field
+
+
+def test_mean_field_gradient_is_that_of_the_envelope():
+    """`<dE>_data - dG/dJ` at the fixed minimum; how m moves does not matter."""
+    energy = helpers.random_pairwise(4, _key(4), scale=0.5)
+    data = jnp.asarray(_samples(energy, 32))
+    objective = tg.MeanFieldLikelihood(tg.TAP())
+    value, gradient, _ = _loss_and_gradient(objective, energy, data, None, _key(2))
+
+    j, h = np.asarray(energy.couplings), np.asarray(energy.fields)
+    m = np.zeros(4)
+    for _ in range(200):  # weak couplings: the plain TAP iteration contracts
+        m = np.tanh(h + j @ m - m * (j**2 @ (1 - m**2)))
+    s, v = np.asarray(data), 1 - m**2
+    entropy = -sum(x @ np.log(x) for x in ((1 + m) / 2, (1 - m) / 2))
+    free_energy = -entropy - m @ j @ m / 2 - h @ m - v @ j**2 @ v / 4
+    mean_energy = _nll(energy, s) - helpers.boltzmann(energy, 1.0)[1]
+    np.testing.assert_allclose(value, mean_energy - free_energy, rtol=1e-12)
+    # G = -S - sum_{i<j} J m m - h m - (1/2) sum_{i<j} J^2 v v
+    off = 1 - np.eye(4)
+    by_j = -s.T @ s / len(s) + np.outer(m, m) + np.asarray(energy.couplings) * np.outer(v, v)
+    np.testing.assert_allclose(gradient.couplings, 0.5 * off * by_j, atol=1e-8)
+    np.testing.assert_allclose(gradient.fields, m - s.mean(axis=0), atol=1e-8)
+
+
+@pytest.mark.parametrize("name", helpers.ENERGIES)
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_naive_loss_bounds_the_likelihood_from_below(name, scale):
+    energy = _energy(name, scale)
+    data = _samples(energy, 32)
+    objective = tg.MeanFieldLikelihood(tg.NaiveMeanField())
+    value, _ = _loss(objective, energy, jnp.asarray(data), None, _key(0))
+    assert np.isfinite(value)
+    assert value < _nll(energy, data)
+
+
+@pytest.mark.parametrize("name", helpers.ENERGIES)
+def test_mean_field_losses_approach_the_likelihood_at_weak_coupling(name):
+    """Errors fall as the second and third power of the coupling, or faster."""
+    base = _energy(name)
+    data = _samples(base, 32)
+
+    def weakened(energy, factor):
+        if isinstance(energy, tg.Pairwise):
+            return tg.Pairwise(factor * energy.couplings, energy.fields)
+        if isinstance(energy, tg.RBM):
+            weights, *fields = jax.tree.leaves(energy)
+            return tg.RBM(factor * weights, *fields)
+        pairs = zip(energy.sets, energy.couplings, strict=True)
+        values = [x if sets.order < 2 else factor * x for sets, x in pairs]
+        return tg.Interactions(energy.n_spins, energy.sets, values)
+
+    errors = {}
+    # Programs that other tests have compiled.
+    for functional, loss in (("naive", _loss), ("tap", _loss_and_gradient)):
+        objective = tg.MeanFieldLikelihood(helpers.FUNCTIONALS[functional])
+        for factor in (0.04, 0.02):
+            energy = weakened(base, factor)
+            value, *_ = loss(objective, energy, jnp.asarray(data), None, _key(0))
+            errors[functional, factor] = abs(float(value) - _nll(energy, data))
+    for functional, power in (("naive", 2), ("tap", 3)):
+        slope = np.log2(errors[functional, 0.04] / errors[functional, 0.02])
+        assert slope > power - 0.3
+    assert errors["tap", 0.04] < 0.3 * errors["naive", 0.04]
+
+
+def test_mean_field_fit_lowers_the_potential_and_the_likelihood(caplog):
+    data = _samples(helpers.random_pairwise(4, _key(4), scale=1.0, fields=0.7), 200)
+    objective = tg.MeanFieldLikelihood(tg.TAP())
+    fitted = tg.fit(_zeros(4), data, objective=objective, key=_key(0), n_steps=100)
+    assert fitted.result == tg.RESULTS.step_limit
+    np.testing.assert_allclose(fitted.history[0], 4 * np.log(2), rtol=1e-12)
+    assert fitted.history[-1] < fitted.history[0] - 0.1
+    assert _nll(fitted.energy, data) < 4 * np.log(2) - 0.1
+    with _compilations(caplog) as names:
+        tg.fit(fitted.energy, -data, objective=objective, key=_key(1), n_steps=2)
+    assert names == []
+
+
+class _Kinked(AbstractFunctional):
+    """A kink at m = -1/2 catches what starts at -1; from +1 the minimum at theta = 3 is found."""
+
+    def excess(self, energy, m, beta):
+        return energy(m) + jnp.sum(jnp.where(m > 0.8, -3 * m, jnp.abs(m + 0.5)))
+
+
+def _one_step_on_kinks(data: list[float]) -> tg.FitResult:
+    """One step of length one, so that the energy is minus the gradient."""
+    objective = tg.MeanFieldLikelihood(_Kinked(), n_starts=8)
+    rows = np.repeat(np.array(data)[:, None], 4, axis=1)
+    step = {"optimizer": SGD, "n_steps": 1}
+    return tg.fit(_zeros(4), rows, objective=objective, key=_key(0), **step)
+
+
+def test_a_mean_field_without_a_minimum_is_reported():
+    fitted = _one_step_on_kinks([-1.0, -1.0])
+    assert fitted.result == tg.RESULTS.non_finite
+    assert fitted.history.shape == (1,)
+    np.testing.assert_array_equal(_flat(fitted.energy), 0)
+
+
+def test_starts_that_do_not_converge_leave_the_gradient_alone():
+    """One of two samples starts in the kink; the other has the minimum that counts."""
+    fitted = _one_step_on_kinks([1.0, -1.0])
+    assert fitted.result == tg.RESULTS.step_limit
+    m = np.tanh(3)
+    entropy = -sum(x * np.log(x) for x in ((1 + m) / 2, (1 - m) / 2))
+    np.testing.assert_allclose(fitted.history, 4 * (3 * m + entropy))
+    np.testing.assert_allclose(fitted.energy.fields, -m, rtol=1e-8)  # the data have mean 0
+    expected = 0.5 * (1 - m * m) * (1 - np.eye(4))
+    np.testing.assert_allclose(fitted.energy.couplings, expected, rtol=1e-8)
+
+
+# --- persistent contrastive divergence
+
+
+def _feature_table(energy: tg.AbstractMultilinear):
+    """dF/dparameter of each visible configuration, as a pytree like the energy."""
+    v = n_visible(energy)
+    s = helpers.configurations(v)
+    if isinstance(energy, tg.RBM):
+        w, _, b = (np.asarray(x) for x in jax.tree.leaves(energy))
+        hidden = np.tanh(b + s @ w)
+        leaves = [-s[:, :, None] * hidden[:, None, :], -s, -hidden]
+    else:
+        leaves = [-0.5 * s[:, :, None] * s[:, None, :] * (1 - np.eye(v)), -s]
+    return jax.tree.unflatten(jax.tree.structure(energy), leaves)
+
+
+@pytest.mark.parametrize(("name", "n"), [("rbm", 7), ("pairwise", 4)])
+def test_persistent_gradient_is_the_exact_one(name, n):
+    """Chains start from one sample; a few calls later they sample the model."""
+    n_chains, n_calls = 10_000, 12
+    energy = helpers.ENERGIES[name](n, _key(n), scale=1.3)
+    data = jnp.ones((5, n_visible(energy)))
+    objective = tg.PersistentCD(n_chains=n_chains, n_sweeps=2)
+    chains = objective.init(energy, data, _key(0))
+    assert chains.shape == (n_chains, n)
+    gradients = []
+    for i in range(n_calls):
+        _, gradient, chains = _loss_and_gradient(objective, energy, data, chains, _key(i))
+        gradients.append(gradient)
+    assert np.all(np.abs(chains) == 1)
+
+    p = np.exp(-_visible_table(energy) - helpers.boltzmann(energy, 1.0)[1])
+    worst_at_first = 0.0
+    for k, features in enumerate(jax.tree.leaves(_feature_table(energy))):
+        rows = features.reshape(len(p), -1)
+        mean = p @ rows
+        sigma = np.sqrt(p @ (rows - mean) ** 2 / n_chains)
+        first, last = (np.ravel(jax.tree.leaves(gradients[i])[k]) for i in (0, -1))
+        expected = rows[-1] - mean  # all data are the last configuration
+        assert np.all(np.abs(last - expected) <= SIGMAS * sigma + 1e-12)
+        worst_at_first = max(worst_at_first, np.max(np.abs(first - expected) / (sigma + 1e-12)))
+    assert worst_at_first > 2 * SIGMAS  # two sweeps would not have been enough
+
+
+def test_persistent_fit_of_a_small_rbm_lowers_the_exact_nll(caplog):
+    patterns = np.array([[1, 1, 1, 1], [1, 1, -1, -1], [-1, -1, 1, -1]])
+    data = np.repeat(patterns, [10, 6, 4], axis=0)
+    start = tg.RBM.random(3, data.mean(axis=0), key=_key(1))
+    objective = tg.PersistentCD(n_chains=64, n_sweeps=2)
+    fitted = tg.fit(start, data, objective=objective, key=_key(0), n_steps=1500)
+    shares = np.array([0.5, 0.3, 0.2])
+    least = -shares @ np.log(shares)  # the entropy of the data
+    before, after = _nll(start, data), _nll(fitted.energy, data)
+    assert after - least < 0.3 * (before - least)
+    with _compilations(caplog) as names:
+        tg.fit(fitted.energy, -data, objective=objective, key=_key(1), n_steps=2)
+    assert names == []
+
+
+# --- the loop
+
+
+def _fit(key=0, *, objective=None, energy=None, data=None, **options) -> tg.FitResult:
+    """A small fit; all that share shapes, objective and optimiser share one program."""
+    if data is None:
+        data = _samples(helpers.random_pairwise(4, _key(4), scale=1.5), 40)
+    objective = tg.Pseudolikelihood(0.02) if objective is None else objective
+    energy = _zeros(data.shape[1]) if energy is None else energy
+    return tg.fit(energy, data, objective=objective, key=_key(key), **options)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [ADAM, optax.sgd(1e-2), optax.chain(optax.clip_by_global_norm(1.0), optax.scale(-1e-2))],
+    ids=["adam", "sgd", "chain"],
+)
+def test_any_optax_transformation_will_do(optimizer):
+    fitted = _fit(optimizer=optimizer, n_steps=45)
+    assert fitted.result == tg.RESULTS.step_limit
+    assert fitted.history.shape == (45,) and fitted.history.dtype == np.float64
+    assert np.all(np.diff(fitted.history) < 0)
+    couplings = np.asarray(fitted.energy.couplings)
+    np.testing.assert_array_equal(couplings, couplings.T)
+    np.testing.assert_array_equal(np.diagonal(couplings), 0)
+
+
+def test_steps_are_those_of_plain_gradient_descent():
+    data = _samples(helpers.random_pairwise(4, _key(4), scale=1.5), 40)
+    fitted = _fit(data=data, optimizer=optax.sgd(1e-2), n_steps=3)
+    x, losses = np.zeros(10), []
+    share = np.repeat([0.5, 1.0], [6, 4])  # each of J_ij and J_ji takes half of the gradient
+    for _ in range(3):
+        value, gradient = _numpy_pseudolikelihood(x, data, 0.02)
+        losses.append(value)
+        x = x - 1e-2 * share * gradient
+    np.testing.assert_allclose(fitted.history, losses, rtol=1e-12)
+    np.testing.assert_allclose(_flat(fitted.energy), x, rtol=1e-10)
+
+
+def test_mini_batches_follow_the_key():
+    runs = [_fit(key, optimizer=ADAM, batch_size=8, n_steps=30) for key in (0, 0, 1)]
+    np.testing.assert_array_equal(runs[0].history, runs[1].history)
+    np.testing.assert_array_equal(_flat(runs[0].energy), _flat(runs[1].energy))
+    assert np.any(runs[0].history != runs[2].history)
+    # Batches differ from step to step: their losses do not fall one after the other.
+    assert np.any(np.diff(runs[0].history) > 0)
+    # The noise of small batches rules out the test of the gradient.
+    assert runs[0].result == tg.RESULTS.step_limit
+
+
+def test_step_limit_converged_and_start_at_the_optimum():
+    short = _fit(n_steps=3)
+    assert short.result == tg.RESULTS.step_limit and short.history.shape == (3,)
+    done = _fit()
+    assert done.result == tg.RESULTS.converged
+    assert 3 < len(done.history) < tg.Pseudolikelihood().defaults.n_steps
+    again = _fit(energy=done.energy)
+    assert again.result == tg.RESULTS.converged and again.history.shape == (1,)
+    np.testing.assert_array_equal(_flat(again.energy), _flat(done.energy))
+
+
+def test_divergence_is_reported_and_the_energy_stays_finite():
+    optimizer = optax.sgd(1e30)
+    fitted = _fit(optimizer=optimizer, n_steps=100)
+    assert fitted.result == tg.RESULTS.non_finite
+    assert 1 < len(fitted.history) < 100
+    assert np.all(np.isfinite(_flat(fitted.energy)))
+    # The energy is the last finite one: the step that failed left no trace.
+    before = _fit(optimizer=optimizer, n_steps=len(fitted.history) - 1)
+    assert before.result == tg.RESULTS.step_limit
+    np.testing.assert_array_equal(_flat(fitted.energy), _flat(before.energy))
+    assert np.any(_flat(fitted.energy) != 0)
+
+
+def test_callback_sees_the_fit_grow():
+    partial = []
+    fitted = _fit(optimizer=ADAM, n_steps=45, callback=partial.append)
+    lengths = [len(p.history) for p in partial]
+    assert len(lengths) > 1 and lengths[-1] == 45 and np.all(np.diff(lengths) > 0)
+    assert all(isinstance(p, tg.FitResult) for p in partial)
+    for p in partial:
+        np.testing.assert_array_equal(p.history, fitted.history[: len(p.history)])
+    np.testing.assert_array_equal(_flat(partial[-1].energy), _flat(fitted.energy))
+    assert np.any(_flat(partial[0].energy) != _flat(fitted.energy))
+
+
+def test_exceptions_of_the_callback_end_the_fit():
+    calls = []
+
+    def interrupt(result):
+        calls.append(result)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _fit(optimizer=ADAM, n_steps=45, callback=interrupt)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": np.zeros((3, 4))}, r"only -1 and \+1"),
+        ({"data": np.full((3, 4), np.nan)}, r"only -1 and \+1"),
+        ({"data": np.ones((3, 5)), "energy": _zeros(4)}, "must have 4 spins a sample"),
+        ({"data": np.ones((0, 4))}, "data"),
+        ({"n_steps": 0}, "n_steps must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"n_steps": -1}, "n_steps must be at least 1, got -1"),
+    ],
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        _fit(**options)
+
+
+def test_data_must_be_a_table(unchecked):
+    with pytest.raises(ValueError, match="data"):
+        _fit(data=np.ones(4), energy=_zeros(4))
+
+
+OPTIMIZERS = {
+    "default": None,
+    "adam": ADAM,
+    "without-extra-arguments": optax.GradientTransformation(
+        ADAM.init, lambda gradient, state, params=None: ADAM.update(gradient, state, params)
+    ),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_second_fit_compiles_nothing(optimizer, caplog):
+    rng = np.random.default_rng(0)
+    fits = []
+    for i in range(2):
+        # 41 samples: a shape that no other test compiles for. The default takes long to compile.
+        data = rng.choice([-1.0, 1.0], (40 if optimizer == "default" else 41, 4))
+        start = helpers.random_pairwise(4, _key(i))
+        with _compilations(caplog) as names:
+            _fit(i, data=data, energy=start, optimizer=OPTIMIZERS[optimizer], n_steps=21 + i)
+        fits.append(names)
+    if optimizer != "default":  # so that the next line can fail
+        assert any("_chunk" in name for name in fits[0])
+    assert fits[1] == []
+
+
+class _Counted(AbstractObjective):
+    """Counts how often its loss is traced: the interface is open to users."""
+
+    traces: list = eqx.field(static=True)
+
+    @property
+    def defaults(self):
+        return tg.Pseudolikelihood().defaults
+
+    def init(self, energy, data, key):
+        return jnp.zeros((), int)
+
+    def loss(self, energy, batch, state, key):
+        self.traces.append(batch.shape)
+        value, _ = tg.Pseudolikelihood(0.02).loss(energy, batch, None, key)
+        return value, state + 1
+
+
+def test_an_objective_of_ones_own():
+    class Traces(list):
+        __hash__ = object.__hash__
+
+    objective = _Counted(Traces())
+    first = _fit(objective=objective, optimizer=ADAM, n_steps=45)
+    n_traces = len(objective.traces)
+    assert n_traces > 0
+    np.testing.assert_array_equal(first.history, _fit(optimizer=ADAM, n_steps=45).history)
+    _fit(1, objective=objective, optimizer=ADAM, n_steps=3)
+    assert len(objective.traces) == n_traces
+
+
+def test_float32_stays_float32_and_converges():
+    data = _samples(helpers.random_pairwise(4, _key(4), scale=1.5), 40)
+    with jax.enable_x64(False):
+        fitted = _fit(data=data, energy=_zeros(4, np.float32))
+    assert fitted.energy.couplings.dtype == fitted.energy.fields.dtype == jnp.float32
+    assert fitted.result == tg.RESULTS.converged
+    exact = _fit(data=data)
+    np.testing.assert_allclose(_flat(fitted.energy), _flat(exact.energy), atol=2e-3)
+
+
+def test_float32_energies_stay_so_where_jax_runs_in_float64():
+    single = _fit(energy=_zeros(4, np.float32), optimizer=ADAM, n_steps=3)
+    assert single.energy.couplings.dtype == single.energy.fields.dtype == jnp.float32
+    double = _fit(optimizer=ADAM, n_steps=3)
+    np.testing.assert_allclose(_flat(single.energy), _flat(double.energy), rtol=1e-5)
+
+
+def test_integer_data_are_welcome():
+    data = _samples(helpers.random_pairwise(4, _key(4), scale=1.5), 40)
+    for dtype in (np.int8, np.float32):
+        fitted = _fit(data=data.astype(dtype), optimizer=ADAM, n_steps=3)
+        np.testing.assert_array_equal(
+            fitted.history, _fit(data=data, optimizer=ADAM, n_steps=3).history
+        )

@@ -1,0 +1,199 @@
+import io
+import re
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib import image
+from matplotlib.figure import Figure
+
+from thermogen import RESULTS, Solution, report
+from thermogen.energies import Pairwise
+from thermogen.landscape import Library
+from thermogen.learning import FitResult
+from thermogen.report import _page, _pictures, _plots
+
+# --- sources
+
+
+def test_sources_know_how_to_be_drawn(tmp_path):
+    digits = report.load_source("digits")
+    assert digits.picture == (8, 8) and len(digits.labels) == len(digits.spins)
+    # Sixteen spins, but no picture.
+    assert report.load_source("adder:5").picture == (1, 16)
+    for n_spins, picture in [(9, (1, 9)), (16, (4, 4)), (17, (1, 17)), (25, (5, 5))]:
+        np.save(tmp_path / "a.npy", np.ones((2, n_spins)))
+        source = report.load_source(str(tmp_path / "a.npy"))
+        assert source.picture == picture and source.labels is None
+
+
+# --- studies made by hand
+
+
+def _library(n_states, n_spins, capacity=64, overflow=False):
+    draw = np.random.default_rng(n_states)
+    used = np.arange(capacity) < n_states
+    return Library(
+        magnetizations=np.where(used[:, None], draw.uniform(-1, 1, (capacity, n_spins)), 0.0),
+        free_energies=np.where(used, np.linspace(-9, -5, capacity), np.inf),
+        residuals=np.where(used, 1e-12, np.inf),
+        curvatures=np.where(used, 0.25, 0.0),
+        hits=np.where(used, 3, 0),
+        multiplicity=np.where(used, 1 + np.arange(capacity) % 2, 1),
+        mask=used,
+        overflow=np.array(overflow),
+    )
+
+
+def _study(picture=(4, 4), n_states=3, n_classes=3, **library):
+    n_spins, n_samples = picture[0] * picture[1], 20
+    draw = np.random.default_rng(0)
+    spins = draw.choice(np.array([-1, 1], np.int8), (n_samples, n_spins))
+    labels = np.arange(n_samples) % n_classes if n_classes else None
+    study = report.Study(report.Source("<made & up>", spins, labels, picture), report.Settings())
+    study.fit = FitResult(
+        Pairwise(jnp.zeros((n_spins, n_spins)), jnp.ones(n_spins)),
+        np.linspace(9, 5, 40),
+        RESULTS.step_limit,
+    )
+    study.scan = [
+        report.ScanPoint("naive", beta, count, 0.9, count == 64)
+        for beta, count in [(0.3, 1), (2.0, 64)]
+    ]
+    study.library = _library(n_states, n_spins, **library)
+    ends = np.resize(study.library.magnetizations[: max(n_states, 1)], (n_samples, n_spins))
+    codes = np.where(np.arange(n_samples) == 0, RESULTS.stalled._value, RESULTS.converged._value)
+    result = eqx.tree_at(lambda r: r._value, RESULTS.converged, codes)
+    study.minima = Solution(ends, result, {})
+    study.finished = ["learn", "scan", "quench", "search"]
+    study.seconds = dict.fromkeys(study.finished, 1.0)
+    return study
+
+
+def test_samples_are_assigned_to_their_states():
+    study = _study(n_states=3)
+    expected = np.arange(20) % 3
+    expected[0] = -1  # did not converge, wherever it stopped
+    np.testing.assert_array_equal(study.assignment(), expected)
+    assert report.summary(study)["share_of_data_certified"] == 0.95
+
+
+def test_the_onsager_ratio_is_that_of_the_energy():
+    study = _study()
+    assert report.summary(study)["onsager_ratio"] == 0  # fields alone: mean field is exact
+    couplings = 1 - jnp.eye(16)
+    energy = Pairwise(couplings, jnp.ones(16))
+    study.fit = eqx.tree_at(lambda fit: fit.energy, study.fit, energy)
+    m = study.library.magnetizations[0]
+    v = 1 - m**2
+    onsager = 0.25 * v @ np.asarray(couplings) @ v
+    p = (1 + m) / 2
+    entropy = -np.sum(p * np.log(p) + (1 - p) * np.log(1 - p))
+    first = float(energy(jnp.asarray(m))) - entropy
+    np.testing.assert_allclose(study.onsager_ratios()[0], onsager / abs(first), rtol=1e-6)
+
+
+# --- the page
+
+
+@pytest.fixture(autouse=True)
+def _coarse(monkeypatch):
+    monkeypatch.setattr(_plots, "_DPI", 40)  # nobody looks at them
+
+
+@pytest.mark.parametrize(
+    ("picture", "n_classes"), [((4, 4), 0), ((4, 4), 3), ((1, 10), 0), ((1, 10), 12), ((1, 1), 3)]
+)
+def test_every_study_is_rendered(picture, n_classes):
+    page = report.render(_study(picture, n_classes=n_classes))
+    assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
+    assert "&lt;made &amp; up&gt;" in page and "<made" not in page
+    assert page.count("<tr><td>") == 3
+    assert "Where the samples fall" in page
+    assert "candidate" in page and "kinetic proof" in page
+    assert "The fit did not converge" in page
+
+
+def test_a_large_library_is_cut_and_says_so():
+    page = report.render(_study(n_states=64, overflow=True))
+    assert page.count("<tr><td>") == 40
+    assert re.search(r"24\s+more are left out", page)
+    assert "The library was full" in page and "≥ 64" in page
+
+
+def test_an_empty_library_is_said_to_be_empty():
+    page = report.render(_study(n_states=0))
+    assert "the library is empty" in page
+
+
+def test_partial_studies_are_rendered():
+    study = _study()
+    study.interrupted, study.finished = True, ["learn"]
+    study.library = study.minima = None
+    page = report.render(study)
+    assert "interrupted" in page and "The study ended before the search" in page
+    assert "searching for bound states" in page
+    study.fit, study.scan, study.finished = None, [], []
+    assert "Nothing was learned" in report.render(study)
+
+
+def test_a_bad_expansion_is_warned_of():
+    study = _study()
+    assert "expansion is not small" not in report.render(study)
+    energy = Pairwise(9 * (1 - jnp.eye(16)), jnp.zeros(16))
+    study.fit = eqx.tree_at(lambda fit: fit.energy, study.fit, energy)
+    study.library = eqx.tree_at(
+        lambda lib: lib.magnetizations, study.library, np.zeros_like(study.library.magnetizations)
+    )
+    assert "expansion is not small" in report.render(study)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(1.0, "100 %"), (0.99999, "> 99.9 %"), (0.5, "50 %"), (None, "–")]
+)
+def test_a_share_never_rounds_up_to_all(share, text):
+    assert _page._percent(share) == text
+
+
+def test_powers_of_ten():
+    assert _page._scientific(3.14e-9) == "3.1 × 10<sup>−9</sup>"
+    assert _page._scientific(0.0) == "0"
+    assert _page._scientific(None) == "–"
+
+
+# --- figures
+
+
+def test_thumbnails_show_one_pixel_a_spin():
+    png = _pictures.thumbnail_png(np.array([-1.0, 0, 1, 1, 1, 1]), (2, 3))
+    pixels = image.imread(io.BytesIO(png), format="png")
+    assert pixels.shape == (2, 3, 4)
+    np.testing.assert_allclose(pixels[0, 1, :3], 1, atol=0.02)  # no preference is white
+    assert pixels[0, 2].sum() < pixels[0, 0].sum()  # ink is darker than sand
+
+
+@pytest.mark.parametrize("n_samples", [1, 3, 200])
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("picture", [(4, 4), (1, 10), (1, 200)])
+def test_samples_of_every_size_are_drawn(n_samples, labelled, picture):
+    spins = np.ones((n_samples, picture[0] * picture[1]))
+    labels = np.arange(n_samples) % 4 if labelled else None
+    assert isinstance(_pictures.samples_figure(spins, picture, labels), Figure)
+
+
+def test_occupation_counts_every_sample():
+    assignment = np.array([0] * 5 + [45] * 3 + [-1] * 2)
+    figure = _plots.occupation_figure(assignment, 50)
+    (axes,) = figure.axes
+    ticks = [label.get_text() for label in axes.get_yticklabels()]
+    assert ticks[:2] == ["0", "1"] and ticks[-2:] == ["others", "none"] and len(ticks) == 42
+    assert sum(patch.get_width() for patch in axes.patches) == 10
+
+
+def test_the_scan_marks_lower_bounds():
+    counts = {0.5: 1, 1.0: 10, 2.0: 64}
+    curve = [report.ScanPoint("naive", b, k, 1.0, k == 64) for b, k in counts.items()]
+    figure = _plots.scan_figure({"naive mean field": curve, "TAP": curve[:2]}, (1.0, 12))
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["naive mean field", "TAP", "full search", "library full: at least"]

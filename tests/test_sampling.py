@@ -1,0 +1,153 @@
+"""Gibbs sweeps against the transition matrix that the energy table alone defines."""
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+import thermogen as tg
+from thermogen.sampling import gibbs_sweep
+
+N_DRAWS = 20_000
+# Odds of a false alarm that every bound below is derived from.
+ALARM = 1e-9
+
+
+def _key(i: int) -> jax.Array:
+    return jax.random.key(i)
+
+
+def _block_update(energy: tg.AbstractMultilinear, beta: float, block: tuple[int, ...]):
+    """Row-stochastic matrix that redraws the spins of `block` given all others."""
+    p, _ = helpers.boltzmann(energy, beta)
+    mask = sum(1 << k for k in block)
+    index = np.arange(len(p))
+    same_rest = (index[:, None] & ~mask) == (index[None, :] & ~mask)
+    joint = same_rest * p[None, :]
+    return joint / joint.sum(axis=1, keepdims=True)
+
+
+def _sweep_matrix(energy: tg.AbstractMultilinear, beta: float) -> np.ndarray:
+    """Hidden, then visible block of an RBM; spin after spin in order for all others."""
+    n = energy.n_spins
+    blocks = [(k,) for k in range(n)]
+    if isinstance(energy, tg.RBM):
+        v = energy.n_visible
+        blocks = [tuple(range(v, n)), tuple(range(v))]
+    return np.linalg.multi_dot([_block_update(energy, beta, block) for block in blocks])
+
+
+@jax.jit
+def _sweep_all(energy, starts, beta, key):
+    keys = jax.random.split(key, starts.shape[0])
+    return jax.vmap(lambda s, k: gibbs_sweep(energy, s, beta, k))(starts, keys)
+
+
+@jax.jit
+def _sweep_often(energy, starts, beta, keys):
+    return jax.lax.scan(lambda s, k: (_sweep_all(energy, s, beta, k), None), starts, keys)[0]
+
+
+def _indices(spins) -> np.ndarray:
+    bits = (np.asarray(spins) > 0).astype(int)
+    return bits @ (1 << np.arange(bits.shape[1]))
+
+
+@pytest.mark.parametrize("name", helpers.ENERGIES)
+def test_sweep_matrix_keeps_the_boltzmann_distribution(name):
+    energy = helpers.ENERGIES[name](4, _key(4), scale=1.5)
+    p, _ = helpers.boltzmann(energy, 0.8)
+    matrix = _sweep_matrix(energy, 0.8)
+    np.testing.assert_allclose(p @ matrix, p, atol=1e-15)
+    # Not the trivial matrix that forgets its start: the comparison below can tell kernels apart.
+    assert np.abs(matrix - p).max() > 0.05
+
+
+@pytest.mark.parametrize("name", helpers.ENERGIES)
+def test_one_sweep_draws_from_the_sweep_matrix(name):
+    """Every one of 16 x 16 transition counts is within its Bernstein bound."""
+    n, beta = 4, 0.8
+    energy = helpers.ENERGIES[name](n, _key(n), scale=1.5)
+    expected = N_DRAWS * _sweep_matrix(energy, beta)
+    starts = np.repeat(helpers.configurations(n), N_DRAWS, axis=0)
+    ends = _indices(_sweep_all(energy, starts, beta, _key(1)))
+    counts = np.zeros_like(expected)
+    np.add.at(counts, (_indices(starts), ends), 1)
+
+    variance = expected * (1 - expected / N_DRAWS)
+    log_odds = np.log(2 * expected.size / ALARM)
+    bound = log_odds / 3 + np.sqrt((log_odds / 3) ** 2 + 2 * log_odds * variance)
+    assert np.all(np.abs(counts - expected) <= bound)
+
+
+@pytest.mark.parametrize("name", helpers.ENERGIES)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_long_run_is_the_boltzmann_distribution(name, dtype):
+    n, beta, n_sweeps = 6, 0.7, 100
+    energy = helpers.ENERGIES[name](n, _key(10), scale=0.7)
+    p, _ = helpers.boltzmann(energy, beta)
+    relaxed = np.linalg.matrix_power(_sweep_matrix(energy, beta), n_sweeps)[-1]
+    assert np.abs(relaxed - p).sum() < 1e-4  # the chains have time enough
+
+    energy = jax.tree.map(lambda x: x.astype(dtype), energy)
+    starts = jnp.ones((N_DRAWS, n), dtype)
+    keys = jax.random.split(_key(2), n_sweeps)
+    ends = _sweep_often(energy, starts, jnp.asarray(beta, dtype), keys)
+    assert ends.dtype == dtype
+    assert np.all(np.abs(ends) == 1)
+
+    # Chi-square over configurations, the rare ones pooled to an expected count of at least 10.
+    counts = np.bincount(_indices(ends), minlength=2**n)
+    order = np.argsort(p)
+    rare = np.searchsorted(np.cumsum(N_DRAWS * p[order]), 10.0) + 1
+    pooled = [np.append(x[order][rare:], x[order][:rare].sum()) for x in (counts, N_DRAWS * p)]
+    statistic = np.sum((pooled[0] - pooled[1]) ** 2 / pooled[1])
+    assert statistic < chi2.isf(ALARM, len(pooled[0]) - 1)
+
+
+@pytest.mark.parametrize("name", helpers.ENERGIES)
+@pytest.mark.parametrize("beta", [0.0, 1e6])
+def test_extreme_temperatures(name, beta):
+    """Infinite temperature forgets the energy; at zero temperature no sweep goes uphill."""
+    energy = helpers.ENERGIES[name](4, _key(4), scale=1.5)
+    starts = np.repeat(helpers.configurations(4), 1000, axis=0)
+    ends = np.asarray(_sweep_all(energy, starts, beta, _key(3)))
+    if beta == 0:
+        bound = np.sqrt(2 * len(ends) * np.log(2 * 4 / ALARM))  # Hoeffding
+        assert np.all(np.abs(ends.sum(axis=0)) < bound)
+    else:
+        table = helpers.energy_table(energy)
+        assert np.all(table[_indices(ends)] <= table[_indices(starts)])
+
+
+@pytest.mark.parametrize("name", helpers.ENERGIES)
+def test_dtype_of_the_spins_is_kept(name):
+    energy = helpers.ENERGIES[name](4, _key(4))
+    for dtype in (jnp.float32, jnp.float64):
+        assert gibbs_sweep(energy, jnp.ones(4, dtype), 1.0, _key(0)).dtype == dtype
+
+
+def test_keys_decide():
+    energy = helpers.random_pairwise(4, _key(4))
+    starts = jnp.ones((100, 4))
+    first = _sweep_all(energy, starts, 0.5, _key(0))
+    np.testing.assert_array_equal(first, _sweep_all(energy, starts, 0.5, _key(0)))
+    assert np.any(first != _sweep_all(energy, starts, 0.5, _key(1)))
+
+
+@pytest.mark.parametrize("name", helpers.ENERGIES)
+def test_new_parameters_do_not_recompile(name):
+    traces = []
+
+    @jax.jit
+    def sweep(energy, spins, beta, key):
+        traces.append(name)
+        return gibbs_sweep(energy, spins, beta, key)
+
+    energy = helpers.ENERGIES[name](4, _key(4))
+    for i in range(3):
+        energy = jax.tree.map(lambda x: x + 0.1, energy)
+        sweep(energy, jnp.ones(4), 0.5 + i, _key(i))
+    assert len(traces) == 1

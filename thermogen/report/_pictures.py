@@ -1,0 +1,176 @@
+"""Pictures of samples and states: arrays of spins and magnetizations as figures."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import image
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ._plots import GRID, INK, WIDTH, styled
+
+# m = -1 is sand, m = 0 is white, m = +1 is ink: what has no preference looks blank.
+_MAP = LinearSegmentedColormap.from_list("magnetization", ["#dcb887", "#ffffff", INK])
+_TITLE = "Minima of the free energy, lowest first"
+
+
+def thumbnail_png(magnetizations: np.ndarray, picture: tuple[int, int]) -> bytes:
+    """One state as PNG, one pixel a spin; the page enlarges it.
+
+    Args:
+        magnetizations: shape `(n,)`, within [-1, 1].
+        picture: rows and columns, with product n.
+    """
+    buffer = io.BytesIO()
+    colours = _MAP((magnetizations.reshape(picture) + 1) / 2, bytes=True)
+    image.imsave(buffer, colours, format="png")
+    return buffer.getvalue()
+
+
+@styled
+def samples_figure(
+    spins: np.ndarray, picture: tuple[int, int], labels: np.ndarray | None = None
+) -> Figure:
+    """A few samples: rows of pictures, one row a class where there are labels; else strips.
+
+    Args:
+        spins: shape `(samples, n)`, -1 or +1.
+        picture: rows and columns of one sample; `(1, n)` is drawn as a strip.
+        labels: shape `(samples,)`.
+    """
+    if picture[0] == 1:
+        return _strips_of_samples(_evenly(spins, 64))
+    columns = 16
+    classes = [] if labels is None else list(np.unique(labels)[:10])
+    groups = [spins[labels == c] for c in classes] or np.array_split(_evenly(spins, 80), 5)
+    rows = [_evenly(group, columns) for group in groups if len(group)]
+    tiles = _mosaic(rows, columns, picture)
+    height = 0.94 * WIDTH * len(tiles) / tiles.shape[1] + 0.3
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(tiles, cmap=_MAP, vmin=-1, vmax=1, interpolation="nearest")
+    _bare(axes)
+    if classes:
+        centres = np.arange(len(rows)) * (picture[0] + 1) + picture[0] / 2 - 0.5
+        axes.set_yticks(centres, [str(c) for c in classes])
+        axes.set_ylabel("class")
+    axes.set_title("Samples of the data")
+    return figure
+
+
+def _strips_of_samples(spins: np.ndarray) -> Figure:
+    n_spins = spins.shape[1]
+    figure = Figure(figsize=(WIDTH, np.clip(0.16 * n_spins + 0.9, 1.6, 6)), layout="constrained")
+    axes = figure.subplots()
+    axes.pcolormesh(spins.T, cmap=_MAP, vmin=-1, vmax=1, edgecolors=GRID, linewidth=0.5)
+    axes.invert_yaxis()
+    _spin_ticks(axes.yaxis, n_spins)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel=f"sample ({len(spins)} shown, one a column)", ylabel="spin")
+    axes.set_title("Samples of the data")
+    return figure
+
+
+@styled
+def states_figure(
+    magnetizations: np.ndarray,
+    free_energies: np.ndarray,
+    weights: np.ndarray,
+    hits: np.ndarray,
+    curvatures: np.ndarray,
+    picture: tuple[int, int],
+) -> Figure:
+    """The states at a glance: labelled pictures, or strips beside their free-energy levels.
+
+    Args:
+        magnetizations: shape `(K, n)`, lowest free energy first.
+        free_energies, weights, hits, curvatures: shape `(K,)`; energies in one unit.
+        picture: rows and columns of one state; `(1, n)` is drawn as a strip.
+    """
+    if picture[0] == 1:
+        return _levels_of_strips(magnetizations, free_energies, weights)
+    count = len(magnetizations)
+    columns = min(max(count, 2), 8)
+    rows = -(-count // columns)
+    cell = min(WIDTH / columns, 1.8)
+    size = (cell * columns, (cell + 0.75) * rows + 0.3)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(_TITLE, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[count:]:
+        axes.set_axis_off()
+    for k, axes in enumerate(grid[:count]):
+        tile = magnetizations[k].reshape(picture)
+        axes.imshow(tile, cmap=_MAP, vmin=-1, vmax=1, interpolation="nearest")
+        _bare(axes)
+        text = (
+            f"F = {free_energies[k]:.2f}\nw = {weights[k]:.2g}\n"
+            f"hits {hits[k]}\nκ = {curvatures[k]:.2g}"
+        )
+        axes.set_xlabel(text, fontsize=7.5, linespacing=1.25)
+        axes.set_title(f"{k}", fontsize=8, pad=3)
+    return figure
+
+
+def _levels_of_strips(
+    magnetizations: np.ndarray, free_energies: np.ndarray, weights: np.ndarray
+) -> Figure:
+    count, n_spins = magnetizations.shape
+    figure = Figure(figsize=(WIDTH, 0.19 * count + 1.15), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    left.pcolormesh(
+        magnetizations,
+        cmap=_MAP,
+        vmin=-1,
+        vmax=1,
+        edgecolors=GRID,
+        linewidth=0.8 if n_spins <= 64 else 0,
+    )
+    left.invert_yaxis()
+    _spin_ticks(left.xaxis, n_spins)
+    left.set_yticks(np.arange(count) + 0.5, [str(k) for k in range(count)], fontsize=7.5)
+    left.tick_params(length=0)
+    left.spines[:].set_visible(False)
+    left.set(xlabel="spin", ylabel="state")
+    left.set_title(_TITLE)
+    height = np.arange(count) + 0.5
+    right.hlines(height, free_energies.min(), free_energies, color=GRID, linewidth=1.2)
+    right.scatter(free_energies, height, s=8 + 120 * weights, color=INK, zorder=3)
+    right.tick_params(axis="y", length=0, labelleft=False)
+    right.spines["left"].set_visible(False)
+    right.margins(x=0.08)
+    right.set(xlabel="free energy F (area: Boltzmann weight)")
+    right.set_title("Levels")
+    return figure
+
+
+def _evenly(rows: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the rows, evenly spaced."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
+
+
+def _mosaic(rows: Sequence[np.ndarray], columns: int, picture: tuple[int, int]) -> np.ndarray:
+    """Pictures side by side, one cell of nothing (NaN) between them."""
+    height, width = picture
+    tiles = np.full((len(rows), height + 1, columns, width + 1), np.nan)
+    for r, row in enumerate(rows):
+        tiles[r, :height, : len(row), :width] = row.reshape(-1, height, width).swapaxes(0, 1)
+    return tiles.reshape(len(rows) * (height + 1), columns * (width + 1))[:-1, :-1]
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _spin_ticks(axis: Axis, n_spins: int) -> None:
+    spins = np.arange(0, n_spins, max(1, n_spins // 16))
+    axis.set_ticks(spins + 0.5, [str(k) for k in spins], fontsize=7.5)
