@@ -1,6 +1,7 @@
 """The main job and its report: from data to one HTML page."""
 
 from ._page import render as render
+from ._pictures import states_figure as states_figure
 from ._pipeline import run_study as run_study
 from ._progress import progress as progress
 from ._study import Functional as Functional
