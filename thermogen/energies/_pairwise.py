@@ -39,8 +39,7 @@ class Pairwise(AbstractMultilinear):
             _check_couplings(np.asarray(couplings))
         # For valid values this changes nothing; it makes derivatives through the constructor
         # those of a symmetric matrix with zero diagonal.
-        off_diagonal = 1 - jnp.eye(fields.size, dtype=fields.dtype)
-        self.couplings = 0.5 * (couplings + couplings.T) * off_diagonal
+        self.couplings = _symmetrised(couplings)
         self.fields = fields
 
     @property
@@ -59,7 +58,7 @@ def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
 
 @constrain.register
 def _(energy: Pairwise) -> Pairwise:
-    return Pairwise(energy.couplings, energy.fields)
+    return Pairwise(_symmetrised(energy.couplings), energy.fields)
 
 
 @squared_norm.register
@@ -81,6 +80,11 @@ def _(primals, tangents):
     product = matrix @ x
     value_dot = jnp.dot(product, x_dot) + 0.5 * jnp.dot(x, matrix_dot @ x)
     return 0.5 * jnp.dot(x, product), value_dot
+
+
+def _symmetrised(couplings: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    off_diagonal = 1 - jnp.eye(len(couplings), dtype=couplings.dtype)
+    return 0.5 * (couplings + couplings.T) * off_diagonal
 
 
 def _check_couplings(couplings: np.ndarray) -> None:

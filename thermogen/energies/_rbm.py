@@ -115,6 +115,6 @@ def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, ""]:
 
 
 @embed.register
-def _(energy: RBM, visible: Spins, beta: Beta) -> Magnetizations:
+def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, " total"]:
     hidden = jnp.tanh(beta * (energy.hidden_fields + visible @ energy.weights))
     return jnp.concatenate([visible, hidden])

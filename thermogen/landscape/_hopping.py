@@ -69,6 +69,10 @@ def find_bound_states(
         if count < least:
             raise ValueError(f"{name} must be at least {least}, got {count}")
     key, corner_key, walker_key = jax.random.split(key, 3)
+    if starts is not None and np.shape(starts)[1:] != (energy.n_spins,):
+        raise ValueError(
+            f"starts must have shape (starts, {energy.n_spins}), got {np.shape(starts)}"
+        )
     corners = jax.random.rademacher(corner_key, (n_walkers, energy.n_spins), float)
     first = np.asarray(corners) if starts is None else np.concatenate([starts, corners])
 
@@ -132,7 +136,7 @@ def flip_cluster(energy: AbstractMultilinear, m: Magnetizations, key: Key) -> Ma
     _, coupling = jax.jvp(lambda x: local_fields(energy, x), (m,), (first.astype(m.dtype),))
     score = (jnp.abs(coupling) + jnp.finfo(m.dtype).eps ** 2) * dice[2:]
     score = jnp.where(first, jnp.inf, score)
-    size = jnp.floor(jnp.exp(dice[1] * jnp.log(max(n / 2, 1.0)))).astype(int)
+    size = jnp.floor(jnp.exp(dice[1] * jnp.log(n // 2 + 1))).astype(int)
     return jnp.where(score >= jnp.sort(score)[n - size], -m, m)
 
 

@@ -48,7 +48,7 @@ class _Run(eqx.Module):
 
     samples: Data
     objective: AbstractObjective
-    optimizer: optax.GradientTransformationExtraArgs
+    optimizer: optax.GradientTransformation
     tolerance: float | None
     batch_size: int | None
     key: Key
@@ -65,7 +65,7 @@ class _Run(eqx.Module):
             return self.objective.loss(allowed, batch, carry.objective_state, loss_key)
 
         (value, objective_state), gradient = jax.value_and_grad(loss, has_aux=True)(carry.energy)
-        updates, optimizer_state = self.optimizer.update(
+        updates, optimizer_state = optax.with_extra_args_support(self.optimizer).update(
             gradient,
             carry.optimizer_state,
             carry.energy,
@@ -135,7 +135,6 @@ def fit(
     tolerance = defaults.gradient_tolerance if batch_size is None else None
 
     init_key, step_key = jax.random.split(key)
-    optimizer = optax.with_extra_args_support(optimizer)
     samples = jnp.asarray(data, jnp.result_type(*jax.tree.leaves(energy)))
     parameters: PyTree = energy
     carry = _Carry(

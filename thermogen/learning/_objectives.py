@@ -22,7 +22,7 @@ from ..energies import (
 from ..meanfield import AbstractFunctional, solve
 from ..sampling import gibbs_sweep
 
-Data = Num[Array, "batch n"]
+Data = Num[Array, "batch visible"]
 
 
 class Defaults(NamedTuple):
@@ -76,7 +76,7 @@ class Pseudolikelihood(AbstractObjective):
     Wainwright and Lafferty 2010). For fully visible multilinear energies such as `Pairwise` and
     `Interactions`. Each coupling counts once in the penalty, the two halves of `J_ij` together.
 
-    Args:
+    Attributes:
         l2: strength of the ridge penalty, in nats per squared energy unit.
     """
 
@@ -111,7 +111,7 @@ class MeanFieldLikelihood(AbstractObjective):
     Gradient contract: implicit, through the solve. For order 1 the loss bounds the negative
     log-likelihood from below; beyond it bounds nothing.
 
-    Args:
+    Attributes:
         functional: the free energy, such as `TAP()`.
         n_starts: number of samples from which G is minimised in each step.
     """
@@ -148,7 +148,7 @@ class PersistentCD(AbstractObjective):
     Gradient contract: Monte Carlo. The value of the loss means nothing; its gradient is that of
     the negative log-likelihood in the limit of slow learning.
 
-    Args:
+    Attributes:
         n_chains: number of persistent chains.
         n_sweeps: Gibbs sweeps between two steps of learning.
     """

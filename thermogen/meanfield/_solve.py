@@ -44,8 +44,9 @@ class MirrorDescent(optx.AbstractRootFinder):
 
     It is an `optimistix.AbstractRootFinder`, and any other of those may take its place.
 
-    Args:
-        rtol, atol: stop at `max |r| <= atol + rtol max |theta|`; r is dimensionless.
+    Attributes:
+        rtol: with `atol`, stop at `max |r| <= atol + rtol max |theta|`; r is dimensionless.
+        atol: see `rtol`.
         norm: the norm in that test.
         first_step: initial step size a.
     """
@@ -70,6 +71,8 @@ class MirrorDescent(optx.AbstractRootFinder):
         metric = variance_at(trial)
         bend = jnp.dot(turned * metric, turned)
         suggested = jnp.dot(moved * metric, turned) / jnp.where(bend > 0, bend, 1.0)
+        # Where the metric underflows every spin is saturated: the fixed point is one step away.
+        suggested = jnp.where(bend > 0, suggested, 1.0)
         grown = 2.0 * state.step_size
         suggested = jnp.where(suggested > 0, jnp.clip(suggested, 0.1 * state.step_size), grown)
         step_size = jnp.where(accept, jnp.minimum(suggested, 5 * grown), 0.3 * state.step_size)
@@ -96,8 +99,9 @@ class _PolishState(eqx.Module):
 class NewtonPolish(optx.AbstractRootFinder):
     """Newton steps on `r(theta) = 0`, halved until the residual falls; at least one is tried.
 
-    Args:
-        rtol, atol: stop at `max |r| <= atol + rtol max |theta|`; r is dimensionless.
+    Attributes:
+        rtol: with `atol`, stop at `max |r| <= atol + rtol max |theta|`; r is dimensionless.
+        atol: see `rtol`.
         norm: the norm in that test.
     """
 

@@ -90,7 +90,10 @@ def states_figure(
 
     Args:
         magnetizations: shape `(K, n)`, lowest free energy first.
-        free_energies, weights, hits, curvatures: shape `(K,)`; energies in one unit.
+        free_energies: G of each state in energy units, shape `(K,)`.
+        weights: Boltzmann weight of each state, shape `(K,)`.
+        hits: number of quenches that ended in each state, shape `(K,)`.
+        curvatures: lowest eigenvalue of the Hessian of G in energy units, shape `(K,)`.
         picture: rows and columns of one state; `(1, n)` is drawn as a strip.
     """
     if picture[0] == 1:
