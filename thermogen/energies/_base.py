@@ -6,6 +6,7 @@ import functools
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
@@ -151,9 +152,11 @@ def as_parameters(**values: ArrayLike) -> list[Float[Array, "..."]]:
     """Arrays of one common floating dtype; the error names a value that will not do."""
     arrays = {name: jnp.asarray(value) for name, value in values.items()}
     for name, array in arrays.items():
-        if not jnp.issubdtype(array.dtype, jnp.number):
+        if not jnp.issubdtype(array.dtype, jnp.floating) and not jnp.issubdtype(
+            array.dtype, jnp.integer
+        ):
             raise ValueError(f"{name} must hold real numbers, got dtype {array.dtype}")
-        if not isinstance(array, Tracer) and not jnp.all(jnp.isfinite(array)):
+        if not isinstance(array, Tracer) and not np.all(np.isfinite(np.asarray(array))):
             raise ValueError(f"{name} must be finite, got NaN or infinity")
     dtype = jnp.result_type(*arrays.values()) if arrays else jnp.result_type(float)
     if not jnp.issubdtype(dtype, jnp.floating):

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import operator
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from .._types import Magnetizations, Spins
 from ._base import AbstractMultilinear, as_parameters, nonlinear_variance
@@ -31,6 +32,8 @@ class SpinSets:
                 f"{indices.dtype} and shape {indices.shape}"
             )
         self.indices = np.array(indices, dtype=np.int32)
+        if not np.array_equal(self.indices, indices):
+            raise ValueError("sets must hold spin numbers below 2**31")
         self.indices.setflags(write=False)
         self._hash = hash((self.indices.shape, self.indices.tobytes()))
 
@@ -104,7 +107,8 @@ class Interactions(AbstractMultilinear):
         for spins in terms:
             by_order.setdefault(len(spins), []).append(spins)
         orders = sorted(by_order)
-        sets = [np.array(by_order[p], dtype=np.int32).reshape(len(by_order[p]), p) for p in orders]
+        # No dtype for p > 0, so that spins that are not integers are refused.
+        sets = [np.array(by_order[p]) if p else np.zeros((1, 0), np.int32) for p in orders]
         couplings = [_stack([terms[spins] for spins in by_order[p]]) for p in orders]
         return cls(n, sets, couplings)
 
@@ -115,7 +119,7 @@ class Interactions(AbstractMultilinear):
         return total
 
 
-def product_over(x: Spins, indices: np.ndarray) -> Float[Array, " terms"]:
+def product_over(x: Spins, indices: np.ndarray) -> Num[Array, " terms"]:
     """`prod_{k in a} x_k` for each row a of `indices`; derivatives need no division by x."""
     columns = [x[indices[:, j]] for j in range(indices.shape[1])]
     return functools.reduce(operator.mul, columns, jnp.ones(indices.shape[0], x.dtype))
@@ -126,11 +130,14 @@ def _(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
     """Subset scatter: every term of order p adds to the derivatives by its 2^p subsets."""
     variance = 1 - m * m
     total = jnp.zeros((), m.dtype)
-    for subsets, contributions in _subset_plan(energy.sets):
-        derivative = jnp.zeros(len(subsets), m.dtype)
-        for group, rest, target in contributions:
-            values = energy.couplings[group] * product_over(m, rest)
-            derivative = derivative.at[target].add(values)
+    for subsets, target, contributions in _subset_plan(energy.sets):
+        size = subsets.shape[1]
+        values = [
+            jnp.tile(energy.couplings[group], math.comb(energy.sets[group].order, size))
+            * product_over(m, rest)
+            for group, rest in contributions
+        ]
+        derivative = jnp.zeros(len(subsets), m.dtype).at[target].add(jnp.concatenate(values))
         total += jnp.dot(jnp.square(derivative), product_over(variance, subsets))
     return total
 
@@ -140,24 +147,24 @@ def _subset_plan(sets: tuple[SpinSets, ...]):
     """Which term contributes to the derivative by which subset; made on the host, once.
 
     Returns:
-        `[(subsets, [(group, rest, target), ...]), ...]`, one entry for each subset size >= 2: the
-        terms of table `group` add `J prod_{k in rest} m_k` to the derivatives `target`.
+        One entry `(subsets, target, [(group, rest), ...])` for each subset size >= 2: row by row,
+        and again for each choice of a subset within a term, the terms of table `group` add
+        `J prod_{k in rest} m_k` to the derivatives by `subsets[target]`.
     """
     raw: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}
     for group, table in enumerate(sets):
-        indices = np.sort(table.indices, axis=1)
+        indices, places = np.sort(table.indices, axis=1), range(table.order)
         for size in range(2, table.order + 1):
-            for chosen in itertools.combinations(range(table.order), size):
-                rest = [j for j in range(table.order) if j not in chosen]
-                entry = (group, indices[:, rest], indices[:, list(chosen)])
-                raw.setdefault(size, []).append(entry)
+            choices = list(itertools.combinations(places, size))
+            rests = [[j for j in places if j not in chosen] for chosen in choices]
+            subset = np.concatenate([indices[:, list(chosen)] for chosen in choices])
+            rest = np.concatenate([indices[:, left] for left in rests])
+            raw.setdefault(size, []).append((group, rest, subset))
     plan = []
     for entries in raw.values():
         stacked = np.concatenate([subset for *_, subset in entries])
         subsets, target = np.unique(stacked, axis=0, return_inverse=True)
-        ends = np.cumsum([len(subset) for *_, subset in entries])[:-1]
-        targets = np.split(target.reshape(-1), ends)
-        plan.append((subsets, [(*e[:2], t) for e, t in zip(entries, targets, strict=True)]))
+        plan.append((subsets, target.reshape(-1), [entry[:2] for entry in entries]))
     return plan
 
 

@@ -47,6 +47,7 @@ class Pairwise(AbstractMultilinear):
         return self.fields.shape[-1]
 
     def __call__(self, spins: Spins) -> Float[Array, ""]:
+        spins = jnp.asarray(spins, jnp.result_type(spins, self.fields))
         diagonal = 0.5 * jnp.dot(jnp.diagonal(self.couplings), spins * spins)
         return diagonal - symmetric_form(self.couplings, spins) - jnp.dot(self.fields, spins)
 

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optimistix as optx
 from jax.core import Tracer
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations, Spins
@@ -20,6 +21,9 @@ from ._base import (
     scaled_hessian_at,
     variance_at,
 )
+
+# Whatever `optimistix.root_find` accepts.
+RootFinder = optx.AbstractRootFinder | optx.AbstractLeastSquaresSolver | optx.AbstractMinimiser
 
 # What is minimised: functional, energy and inverse temperature.
 Problem = tuple[AbstractFunctional, AbstractMultilinear, Float[Array, ""]]
@@ -93,11 +97,14 @@ class MirrorDescent(optx.AbstractRootFinder):
 class _PolishState(eqx.Module):
     step_size: Float[Array, ""]
     residual: Magnetizations
-    started: Bool[Array, ""]
+    n_steps: Int[Array, ""]
 
 
 class NewtonPolish(optx.AbstractRootFinder):
-    """Newton steps on `r(theta) = 0`, halved until the residual falls; at least one is tried.
+    """Newton steps on `r(theta) = 0`, halved until the residual falls.
+
+    At least two are taken: a derivative that is unrolled through them is as good as the point
+    from which the last one started.
 
     Attributes:
         rtol: with `atol`, stop at `max |r| <= atol + rtol max |theta|`; r is dimensionless.
@@ -110,7 +117,7 @@ class NewtonPolish(optx.AbstractRootFinder):
     norm: Callable = optx.max_norm
 
     def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> _PolishState:
-        return _PolishState(jnp.ones((), y.dtype), fn(y, args)[0], jnp.array(False))
+        return _PolishState(jnp.ones((), y.dtype), fn(y, args)[0], jnp.array(0))
 
     def step(self, fn, y, args, options, state, tags):
         jacobian = jax.jacfwd(lambda theta: fn(theta, args)[0])(y)
@@ -120,12 +127,12 @@ class NewtonPolish(optx.AbstractRootFinder):
         step_size = jnp.where(accept, 1.0, 0.5 * state.step_size)
         y = jnp.where(accept, trial, y)
         residual = jnp.where(accept, residual, state.residual)
-        return y, _PolishState(step_size, residual, jnp.array(True)), None
+        return y, _PolishState(step_size, residual, state.n_steps + 1), None
 
     def terminate(self, fn, y, args, options, state, tags) -> tuple[Bool[Array, ""], optx.RESULTS]:
         small = self.norm(state.residual) <= self.atol + self.rtol * self.norm(y)
         exhausted = state.step_size < 1e-3
-        return state.started & (small | exhausted), optx.RESULTS.successful
+        return (state.n_steps >= 2) & (small | exhausted), optx.RESULTS.successful
 
     def postprocess(self, fn, y, aux, args, options, state, tags, result):
         return y, aux, {}
@@ -137,7 +144,7 @@ def solve(
     beta: Beta,
     init: Spins,
     *,
-    solver: optx.AbstractRootFinder = MirrorDescent(),
+    solver: RootFinder = MirrorDescent(),
     adjoint: optx.AbstractAdjoint = optx.ImplicitAdjoint(),
     tol: float | None = None,
     max_steps: int = 1024,
@@ -195,7 +202,7 @@ def descend(
     problem: Problem,
     theta: Magnetizations,
     *,
-    solver: optx.AbstractRootFinder,
+    solver: RootFinder,
     max_steps: int,
     adjoint: optx.AbstractAdjoint = optx.ImplicitAdjoint(),
 ) -> optx.Solution:
@@ -238,19 +245,18 @@ def starting_field(energy: AbstractMultilinear, init: Spins) -> Magnetizations:
         raise ValueError(
             f"init must have shape ({energy.n_spins},), got {init.shape}; use jax.vmap for many"
         )
-    if not isinstance(init, Tracer) and not jnp.all(jnp.abs(init) <= 1):
+    if not isinstance(init, Tracer) and not np.all(np.abs(np.asarray(init)) <= 1):
         raise ValueError("init must hold magnetizations within [-1, 1]")
-    dtype = jnp.result_type(*jax.tree.leaves(energy))
+    dtype = jnp.result_type(float, *jax.tree.leaves(energy))
     theta = jnp.arctanh(jax.lax.stop_gradient(init).astype(dtype))
     return jnp.clip(theta, -_CORNER_FIELD, _CORNER_FIELD)
 
 
 def checked_beta(beta: Beta, dtype: DTypeLike) -> Float[Array, ""]:
     """Beta as an array, if it is positive."""
-    value = jnp.asarray(beta, dtype)
-    if not isinstance(value, Tracer) and not (value > 0 and jnp.isfinite(value)):
+    if not isinstance(beta, Tracer) and not 0 < float(np.asarray(beta)) < float("inf"):
         raise ValueError(f"beta must be positive and finite, got {beta}")
-    return value
+    return jnp.asarray(beta, dtype)
 
 
 def _residual(theta: Magnetizations, problem: Problem) -> Magnetizations:
