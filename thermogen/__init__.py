@@ -5,6 +5,7 @@ data -> energy -> free energy G(m) -> learned energy -> library of bound states 
 
 from . import datasets as datasets
 from . import energies as energies
+from . import exact as exact
 from . import landscape as landscape
 from . import learning as learning
 from . import meanfield as meanfield
@@ -15,6 +16,7 @@ from ._solution import Solution as Solution
 from .energies import RBM as RBM
 from .energies import AbstractEnergy as AbstractEnergy
 from .energies import AbstractMultilinear as AbstractMultilinear
+from .energies import Complete as Complete
 from .energies import Interactions as Interactions
 from .energies import Pairwise as Pairwise
 from .energies import flip_gaps as flip_gaps
@@ -39,5 +41,7 @@ from .spins import index_from_spins as index_from_spins
 from .spins import overlap as overlap
 from .spins import spins_from_bits as spins_from_bits
 from .spins import spins_from_index as spins_from_index
+from .walsh import inverse_walsh_transform as inverse_walsh_transform
+from .walsh import walsh_transform as walsh_transform
 
 __version__ = "0.1.0"

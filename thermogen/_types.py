@@ -6,7 +6,6 @@ single name starts with a space, so that linters do not read it as a forward ref
 
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Float, Num, PRNGKeyArray, Real
 
 # One configuration, every entry -1 or +1. Integers are welcome, and so is a row of a NumPy data
@@ -17,7 +16,7 @@ Spins = Num[Array | np.ndarray, " n"]
 Magnetizations = Float[Array | np.ndarray, " n"]
 
 # Inverse temperature, in 1/energy (k_B = 1). Always an argument, never stored in an energy.
-Beta = Real[ArrayLike, ""]
+Beta = float | int | np.floating | Real[Array | np.ndarray, ""]
 
 # A JAX random key, new style (`jax.random.key`) or old style (`jax.random.PRNGKey`).
 Key = PRNGKeyArray

@@ -11,6 +11,8 @@ from ._base import n_visible as n_visible
 from ._base import nonlinear_variance as nonlinear_variance
 from ._base import squared_norm as squared_norm
 from ._base import visible_free_energy as visible_free_energy
+from ._complete import Complete as Complete
+from ._complete import complete as complete
 from ._interactions import Interactions as Interactions
 from ._interactions import SpinSets as SpinSets
 from ._pairwise import Pairwise as Pairwise

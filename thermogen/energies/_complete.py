@@ -1,0 +1,192 @@
+"""The complete description: one coupling for each of the 2^n sets of spins."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from .._types import Magnetizations, Spins
+from ..walsh import degrees, inverse_walsh_transform, walsh_transform
+from ._base import AbstractMultilinear, as_parameters, nonlinear_variance
+from ._interactions import Interactions
+from ._pairwise import Pairwise
+from ._rbm import RBM
+
+_MAX_SPINS = 24
+
+
+class Complete(AbstractMultilinear):
+    """`E(s) = -sum_a J_a prod_{k in a} s_k` over all 2^n sets a, so any table of energies.
+
+    Args:
+        couplings: J in energy units, indexed by bit mask (spin k is bit k), shape `(2**n,)`;
+            entry 0 is minus the mean energy.
+
+    Raises:
+        ValueError: if the length is not a power of two.
+    """
+
+    couplings: Float[Array, " masks"]
+
+    def __init__(self, couplings: Num[Array | np.ndarray, " masks"]):
+        (couplings,) = as_parameters(couplings=couplings)
+        if couplings.ndim != 1 or couplings.size == 0 or couplings.size & (couplings.size - 1):
+            raise ValueError(f"couplings must have shape (2**n,), got {couplings.shape}")
+        self.couplings = couplings
+
+    @property
+    def n_spins(self) -> int:
+        return self.couplings.shape[-1].bit_length() - 1
+
+    def __call__(self, spins: Spins) -> Float[Array, ""]:
+        """Sum out one spin at a time, lowest bit first: 2^n multiplications in all."""
+        table = self.couplings
+        for k in range(self.n_spins):
+            pairs = table.reshape(-1, 2)
+            table = pairs[:, 0] + spins[k] * pairs[:, 1]
+        return -table[0]
+
+    @classmethod
+    def from_energies(cls, energies: Num[Array | np.ndarray, " configurations"]) -> "Complete":
+        """The energy with the given value at every configuration, shape `(2**n,)`."""
+        return cls(-walsh_transform(energies))
+
+    @classmethod
+    def from_weights(
+        cls, weights: Num[Array | np.ndarray, " configurations"], temperature: float
+    ) -> "Complete":
+        """The energy `-T ln weight`, whose Boltzmann weights at that temperature are the given.
+
+        Args:
+            weights: a positive weight for each configuration, shape `(2**n,)`.
+            temperature: T > 0, in energy units.
+        """
+        return cls.from_energies(-temperature * jnp.log(weights))
+
+    def energies(self) -> Float[Array, " configurations"]:
+        """The energy of every configuration, shape `(2**n,)`."""
+        return -inverse_walsh_transform(self.couplings)
+
+    def truncate(self, max_degree: int) -> Interactions:
+        """Keep the couplings of at most `max_degree` spins."""
+        return self.keep(np.flatnonzero(degrees(self.n_spins) <= max_degree))
+
+    @classmethod
+    def from_data(
+        cls,
+        data: Num[Array | np.ndarray, "samples n"],
+        *,
+        temperature: float,
+        gap_per_spin: float,
+    ) -> "Complete":
+        """Represented configurations at `-T ln weight`, all others behind an extensive gap.
+
+        The weight of a configuration is its share of the samples; those that do not occur lie
+        at `n gap_per_spin` above the highest that does.
+
+        Args:
+            data: samples of +-1, shape `(samples, n)`.
+            temperature: T > 0, in energy units.
+            gap_per_spin: Delta / n >= 0, in energy units.
+        """
+        data = np.asarray(data)
+        if data.ndim != 2 or not np.all(np.abs(data) == 1):
+            raise ValueError(f"data must be -1 or +1, shape (samples, n), got shape {data.shape}")
+        n = data.shape[1]
+        indices, counts = np.unique((data > 0) @ (1 << np.arange(n)), return_counts=True)
+        represented = -temperature * np.log(counts / counts.sum())
+        table = np.full(2**n, represented.max() + n * gap_per_spin)
+        table[indices] = represented
+        return cls.from_energies(table)
+
+    def keep(self, masks: np.ndarray) -> Interactions:
+        """Keep the couplings of the given sets, as bit masks, shape `(n_terms,)`."""
+        degree = degrees(self.n_spins)[masks]
+        orders = np.unique(degree)
+        groups = [masks[degree == p] for p in orders]
+        bits = np.arange(self.n_spins)
+        sets = [
+            np.nonzero(group[:, None] >> bits & 1)[1].reshape(len(group), p)
+            for group, p in zip(groups, orders, strict=True)
+        ]
+        return Interactions(self.n_spins, sets, [self.couplings[group] for group in groups])
+
+    def keep_largest(self, n_terms: int) -> Interactions:
+        """Keep the `n_terms` couplings of largest absolute value; needs known values."""
+        return self.keep(np.sort(np.argsort(-np.abs(np.asarray(self.couplings)))[:n_terms]))
+
+
+@nonlinear_variance.register
+def _(energy: Complete, m: Magnetizations) -> Float[Array, ""]:
+    """Site butterfly: Hoeffding amplitudes `d_A U prod_{k in A} sqrt(v_k)` of all sets A."""
+    amplitudes = energy.couplings
+    for k in range(energy.n_spins):
+        pairs = amplitudes.reshape(-1, 2)
+        mean = pairs[:, 0] + m[k] * pairs[:, 1]
+        amplitudes = jnp.concatenate([mean, jnp.sqrt(1 - m[k] ** 2) * pairs[:, 1]])
+    return jnp.dot(jnp.where(degrees(energy.n_spins) >= 2, amplitudes, 0), amplitudes)
+
+
+@functools.singledispatch
+def complete(energy: AbstractMultilinear) -> Complete:
+    """The same energy as a table of all 2^n couplings, for n <= 24.
+
+    The couplings of structured energies are placed, not computed; the values at all
+    configurations then cost one transform (`complete(energy).energies()`). An energy without a
+    rule is evaluated 2^n times. Open for extension: `complete.register(YourEnergy)`.
+
+    Raises:
+        ValueError: if n > 24.
+    """
+    n = _checked_size(energy)
+    bits = np.arange(n)
+
+    def value(index):
+        return energy(2.0 * (index >> bits & 1) - 1.0)
+
+    return Complete.from_energies(jax.lax.map(value, jnp.arange(2**n), batch_size=2 ** min(n, 12)))
+
+
+@complete.register
+def _(energy: Complete) -> Complete:
+    _checked_size(energy)
+    return energy
+
+
+@complete.register
+def _(energy: Interactions) -> Complete:
+    masks = [np.sum(1 << table.indices.astype(np.int64), axis=1) for table in energy.sets]
+    return _placed(energy, masks, energy.couplings)
+
+
+@complete.register
+def _(energy: Pairwise) -> Complete:
+    i, j = np.triu_indices(energy.n_spins, 1)
+    masks = [(1 << i) | (1 << j), 1 << np.arange(energy.n_spins)]
+    return _placed(energy, masks, (energy.couplings[i, j], energy.fields))
+
+
+@complete.register
+def _(energy: RBM) -> Complete:
+    single = 1 << np.arange(energy.n_spins)
+    visible, hidden = single[: energy.n_visible], single[energy.n_visible :]
+    masks = [np.ravel(visible[:, None] | hidden), visible, hidden]
+    values = (jnp.ravel(energy.weights), energy.visible_fields, energy.hidden_fields)
+    return _placed(energy, masks, values)
+
+
+def _placed(energy: AbstractMultilinear, masks: list[np.ndarray], values) -> Complete:
+    couplings = jnp.zeros(2 ** _checked_size(energy), jnp.result_type(float, *values))
+    for mask, value in zip(masks, values, strict=True):
+        couplings = couplings.at[mask].set(value)
+    return Complete(couplings)
+
+
+def _checked_size(energy: AbstractMultilinear) -> int:
+    if energy.n_spins > _MAX_SPINS:
+        raise ValueError(
+            f"energy must have at most {_MAX_SPINS} spins to be enumerated, got {energy.n_spins}"
+        )
+    return energy.n_spins

@@ -1,0 +1,84 @@
+"""The fast Walsh-Hadamard transform: between tables of 2^n values and couplings of all orders."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+# Bits that one matrix product transforms: products with 32 x 32 matrices are bound by memory
+# bandwidth on a CPU, those with larger ones by arithmetic.
+_BITS_PER_PASS = 5
+
+# Values of the empty product and of s_k itself (rows) at bit 0 and bit 1 (columns) of one spin.
+_ONE_SPIN = np.array([[1, 1], [-1, 1]])
+
+
+@jax.jit
+def walsh_transform(values: Num[Array | np.ndarray, " size"]) -> Float[Array, " size"]:
+    """Coefficients of a table on products of spins, `c_a = 2^-n sum_i values_i Phi_a(s_i)`.
+
+    `Phi_a(s) = prod_{k in a} s_k`; the set a is a bit mask, and spin k of configuration i is +1
+    where bit k of i is set. A table of energies has couplings `J_a = -c_a`. Linear, at the cost
+    of n 2^n additions in about n/5 passes; so is its derivative.
+
+    Args:
+        values: one value for each configuration, shape `(2**n,)`, any n >= 0.
+
+    Returns:
+        Coefficients, shape `(2**n,)`; entry 0 is the mean of the values.
+
+    Raises:
+        ValueError: if the length is not a power of two.
+    """
+    table = _checked("values", values)
+    return _transform(table, _ONE_SPIN) / table.size
+
+
+@jax.jit
+def inverse_walsh_transform(
+    coefficients: Num[Array | np.ndarray, " size"],
+) -> Float[Array, " size"]:
+    """Values of `sum_a c_a Phi_a(s_i)` at every configuration; undoes `walsh_transform`.
+
+    Args:
+        coefficients: c, indexed by bit mask, shape `(2**n,)`, any n >= 0.
+
+    Returns:
+        One value for each configuration, shape `(2**n,)`.
+
+    Raises:
+        ValueError: if the length is not a power of two.
+    """
+    return _transform(_checked("coefficients", coefficients), _ONE_SPIN.T)
+
+
+def degrees(n: int) -> np.ndarray:
+    """Number of spins in each of the 2^n sets, `popcount(a)`, shape `(2**n,)`."""
+    return np.bitwise_count(np.arange(2**n, dtype=np.uint32)).astype(np.int32)
+
+
+def _transform(table: Float[Array, " size"], one_spin: np.ndarray) -> Float[Array, " size"]:
+    """Apply `one_spin` to every bit of the index.
+
+    A pass multiplies the lowest bits and moves them to the top, so that after all passes every
+    bit is back in its place and no pass reads with a stride.
+    """
+    n = table.size.bit_length() - 1
+    n_passes = -(-n // _BITS_PER_PASS)
+    for i in range(n_passes):
+        bits = (n + i) // n_passes
+        matrix = functools.reduce(np.kron, [one_spin] * bits).astype(table.dtype)
+        rows = table.reshape(-1, 2**bits)
+        table = jax.lax.dot_general(
+            matrix, rows, (((1,), (1,)), ((), ())), precision="highest"
+        ).reshape(-1)
+    return table
+
+
+def _checked(name: str, table: Num[Array | np.ndarray, "..."]) -> Float[Array, " size"]:
+    size = table.size
+    if table.ndim != 1 or size == 0 or size & (size - 1):
+        raise ValueError(f"{name} must have shape (2**n,), got {table.shape}")
+    return jnp.asarray(table, jnp.result_type(table.dtype, jnp.float32))
