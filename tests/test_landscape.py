@@ -542,7 +542,7 @@ def test_kicks_of_uncoupled_spins_are_fair():
     assert np.all(np.abs(rates - mean) < 5 * np.sqrt(mean * (1 - mean) / 4000))
 
 
-# --- the figure of THEORY section 4
+# --- convergence on real data
 
 
 @pytest.mark.slow

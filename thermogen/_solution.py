@@ -22,7 +22,8 @@ class RESULTS(eqx.Enumeration):
         "Start from a point that is not symmetric, for example by adding small noise."
     )
     non_finite = (
-        "NaN or infinity was met. Check the parameters of the energy and beta; for a fit, lower "
+        "NaN or infinity was met, or no mean-field solve of a fit converged. Check the parameters "
+        "of the energy and that beta is positive; for a fit, lower "
         "the learning rate. A fit returns the last parameters that were finite."
     )
     step_limit = (

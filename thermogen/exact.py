@@ -4,6 +4,8 @@ Every function takes an energy and makes its table of 2^n energies by one Walsh 
 differentiable in the parameters and in beta, and stable from beta -> 0 to beta -> infinity.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,6 +121,49 @@ def density_of_states(
     """Number of configurations in equal bins of energy: counts `(n_bins,)`, edges `(n_bins+1,)`."""
     counts, edges = jnp.histogram(energies(energy), bins=n_bins)
     return counts.astype(edges.dtype), edges
+
+
+class Reduction(NamedTuple):
+    """What is lost when an energy is replaced by one with fewer couplings.
+
+    Attributes:
+        lost_norm: root of the summed squares of the lost couplings; by Parseval the
+            root-mean-square error of E over all configurations, in energy units.
+        largest_energy_error: largest error of E at any configuration, in energy units.
+        library_mass: Boltzmann weight of the library under the full energy.
+        library_mass_kept: the same under the reduced energy.
+    """
+
+    lost_norm: Float[Array, ""]
+    largest_energy_error: Float[Array, ""]
+    library_mass: Float[Array, ""]
+    library_mass_kept: Float[Array, ""]
+
+
+def reduction(
+    full: AbstractMultilinear,
+    reduced: AbstractMultilinear,
+    beta: Beta,
+    library: Int[Array | np.ndarray, " states"],
+) -> Reduction:
+    """Compare an energy with its truncation, for example `full.truncate(2)`.
+
+    Args:
+        full: an energy of n <= 24 spins.
+        reduced: another energy of the same spins.
+        beta: inverse temperature.
+        library: indices of the configurations whose weight counts as kept, shape `(states,)`.
+    """
+    if full.n_spins != reduced.n_spins:
+        raise ValueError(f"reduced must have {full.n_spins} spins, got {reduced.n_spins}")
+    before, after = energies(full), energies(reduced)
+    error = before - after
+    return Reduction(
+        jnp.sqrt(jnp.mean(jnp.square(error))),
+        jnp.max(jnp.abs(error)),
+        jnp.sum(jax.nn.softmax(-beta * before)[library]),
+        jnp.sum(jax.nn.softmax(-beta * after)[library]),
+    )
 
 
 def gibbs_potential(energy: AbstractMultilinear, m: Magnetizations, beta: Beta) -> Float[Array, ""]:

@@ -47,7 +47,7 @@ def local_fields(energy: AbstractMultilinear, m: Spins) -> Float[Array, " n"]:
     Returns:
         Fields in energy units, shape `(n,)`; entry k does not depend on `m[k]`.
     """
-    return -jnp.asarray(jax.grad(energy)(_as_float(m)))
+    return -jnp.asarray(jax.grad(energy)(as_float(m)))
 
 
 def flip_gaps(energy: AbstractMultilinear, spins: Spins) -> Float[Array, " n"]:
@@ -164,6 +164,7 @@ def as_parameters(**values: ArrayLike) -> list[Float[Array, "..."]]:
     return [array.astype(dtype) for array in arrays.values()]
 
 
-def _as_float(x: Spins) -> Float[Array, " n"]:
+def as_float(x: Spins) -> Float[Array, " n"]:
+    """Spins or magnetizations of any kind as a floating JAX array."""
     x = jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))

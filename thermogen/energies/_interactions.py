@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from .._types import Magnetizations, Spins
-from ._base import AbstractMultilinear, as_parameters, nonlinear_variance
+from ._base import AbstractMultilinear, as_float, as_parameters, nonlinear_variance
 
 
 class SpinSets:
@@ -113,7 +113,8 @@ class Interactions(AbstractMultilinear):
         return cls(n, sets, couplings)
 
     def __call__(self, spins: Spins) -> Float[Array, ""]:
-        total = jnp.zeros((), jnp.result_type(spins.dtype, *self.couplings, float))
+        spins = jnp.asarray(spins)
+        total = jnp.zeros((), jnp.result_type(spins, *self.couplings, float))
         for table, couplings in zip(self.sets, self.couplings, strict=True):
             total -= jnp.dot(couplings, product_over(spins, table.indices))
         return total
@@ -128,6 +129,7 @@ def product_over(x: Spins, indices: np.ndarray) -> Num[Array, " terms"]:
 @nonlinear_variance.register
 def _(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
     """Subset scatter: every term of order p adds to the derivatives by its 2^p subsets."""
+    m = as_float(m)
     variance = 1 - m * m
     total = jnp.zeros((), m.dtype)
     for subsets, target, contributions in _subset_plan(energy.sets):
@@ -164,7 +166,9 @@ def _subset_plan(sets: tuple[SpinSets, ...]):
     for entries in raw.values():
         stacked = np.concatenate([subset for *_, subset in entries])
         subsets, target = np.unique(stacked, axis=0, return_inverse=True)
-        plan.append((subsets, target.reshape(-1), [entry[:2] for entry in entries]))
+        # One index type, whether or not JAX runs in double precision when the plan is used.
+        target = target.reshape(-1).astype(np.int32)
+        plan.append((subsets, target, [entry[:2] for entry in entries]))
     return plan
 
 

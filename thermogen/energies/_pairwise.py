@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from .._types import Magnetizations, Spins
 from ._base import AbstractMultilinear, as_parameters, constrain, nonlinear_variance, squared_norm
@@ -69,16 +69,30 @@ def _(energy: Pairwise) -> Float[Array, ""]:
 
 
 @jax.custom_jvp
+def symmetric_product(matrix: Float[Array, "n n"], x: Spins) -> Num[Array, " n"]:
+    """`M x` for symmetric M; its derivative by M is symmetric too."""
+    return matrix @ x
+
+
+@symmetric_product.defjvp
+def _(primals, tangents):
+    matrix, x = primals
+    matrix_dot, x_dot = tangents
+    by_matrix = 0.5 * (matrix_dot @ x + x @ matrix_dot)
+    return matrix @ x, by_matrix + symmetric_product(matrix, x_dot)
+
+
+@jax.custom_jvp
 def symmetric_form(matrix: Float[Array, "n n"], x: Spins) -> Float[Array, ""]:
     """`x . M x / 2` for symmetric M, such that value and gradient share the product `M x`."""
-    return 0.5 * jnp.dot(x, matrix @ x)
+    return 0.5 * jnp.dot(x, symmetric_product(matrix, x))
 
 
 @symmetric_form.defjvp
 def _(primals, tangents):
     matrix, x = primals
     matrix_dot, x_dot = tangents
-    product = matrix @ x
+    product = symmetric_product(matrix, x)
     value_dot = jnp.dot(product, x_dot) + 0.5 * jnp.dot(x, matrix_dot @ x)
     return 0.5 * jnp.dot(x, product), value_dot
 

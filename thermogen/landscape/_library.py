@@ -52,7 +52,10 @@ class Library(eqx.Module):
 
     def weights(self, beta: Beta) -> Float[Array, " K"]:
         """Boltzmann weight `exp(-beta G)` of each state, mirror images counted; sums to 1."""
-        logits = jnp.log(self.multiplicity) - beta * self.free_energies
+        # Relative to the lowest, while they are still in the precision of the library.
+        xp = np if isinstance(self.free_energies, np.ndarray) else jnp
+        held = xp.where(self.mask, self.free_energies, 0.0)
+        logits = jnp.log(self.multiplicity) - beta * jnp.asarray(held - held[0])
         return jax.nn.softmax(jnp.where(self.mask, logits, -jnp.inf))
 
     def coverage(self) -> float:
@@ -69,9 +72,17 @@ class Library(eqx.Module):
 
         A row counts as its mirror image where the state stands for both.
         """
-        distance = jax.vmap(lambda m: _distances(self, m))(jnp.asarray(magnetizations))
-        index = np.asarray(jnp.argmin(distance, axis=1))
-        return np.where(np.asarray(jnp.min(distance, axis=1)) < MERGE_TOLERANCE, index, -1)
+        rows = np.asarray(magnetizations)
+        nearest = np.full(len(rows), -1)
+        closest = np.full(len(rows), MERGE_TOLERANCE)
+        for k in range(self.size):
+            distance = np.abs(rows - self.magnetizations[k]).max(axis=1)
+            if self.multiplicity[k] == 2:
+                mirrored = np.abs(rows + self.magnetizations[k]).max(axis=1)
+                distance = np.minimum(distance, mirrored)
+            nearest = np.where(distance < closest, k, nearest)
+            closest = np.minimum(distance, closest)
+        return nearest
 
 
 class Candidates(NamedTuple):

@@ -48,7 +48,8 @@ def quench(
         beta: inverse temperature, > 0.
         starts: spins or magnetizations, shape `(batch, n)`.
         tol: largest `|dG/dm|` that counts as converged, in energy units.
-        max_steps: limit on the descent steps of one start, in each precision.
+        max_steps: limit on the descent steps of one start, in each precision; rounded up to
+            the next multiple of 64.
 
     Returns:
         A `Solution` of NumPy arrays: `value` the magnetizations in float64, shape `(batch, n)`;
@@ -68,7 +69,7 @@ def quench(
     with jax.enable_x64(True):
         problem = (functional, cast(energy, jnp.float64), checked_beta(beta, jnp.float64))
         theta = np.array(jax.vmap(lambda s: starting_field(problem[1], s))(starts))
-        return _attempt(problem, theta, tol, max_steps, _STAGES)
+        return _attempt(problem, theta, jnp.asarray(tol), max_steps, _STAGES)
 
 
 def is_converged(solution: Solution) -> Bool[np.ndarray, " batch"]:
@@ -82,7 +83,7 @@ def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
 
 
 def _attempt(
-    problem: Problem, theta: np.ndarray, tol: float, max_steps: int, stages: Sequence[_Stage]
+    problem: Problem, theta: np.ndarray, tol: Array, max_steps: int, stages: Sequence[_Stage]
 ) -> Solution:
     """Descend and certify; what did not converge goes on from there with the later stages."""
     descended = _descend(problem, theta, *stages[0], max_steps)
@@ -110,7 +111,7 @@ def _descend(
     return theta
 
 
-def _certify(problem: Problem, theta: np.ndarray, tol: float) -> Solution:
+def _certify(problem: Problem, theta: np.ndarray, tol: Array) -> Solution:
     """Polish all rows and judge where they end."""
     largest = max(1, min(_BATCH_SIZES[-1], _HESSIAN_ENTRIES // theta.shape[1] ** 2))
     return in_batches(functools.partial(_certify_batch, problem, tol), theta, largest)
@@ -126,7 +127,7 @@ def _descend_batch(problem: Problem, solver: MirrorDescent, theta: Float[Array, 
 
 
 @eqx.filter_jit
-def _certify_batch(problem: Problem, tol: float, theta: Float[Array, "batch n"]) -> Solution:
+def _certify_batch(problem: Problem, tol: Array, theta: Float[Array, "batch n"]) -> Solution:
     def single(row):
         row = polish(problem, row, tol=tol).value
         residual, result = judge(problem, row, tol=tol)

@@ -14,7 +14,7 @@ from .._solution import RESULTS
 from .._types import Key
 from ..datasets import validate_spins
 from ..energies import AbstractMultilinear, constrain, n_visible
-from ._objectives import AbstractObjective, Data
+from ._objectives import MINI_BATCH_OPTIMIZER, AbstractObjective, Data
 
 _STEPS_PER_CHUNK = 20
 
@@ -106,11 +106,14 @@ def fit(
         data: samples of +-1, shape `(samples, n_visible(energy))`.
         objective: what to minimise, such as `Pseudolikelihood()`.
         key: random key, for mini-batches and for objectives that sample.
-        optimizer: any optax transformation; the objective's own default where None.
+        optimizer: any optax transformation; where None the objective's own default, or Adam for
+            mini-batches of a deterministic one. Each new transformation object compiles anew:
+            keep one to fit many times.
         n_steps: most steps to take; the objective's own default where None.
         batch_size: samples drawn (with replacement) for each step; all of them where None.
         callback: called on the host after every few steps with the `FitResult` so far, for
-            example to draw a progress bar. An exception that it raises ends the fit.
+            example to draw a progress bar (`thermogen.report.progress`). An exception that it
+            raises ends the fit.
 
     Returns:
         A `FitResult`. With a deterministic objective and all samples, the fit ends as soon as
@@ -127,7 +130,10 @@ def fit(
             f"{data.shape}"
         )
     defaults = objective.defaults
-    optimizer = defaults.optimizer if optimizer is None else optimizer
+    if optimizer is None:
+        # Line searches and curvature estimates need the gradient of one and the same loss.
+        exact = batch_size is None or defaults.gradient_tolerance is None
+        optimizer = defaults.optimizer if exact else MINI_BATCH_OPTIMIZER
     n_steps = defaults.n_steps if n_steps is None else n_steps
     for name, count in [("n_steps", n_steps), ("batch_size", batch_size)]:
         if count is not None and count < 1:
@@ -144,6 +150,8 @@ def fit(
         step=jnp.array(0),
         result=RESULTS.step_limit,
     )
+    # Numbers are traced, so that another value of one compiles nothing.
+    objective = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float) else x, objective)
     run = _Run(samples, objective, optimizer, tolerance, batch_size, step_key)
     history = np.zeros(0)
     while True:

@@ -42,7 +42,7 @@ class Defaults(NamedTuple):
 
 # Made once: a new transformation object would compile anew.
 _LBFGS = optax.lbfgs()
-_ADAM = optax.adam(1e-2)
+MINI_BATCH_OPTIMIZER = optax.adam(1e-2)
 _SGD = optax.sgd(2e-2)
 
 
@@ -80,7 +80,7 @@ class Pseudolikelihood(AbstractObjective):
         l2: strength of the ridge penalty, in nats per squared energy unit.
     """
 
-    l2: float = 1e-3
+    l2: float | int | Float[Array, ""] = 1e-3
 
     @property
     def defaults(self) -> Defaults:
@@ -121,7 +121,7 @@ class MeanFieldLikelihood(AbstractObjective):
 
     @property
     def defaults(self) -> Defaults:
-        return Defaults(_ADAM, 300, None)
+        return Defaults(MINI_BATCH_OPTIMIZER, 300, None)
 
     def init(self, energy: AbstractMultilinear, data: Data, key: Key) -> None:
         return None

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from .._types import Beta, Magnetizations
 from ..energies import AbstractMultilinear
+from ..energies._base import as_float
 
 
 class AbstractFunctional(eqx.Module):
@@ -35,6 +36,7 @@ class AbstractFunctional(eqx.Module):
             m: magnetizations in [-1, 1], shape `(n,)`.
             beta: inverse temperature.
         """
+        m = as_float(m)
         return self.excess(energy, m, beta) - entropy(m) / beta
 
 
@@ -88,7 +90,9 @@ def scaled_hessian_at(
     return jnp.eye(theta.size, dtype=theta.dtype) + 0.5 * (scaled + scaled.T)
 
 
-def lowest_curvature(scaled_hessian: Float[Array, "n n"], theta: Magnetizations, beta: Beta):
+def lowest_curvature(
+    scaled_hessian: Float[Array, "n n"], theta: Magnetizations, beta: Beta
+) -> Float[Array, ""]:
     """Lowest eigenvalue of `d^2 G/dm dm` in energy units, from the scaled Hessian.
 
     At a minimum it is one over the largest eigenvalue of the susceptibility, which is

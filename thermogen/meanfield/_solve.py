@@ -154,7 +154,8 @@ def solve(
 
     The solver descends, Newton steps polish, and the end point is judged by what it is: its
     gradient `dG/dm` (never `dG/dtheta`, which vanishes at saturation) and its Hessian. Runs in
-    the dtype of the energy. One start a call: use `jax.vmap` for many, or
+    the dtype of the energy, the polish included: in float32 `converged` means 1e-4, and `quench`
+    is what certifies in float64. One start a call: use `jax.vmap` for many, or
     `thermogen.landscape.quench` for very many.
 
     Args:
@@ -216,7 +217,7 @@ def polish(
     problem: Problem,
     theta: Magnetizations,
     *,
-    tol: float,
+    tol: float | Float[Array, ""],
     adjoint: optx.AbstractAdjoint = optx.ImplicitAdjoint(),
 ) -> optx.Solution:
     """Newton steps from a point near a minimum until `max |dG/dm|` is well below `tol`."""
@@ -225,7 +226,7 @@ def polish(
 
 
 def judge(
-    problem: Problem, theta: Magnetizations, *, tol: float
+    problem: Problem, theta: Magnetizations, *, tol: float | Float[Array, ""]
 ) -> tuple[Float[Array, ""], RESULTS]:
     """`max |dG/dm|` at m = tanh(theta), and the result code which that point deserves."""
     functional, energy, beta = jax.lax.stop_gradient(problem)
@@ -236,7 +237,8 @@ def judge(
     is_minimum = jnp.all(jnp.isfinite(jnp.linalg.cholesky(hessian)))
     result = RESULTS.where(is_minimum, RESULTS.converged, RESULTS.saddle)
     result = RESULTS.where(residual <= tol, result, RESULTS.stalled)
-    return residual, RESULTS.where(jnp.isfinite(residual), result, RESULTS.non_finite)
+    sound = jnp.isfinite(residual) & (beta > 0)
+    return residual, RESULTS.where(sound, result, RESULTS.non_finite)
 
 
 def starting_field(energy: AbstractMultilinear, init: Spins) -> Magnetizations:

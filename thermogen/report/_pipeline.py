@@ -1,4 +1,4 @@
-"""The main job, stage by stage: learn, scan the temperature, quench the data, search."""
+"""The main job, stage by stage: learn, quench the data, search, scan the temperature."""
 
 import contextlib
 import time
@@ -32,7 +32,7 @@ def run_study(
     progress: Callable[[str], contextlib.AbstractContextManager[Tell]],
     on_stage: Callable[[Study], object],
 ) -> None:
-    """Fill a study: learn, scan beta, quench the data, search.
+    """Fill a study: learn, quench the data, search, scan beta.
 
     A `KeyboardInterrupt` ends it early and leaves in the study what was found until then.
 
@@ -136,9 +136,9 @@ def _search(study: Study, tell: Tell) -> None:
 # Name, title and function of each stage, in the order in which they run.
 STAGES: dict[str, tuple[str, Callable[[Study, Tell], None]]] = {
     "learn": ("Learning the couplings", _learn),
-    "scan": ("Scanning the temperature", _scan),
     "quench": ("Quenching the data", _quench_data),
     "search": ("Searching for bound states", _search),
+    "scan": ("Scanning the temperature", _scan),
 }
 
 

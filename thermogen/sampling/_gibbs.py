@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from .._types import Beta, Key, Spins
 from ..energies import RBM, AbstractMultilinear
+from ..energies._base import as_float
 
 
 @functools.singledispatch
@@ -22,13 +23,14 @@ def gibbs_sweep(
 
     Args:
         energy: a multilinear energy of n spins.
-        spins: one configuration, shape `(n,)`, of floating dtype.
+        spins: one configuration, shape `(n,)`.
         beta: inverse temperature.
         key: random key.
 
     Returns:
         The next configuration, shape `(n,)`.
     """
+    spins = as_float(spins)
     uniform = jax.random.uniform(key, spins.shape, spins.dtype)
 
     def update(k, s):
@@ -41,6 +43,7 @@ def gibbs_sweep(
 
 @gibbs_sweep.register
 def _(energy: RBM, spins: Spins, beta: Beta, key: Key) -> Float[Array, " n"]:
+    spins = as_float(spins)
     visible, _ = energy.split(spins)
     uniform_visible, uniform_hidden = energy.split(
         jax.random.uniform(key, spins.shape, spins.dtype)

@@ -1,0 +1,45 @@
+"""What users have by default: single precision, NumPy inputs, warnings visible.
+
+The rest of the suite runs in double precision, so this runs in a process of its own.
+"""
+
+import pathlib
+import subprocess
+import sys
+
+SCRIPT = """
+import jax, jax.numpy as jnp, numpy as np, helpers, thermogen as tg
+assert not jax.config.jax_enable_x64
+corner = np.array([1, -1, 1, 1, -1, 1], np.int8)
+inside = 0.5 * corner.astype(np.float64)
+for name, make in helpers.ENERGIES.items():
+    energy = make(6, jax.random.key(1))
+    for functional in helpers.FUNCTIONALS.values():
+        assert jnp.isfinite(functional(energy, inside, np.float64(0.5)))
+        first = tg.solve(functional, energy, 0.5, corner)
+        certified = tg.quench(functional, energy, 0.5, np.stack([corner, inside]))
+        second = tg.solve(functional, energy, 0.5, inside)
+        assert first.value.dtype == second.value.dtype == jnp.float32, name
+        assert certified.value.dtype == np.float64 and certified.stats["residual"].max() < 1e-8
+        assert np.abs(certified.value[0] - first.value).max() < 1e-3, name
+    swept = tg.sampling.gibbs_sweep(energy, jnp.asarray(corner), 1.0, jax.random.key(2))
+    assert swept.dtype == jnp.float32 and set(np.abs(np.asarray(swept))) == {1.0}
+data = tg.datasets.adder(1)
+for start in (tg.Pairwise(np.zeros((4, 4)), np.zeros(4)),
+              tg.Interactions.from_terms(4, {(0, 1, 2): 0.0, (3,): 0.0})):
+    objective = tg.MeanFieldLikelihood(tg.TAP())
+    fitted = tg.fit(start, data, objective=objective, key=jax.random.key(0), n_steps=20)
+    library = tg.find_bound_states(
+        tg.TAP(), fitted.energy, 1.0, key=jax.random.key(0), n_walkers=4, n_hops=1, starts=data
+    )
+    assert library.size >= 1 and abs(float(library.weights(1.0).sum()) - 1) < 1e-5
+    assert tg.solve(tg.TAP(), fitted.energy, 1.0, data[0]).result == tg.RESULTS.converged
+print("single precision works")
+"""
+
+
+def test_the_default_configuration_works():
+    command = [sys.executable, "-W", "error", "-c", SCRIPT]
+    tests = pathlib.Path(__file__).parent
+    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "single precision works", done.stderr[-2000:]

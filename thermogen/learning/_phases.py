@@ -1,0 +1,115 @@
+"""Coexistence of a library of represented states with the rest of configuration space.
+
+The model of THEORY section 2: of 2^n configurations, M are represented and lie at energy 0, all
+others at the gap Delta. With `L = ln((2^n - M)/M)`, the entropy by which the rest outnumbers the
+library, everything follows from the odds `Delta/T - L` of finding the system in the library.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Num
+
+from .._types import Beta
+
+
+def coexistence_temperature(gap: Beta, n: int, n_represented: int) -> Float[Array, ""]:
+    """`T_c = Delta / ln((2^n - M)/M)`, where library and rest hold half of the weight each.
+
+    Below T_c the library holds the weight, above it the rest does. T_c stays finite for large n
+    only if the gap grows in proportion to n.
+
+    Args:
+        gap: Delta > 0, a total and not per spin, in energy units.
+        n: number of spins.
+        n_represented: M, with `1 <= M < 2^(n-1)`: a library of half of all configurations or
+            more holds the weight at every temperature.
+
+    Returns:
+        T_c in energy units.
+
+    Raises:
+        ValueError: if M is outside its range, or the gap is not positive.
+    """
+    entropy = _log_ratio(n, n_represented)
+    if entropy <= 0:
+        raise ValueError(
+            f"n_represented must be less than 2**(n-1) for coexistence, got {n_represented} of "
+            f"2**{n} configurations"
+        )
+    return _positive("gap", gap) / entropy
+
+
+def library_mass(gap: Beta, n: int, n_represented: int, temperature: Beta) -> Float[Array, ""]:
+    """Weight of the library, `M / (M + (2^n - M) exp(-Delta/T))`, between 0 and 1.
+
+    Args:
+        gap: Delta, a total and not per spin, in energy units.
+        n: number of spins.
+        n_represented: M, with `1 <= M < 2^n`.
+        temperature: T > 0, in energy units.
+
+    Raises:
+        ValueError: if M is outside its range, or the temperature is not positive.
+    """
+    entropy = _log_ratio(n, n_represented)
+    return jax.nn.sigmoid(gap / _positive("temperature", temperature) - entropy)
+
+
+def required_gap(
+    represented: int | Num[Array | np.ndarray, "samples n"],
+    n: int,
+    temperature: Beta,
+    mass: Beta,
+) -> Float[Array, ""]:
+    """The gap at which the library holds a given weight: `T [L + ln(p/(1-p))]`.
+
+    The inverse of `library_mass`. Per spin it tends to `T (ln 2 - ln(M)/n)`, whatever the mass.
+
+    Args:
+        represented: M with `1 <= M < 2^n`, or data of +-1, shape `(samples, n)`, whose different
+            samples are counted.
+        n: number of spins.
+        temperature: T > 0, in energy units.
+        mass: p, the wanted weight of the library, between 0 and 1.
+
+    Returns:
+        Delta in energy units, a total and not per spin; negative where the library would hold
+        more than p without any gap, `p < M/2^n`.
+
+    Raises:
+        ValueError: if M, the temperature or the mass is outside its range, or the data do not
+            have n spins.
+    """
+    if not isinstance(represented, int | np.integer):
+        represented = _n_different(np.asarray(represented), n)
+    mass = _positive("mass", mass)
+    _positive("1 - mass", 1 - mass)
+    odds = _log_ratio(n, int(represented)) + jnp.log(mass) - jnp.log1p(-mass)
+    return _positive("temperature", temperature) * odds
+
+
+def _log_ratio(n: int, n_represented: int) -> float:
+    """`L = ln((2^n - M)/M)`, from integers of any size."""
+    m, rest = int(n_represented), 2**n - int(n_represented)
+    if m < 1 or rest < 1:
+        raise ValueError(f"n_represented must lie in 1..2**n - 1 for n = {n}, got {n_represented}")
+    if 2 * abs(rest - m) < m:
+        return math.log1p((rest - m) / m)
+    return math.log(rest) - math.log(m)
+
+
+def _n_different(data: np.ndarray, n: int) -> int:
+    if data.ndim != 2 or data.shape[1] != n:
+        raise ValueError(f"data must have shape (samples, {n}), got {data.shape}")
+    return len(np.unique(data, axis=0))
+
+
+def _positive(name: str, value: Beta) -> Float[Array, ""]:
+    array = jnp.asarray(value, float)
+    if not isinstance(array, Tracer) and not array > 0:
+        raise ValueError(f"{name} must be positive, got {value}")
+    return array
