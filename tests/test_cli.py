@@ -32,9 +32,9 @@ def test_a_study_writes_its_files(finished):
     lines = outcome.stderr.splitlines()  # no terminal: one line a stage
     assert [line.split(":")[0] for line in lines] == [
         "Learning the couplings",
-        "Scanning the temperature",
         "Quenching the data",
         "Searching for bound states",
+        "Scanning the temperature",
     ]
 
 

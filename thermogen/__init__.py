@@ -24,6 +24,7 @@ from .energies import local_fields as local_fields
 from .landscape import Library as Library
 from .landscape import find_bound_states as find_bound_states
 from .landscape import quench as quench
+from .learning import ExactLikelihood as ExactLikelihood
 from .learning import FitResult as FitResult
 from .learning import MeanFieldLikelihood as MeanFieldLikelihood
 from .learning import PersistentCD as PersistentCD

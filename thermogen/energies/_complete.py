@@ -95,6 +95,8 @@ class Complete(AbstractMultilinear):
         if data.ndim != 2 or not np.all(np.abs(data) == 1):
             raise ValueError(f"data must be -1 or +1, shape (samples, n), got shape {data.shape}")
         n = data.shape[1]
+        if n > _MAX_SPINS:
+            raise ValueError(f"data must have at most {_MAX_SPINS} spins to be enumerated, got {n}")
         indices, counts = np.unique((data > 0) @ (1 << np.arange(n)), return_counts=True)
         represented = -temperature * np.log(counts / counts.sum())
         table = np.full(2**n, represented.max() + n * gap_per_spin)
@@ -120,13 +122,13 @@ class Complete(AbstractMultilinear):
 
 @nonlinear_variance.register
 def _(energy: Complete, m: Magnetizations) -> Float[Array, ""]:
-    """Site butterfly: Hoeffding amplitudes `d_A U prod_{k in A} sqrt(v_k)` of all sets A."""
-    amplitudes = energy.couplings
+    """Site butterfly: derivatives `d_A U` and weights `prod_{k in A} v_k` of all sets A."""
+    amplitudes, weights = energy.couplings, jnp.ones(1, m.dtype)
     for k in range(energy.n_spins):
         pairs = amplitudes.reshape(-1, 2)
-        mean = pairs[:, 0] + m[k] * pairs[:, 1]
-        amplitudes = jnp.concatenate([mean, jnp.sqrt(1 - m[k] ** 2) * pairs[:, 1]])
-    return jnp.dot(jnp.where(degrees(energy.n_spins) >= 2, amplitudes, 0), amplitudes)
+        amplitudes = jnp.concatenate([pairs[:, 0] + m[k] * pairs[:, 1], pairs[:, 1]])
+        weights = jnp.concatenate([weights, (1 - m[k] ** 2) * weights])
+    return jnp.dot(jnp.where(degrees(energy.n_spins) >= 2, weights, 0), jnp.square(amplitudes))
 
 
 @functools.singledispatch
@@ -165,7 +167,8 @@ def _(energy: Interactions) -> Complete:
 def _(energy: Pairwise) -> Complete:
     i, j = np.triu_indices(energy.n_spins, 1)
     masks = [(1 << i) | (1 << j), 1 << np.arange(energy.n_spins)]
-    return _placed(energy, masks, (energy.couplings[i, j], energy.fields))
+    bonds = 0.5 * (energy.couplings[i, j] + energy.couplings[j, i])
+    return _placed(energy, masks, (bonds, energy.fields))
 
 
 @complete.register
