@@ -183,7 +183,8 @@ def gibbs_potential(energy: AbstractMultilinear, m: Magnetizations, beta: Beta) 
 
     Raises:
         ValueError: if m has the wrong shape or leaves the open cube.
-        RuntimeError: if the dual solve does not converge.
+        RuntimeError: if the dual solve does not converge. Known to happen in the cold, and for m
+            within rounding of the magnetizations of the energy itself.
     """
     m = jnp.asarray(m)
     if m.shape != (energy.n_spins,):
