@@ -222,6 +222,7 @@ class Problem:
         steps = 1e-5 * np.eye(center.size)
         return np.concatenate([center[None], center + steps, center - steps])
 
+    # One Problem a pair, kept for the whole run: the cache holds nothing that would be freed.
     @functools.cache  # noqa: B019
     def solved(self, strength):
         jacobians, (values, solutions) = self.values_and_jacobian(self.rows(strength))
