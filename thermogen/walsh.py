@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-# Bits that one matrix product transforms: products with 32 x 32 matrices are bound by memory
+# Most bits that one matrix product transforms: products with 32 x 32 matrices are bound by memory
 # bandwidth on a CPU, those with larger ones by arithmetic.
 _BITS_PER_PASS = 5
 
@@ -66,7 +66,8 @@ def _transform(table: Float[Array, " size"], one_spin: np.ndarray) -> Float[Arra
     bit is back in its place and no pass reads with a stride.
     """
     n = table.size.bit_length() - 1
-    n_passes = -(-n // _BITS_PER_PASS)
+    # An odd number of passes lets the compiler alternate between the result and one more table.
+    n_passes = -(-n // _BITS_PER_PASS) | 1
     for i in range(n_passes):
         bits = (n + i) // n_passes
         matrix = functools.reduce(np.kron, [one_spin] * bits).astype(table.dtype)

@@ -1,7 +1,8 @@
 """Speed of the Walsh transform against a C library and a NumPy butterfly, in one run.
 
-Float64, out of place; the best of several repetitions of each, interleaved so that all see the
-same machine. Compile time is reported apart. Needs the extra `bench`.
+Float64, out of place; repetitions of each are interleaved so that all see the same machine, and
+ratios are given for the best and for the median of the times. Memory counts argument, result and
+scratch space in tables of 2^n. Compile time is reported apart. Needs the extra `bench`.
 
     python experiments/benchmarks/walsh.py
 """
@@ -15,7 +16,7 @@ import pyfwht
 
 import thermogen as tg
 
-N_REPETITIONS = 15
+N_REPETITIONS = 40
 
 
 def butterfly(x: np.ndarray) -> np.ndarray:
@@ -38,9 +39,20 @@ def seconds(function, argument) -> float:
     return time.perf_counter() - began
 
 
+def copies(argument: jax.Array) -> float:
+    memory = tg.inverse_walsh_transform.lower(argument).compile().memory_analysis()
+    used = [
+        memory.argument_size_in_bytes,
+        memory.output_size_in_bytes,
+        memory.temp_size_in_bytes,
+    ]
+    return sum(used) / argument.nbytes
+
+
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
-    columns = ["ours ms", "C ms", "numpy ms", "/ C", "/ numpy", "gradient", "compile s"]
+    columns = ["ours ms", "C ms", "numpy ms", "/ C", "/ C median", "/ numpy"]
+    columns += ["gradient", "copies", "compile s"]
     print("   n" + "".join(f"{name:>11}" for name in columns))
     gradient = jax.jit(jax.grad(lambda x, y: jnp.dot(tg.inverse_walsh_transform(x), y)))
     for n in (16, 18, 20, 22):
@@ -58,13 +70,15 @@ def main() -> None:
             runs["ours"].append(seconds(tg.inverse_walsh_transform, on_device))
             runs["c"].append(seconds(c_library, x))
             runs["gradient"].append(seconds(lambda v: gradient(v, v), on_device))
-            if repetition < 3:
+            if repetition % 8 == 0:
                 runs["numpy"].append(seconds(butterfly, x))
         best = {name: 1e3 * min(times) for name, times in runs.items()}
+        median = {name: np.median(times) for name, times in runs.items()}
         print(
             f"{n:4d}{best['ours']:11.3f}{best['c']:11.3f}{best['numpy']:11.2f}"
-            f"{best['ours'] / best['c']:11.2f}{best['ours'] / best['numpy']:11.3f}"
-            f"{best['gradient'] / best['ours']:11.2f}{compiling:11.2f}"
+            f"{best['ours'] / best['c']:11.2f}{median['ours'] / median['c']:11.2f}"
+            f"{best['ours'] / best['numpy']:11.3f}{best['gradient'] / best['ours']:11.2f}"
+            f"{copies(on_device):11.1f}{compiling:11.2f}"
         )
 
 
