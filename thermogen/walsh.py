@@ -33,7 +33,7 @@ def walsh_transform(values: Num[Array | np.ndarray, " size"]) -> Float[Array, " 
         ValueError: if the length is not a power of two.
     """
     table = _checked("values", values)
-    return _transform(table, _ONE_SPIN) / table.size
+    return transform_every_spin(table, _ONE_SPIN) / table.size
 
 
 @jax.jit
@@ -51,7 +51,7 @@ def inverse_walsh_transform(
     Raises:
         ValueError: if the length is not a power of two.
     """
-    return _transform(_checked("coefficients", coefficients), _ONE_SPIN.T)
+    return transform_every_spin(_checked("coefficients", coefficients), _ONE_SPIN.T)
 
 
 def degrees(n: int) -> np.ndarray:
@@ -59,8 +59,10 @@ def degrees(n: int) -> np.ndarray:
     return np.bitwise_count(np.arange(2**n, dtype=np.uint32)).astype(np.int32)
 
 
-def _transform(table: Float[Array, " size"], one_spin: np.ndarray) -> Float[Array, " size"]:
-    """Apply `one_spin` to every bit of the index.
+def transform_every_spin(
+    table: Float[Array, " size"], one_spin: np.ndarray
+) -> Float[Array, " size"]:
+    """Apply the 2 x 2 matrix `one_spin` to every bit of the index of a table of 2^n values.
 
     A pass multiplies the lowest bits and moves them to the top, so that after all passes every
     bit is back in its place and no pass reads with a stride.

@@ -1,0 +1,24 @@
+"""Everything that can be known exactly, by enumeration of all 2^n configurations: n <= 24.
+
+Every function takes an energy and makes its table of 2^n energies by one Walsh transform.
+"""
+
+from ._dynamics import glauber_spectrum as glauber_spectrum
+from ._ensembles import Reduction as Reduction
+from ._ensembles import conditional as conditional
+from ._ensembles import correlations as correlations
+from ._ensembles import density_of_states as density_of_states
+from ._ensembles import energies as energies
+from ._ensembles import entropy as entropy
+from ._ensembles import free_energy as free_energy
+from ._ensembles import heat_capacity as heat_capacity
+from ._ensembles import log_partition as log_partition
+from ._ensembles import magnetizations as magnetizations
+from ._ensembles import marginal as marginal
+from ._ensembles import mean_energy as mean_energy
+from ._ensembles import probabilities as probabilities
+from ._ensembles import reduction as reduction
+from ._ensembles import sample as sample
+from ._gibbs_potential import gibbs_potential as gibbs_potential
+from ._minima import barriers as barriers
+from ._minima import single_flip_minima as single_flip_minima

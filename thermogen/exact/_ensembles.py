@@ -1,0 +1,175 @@
+"""Ensembles by enumeration of all 2^n configurations: the ground truth, for n <= 24.
+
+Every function takes an energy and makes its table of 2^n energies by one Walsh transform. All are
+differentiable in the parameters and in beta, and stable from beta -> 0 to beta -> infinity.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._types import Beta, Key
+from ..energies import AbstractMultilinear, complete
+from ..walsh import walsh_transform
+
+
+def energies(energy: AbstractMultilinear) -> Float[Array, " configurations"]:
+    """The energy of every configuration, shape `(2**n,)`; row i is configuration i."""
+    return complete(energy).energies()
+
+
+def log_partition(energy: AbstractMultilinear, beta: Beta) -> Float[Array, ""]:
+    """`ln Z = ln sum_i exp(-beta E_i)`."""
+    return jax.nn.logsumexp(-beta * energies(energy))
+
+
+def free_energy(energy: AbstractMultilinear, beta: Beta) -> Float[Array, ""]:
+    """`F = -ln Z / beta`, in energy units."""
+    return -log_partition(energy, beta) / beta
+
+
+def probabilities(energy: AbstractMultilinear, beta: Beta) -> Float[Array, " configurations"]:
+    """Boltzmann probabilities `exp(-beta E_i)/Z`, shape `(2**n,)`."""
+    return jax.nn.softmax(-beta * energies(energy))
+
+
+def mean_energy(energy: AbstractMultilinear, beta: Beta) -> Float[Array, ""]:
+    """`<E>`, in energy units."""
+    table = energies(energy)
+    return jnp.dot(jax.nn.softmax(-beta * table), table)
+
+
+def entropy(energy: AbstractMultilinear, beta: Beta) -> Float[Array, ""]:
+    """`S = -sum_i p_i ln p_i`, in nats."""
+    log_p = jax.nn.log_softmax(-beta * energies(energy))
+    return -jnp.dot(jnp.exp(log_p), log_p)
+
+
+def heat_capacity(energy: AbstractMultilinear, beta: Beta) -> Float[Array, ""]:
+    """`C = d<E>/dT = beta^2 (<E^2> - <E>^2)`, dimensionless."""
+    table = energies(energy)
+    p = jax.nn.softmax(-beta * table)
+    return jnp.square(beta) * jnp.dot(p, jnp.square(table - jnp.dot(p, table)))
+
+
+def magnetizations(energy: AbstractMultilinear, beta: Beta) -> Float[Array, " n"]:
+    """`<s_k>`, shape `(n,)`."""
+    return _moments(probabilities(energy, beta))[0]
+
+
+def correlations(energy: AbstractMultilinear, beta: Beta) -> Float[Array, "n n"]:
+    """`<s_i s_j>`, not connected, shape `(n, n)`; the diagonal is 1."""
+    return _moments(probabilities(energy, beta))[1]
+
+
+def marginal(
+    energy: AbstractMultilinear, beta: Beta, spins: tuple[int, ...]
+) -> Float[Array, " marginal"]:
+    """Distribution of a few spins, all others summed out, shape `(2**len(spins),)`.
+
+    Spin `spins[j]` is bit j of the index.
+    """
+    n = energy.n_spins
+    chosen = _checked_spins("spins", spins, n)
+    # Axis n-1-k of the cube is bit k; the last axis varies fastest.
+    cube = probabilities(energy, beta).reshape((2,) * n)
+    kept = [n - 1 - k for k in reversed(chosen)]
+    rest = [axis for axis in range(n) if axis not in kept]
+    return jnp.sum(jnp.transpose(cube, (*kept, *rest)).reshape(2 ** len(kept), -1), axis=1)
+
+
+def conditional(
+    energy: AbstractMultilinear, beta: Beta, given: dict[int, int]
+) -> Float[Array, " configurations"]:
+    """Probabilities of all configurations given the values +-1 of some spins, shape `(2**n,)`.
+
+    Configurations that contradict `given` have probability 0.
+    """
+    n = energy.n_spins
+    _checked_spins("given", tuple(given), n)
+    index = np.arange(2**n)
+    allowed = np.ones(2**n, bool)
+    for spin, value in given.items():
+        if value not in (-1, 1):
+            raise ValueError(f"given must map spins to -1 or +1, got {value!r}")
+        allowed &= (index >> spin & 1) == (value > 0)
+    return jax.nn.softmax(jnp.where(allowed, -beta * energies(energy), -jnp.inf))
+
+
+def sample(
+    energy: AbstractMultilinear, beta: Beta, *, key: Key, n_samples: int
+) -> Int[Array, " samples"]:
+    """Independent exact samples, as indices of configurations, shape `(n_samples,)`.
+
+    `spins_from_index(indices, n)` gives the spins.
+    """
+    cumulative = jnp.cumsum(probabilities(energy, beta))
+    dice = jax.random.uniform(key, (n_samples,), cumulative.dtype) * cumulative[-1]
+    return jnp.searchsorted(cumulative, dice, side="right")
+
+
+def density_of_states(
+    energy: AbstractMultilinear, n_bins: int
+) -> tuple[Float[Array, " bins"], Float[Array, " edges"]]:
+    """Number of configurations in equal bins of energy: counts `(n_bins,)`, edges `(n_bins+1,)`."""
+    counts, edges = jnp.histogram(energies(energy), bins=n_bins)
+    return counts.astype(edges.dtype), edges
+
+
+class Reduction(NamedTuple):
+    """What is lost when an energy is replaced by one with fewer couplings.
+
+    Attributes:
+        lost_norm: root of the summed squares of the lost couplings; by Parseval the
+            root-mean-square error of E over all configurations, in energy units.
+        largest_energy_error: largest error of E at any configuration, in energy units.
+        library_mass: Boltzmann weight of the library under the full energy.
+        library_mass_kept: the same under the reduced energy.
+    """
+
+    lost_norm: Float[Array, ""]
+    largest_energy_error: Float[Array, ""]
+    library_mass: Float[Array, ""]
+    library_mass_kept: Float[Array, ""]
+
+
+def reduction(
+    full: AbstractMultilinear,
+    reduced: AbstractMultilinear,
+    beta: Beta,
+    library: Int[Array | np.ndarray, " states"],
+) -> Reduction:
+    """Compare an energy with its truncation, for example `full.truncate(2)`.
+
+    Args:
+        full: an energy of n <= 24 spins.
+        reduced: another energy of the same spins.
+        beta: inverse temperature.
+        library: indices of the configurations whose weight counts as kept, shape `(states,)`.
+    """
+    if full.n_spins != reduced.n_spins:
+        raise ValueError(f"reduced must have {full.n_spins} spins, got {reduced.n_spins}")
+    before, after = energies(full), energies(reduced)
+    error = before - after
+    return Reduction(
+        jnp.sqrt(jnp.mean(jnp.square(error))),
+        jnp.max(jnp.abs(error)),
+        jnp.sum(jax.nn.softmax(-beta * before)[library]),
+        jnp.sum(jax.nn.softmax(-beta * after)[library]),
+    )
+
+
+def _moments(p: Float[Array, " configurations"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
+    """`<s_i>` and `<s_i s_j>` under weights of the configurations, from one transform."""
+    averages = p.size * walsh_transform(p)
+    single = 1 << np.arange(p.size.bit_length() - 1)
+    return averages[single], averages[single[:, None] ^ single[None, :]]
+
+
+def _checked_spins(name: str, spins: tuple[int, ...], n: int) -> tuple[int, ...]:
+    if len(set(spins)) != len(spins) or not all(0 <= k < n for k in spins):
+        raise ValueError(f"{name} must name different spins from 0..{n - 1}, got {spins}")
+    return spins

@@ -1,0 +1,96 @@
+"""The landscape of E itself: single-flip minima and the barriers between them."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ..energies import AbstractMultilinear
+from ._ensembles import energies
+
+
+def single_flip_minima(
+    energy: AbstractMultilinear, *, threshold: float = 1e-12
+) -> Int[np.ndarray, " minima"]:
+    """Indices of the configurations from which every flip raises E by more than `threshold`."""
+    table = np.asarray(energies(energy))
+    lowest_step = np.min([table[flipped(table.size, k)] for k in range(energy.n_spins)], axis=0)
+    return np.flatnonzero(lowest_step - table > threshold)
+
+
+def barriers(
+    energy: AbstractMultilinear, indices: Int[np.ndarray, " k"]
+) -> Float[np.ndarray, "k k"]:
+    """Minimax single-flip barriers between configurations, in energy units.
+
+    Entry (a, b) is the lowest maximum of E along any path of single flips from a to b; the
+    diagonal is E itself. Every configuration first descends to the minimum whose basin it lies
+    in; the lowest crossings between basins, taken in order of energy, then join the minima.
+
+    Args:
+        energy: an energy of n <= 24 spins.
+        indices: configurations, for example from `single_flip_minima`, shape `(k,)`.
+
+    Returns:
+        Energies of the highest point on the way, shape `(k, k)`, symmetric.
+    """
+    table, indices = np.asarray(energies(energy)), np.asarray(indices)
+    basin = _basins(table, energy.n_spins)
+    roots, basin = np.unique(basin, return_inverse=True)
+    first, second, height = _crossings(table, basin, energy.n_spins)
+    between = _join(len(roots), first, second, height)
+    own = np.maximum.outer(table[indices], table[indices])
+    result = np.maximum(between[np.ix_(basin[indices], basin[indices])], own)
+    np.fill_diagonal(result, table[indices])
+    return result
+
+
+def flipped(size: int, k: int) -> Int[np.ndarray, " configurations"]:
+    """Index of every configuration with spin k flipped."""
+    return np.arange(size) ^ (1 << k)
+
+
+def _basins(table: np.ndarray, n: int) -> Int[np.ndarray, " configurations"]:
+    """The minimum that steepest descent reaches from every configuration; ties go by index."""
+    lowest = np.arange(table.size)
+    for k in range(n):
+        other = flipped(table.size, k)
+        lower = (table[other] < table[lowest]) | (
+            (table[other] == table[lowest]) & (other < lowest)
+        )
+        lowest = np.where(lower, other, lowest)
+    while not np.array_equal(further := lowest[lowest], lowest):
+        lowest = further
+    return lowest
+
+
+def _crossings(table: np.ndarray, basin: np.ndarray, n: int):
+    """Every flip that leads from one basin to another, and the energy it costs to get there."""
+    first, second, height = [], [], []
+    for k in range(n):
+        other = flipped(table.size, k)
+        rows = np.flatnonzero(basin < basin[other])
+        first.append(basin[rows])
+        second.append(basin[other[rows]])
+        height.append(np.maximum(table[rows], table[other[rows]]))
+    return np.concatenate(first), np.concatenate(second), np.concatenate(height)
+
+
+def _join(count: int, first: np.ndarray, second: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """Minimax height between any two of `count` basins: Kruskal's union of sets, lowest first."""
+    between = np.full((count, count), -np.inf)
+    members = [np.array([i]) for i in range(count)]
+    owner = np.arange(count)
+    # The lowest crossing of each pair of basins is enough.
+    order = np.lexsort((height, second, first))
+    first, second, height = first[order], second[order], height[order]
+    lowest = np.ones(len(first), bool)
+    lowest[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+    first, second, height = first[lowest], second[lowest], height[lowest]
+    for edge in np.argsort(height, kind="stable"):
+        a, b = owner[first[edge]], owner[second[edge]]
+        if a == b:
+            continue
+        between[np.ix_(members[a], members[b])] = height[edge]
+        between[np.ix_(members[b], members[a])] = height[edge]
+        members[a] = np.concatenate([members[a], members[b]])
+        owner[members[b]] = a
+    return between
