@@ -47,11 +47,18 @@ def random_rbm(n: int, key: jax.Array, scale: float = 1.0) -> tg.RBM:
     )
 
 
+def random_complete(n: int, key: jax.Array, scale: float = 1.0) -> tg.Complete:
+    """Gaussian couplings of all orders: a random-energy model of variance n scale^2."""
+    width = scale * np.sqrt(n / 2**n)
+    return tg.Complete(width * jax.random.normal(key, (2**n,)))
+
+
 # name -> (n, key, scale) -> energy
 ENERGIES: dict[str, Callable[..., tg.AbstractMultilinear]] = {
     "pairwise": random_pairwise,
     "interactions": random_interactions,
     "rbm": random_rbm,
+    "complete": random_complete,
 }
 
 FUNCTIONALS: dict[str, tg.AbstractFunctional] = {
@@ -67,6 +74,7 @@ OBJECTIVES: dict[str, tuple[tg.learning.AbstractObjective, tuple[str, ...]]] = {
         tg.PersistentCD(n_chains=16, n_sweeps=1),
         ("pairwise", "interactions", "rbm"),
     ),
+    "exact": (tg.ExactLikelihood(), ("pairwise", "interactions", "rbm", "complete")),
 }
 
 
@@ -91,6 +99,11 @@ def energy_table(energy: tg.AbstractMultilinear) -> np.ndarray:
         v, h = s[:, : energy.n_visible], s[:, energy.n_visible :]
         w, a, b = (np.asarray(x) for x in jax.tree.leaves(energy))
         return -np.einsum("ai,ij,aj->a", v, w, h) - v @ a - h @ b
+    if isinstance(energy, tg.Complete):
+        # A product over the set a is -1 to the number of its spins that are down.
+        index = np.arange(len(s))
+        n_down = np.bitwise_count(index[None, :] & ~index[:, None])
+        return -((-1.0) ** n_down) @ np.asarray(energy.couplings)
     raise TypeError(f"no definition of {type(energy).__name__} here")
 
 
@@ -152,7 +165,9 @@ def gibbs_potential(table: np.ndarray, m: np.ndarray, beta: float) -> float:
         log_z = np.logaddexp.reduce(logits)
         p = np.exp(logits - log_z)
         means = p @ s
-        fields = fields + np.linalg.solve((s - means).T @ (p[:, None] * (s - means)), m - means)
+        step = np.linalg.solve((s - means).T @ (p[:, None] * (s - means)), m - means)
+        # A full step may lead far away where the ensemble hardly responds.
+        fields = fields + step / max(1, np.max(np.abs(step)))
         if np.max(np.abs(m - means)) < 1e-13:
             return float((fields @ m - log_z) / beta)
     raise ArithmeticError("the exact Gibbs potential was not reached")

@@ -603,6 +603,92 @@ def test_spectrum_in_the_deep_cold():
     assert np.all(np.isfinite(ours))
 
 
+def test_relaxation_times_are_those_of_the_spectrum():
+    energy = random_pairwise(5, jax.random.key(2))
+    values = exact.glauber_spectrum(energy, 2.0, n_eigenvalues=6)
+    times = exact.relaxation_times(energy, 2.0, n_eigenvalues=6)
+    np.testing.assert_allclose(times, -1 / (5 * np.log(values[1:])), rtol=1e-12)
+    # Two frozen states: an exchange too slow for double precision never happens.
+    assert exact.relaxation_times(curie_weiss(4, 2.0), COLD, n_eigenvalues=2)[0] > 1e14
+
+
+# --- metastable sets
+
+
+@pytest.mark.parametrize("beta", [2.0, 8.0, 100.0])
+def test_metastable_sets_of_a_ferromagnet_are_its_two_phases(beta):
+    energy = tg.Pairwise(2 / 6 * (1 - np.eye(6)), np.full(6, 0.01))
+    sets = exact.metastable_sets(energy, beta, threshold=20.0)
+    total = configurations(6).sum(axis=1)
+    np.testing.assert_array_equal(sets.labels[total > 0], 0)
+    np.testing.assert_array_equal(sets.labels[total < 0], 1)
+    p = boltzmann(energy, beta)[0]
+    np.testing.assert_allclose(sets.weights, np.bincount(sets.labels, p), rtol=1e-10)
+    assert sets.relaxation_times.shape == (1,)
+    # Above the transition there is one.
+    assert np.all(exact.metastable_sets(energy, 0.3, threshold=20.0).labels == 0)
+
+
+@pytest.mark.parametrize("beta", [4.0, 30.0])
+@pytest.mark.parametrize("name, seed", [("pairwise", 0), ("pairwise", 6), ("complete", 1)])
+def test_metastable_sets_are_basins_of_the_dynamics(name, seed, beta):
+    """From every configuration, the set whose bottom the heat bath most likely meets first."""
+    n, threshold = 7, 20.0
+    energy = ENERGIES[name](n, jax.random.key(seed))
+    table, matrix = energy_table(energy), transition_matrix(energy_table(energy), beta)
+    sets = exact.metastable_sets(energy, beta, threshold=threshold)
+    times = exact.relaxation_times(energy, beta)
+    assert len(sets.weights) == 1 + np.sum(times > threshold) > 1
+    np.testing.assert_array_equal(np.unique(sets.labels), np.arange(len(sets.weights)))
+    assert np.all(np.diff(sets.weights) <= 0)
+    bottoms = np.array(
+        [np.argmin(np.where(sets.labels == a, table, np.inf)) for a in range(len(sets.weights))]
+    )
+    assert np.all(np.isin(bottoms, exact.single_flip_minima(energy)))
+    rest = np.setdiff1d(np.arange(2**n), bottoms)
+    leaving = np.eye(len(rest)) - matrix[np.ix_(rest, rest)]
+    hits = np.linalg.solve(leaving, matrix[np.ix_(rest, bottoms)])
+    clear = hits.max(axis=1) > 0.7
+    assert np.mean(clear) > 0.5
+    np.testing.assert_array_equal(np.argmax(hits, axis=1)[clear], sets.labels[rest][clear])
+
+
+def test_metastable_sets_of_a_sparse_matrix():
+    """Three patterns in eleven spins: the way of the sparse solver, against dense truth."""
+    n, beta = 11, 3.0
+    energy = random_pairwise(n, jax.random.key(3))
+    table = energy_table(energy)
+    root = np.exp(-0.5 * beta * (table - table.min()))
+    matrix = root[:, None] * transition_matrix(table, beta) / root[None]
+    values = np.linalg.eigvalsh(matrix)[::-1]
+    times = -1 / (n * np.log(values[1:8]))
+    sets = exact.metastable_sets(energy, beta, threshold=20.0)
+    np.testing.assert_allclose(sets.relaxation_times, times[times > 20], rtol=1e-6)
+    assert len(np.unique(sets.labels)) == 1 + len(sets.relaxation_times) > 1
+
+
+def test_equal_eigenvalues_are_all_found():
+    """Uncoupled frozen pairs: 2^5 states for ever, of 11 spins with one left over."""
+    bonds = {(2 * k, 2 * k + 1): 1.0 for k in range(5)}
+    energy = tg.Interactions.from_terms(11, bonds)
+    sets = exact.metastable_sets(energy, 10.0, threshold=1e3)
+    assert len(sets.weights) == 32
+    np.testing.assert_allclose(sets.weights, 1 / 32, rtol=1e-6)
+    s = configurations(11)
+    frozen = s[:, 0:10:2] @ (1 << np.arange(5))
+    together = np.all(s[:, 0:10:2] == s[:, 1:10:2], axis=1)
+    pairs = set(zip(frozen[together], sets.labels[together], strict=True))
+    assert len(pairs) == 32
+
+
+def test_metastable_sets_ask_for_a_threshold():
+    energy = random_pairwise(3, jax.random.key(0))
+    with pytest.raises(ValueError, match="threshold must be positive"):
+        exact.metastable_sets(energy, 1.0, threshold=0.0)
+    with pytest.raises(ValueError, match="n_eigenvalues must be at least 1, got 0"):
+        exact.glauber_spectrum(energy, 1.0, n_eigenvalues=0)
+
+
 def test_spectrum_of_too_many_spins():
     with pytest.raises(ValueError, match="at most 14 spins for its spectrum, got 15"):
         exact.glauber_spectrum(independent(np.ones(15)), 1.0)

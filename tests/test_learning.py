@@ -18,6 +18,7 @@ import thermogen as tg
 from thermogen.energies import constrain, n_visible
 from thermogen.learning import AbstractObjective
 from thermogen.meanfield import AbstractFunctional
+from thermogen.walsh import degrees
 
 CASES = [(o, e) for o, (_, energies) in helpers.OBJECTIVES.items() for e in energies]
 EXACT = [(o, e) for o, e in CASES if o != "persistent-cd"]
@@ -307,6 +308,8 @@ def test_mean_field_losses_approach_the_likelihood_at_weak_coupling(name):
         if isinstance(energy, tg.RBM):
             weights, *fields = jax.tree.leaves(energy)
             return tg.RBM(factor * weights, *fields)
+        if isinstance(energy, tg.Complete):
+            return tg.Complete(np.where(degrees(4) < 2, 1, factor) * energy.couplings)
         pairs = zip(energy.sets, energy.couplings, strict=True)
         values = [x if sets.order < 2 else factor * x for sets, x in pairs]
         return tg.Interactions(energy.n_spins, energy.sets, values)

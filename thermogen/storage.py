@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .energies import RBM, AbstractEnergy, Interactions, Pairwise
+from .energies import RBM, AbstractEnergy, Complete, Interactions, Pairwise
 from .landscape import Library
 
 _ENERGY_FORMAT = "thermogen energy"
@@ -53,6 +53,10 @@ def _rbm(n_visible: int, n_hidden: int) -> RBM:
     return RBM(jnp.zeros((n_visible, n_hidden)), jnp.zeros(n_visible), jnp.zeros(n_hidden))
 
 
+def _complete(n_spins: int) -> Complete:
+    return Complete(jnp.zeros(2**n_spins))
+
+
 _LAYOUTS = {
     "Pairwise": _Layout(lambda energy: {"n_spins": energy.n_spins}, _pairwise),
     "Interactions": _Layout(
@@ -66,6 +70,7 @@ _LAYOUTS = {
     "RBM": _Layout(
         lambda energy: {"n_visible": energy.n_visible, "n_hidden": energy.n_hidden}, _rbm
     ),
+    "Complete": _Layout(lambda energy: {"n_spins": energy.n_spins}, _complete),
 }
 
 

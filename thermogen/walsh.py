@@ -72,7 +72,7 @@ def transform_every_spin(
     n_passes = -(-n // _BITS_PER_PASS) | 1
     for i in range(n_passes):
         bits = (n + i) // n_passes
-        matrix = functools.reduce(np.kron, [one_spin] * bits).astype(table.dtype)
+        matrix = functools.reduce(np.kron, [one_spin] * bits, np.eye(1)).astype(table.dtype)
         rows = table.reshape(-1, 2**bits)
         table = jax.lax.dot_general(
             matrix, rows, (((1,), (1,)), ((), ())), precision="highest"

@@ -3,7 +3,10 @@
 Every function takes an energy and makes its table of 2^n energies by one Walsh transform.
 """
 
+from ._dynamics import MetastableSets as MetastableSets
 from ._dynamics import glauber_spectrum as glauber_spectrum
+from ._dynamics import metastable_sets as metastable_sets
+from ._dynamics import relaxation_times as relaxation_times
 from ._ensembles import Reduction as Reduction
 from ._ensembles import conditional as conditional
 from ._ensembles import correlations as correlations

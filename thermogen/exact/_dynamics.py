@@ -1,15 +1,42 @@
-"""Heat-bath dynamics by its transition matrix: relaxation times and metastable sets."""
+"""Heat-bath dynamics by its transition matrix: relaxation times and metastable sets.
+
+One step draws one random spin from its conditional distribution; a sweep is n steps.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
 import scipy.special
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from .._types import Beta
 from ..energies import AbstractMultilinear
 from ._ensembles import energies
 from ._minima import flipped
+
+_MAX_SPINS, _MAX_DENSE = 14, 10
+_N_LEADING, _N_AT_ONCE, _MAX_RESTARTS = 32, 8, 100
+
+# Eigenvectors are precise to about 1e-16, so they tell how a configuration belongs to sets that
+# are heavier by up to the square of this factor.
+_RESOLVED = 1e13
+
+
+class MetastableSets(NamedTuple):
+    """Sets of configurations that exchange more slowly than a threshold.
+
+    Attributes:
+        labels: the set of every configuration, 0 for the heaviest, shape `(2**n,)`.
+        weights: Boltzmann weight of each set, in decreasing order, shape `(k,)`.
+        relaxation_times: of the k - 1 slow processes between them, in sweeps, longest first.
+    """
+
+    labels: Int[np.ndarray, " configurations"]
+    weights: Float[np.ndarray, " k"]
+    relaxation_times: Float[np.ndarray, " slow"]
 
 
 def glauber_spectrum(
@@ -17,45 +44,174 @@ def glauber_spectrum(
 ) -> Float[np.ndarray, " eigenvalues"]:
     """Leading eigenvalues of the heat-bath transition matrix, largest first.
 
-    One step draws one random spin from its conditional distribution. The relaxation time of an
-    eigenvalue is `-1/(n ln lambda)` sweeps. All eigenvalues up to n = 10; else the leading ones
-    by a sparse symmetric solver, for n <= 14.
+    All lie in [0, 1]; the first is 1. All of them up to n = 10; else the leading ones by a
+    sparse symmetric solver, for n <= 14.
 
     Args:
         energy: an energy of n <= 14 spins.
         beta: inverse temperature.
-        n_eigenvalues: how many; by default all for n <= 10 and 32 beyond.
+        n_eigenvalues: how many, at least 1; by default all for n <= 10 and 32 beyond.
 
     Raises:
-        ValueError: if n > 14.
+        ValueError: if n > 14 or n_eigenvalues < 1.
+        RuntimeError: if the sparse solver does not find that many, which happens in the cold.
     """
+    if n_eigenvalues is not None and n_eigenvalues < 1:
+        raise ValueError(f"n_eigenvalues must be at least 1, got {n_eigenvalues}")
+    matrix = _symmetric_glauber(_flip_rates(energy, beta))
+    if energy.n_spins <= _MAX_DENSE:
+        return np.linalg.eigvalsh(matrix.toarray())[::-1][:n_eigenvalues]
+    wanted = n_eigenvalues or _N_LEADING
+    found = np.sort(_leading(matrix, wanted)[0])[::-1]
+    if len(found) < wanted:
+        raise RuntimeError(
+            f"only {len(found)} of {wanted} leading eigenvalues were found: set n_eigenvalues to "
+            "fewer, or take a higher temperature"
+        )
+    return found
+
+
+def relaxation_times(
+    energy: AbstractMultilinear, beta: Beta, *, n_eigenvalues: int | None = None
+) -> Float[np.ndarray, " processes"]:
+    """Relaxation times `-1/(n ln lambda)` of heat-bath dynamics in sweeps, longest first.
+
+    Infinite where the eigenvalue cannot be told from 1, so for times beyond about 1e15 / n. The
+    equilibrium state is left out: one time fewer than eigenvalues.
+
+    Args and errors: those of `glauber_spectrum`.
+    """
+    leading = glauber_spectrum(energy, beta, n_eigenvalues=n_eigenvalues)
+    return _sweeps(leading[1:], energy.n_spins)
+
+
+def metastable_sets(energy: AbstractMultilinear, beta: Beta, *, threshold: float) -> MetastableSets:
+    """The sets of configurations in which heat-bath dynamics stays longer than `threshold` sweeps.
+
+    Their number is one plus that of the relaxation times above the threshold. In the leading
+    eigenvectors configurations of one set share one point of a simplex, and those on the way
+    lie between: each belongs to the set that dynamics from there most likely reaches first
+    (the PCCA+ construction of Deuflhard and Weber, Linear Algebra Appl. 398, 161 (2005)).
+
+    Args:
+        energy: an energy of n <= 14 spins.
+        beta: inverse temperature.
+        threshold: in sweeps, > 0.
+
+    Raises:
+        ValueError: if n > 14 or the threshold is not positive.
+        RuntimeError: if the sparse solver does not converge.
+    """
+    if not threshold > 0:
+        raise ValueError(f"threshold must be positive, in sweeps, got {threshold}")
+    rates = _flip_rates(energy, beta)
+    table = np.asarray(energies(energy), float)
+    times, vectors = _slow(rates, threshold)
+    log_root = -0.5 * float(beta) * (table - table.min())
+    labels = np.argmax(_memberships(vectors, log_root, rates), axis=1)
+    p = np.exp(2 * log_root)
+    weights = np.bincount(labels, p, minlength=len(times) + 1) / p.sum()
+    order = np.argsort(-weights, kind="stable")
+    return MetastableSets(np.argsort(order)[labels], weights[order], times)
+
+
+def _sweeps(eigenvalues: np.ndarray, n: int) -> Float[np.ndarray, " processes"]:
+    with np.errstate(divide="ignore"):
+        return 1 / np.abs(n * np.log(np.clip(eigenvalues, 0, 1)))
+
+
+def _slow(rates: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Relaxation times above the threshold, and the eigenvectors with that of equilibrium."""
+    n, size = rates.shape
+    matrix = _symmetric_glauber(rates)
+    if n <= _MAX_DENSE:
+        values, vectors = np.linalg.eigh(matrix.toarray())
+        slow = _sweeps(values, n) > threshold
+        values, vectors = values[slow], vectors[:, slow]
+    else:
+        values, vectors = np.zeros(0), np.zeros((size, 0))
+        # Lanczos steps may miss some of several equal eigenvalues: what is found is taken out
+        # until nothing slow is left.
+        while True:
+            known = vectors
+            rest = scipy.sparse.linalg.LinearOperator(
+                matrix.shape, lambda x, v=known: matrix @ x - v @ (v.T @ x), dtype=float
+            )
+            found, new = _leading(rest, _N_AT_ONCE)
+            slow = _sweeps(found, n) > threshold
+            if not slow.any():
+                break
+            values, vectors = np.append(values, found[slow]), np.hstack([known, new[:, slow]])
+    order = np.argsort(-values, kind="stable")
+    return _sweeps(values[order[1:]], n), vectors[:, order]
+
+
+def _leading(operator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Leading eigenvalues of a sparse symmetric operator and their eigenvectors: those found."""
+    try:
+        return scipy.sparse.linalg.eigsh(
+            operator, k=count, which="LA", ncv=max(128, 4 * count), maxiter=_MAX_RESTARTS
+        )
+    except scipy.sparse.linalg.ArpackNoConvergence as partial:
+        # In the cold most eigenvalues are nearly equal; the slow ones converge all the same.
+        if len(partial.eigenvalues) == 0:
+            raise RuntimeError("no eigenvalue of the transition matrix was found") from partial
+        return partial.eigenvalues, partial.eigenvectors
+
+
+def _memberships(
+    vectors: np.ndarray, log_root: np.ndarray, rates: np.ndarray
+) -> Float[np.ndarray, "configurations k"]:
+    """How much each configuration belongs to each set; rows sum to about 1.
+
+    Eigenvectors of the transition matrix are those of its symmetric form over the root of the
+    Boltzmann weight.
+    """
+    # The deepest configuration of each set: rows that span the space of the leading vectors.
+    _, _, pivots = scipy.linalg.qr(vectors.T, mode="economic", pivoting=True)
+    cores = pivots[: vectors.shape[1]]
+    coefficients = np.linalg.solve(vectors[cores].T, vectors.T).T
+    factors = log_root[cores] - log_root[:, None]
+    resolved = np.max(factors, axis=1) < np.log(_RESOLVED)
+    chi = np.where(resolved[:, None], coefficients * np.exp(np.minimum(factors, 99)), 0)
+    chi[cores], resolved[cores] = np.eye(len(cores)), True
+    if not resolved.all():
+        chi[~resolved] = _first_hits(rates, resolved, chi[resolved])
+    return chi
+
+
+def _first_hits(rates: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Mean of `values` at the first known configuration that the dynamics meets from the others."""
+    n, size = rates.shape
+    index = np.arange(size)
+    places = (np.tile(index, n), np.concatenate([flipped(size, k) for k in range(n)]))
+    moves = scipy.sparse.csr_array((np.ravel(rates), places), shape=(size, size))[~known]
+    leaving = scipy.sparse.diags_array(rates.sum(axis=0)[~known])
+    system = (leaving - moves[:, ~known]).tocsr()
+    found = [
+        scipy.sparse.linalg.gmres(system, arrival, rtol=1e-6, restart=100, maxiter=100)[0]
+        for arrival in (moves[:, known] @ values).T
+    ]
+    return np.transpose(found)
+
+
+def _flip_rates(energy: AbstractMultilinear, beta: Beta) -> Float[np.ndarray, "n configurations"]:
+    """Probability that one step flips spin k of each configuration."""
     n = energy.n_spins
-    if n > 14:
-        raise ValueError(f"energy must have at most 14 spins for its spectrum, got {n}")
-    symmetric = _symmetric_glauber(np.asarray(energies(energy)), float(beta), n)
-    if n <= 10:
-        return np.linalg.eigvalsh(symmetric.toarray())[::-1][:n_eigenvalues]
-    found = scipy.sparse.linalg.eigsh(
-        symmetric, k=n_eigenvalues or 32, which="LA", return_eigenvectors=False
-    )
-    return np.sort(found)[::-1]
+    if n > _MAX_SPINS:
+        raise ValueError(f"energy must have at most {_MAX_SPINS} spins for its spectrum, got {n}")
+    table = np.asarray(energies(energy), float)
+    gaps = [table[flipped(table.size, k)] - table for k in range(n)]
+    return scipy.special.expit(-float(beta) * np.reshape(gaps, (n, table.size))) / max(n, 1)
 
 
-def _symmetric_glauber(table: np.ndarray, beta: float, n: int) -> scipy.sparse.csr_array:
+def _symmetric_glauber(rates: np.ndarray) -> scipy.sparse.csr_array:
     """`D^(1/2) P D^(-1/2)` of the heat-bath matrix P, with D the Boltzmann weights."""
-    index = np.arange(table.size)
-    rows, columns, values, leaving = [], [], [], np.zeros(table.size)
-    for k in range(n):
-        other = flipped(table.size, k)
-        gap = beta * (table[other] - table)
-        decay = np.exp(-np.abs(gap))
-        leaving += scipy.special.expit(-gap) / n
-        rows.append(index)
-        columns.append(other)
-        # sqrt(P_ij P_ji) of two heat-bath rates that sum to 1/n.
-        values.append(np.sqrt(decay) / ((1 + decay) * n))
-    rows.append(index)
-    columns.append(index)
-    values.append(1 - leaving)
-    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
-    return scipy.sparse.csr_array(entries, shape=(table.size, table.size))
+    n, size = rates.shape
+    index = np.arange(size)
+    columns = [flipped(size, k) for k in range(n)]
+    # By detailed balance an entry is the geometric mean of the rates there and back.
+    values = [np.sqrt(rate) * np.sqrt(rate[c]) for rate, c in zip(rates, columns, strict=True)]
+    entries = np.concatenate([*values, 1 - rates.sum(axis=0)])
+    places = (np.tile(index, n + 1), np.concatenate([*columns, index]))
+    return scipy.sparse.csr_array((entries, places), shape=(size, size))
