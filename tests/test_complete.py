@@ -211,6 +211,22 @@ def test_truncation_has_a_gradient():
     np.testing.assert_allclose(jax.jit(jax.grad(squares))(table()), truth, rtol=0, atol=1e-14)
 
 
+def test_data_at_any_temperature_and_gap():
+    """Both are traced: <E> of the library falls as T, and the gap has a derivative."""
+    data = np.array([[1, 1], [1, 1], [-1, -1]])
+
+    @jax.jit
+    def energies(temperature, gap):
+        return tg.Complete.from_data(data, temperature=temperature, gap_per_spin=gap).energies()
+
+    levels = -np.log([1 / 3, 2 / 3])
+    truth = 0.5 * np.array([levels[0], levels[0], levels[0], levels[1]])
+    truth[[1, 2]] += 2 * 0.7
+    np.testing.assert_allclose(energies(0.5, 0.7), truth, rtol=1e-12)
+    slope = jax.jacfwd(energies, 1)(0.5, 0.7)
+    np.testing.assert_allclose(slope, [0, 2, 2, 0], rtol=0, atol=1e-12)
+
+
 # --- any energy as a table
 
 

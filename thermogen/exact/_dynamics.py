@@ -134,9 +134,10 @@ def _slow(rates: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
         # until nothing slow is left.
         while True:
             known = vectors
-            rest = scipy.sparse.linalg.LinearOperator(
-                matrix.shape, lambda x, v=known: matrix @ x - v @ (v.T @ x), dtype=float
-            )
+            rest = scipy.sparse.linalg.aslinearoperator(matrix)
+            if known.shape[1]:
+                known_part = scipy.sparse.linalg.aslinearoperator(known)
+                rest = rest - known_part @ scipy.sparse.linalg.aslinearoperator(known.T)
             found, new = _leading(rest, _N_AT_ONCE)
             slow = _sweeps(found, n) > threshold
             if not slow.any():
@@ -149,9 +150,10 @@ def _slow(rates: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
 def _leading(operator, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Leading eigenvalues of a sparse symmetric operator and their eigenvectors: those found."""
     try:
-        return scipy.sparse.linalg.eigsh(
+        values, vectors = scipy.sparse.linalg.eigsh(
             operator, k=count, which="LA", ncv=max(128, 4 * count), maxiter=_MAX_RESTARTS
         )
+        return values, vectors
     except scipy.sparse.linalg.ArpackNoConvergence as partial:
         # In the cold most eigenvalues are nearly equal; the slow ones converge all the same.
         if len(partial.eigenvalues) == 0:
@@ -168,8 +170,8 @@ def _memberships(
     Boltzmann weight.
     """
     # The deepest configuration of each set: rows that span the space of the leading vectors.
-    _, _, pivots = scipy.linalg.qr(vectors.T, mode="economic", pivoting=True)
-    cores = pivots[: vectors.shape[1]]
+    pivots = scipy.linalg.qr(vectors.T, mode="economic", pivoting=True)[-1]
+    cores = np.asarray(pivots)[: vectors.shape[1]]
     coefficients = np.linalg.solve(vectors[cores].T, vectors.T).T
     factors = log_root[cores] - log_root[:, None]
     resolved = np.max(factors, axis=1) < np.log(_RESOLVED)

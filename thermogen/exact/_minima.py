@@ -10,10 +10,19 @@ from ._ensembles import energies
 def single_flip_minima(
     energy: AbstractMultilinear, *, threshold: float = 1e-12
 ) -> Int[np.ndarray, " minima"]:
-    """Indices of the configurations from which every flip raises E by more than `threshold`."""
+    """Indices of the configurations from which every flip raises E by more than `threshold`.
+
+    Args:
+        energy: an energy of n <= 24 spins.
+        threshold: in energy units; the default suits double precision, energies in single
+            precision want about 1e-6 of their size, or rounding makes minima on plateaus.
+    """
     table = np.asarray(energies(energy))
-    lowest_step = np.min([table[flipped(table.size, k)] for k in range(energy.n_spins)], axis=0)
-    return np.flatnonzero(lowest_step - table > threshold)
+    # One spin at a time: all neighbours of 24 spins at once would not fit into memory.
+    lowest = np.full_like(table, np.inf)
+    for k in range(energy.n_spins):
+        np.minimum(lowest, table[flipped(table.size, k)], out=lowest)
+    return np.flatnonzero(lowest - table > threshold)
 
 
 def barriers(

@@ -13,13 +13,11 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
 from .. import exact
-from .._types import Beta, Key
+from .._types import Beta, Key, Temperature
 from ..energies import AbstractMultilinear, constrain, n_visible, visible_free_energy
 from ..spins import enumerate_spins
 from ._objectives import _LBFGS, AbstractObjective, Data, Defaults
 
-# T in energy units: the same kinds of number as beta.
-Temperature = Beta
 Table = Num[Array | np.ndarray, " entries"]
 
 _MAX_SPINS = 20
