@@ -655,7 +655,7 @@ def test_metastable_sets_are_basins_of_the_dynamics(name, seed, beta):
 
 
 def test_metastable_sets_of_a_sparse_matrix():
-    """Three patterns in eleven spins: the way of the sparse solver, against dense truth."""
+    """Eleven spins take the way of the sparse solver: against dense truth."""
     n, beta = 11, 3.0
     energy = random_pairwise(n, jax.random.key(3))
     table = energy_table(energy)

@@ -100,7 +100,7 @@ def metastable_sets(energy: AbstractMultilinear, beta: Beta, *, threshold: float
 
     Raises:
         ValueError: if n > 14 or the threshold is not positive.
-        RuntimeError: if the sparse solver does not converge.
+        RuntimeError: if a sparse solver does not converge.
     """
     if not threshold > 0:
         raise ValueError(f"threshold must be positive, in sweeps, got {threshold}")
@@ -190,10 +190,12 @@ def _first_hits(rates: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.
     moves = scipy.sparse.csr_array((np.ravel(rates), places), shape=(size, size))[~known]
     leaving = scipy.sparse.diags_array(rates.sum(axis=0)[~known])
     system = (leaving - moves[:, ~known]).tocsr()
-    found = [
-        scipy.sparse.linalg.gmres(system, arrival, rtol=1e-6, restart=100, maxiter=100)[0]
-        for arrival in (moves[:, known] @ values).T
-    ]
+    found = []
+    for arrival in (moves[:, known] @ values).T:
+        hits, code = scipy.sparse.linalg.gmres(system, arrival, rtol=1e-6, restart=100, maxiter=100)
+        if code != 0:
+            raise RuntimeError("the sets that the dynamics meets first were not found")
+        found.append(hits)
     return np.transpose(found)
 
 

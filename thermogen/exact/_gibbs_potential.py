@@ -37,8 +37,7 @@ def gibbs_potential(energy: AbstractMultilinear, m: Magnetizations, beta: Beta) 
 
     Args:
         energy: an energy of n <= 24 spins.
-        m: magnetizations inside (-1, 1), shape `(n,)`, as close to -1 and 1 as they can be told
-            from them.
+        m: magnetizations inside (-1, 1), shape `(n,)`; tested up to |m| = 1 - 1e-6.
         beta: inverse temperature.
 
     Raises:
@@ -197,7 +196,7 @@ def _follow(
             path.n_steps + 1,
         )
 
-    # No stride: if the first point is not good yet it is corrected before anything else.
+    # So near to infinite temperature the fields of independent spins need a short step at most.
     first = _Path(start, x, (start, x, jnp.zeros_like(x)), jnp.ones_like(start), *jnp.zeros(2, int))
     path = jax.lax.while_loop(more, advance, first)
     return path.x, path.n_polish == _N_POLISH
