@@ -8,6 +8,8 @@ from ._base import flip_gaps as flip_gaps
 from ._base import is_flip_symmetric as is_flip_symmetric
 from ._base import local_fields as local_fields
 from ._base import n_visible as n_visible
+from ._base import nonlinear_fourth_cumulant as nonlinear_fourth_cumulant
+from ._base import nonlinear_third_moment as nonlinear_third_moment
 from ._base import nonlinear_variance as nonlinear_variance
 from ._base import squared_norm as squared_norm
 from ._base import visible_free_energy as visible_free_energy

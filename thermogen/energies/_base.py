@@ -2,6 +2,7 @@
 
 import abc
 import functools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -93,9 +94,60 @@ def nonlinear_variance(energy: AbstractMultilinear, m: Magnetizations) -> Float[
     Raises:
         TypeError: if no rule is registered for this class of energy.
     """
-    raise TypeError(
-        f"no rule for the nonlinear variance of {type(energy).__name__}; register one with "
-        "thermogen.energies.nonlinear_variance.register"
+    raise _no_rule("variance", nonlinear_variance, energy)
+
+
+@functools.singledispatch
+def nonlinear_third_moment(energy: AbstractMultilinear, m: Magnetizations) -> Float[Array, ""]:
+    """`<Y^3>` under the product measure, Y the part of E that is not linear in the spins.
+
+    `Y = E - U - sum_k (d_k U)(s_k - m_k)` with `U(m) = <E>`; `nonlinear_variance` is `<Y^2>`.
+    Third order of the Plefka expansion (Georges and Yedidia 1991). For an energy of many long
+    interactions its cost is the number of triples of spin sets in which no spin occurs once.
+
+    Open for extension: `nonlinear_third_moment.register(YourEnergy)`.
+
+    Args:
+        energy: a multilinear energy of n spins.
+        m: magnetizations, shape `(n,)`.
+
+    Returns:
+        A scalar in cubed energy units.
+
+    Raises:
+        TypeError: if no rule is registered for this class of energy.
+    """
+    raise _no_rule("third moment", nonlinear_third_moment, energy)
+
+
+@functools.singledispatch
+def nonlinear_fourth_cumulant(energy: AbstractMultilinear, m: Magnetizations) -> Float[Array, ""]:
+    """`<Y^4> - 3 <Y^2>^2 - 3 sum_k <Y^2 (s_k - m_k)>^2 / v_k`, for Y of `nonlinear_third_moment`.
+
+    Fourth order of the Plefka expansion (Georges and Yedidia 1991).
+
+    Open for extension: `nonlinear_fourth_cumulant.register(YourEnergy)`.
+
+    Args:
+        energy: a multilinear energy of n spins.
+        m: magnetizations, shape `(n,)`.
+
+    Returns:
+        A scalar in energy units to the fourth power.
+
+    Raises:
+        TypeError: if no rule is registered for this class of energy. There is none for
+            `Interactions`, because the number of terms explodes.
+    """
+    raise _no_rule("fourth cumulant", nonlinear_fourth_cumulant, energy)
+
+
+def _no_rule(name: str, function: Any, energy: AbstractMultilinear) -> TypeError:
+    supported = sorted(cls.__name__ for cls in function.registry if cls is not object)
+    return TypeError(
+        f"no rule for the nonlinear {name} of {type(energy).__name__}; there is one for "
+        f"{', '.join(supported)}. Use a lower order, convert with thermogen.energies.complete "
+        f"(n <= 24), or register a rule with thermogen.energies.{function.__name__}.register"
     )
 
 

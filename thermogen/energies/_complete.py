@@ -9,7 +9,13 @@ from jaxtyping import Array, Float, Num
 
 from .._types import Magnetizations, Spins, Temperature
 from ..walsh import degrees, inverse_walsh_transform, walsh_transform
-from ._base import AbstractMultilinear, as_parameters, nonlinear_variance
+from ._base import (
+    AbstractMultilinear,
+    as_parameters,
+    nonlinear_fourth_cumulant,
+    nonlinear_third_moment,
+    nonlinear_variance,
+)
 from ._interactions import Interactions
 from ._pairwise import Pairwise
 from ._rbm import RBM
@@ -122,12 +128,50 @@ class Complete(AbstractMultilinear):
 @nonlinear_variance.register
 def _(energy: Complete, m: Magnetizations) -> Float[Array, ""]:
     """Site butterfly: derivatives `d_A U` and weights `prod_{k in A} v_k` of all sets A."""
-    amplitudes, weights = energy.couplings, jnp.ones(1, m.dtype)
+    weights = jnp.ones(1, m.dtype)
     for k in range(energy.n_spins):
-        pairs = amplitudes.reshape(-1, 2)
-        amplitudes = jnp.concatenate([pairs[:, 0] + m[k] * pairs[:, 1], pairs[:, 1]])
         weights = jnp.concatenate([weights, (1 - m[k] ** 2) * weights])
-    return jnp.dot(jnp.where(degrees(energy.n_spins) >= 2, weights, 0), jnp.square(amplitudes))
+    return jnp.dot(weights, jnp.square(_nonlinear_derivatives(energy, m)))
+
+
+@nonlinear_third_moment.register
+def _(energy: Complete, m: Magnetizations) -> Float[Array, ""]:
+    return _mean(_nonlinear_part(energy, m) ** 3, m)
+
+
+@nonlinear_fourth_cumulant.register
+def _(energy: Complete, m: Magnetizations) -> Float[Array, ""]:
+    squares = _nonlinear_part(energy, m) ** 2
+    variance, slopes = jax.value_and_grad(_mean, argnums=1)(squares, m)
+    # <Y^2 (s_k - m_k)> = v_k d<Y^2>/dm_k, for fixed values of Y.
+    linear = jnp.dot(1 - m * m, jnp.square(slopes))
+    return _mean(jnp.square(squares), m) - 3 * jnp.square(variance) - 3 * linear
+
+
+def _nonlinear_derivatives(energy: Complete, m: Magnetizations) -> Float[Array, " masks"]:
+    """`-d_A U` for all sets A of two spins and more, 0 for the others; indexed by bit mask."""
+    table = energy.couplings
+    for k in range(energy.n_spins):
+        pairs = table.reshape(-1, 2)
+        table = jnp.concatenate([pairs[:, 0] + m[k] * pairs[:, 1], pairs[:, 1]])
+    return jnp.where(degrees(energy.n_spins) >= 2, table, 0)
+
+
+def _nonlinear_part(energy: Complete, m: Magnetizations) -> Float[Array, " configurations"]:
+    """`E - U - sum_k (d_k U)(s_k - m_k)` of every configuration."""
+    table = -_nonlinear_derivatives(energy, m)
+    for k in range(energy.n_spins):
+        pairs = table.reshape(-1, 2)
+        down, up = -(1 + m[k]), 1 - m[k]
+        table = jnp.concatenate([pairs @ jnp.stack([jnp.ones_like(s), s]) for s in (down, up)])
+    return table
+
+
+def _mean(values: Float[Array, " configurations"], m: Magnetizations) -> Float[Array, ""]:
+    """Mean of a table under the product measure."""
+    for k in range(m.size):
+        values = values.reshape(-1, 2) @ jnp.stack([0.5 * (1 - m[k]), 0.5 * (1 + m[k])])
+    return values[0]
 
 
 @functools.singledispatch

@@ -1,7 +1,6 @@
 """Energies with interactions of any order, stored as sparse lists grouped by order."""
 
 import functools
-import itertools
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,14 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from .._types import Magnetizations, Spins
-from ._base import AbstractMultilinear, as_float, as_parameters, nonlinear_variance
+from ._base import (
+    AbstractMultilinear,
+    as_float,
+    as_parameters,
+    nonlinear_third_moment,
+    nonlinear_variance,
+)
+from ._plans import Overlaps, Triples, has_short_terms, overlap_plan, subset_plan, triple_plan
 
 
 class SpinSets:
@@ -128,48 +134,82 @@ def product_over(x: Spins, indices: np.ndarray) -> Num[Array, " terms"]:
 
 @nonlinear_variance.register
 def _(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
-    """Subset scatter: every term of order p adds to the derivatives by its 2^p subsets."""
+    """By the derivatives of U while interactions are short, by pairs of long interactions."""
+    m = as_float(m)
+    pairs = _pairs(energy.n_spins, energy.sets)
+    if pairs is not None:
+        terms = [_overlap_variance(energy, m, overlaps) for overlaps in pairs]
+    else:
+        weights = [product_over(1 - m * m, subsets) for subsets, *_ in _subsets(energy.sets)]
+        terms = [
+            jnp.dot(jnp.square(derivative), weight)
+            for derivative, weight in zip(_derivatives(energy, m), weights, strict=True)
+        ]
+    return sum(terms, jnp.zeros((), m.dtype))
+
+
+@nonlinear_third_moment.register
+def _(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
+    """`-sum c_A c_B c_C <d_A d_B d_C>` over triples of sets, `d_A = prod_{k in A} (s_k - m_k)`."""
     m = as_float(m)
     variance = 1 - m * m
+    derivatives = jnp.concatenate([*_derivatives(energy, m), jnp.zeros(1, m.dtype)])
     total = jnp.zeros((), m.dtype)
-    for subsets, target, contributions in _subset_plan(energy.sets):
+    for triples in _triples(energy.sets):
+        products = jnp.prod(derivatives[triples.sets], axis=1) * triples.weight
+        moments = product_over(variance, triples.twice)
+        moments *= product_over(-2 * m * variance, triples.thrice)
+        total -= jnp.dot(products, moments)
+    return total
+
+
+def _derivatives(energy: Interactions, m: Magnetizations) -> list[Float[Array, " subsets"]]:
+    """`-d_A U` for every set A of two spins and more where it is not 0, grouped by size."""
+    derivatives = []
+    for subsets, target, contributions in _subsets(energy.sets):
         size = subsets.shape[1]
         values = [
             jnp.tile(energy.couplings[group], math.comb(energy.sets[group].order, size))
             * product_over(m, rest)
             for group, rest in contributions
         ]
-        derivative = jnp.zeros(len(subsets), m.dtype).at[target].add(jnp.concatenate(values))
-        total += jnp.dot(jnp.square(derivative), product_over(variance, subsets))
-    return total
+        zeros = jnp.zeros(len(subsets), jnp.result_type(m, *values))
+        derivatives.append(zeros.at[target].add(jnp.concatenate(values)))
+    return derivatives
+
+
+def _overlap_variance(energy: Interactions, m: Magnetizations, pairs: Overlaps) -> Float[Array, ""]:
+    """What pairs of terms a, b that share so many spins add to the nonlinear variance.
+
+    `J_a J_b prod_{k in one of them} m_k` times the probability that at least two of independent
+    events of probability `v_k`, k in both, occur.
+    """
+    couplings = jnp.concatenate(energy.couplings)
+    none = jnp.ones(len(pairs.first), m.dtype)
+    one = several = jnp.zeros_like(none)
+    for k in pairs.common.T:
+        rest, chance = jnp.square(m)[k], (1 - jnp.square(m))[k]
+        none, one, several = rest * none, rest * one + chance * none, several + chance * one
+    outside = product_over(jnp.append(m, 1), pairs.single)
+    products = couplings[pairs.first] * couplings[pairs.second] * outside * pairs.weight
+    return jnp.dot(products, several)
 
 
 @functools.lru_cache(maxsize=64)
-def _subset_plan(sets: tuple[SpinSets, ...]):
-    """Which term contributes to the derivative by which subset; made on the host, once.
+def _subsets(sets: tuple[SpinSets, ...]):
+    return subset_plan([table.indices for table in sets])
 
-    Returns:
-        One entry `(subsets, target, [(group, rest), ...])` for each subset size >= 2: row by row,
-        and again for each choice of a subset within a term, the terms of table `group` add
-        `J prod_{k in rest} m_k` to the derivatives by `subsets[target]`.
-    """
-    raw: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}
-    for group, table in enumerate(sets):
-        indices, places = np.sort(table.indices, axis=1), range(table.order)
-        for size in range(2, table.order + 1):
-            choices = list(itertools.combinations(places, size))
-            rests = [[j for j in places if j not in chosen] for chosen in choices]
-            subset = np.concatenate([indices[:, list(chosen)] for chosen in choices])
-            rest = np.concatenate([indices[:, left] for left in rests])
-            raw.setdefault(size, []).append((group, rest, subset))
-    plan = []
-    for entries in raw.values():
-        stacked = np.concatenate([subset for *_, subset in entries])
-        subsets, target = np.unique(stacked, axis=0, return_inverse=True)
-        # One index type, whether or not JAX runs in double precision when the plan is used.
-        target = target.reshape(-1).astype(np.int32)
-        plan.append((subsets, target, [entry[:2] for entry in entries]))
-    return plan
+
+@functools.lru_cache(maxsize=64)
+def _triples(sets: tuple[SpinSets, ...]) -> list[Triples]:
+    return triple_plan(subsets for subsets, *_ in _subsets(sets))
+
+
+@functools.lru_cache(maxsize=64)
+def _pairs(n_spins: int, sets: tuple[SpinSets, ...]) -> list[Overlaps] | None:
+    """Pairs of overlapping terms, where they are a better list than all subsets of all terms."""
+    tables = [table.indices for table in sets]
+    return None if has_short_terms(tables, n_spins) else overlap_plan(tables, n_spins)
 
 
 def _check_sets(n_spins: int, tables: tuple[SpinSets, ...]) -> None:

@@ -1,5 +1,7 @@
 """Pairwise energies: the Ising model with arbitrary couplings and fields."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,15 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from .._types import Magnetizations, Spins
-from ._base import AbstractMultilinear, as_parameters, constrain, nonlinear_variance, squared_norm
+from ._base import (
+    AbstractMultilinear,
+    as_parameters,
+    constrain,
+    nonlinear_fourth_cumulant,
+    nonlinear_third_moment,
+    nonlinear_variance,
+    squared_norm,
+)
 
 
 class Pairwise(AbstractMultilinear):
@@ -55,6 +65,44 @@ class Pairwise(AbstractMultilinear):
 @nonlinear_variance.register
 def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
     return symmetric_form(jnp.square(energy.couplings), 1 - m * m)
+
+
+@nonlinear_third_moment.register
+def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
+    """Each bond to the third power, and each triangle."""
+    j, v = _symmetrised(energy.couplings), 1 - m * m
+    two_steps = (j * v) @ j
+    triangles = jnp.dot(v, (two_steps * j) @ v)
+    return -4 * symmetric_form(j**3, m * v) - triangles
+
+
+@nonlinear_fourth_cumulant.register
+def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
+    """Each bond to the fourth power, triangles with one bond doubled, and cycles of four."""
+    j, v = _symmetrised(energy.couplings), 1 - m * m
+    two_steps = (j * v) @ j
+    bonds = bond_cumulant(lambda a, b: 0.5 * jnp.dot(a, j**4 @ b), (m, v), (m, v))
+    doubled = 24 * jnp.dot(m * v, (j**2 * two_steps) @ (m * v))
+    # Closed walks of four steps, less those that turn back at one or at both of their ends.
+    walks = jnp.dot(v, two_steps**2 @ v)
+    turning = 2 * jnp.sum((v * (j**2 @ v)) ** 2) - jnp.dot(v**2, j**4 @ v**2)
+    return bonds + doubled + 3 * (walks - turning)
+
+
+def bond_cumulant(
+    contract: Callable[[Array, Array], Array],
+    left: tuple[Magnetizations, Magnetizations],
+    right: tuple[Magnetizations, Magnetizations],
+) -> Float[Array, ""]:
+    """What single bonds add to the fourth cumulant, `-2 J^4 v v' (1 + 3m^2 + 3m'^2 - 15m^2 m'^2)`.
+
+    `contract(a, b)` sums `J^4 a b` over all bonds; left and right are (m, v) at their two ends.
+    """
+    (m, v), (m_, v_) = left, right
+    mm, mm_ = m * m * v, m_ * m_ * v_
+    return -2 * (contract(v, v_) + 3 * contract(mm, v_) + 3 * contract(v, mm_)) + 30 * contract(
+        mm, mm_
+    )
 
 
 @constrain.register

@@ -11,9 +11,12 @@ from ._base import (
     as_parameters,
     embed,
     n_visible,
+    nonlinear_fourth_cumulant,
+    nonlinear_third_moment,
     nonlinear_variance,
     visible_free_energy,
 )
+from ._pairwise import bond_cumulant
 
 
 class RBM(AbstractMultilinear):
@@ -100,6 +103,29 @@ class RBM(AbstractMultilinear):
 def _(energy: RBM, m: Magnetizations) -> Float[Array, ""]:
     visible, hidden = energy.split(1 - m * m)
     return jnp.dot(visible, jnp.square(energy.weights) @ hidden)
+
+
+@nonlinear_third_moment.register
+def _(energy: RBM, m: Magnetizations) -> Float[Array, ""]:
+    """Each bond to the third power: between two layers there are no triangles."""
+    visible, hidden = energy.split(m * (1 - m * m))
+    return -4 * jnp.dot(visible, energy.weights**3 @ hidden)
+
+
+@nonlinear_fourth_cumulant.register
+def _(energy: RBM, m: Magnetizations) -> Float[Array, ""]:
+    """Each bond to the fourth power, and cycles of four through two visible and two hidden."""
+    w = energy.weights
+    (m_v, m_h), (v, h) = energy.split(m), energy.split(1 - m * m)
+    bonds = bond_cumulant(lambda a, b: jnp.dot(a, w**4 @ b), (m_v, v), (m_h, h))
+    # The matrix of the smaller layer: walks from each of its spins to each, over the other.
+    if energy.n_visible <= energy.n_hidden:
+        walks = jnp.dot(v, jnp.square((w * h) @ w.T) @ v)
+    else:
+        walks = jnp.dot(h, jnp.square((w.T * v) @ w) @ h)
+    w2 = jnp.square(w)
+    turning = jnp.sum((v * (w2 @ h)) ** 2) + jnp.sum((h * (v @ w2)) ** 2)
+    return bonds + 6 * (walks - turning + jnp.dot(v**2, w**4 @ h**2))
 
 
 @n_visible.register

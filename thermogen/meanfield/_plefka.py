@@ -4,36 +4,60 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from .._types import Beta, Magnetizations
-from ..energies import AbstractMultilinear, nonlinear_variance
+from ..energies import (
+    AbstractMultilinear,
+    nonlinear_fourth_cumulant,
+    nonlinear_third_moment,
+    nonlinear_variance,
+)
 from ._base import AbstractFunctional
+
+_MAX_ORDER = 4
 
 
 class Plefka(AbstractFunctional):
     """The free energy G(m) expanded in beta at fixed m, to the given order.
 
-    `G = U - S/beta - (beta/2) W + ...` with `U = <E>` and W the nonlinear variance of the energy:
-    order 1 is naive mean field, order 2 adds the Onsager reaction (TAP), for interactions of any
-    order (Plefka 1982; Georges and Yedidia 1991). Order 1 bounds the free energy from above;
-    order 2 bounds nothing.
+    `G = U - S/beta - (beta/2) <Y^2> + (beta^2/6) <Y^3> - (beta^3/24) [<Y^4> - ...]` with
+    `U = <E>` and Y the part of E that is not linear in the spins: order 1 is naive mean field,
+    order 2 adds the Onsager reaction (TAP), for interactions of any order (Plefka 1982; Georges
+    and Yedidia 1991, eq. 15). Order 1 bounds the free energy from above; the others bound nothing.
 
     Args:
-        order: 1 or 2.
+        order: 1, 2, 3 or 4. `Interactions` have rules up to order 3, the other energies to 4.
     """
 
     order: int = eqx.field(static=True)
 
     def __init__(self, order: int):
-        if order not in (1, 2):
-            raise ValueError(f"order must be 1 or 2, got {order!r}")
+        if order not in range(1, _MAX_ORDER + 1):
+            raise ValueError(f"order must be an integer from 1 to {_MAX_ORDER}, got {order!r}")
         self.order = order
 
     def excess(
         self, energy: AbstractMultilinear, m: Magnetizations, beta: Beta
     ) -> Float[Array, ""]:
-        mean_energy = energy(m)
-        if self.order == 1:
-            return mean_energy
-        return mean_energy - 0.5 * beta * nonlinear_variance(energy, m)
+        return sum(
+            (expansion_term(energy, m, beta, order) for order in range(2, self.order + 1)),
+            start=energy(m),
+        )
+
+
+def expansion_term(
+    energy: AbstractMultilinear, m: Magnetizations, beta: Beta, order: int
+) -> Float[Array, ""]:
+    """The term of order `beta^(order - 1)` of G(m), order 1 to 4, in energy units.
+
+    Raises:
+        TypeError: if this class of energy has no rule for that order.
+    """
+    if order == 1:
+        return energy(m)
+    if order == 2:
+        return -beta / 2 * nonlinear_variance(energy, m)
+    if order == 3:
+        return beta**2 / 6 * nonlinear_third_moment(energy, m)
+    return -(beta**3) / 24 * nonlinear_fourth_cumulant(energy, m)
 
 
 def NaiveMeanField() -> Plefka:
