@@ -1,0 +1,261 @@
+"""The Bethe free energy: exact on trees, an expansion about independent factors elsewhere."""
+
+import functools
+import itertools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._types import Beta, Magnetizations
+from ..energies import RBM, AbstractMultilinear, Interactions, Pairwise
+from ._base import AbstractFunctional
+
+# Steps in the bracket of a factor's equation; bisection alone needs about 60.
+_MAX_STEPS = 128
+
+
+class Bethe(AbstractFunctional):
+    """The Bethe free energy at given magnetizations, for energies that are lists of interactions.
+
+    `G(m) = -h . m - S/beta + sum_a g_a(m_a)`, where `g_a` is the exact excess of one interaction
+    alone at the magnetizations of its spins: the beliefs of every factor are those that minimise
+    the Bethe free energy (Yedidia, Freeman and Weiss 2005) at fixed marginals. Its stationary
+    points are the fixed points of belief propagation, so that `solve`, which descends this
+    function, is the convergent (double-loop) form; `belief_propagation` passes messages first.
+    Exact where the graph of interactions is a tree; elsewhere it bounds nothing.
+
+    Raises:
+        TypeError: at the call, for an energy that is not `Pairwise`, `RBM` or `Interactions`.
+    """
+
+    def excess(
+        self, energy: AbstractMultilinear, m: Magnetizations, beta: Beta
+    ) -> Float[Array, ""]:
+        total = jnp.zeros((), m.dtype)
+        for sets, couplings in factors(energy):
+            spins = m[sets]
+            if sets.shape[1] < 2:
+                total -= jnp.dot(couplings, jnp.prod(spins, axis=1))
+            else:
+                total += jnp.sum(jax.vmap(factor_excess)(beta * couplings, spins)) / beta
+        return total
+
+
+@functools.singledispatch
+def factors(energy: AbstractMultilinear) -> list[tuple[np.ndarray, Float[Array, " terms"]]]:
+    """Spins `(n_terms, p)` and couplings `(n_terms,)` of all interactions, grouped by order p.
+
+    Open for extension: `factors.register(YourEnergy)`.
+
+    Raises:
+        TypeError: for an energy that is no list of interactions.
+    """
+    raise TypeError(
+        f"Bethe needs a list of interactions: Pairwise, RBM or Interactions, got "
+        f"{type(energy).__name__}; Complete(...).keep or .truncate makes one"
+    )
+
+
+@factors.register
+def _(energy: Interactions):
+    return [(t.indices, c) for t, c in zip(energy.sets, energy.couplings, strict=True)]
+
+
+@factors.register
+def _(energy: Pairwise):
+    i, j = np.triu_indices(energy.n_spins, 1)
+    bonds = 0.5 * (energy.couplings[i, j] + energy.couplings[j, i])
+    return [(np.arange(energy.n_spins)[:, None], energy.fields), (np.stack([i, j], 1), bonds)]
+
+
+@factors.register
+def _(energy: RBM):
+    spins = np.arange(energy.n_spins)
+    bonds = itertools.product(spins[: energy.n_visible], spins[energy.n_visible :])
+    fields = jnp.concatenate([energy.visible_fields, energy.hidden_fields])
+    return [(spins[:, None], fields), (np.array(list(bonds)), jnp.ravel(energy.weights))]
+
+
+# One factor: p spins with weights exp(K prod s). Held at magnetizations m it feels the fields x
+# of the rest, and answers with the messages u(x), such that artanh m = x + u.
+
+
+@jax.custom_jvp
+def factor_excess(k: Float[Array, ""], m: Float[Array, " p"]) -> Float[Array, ""]:
+    """Exact `beta G + S` of p >= 2 spins with the weight `exp(k prod s)`, at magnetizations m."""
+    u = factor_messages(k, m)
+    w = jnp.tanh(u)
+    # ln (1 + tanh k prod_j t_j), t the tanh of the cavity fields; from any of the spins.
+    log_norm = -2 * _log_cosh(u[0]) - jnp.log1p(-m[0] * w[0])
+    entropy = jnp.sum(_log_cosh(u) - u * m)
+    return entropy + (m.size - 1) * log_norm - _log_cosh(k)
+
+
+@factor_excess.defjvp
+def _(primals, tangents):
+    """At fixed m the cavity fields are stationary: the slopes are -u and -<prod s>."""
+    (k, m), (k_dot, m_dot) = primals, tangents
+    u = factor_messages(k, m)
+    t, w = _cavity(m, u), jnp.tanh(u)
+    norm = 1 + t[0] * w[0]
+    product = (jnp.tanh(k) + jnp.prod(t)) / norm
+    return factor_excess(k, m), -product * k_dot - jnp.dot(u, m_dot)
+
+
+@jax.custom_jvp
+def factor_messages(k: Float[Array, ""], m: Float[Array, " p"]) -> Float[Array, " p"]:
+    """The fields `u` that a factor exerts on its spins while these are held at m."""
+    limit = 1 - 0.5 * jnp.finfo(m.dtype).eps
+    theta = jnp.arctanh(jnp.clip(m, -limit, limit))
+    # All spins are flipped upward, and sorted.
+    sign = jnp.where(theta < 0, -1.0, 1.0).astype(m.dtype)
+    order = jnp.argsort(jnp.abs(theta))
+    find = _cavity_fields_of_two if m.size == 2 else _cavity_fields
+    x = find(k * jnp.prod(sign), jnp.abs(theta)[order])
+    return sign * jnp.zeros_like(m).at[order].set(outgoing(k * jnp.prod(sign), x))
+
+
+def _cavity_fields_of_two(k: Float[Array, ""], theta: Float[Array, "2"]) -> Float[Array, "2"]:
+    """Cavity fields x of a pair, from its chances to disagree; `0 <= theta[0] <= theta[1]`.
+
+    The second spin is up mostly. With the first one flipped if k < 0, so that they favour to
+    agree, the chances obey `p(+-) p(-+) = exp(-4|k|) p(++) p(--)`: a quadratic equation.
+    """
+    sign = jnp.where(k < 0, -1.0, 1.0).astype(k.dtype)
+    k, theta = jnp.abs(k), theta * jnp.stack([sign, jnp.ones_like(sign)])
+    (up, _), (down, second_down) = jax.nn.sigmoid(2 * theta), jax.nn.sigmoid(-2 * theta)
+    ratio, excess = jnp.exp(-4 * k), down - second_down
+    linear = excess + ratio * (up + second_down)
+    product = ratio * up * second_down
+    # The first is up and the second down; then the reverse; then both up.
+    rare = 2 * product / (linear + jnp.sqrt(linear**2 + 4 * (1 - ratio) * product))
+    reverse, both = rare + excess, up - rare
+    x = 0.5 * jnp.log(both / jnp.stack([reverse, rare])) - k
+    return x * jnp.stack([sign, jnp.ones_like(sign)])
+
+
+def _cavity_fields(k: Float[Array, ""], theta: Float[Array, " p"]) -> Float[Array, " p"]:
+    """Cavity fields x of three spins and more; `theta = x + u` is sorted and not negative.
+
+    All spins share `cosh(x + u) / cosh(x - u)`. All but the least magnetized have |x| > |u|, so
+    that this one number yields their x; these tell what the least magnetized receives, and a
+    scalar equation closes: one root, in a known bracket.
+    """
+    least, second, *rest = theta
+    logs = _log_cosh(theta)
+
+    def fields(apart):
+        """Fields x of all spins; `apart` is x - u of the second."""
+        level = _log_cosh(apart) - logs[1]
+        others = [0.5 * (second + apart)]
+        for t, log in zip(rest, logs[2:], strict=True):
+            others.append(0.5 * (t + _arcosh_exp(level + log)))
+        return jnp.stack([least - functools.reduce(_box_plus, others, k), *others])
+
+    def mismatch(apart):
+        x = fields(apart)
+        return _log_cosh(2 * x[0] - least) - logs[0] + logs[1] - _log_cosh(apart)
+
+    low = jnp.maximum(second - 2 * jnp.abs(k), 0)
+    return fields(_falling_root(mismatch, low, second + 2 * jnp.abs(k)))
+
+
+def _falling_root(
+    function: Callable[[Array], Array], low: Float[Array, ""], high: Float[Array, ""]
+) -> Float[Array, ""]:
+    """The root of a scalar function, positive below and negative above it: Newton in a bracket."""
+
+    def unfinished(state):
+        low, high, _, step, n_steps = state
+        tolerance = jnp.finfo(low.dtype).eps * (1 + high)
+        return (jnp.abs(step) > tolerance) & (high - low > tolerance) & (n_steps < _MAX_STEPS)
+
+    def advance(state):
+        low, high, x, step, n_steps = state
+        value, slope = jax.jvp(function, (x,), (jnp.ones_like(x),))
+        low, high = jnp.where(value > 0, x, low), jnp.where(value > 0, high, x)
+        newton = x - value / jnp.where(slope == 0, 1, slope)
+        # Bisect where Newton leaves the bracket or does not at least halve its last step.
+        slow = (jnp.abs(newton - x) > 0.5 * jnp.abs(step)) & (n_steps > 2)
+        inside = (low <= newton) & (newton <= high)
+        new = jnp.where(inside & ~slow, newton, 0.5 * (low + high))
+        return low, high, new, new - x, n_steps + 1
+
+    start = 0.5 * (low + high)
+    return jax.lax.while_loop(unfinished, advance, (low, high, start, high - low + 1, 0))[2]
+
+
+def _arcosh_exp(x: Float[Array, ""]) -> Float[Array, ""]:
+    """`arcosh(exp(x))` for x >= 0, at any size."""
+    return jnp.where(x > 0, x + jnp.log1p(jnp.sqrt(-jnp.expm1(-2 * jnp.maximum(x, 0)))), 0)
+
+
+@factor_messages.defjvp
+def _(primals, tangents):
+    """Implicit: `u = outgoing(k, x)` and `x = artanh m - u`, written so that |m| = 1 is regular."""
+    (k, m), (k_dot, m_dot) = primals, tangents
+    u = factor_messages(k, m)
+    t, w = _cavity(m, u), jnp.tanh(u)
+    others = _products_of_others(t)
+    stiff = 1 / (1 - w * w)
+    by_t = jnp.tanh(k) * _products_of_other_pairs(t) * stiff[:, None]
+    by_k = (1 - jnp.tanh(k) ** 2) * others * stiff
+    d = 1 - t * t
+    push = (1 - w * w) / (1 - m * w) ** 2 * m_dot - d * by_k * k_dot
+    t_dot = jnp.linalg.solve(jnp.eye(m.size, dtype=m.dtype) + d[:, None] * by_t, push)
+    return u, by_t @ t_dot + by_k * k_dot
+
+
+def outgoing(k: Float[Array, ""], x: Float[Array, " p"]) -> Float[Array, " p"]:
+    """Messages of belief propagation, `artanh(tanh k prod_{j != i} tanh x_j)`, at any size."""
+    return jnp.stack(
+        [
+            functools.reduce(_box_plus, [x[j] for j in range(x.size) if j != i], k)
+            for i in range(x.size)
+        ]
+    )
+
+
+@jax.custom_jvp
+def _box_plus(a: Float[Array, ""], b: Float[Array, ""]) -> Float[Array, ""]:
+    """`artanh(tanh a tanh b)`, without the tanh that would round to 1."""
+    return 0.5 * (_log_cosh(a + b) - _log_cosh(a - b))
+
+
+@_box_plus.defjvp
+def _(primals, tangents):
+    (a, b), (a_dot, b_dot) = primals, tangents
+    together, apart = jnp.tanh(a + b), jnp.tanh(a - b)
+    return _box_plus(a, b), 0.5 * (together * (a_dot + b_dot) - apart * (a_dot - b_dot))
+
+
+@jax.custom_jvp
+def _log_cosh(x: Array) -> Array:
+    x = jnp.abs(x)
+    return x + jnp.log1p(jnp.exp(-2 * x)) - jnp.log(2.0).astype(x.dtype)
+
+
+@_log_cosh.defjvp
+def _(primals, tangents):
+    # The derivatives of |x| at 0 are not those of ln cosh.
+    return _log_cosh(primals[0]), jnp.tanh(primals[0]) * tangents[0]
+
+
+def _cavity(m: Float[Array, " p"], u: Float[Array, " p"]) -> Float[Array, " p"]:
+    """`tanh(artanh m - u)`."""
+    w = jnp.tanh(u)
+    return (m - w) / (1 - m * w)
+
+
+def _products_of_others(t: Float[Array, " p"]) -> Float[Array, " p"]:
+    return jnp.prod(jnp.where(np.eye(t.size, dtype=bool), 1, t), axis=1)
+
+
+def _products_of_other_pairs(t: Float[Array, " p"]) -> Float[Array, "p p"]:
+    """`prod_{l != i, j} t_l` off the diagonal, 0 on it."""
+    one = np.eye(t.size, dtype=bool)
+    left_out = one[:, None, :] | one[None, :, :]
+    return jnp.where(one, 0, jnp.prod(jnp.where(left_out, 1, t), axis=2))
