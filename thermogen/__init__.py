@@ -32,6 +32,8 @@ from .learning import Pseudolikelihood as Pseudolikelihood
 from .learning import fit as fit
 from .meanfield import TAP as TAP
 from .meanfield import AbstractFunctional as AbstractFunctional
+from .meanfield import AdaptiveTAP as AdaptiveTAP
+from .meanfield import Bethe as Bethe
 from .meanfield import MirrorDescent as MirrorDescent
 from .meanfield import NaiveMeanField as NaiveMeanField
 from .meanfield import Plefka as Plefka

@@ -117,30 +117,33 @@ def _(energy: Pairwise) -> Float[Array, ""]:
 
 
 @jax.custom_jvp
-def symmetric_product(matrix: Float[Array, "n n"], x: Spins) -> Num[Array, " n"]:
-    """`M x` for symmetric M; its derivative by M is symmetric too."""
-    return matrix @ x
+def symmetric_product(x: Spins, matrix: Float[Array, "n n"]) -> Num[Array, " n"]:
+    """`x M` for symmetric M; its derivative by M is symmetric too.
+
+    The vector stands first, so that a batch of them lies in memory as a batch of products.
+    """
+    return x @ matrix
 
 
 @symmetric_product.defjvp
 def _(primals, tangents):
-    matrix, x = primals
-    matrix_dot, x_dot = tangents
+    x, matrix = primals
+    x_dot, matrix_dot = tangents
     by_matrix = 0.5 * (matrix_dot @ x + x @ matrix_dot)
-    return matrix @ x, by_matrix + symmetric_product(matrix, x_dot)
+    return x @ matrix, by_matrix + symmetric_product(x_dot, matrix)
 
 
 @jax.custom_jvp
 def symmetric_form(matrix: Float[Array, "n n"], x: Spins) -> Float[Array, ""]:
     """`x . M x / 2` for symmetric M, such that value and gradient share the product `M x`."""
-    return 0.5 * jnp.dot(x, symmetric_product(matrix, x))
+    return 0.5 * jnp.dot(x, symmetric_product(x, matrix))
 
 
 @symmetric_form.defjvp
 def _(primals, tangents):
     matrix, x = primals
     matrix_dot, x_dot = tangents
-    product = symmetric_product(matrix, x)
+    product = symmetric_product(x, matrix)
     value_dot = jnp.dot(product, x_dot) + 0.5 * jnp.dot(x, matrix_dot @ x)
     return 0.5 * jnp.dot(x, product), value_dot
 

@@ -96,13 +96,13 @@ class RBM(AbstractMultilinear):
     def __call__(self, spins: Spins) -> Float[Array, ""]:
         visible, hidden = self.split(spins)
         fields = jnp.dot(self.visible_fields, visible) + jnp.dot(self.hidden_fields, hidden)
-        return -jnp.dot(visible, self.weights @ hidden) - fields
+        return -jnp.dot(visible, hidden @ self.weights.T) - fields
 
 
 @nonlinear_variance.register
 def _(energy: RBM, m: Magnetizations) -> Float[Array, ""]:
     visible, hidden = energy.split(1 - m * m)
-    return jnp.dot(visible, jnp.square(energy.weights) @ hidden)
+    return jnp.dot(visible, hidden @ jnp.square(energy.weights).T)
 
 
 @nonlinear_third_moment.register

@@ -1,7 +1,9 @@
 """Mean-field free energies: what a model's free energy looks like."""
 
+from ._adaptive import AdaptiveTAP as AdaptiveTAP
 from ._base import AbstractFunctional as AbstractFunctional
 from ._base import entropy as entropy
+from ._bethe import Bethe as Bethe
 from ._plefka import TAP as TAP
 from ._plefka import NaiveMeanField as NaiveMeanField
 from ._plefka import Plefka as Plefka

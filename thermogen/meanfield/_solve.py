@@ -19,7 +19,6 @@ from ._base import (
     free_energy_at,
     gradient_at,
     scaled_hessian_at,
-    variance_at,
 )
 
 # Whatever `optimistix.root_find` accepts.
@@ -34,6 +33,7 @@ _CORNER_FIELD = 4.0
 
 class _DescentState(eqx.Module):
     step_size: Float[Array, ""]
+    m: Magnetizations
     residual: Magnetizations
 
 
@@ -62,28 +62,32 @@ class MirrorDescent(optx.AbstractRootFinder):
 
     def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> _DescentState:
         residual, _ = fn(y, args)
-        return _DescentState(jnp.asarray(self.first_step, y.dtype), residual)
+        return _DescentState(jnp.asarray(self.first_step, y.dtype), jnp.tanh(y), residual)
 
     def step(self, fn, y, args, options, state, tags):
         trial = y - state.step_size * state.residual
+        m = jnp.tanh(trial)
         residual, _ = fn(trial, args)
-        moved, turned = trial - y, residual - state.residual
-        shift = jnp.tanh(trial) - jnp.tanh(y)
-        rounding = jnp.finfo(y.dtype).eps * jnp.dot(jnp.abs(y) + jnp.abs(trial), jnp.abs(shift))
-        accept = jnp.dot(state.residual + residual, shift) <= rounding
+        # Twice the change of G along the step, less what it may be by rounding.
+        shift = m - state.m
+        rounding = jnp.finfo(y.dtype).eps * (jnp.abs(y) + jnp.abs(trial)) * jnp.abs(shift)
+        accept = jnp.sum((state.residual + residual) * shift - rounding) <= 0
 
-        metric = variance_at(trial)
-        bend = jnp.dot(turned * metric, turned)
-        suggested = jnp.dot(moved * metric, turned) / jnp.where(bend > 0, bend, 1.0)
+        turned = residual - state.residual
+        weighted = (1 - m * m) * turned
+        bend, along = jnp.sum(weighted * turned), -jnp.sum(weighted * state.residual)
         # Where the metric underflows every spin is saturated: the fixed point is one step away.
-        suggested = jnp.where(bend > 0, suggested, 1.0)
+        suggested = jnp.where(bend > 0, state.step_size * along / jnp.where(bend > 0, bend, 1), 1)
         grown = 2.0 * state.step_size
         suggested = jnp.where(suggested > 0, jnp.clip(suggested, 0.1 * state.step_size), grown)
         step_size = jnp.where(accept, jnp.minimum(suggested, 5 * grown), 0.3 * state.step_size)
 
-        y = jnp.where(accept, trial, y)
-        residual = jnp.where(accept, residual, state.residual)
-        return y, _DescentState(step_size, residual), None
+        old = (y, state.m, state.residual)
+        y, m, residual = (
+            jnp.where(accept, new, kept)
+            for new, kept in zip((trial, m, residual), old, strict=True)
+        )
+        return y, _DescentState(step_size, m, residual), None
 
     def terminate(self, fn, y, args, options, state, tags) -> tuple[Bool[Array, ""], optx.RESULTS]:
         tolerance = self.atol + self.rtol * self.norm(y)
@@ -209,7 +213,7 @@ def descend(
 ) -> optx.Solution:
     """Run `solver` on `beta dG/dm = 0` from `theta`."""
     return optx.root_find(
-        _residual, solver, theta, problem, max_steps=max_steps, adjoint=adjoint, throw=False
+        residual_at, solver, theta, problem, max_steps=max_steps, adjoint=adjoint, throw=False
     )
 
 
@@ -261,6 +265,7 @@ def checked_beta(beta: Beta, dtype: DTypeLike) -> Float[Array, ""]:
     return jnp.asarray(beta, dtype)
 
 
-def _residual(theta: Magnetizations, problem: Problem) -> Magnetizations:
+def residual_at(theta: Magnetizations, problem: Problem) -> Magnetizations:
+    """`beta dG/dm` at m = tanh(theta): how far theta is from its own fixed-point equation."""
     functional, energy, beta = problem
     return beta * gradient_at(functional, energy, theta, beta)
