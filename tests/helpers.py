@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import thermogen as tg
 
@@ -64,7 +65,32 @@ ENERGIES: dict[str, Callable[..., tg.AbstractMultilinear]] = {
 FUNCTIONALS: dict[str, tg.AbstractFunctional] = {
     "naive": tg.NaiveMeanField(),
     "tap": tg.TAP(),
+    "third-order": tg.Plefka(3),
+    "fourth-order": tg.Plefka(4),
+    "bethe": tg.Bethe(),
+    "adaptive-tap": tg.AdaptiveTAP(),
 }
+
+# Which functionals have no rule for which energies.
+_UNSUPPORTED = {
+    ("interactions", "fourth-order"),
+    ("complete", "bethe"),
+    ("interactions", "adaptive-tap"),
+    ("complete", "adaptive-tap"),
+}
+PAIRS = [pair for pair in itertools.product(ENERGIES, FUNCTIONALS) if pair not in _UNSUPPORTED]
+# Each costs seconds of compilation wherever it is solved. The others run with `-m slow`.
+QUICK = [(e, f) for e, f in PAIRS if f in ("naive", "tap")]
+QUICK += [("pairwise", "fourth-order"), ("interactions", "bethe"), ("pairwise", "adaptive-tap")]
+
+
+def quick(*pairs: tuple[str, str]) -> list:
+    """All pairs (energy, functional) as test parameters; those that are not named are slow."""
+    marks = [[] if pair in pairs else [pytest.mark.slow] for pair in PAIRS]
+    return [
+        pytest.param(pair, marks=m, id="-".join(pair)) for pair, m in zip(PAIRS, marks, strict=True)
+    ]
+
 
 # Objectives and, for each, the energies that it learns.
 OBJECTIVES: dict[str, tuple[tg.learning.AbstractObjective, tuple[str, ...]]] = {

@@ -11,12 +11,15 @@ import pytest
 from helpers import (
     ENERGIES,
     FUNCTIONALS,
+    PAIRS,
+    QUICK,
     boltzmann,
     configurations,
     energy_table,
     mean_energy,
     mean_gradient,
     nonlinear_variance,
+    quick,
 )
 from jax.flatten_util import ravel_pytree
 
@@ -24,7 +27,6 @@ import thermogen as tg
 from thermogen import energies
 
 N = 5
-PAIRS = list(itertools.product(ENERGIES, FUNCTIONALS))
 
 
 def points(n=N):
@@ -145,23 +147,26 @@ def test_equal_structures_share_compiled_code(energy):
 # --- functionals
 
 
-def test_functional_is_differentiable_on_the_faces(energy):
-    functionals = FUNCTIONALS.values()
+@pytest.mark.parametrize("pair", quick(*QUICK))
+def test_functional_is_differentiable_on_the_faces(pair):
+    energy, functional = ENERGIES[pair[0]](N, jax.random.key(7)), FUNCTIONALS[pair[1]]
 
-    def values_and_slopes(m):
-        return [(f(energy, m, 1.3), jax.grad(f.excess, 1)(energy, m, 1.3)) for f in functionals]
+    def value_and_slope(m):
+        return functional(energy, m, 1.3), jax.grad(functional.excess, 1)(energy, m, 1.3)
 
-    for array in jax.tree.leaves(jax.jit(jax.vmap(values_and_slopes))(points()[1:])):
+    for array in jax.jit(jax.vmap(value_and_slope))(points()[1:]):
         assert jnp.all(jnp.isfinite(array))
 
 
-def test_functional_of_independent_spins_is_exact(energy):
+@pytest.mark.parametrize("name", FUNCTIONALS)
+def test_functional_of_independent_spins_is_exact(name):
     fields = np.array([0.3, -2.0, 0.0, 25.0, -60.0])
     free = tg.Interactions.from_terms(N, {(k,): h for k, h in enumerate(fields)})
-    for functional in FUNCTIONALS.values():
-        g = functional(free, jnp.tanh(1.5 * fields), 1.5)
-        exact = -np.sum(np.logaddexp(1.5 * fields, -1.5 * fields)) / 1.5
-        np.testing.assert_allclose(g, exact, rtol=1e-13)
+    if ("interactions", name) not in PAIRS:
+        free = tg.Pairwise(np.zeros((N, N)), fields)
+    g = FUNCTIONALS[name](free, jnp.tanh(1.5 * fields), 1.5)
+    exact = -np.sum(np.logaddexp(1.5 * fields, -1.5 * fields)) / 1.5
+    np.testing.assert_allclose(g, exact, rtol=1e-13)
 
 
 # --- solving, and derivatives of the solution: one compilation serves all tests of a pair
@@ -232,7 +237,7 @@ class Problem:
 problem = functools.cache(Problem)
 
 
-@pytest.fixture(params=PAIRS, ids="-".join)
+@pytest.fixture(params=quick(*QUICK))
 def pair(request):
     return problem(*request.param)
 
@@ -268,13 +273,7 @@ def test_free_energy_derivative_is_the_partial_one_at_fixed_m(pair, strength):
     np.testing.assert_allclose(jacobians[0, -1], partial, rtol=1e-9, atol=1e-11)
 
 
-def fast(*names):
-    """All pairs; those that are not named run with `-m slow`, because they compile for long."""
-    marks = [[] if pair in names else [pytest.mark.slow] for pair in PAIRS]
-    return [pytest.param(pair, marks=m) for pair, m in zip(PAIRS, marks, strict=True)]
-
-
-@pytest.mark.parametrize("names", fast(("pairwise", "tap"), ("rbm", "naive")), ids="-".join)
+@pytest.mark.parametrize("names", quick(("pairwise", "tap"), ("rbm", "naive")))
 def test_forward_mode_agrees_with_reverse_mode(names):
     pair = problem(*names)
     jacobians, _, _ = pair.solved("moderate")
@@ -286,7 +285,7 @@ def test_forward_mode_agrees_with_reverse_mode(names):
     np.testing.assert_allclose(forward, jacobians[0] @ tangent, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("names", fast(("pairwise", "tap")), ids="-".join)
+@pytest.mark.parametrize("names", quick(("pairwise", "tap")))
 def test_unrolled_gradients_agree_with_implicit_ones(names):
     pair = problem(*names)
     jacobians, _, _ = pair.solved("moderate")

@@ -18,11 +18,13 @@ for name, make in helpers.ENERGIES.items():
     solve = jax.jit(lambda energy, init: tg.solve(tap, energy, 0.5, init).value)
     assert jnp.isfinite(tap(energy, inside, np.float64(0.5)))
     first = solve(energy, corner)
-    certified = tg.quench(tap, energy, 0.5, np.stack([corner, inside]))
-    second = solve(energy, inside)
-    assert first.dtype == second.dtype == jnp.float32, name
-    assert certified.value.dtype == np.float64 and certified.stats["residual"].max() < 1e-8
-    assert np.abs(certified.value[0] - first).max() < 1e-3, name
+    assert first.dtype == solve(energy, inside).dtype == jnp.float32, name
+    if name == "interactions":
+        # In double precision in between, and back in single precision afterwards.
+        certified = tg.quench(tap, energy, 0.5, np.stack([corner, inside]))
+        assert certified.value.dtype == np.float64 and certified.stats["residual"].max() < 1e-8
+        assert np.abs(certified.value[0] - first).max() < 1e-3, name
+        assert solve(energy, inside).dtype == jnp.float32
     swept = tg.sampling.gibbs_sweep(energy, jnp.asarray(corner), 1.0, jax.random.key(2))
     assert swept.dtype == jnp.float32 and set(np.abs(np.asarray(swept))) == {1.0}
 data = tg.datasets.adder(1)

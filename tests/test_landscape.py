@@ -129,7 +129,7 @@ def test_quenched_points_are_minima(functional, name):
     np.testing.assert_allclose(solution.stats["free_energy"], free_energy, rtol=1e-8)
 
 
-@pytest.mark.parametrize("functional", helpers.FUNCTIONALS)
+@pytest.mark.parametrize("functional", ["naive", "tap"])
 def test_batches_of_any_size_give_the_same(functional):
     functional, energy = helpers.FUNCTIONALS[functional], _glass(0.1)
     starts = np.random.default_rng(1).uniform(-1, 1, (1025, N))
@@ -278,7 +278,7 @@ def test_hopfield_patterns_are_states():
     np.testing.assert_array_equal(library.multiplicity, 1)
 
 
-@pytest.mark.parametrize("functional", helpers.FUNCTIONALS)
+@pytest.mark.parametrize("functional", ["naive", "tap"])
 @pytest.mark.parametrize("fields", [0.0, 0.1])
 def test_library_is_what_all_corners_fall_to(functional, fields):
     energy, beta = _glass(fields, {"naive": 11, "tap": 7}[functional]), 4.0

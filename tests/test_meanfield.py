@@ -11,11 +11,10 @@ import pytest
 from helpers import (
     ENERGIES,
     FUNCTIONALS,
+    PAIRS,
     boltzmann,
     configurations,
     energy_table,
-    gibbs_potential,
-    random_interactions,
     random_pairwise,
     redrawn,
     stacked,
@@ -125,28 +124,11 @@ def test_tap_of_pairs_is_the_textbook_formula():
     np.testing.assert_allclose(evaluate(TAP, energy, m, beta), g, rtol=1e-13)
 
 
-@pytest.mark.parametrize("orders", [(2,), (3,), (4,), (1, 2, 3, 4, 5)], ids=str)
-def test_error_of_plefka_falls_with_the_next_power_of_beta(orders):
-    n, betas = 8, np.array([0.04, 0.02])
-    energy = random_interactions(n, jax.random.key(1), orders=orders)
-    table, rng = energy_table(energy), np.random.default_rng(5)
-    errors = {1: np.zeros(2), 2: np.zeros(2)}
-    for m in np.tanh(0.5 * rng.normal(size=(6, n))):
-        for i, beta in enumerate(betas):
-            exact = gibbs_potential(table, m, beta)
-            for order, functional in ((1, NAIVE), (2, TAP)):
-                errors[order][i] += beta * abs(evaluate(functional, energy, m, beta) - exact)
-    for order, error in errors.items():
-        assert error[1] > 1e-11, "lost in rounding"
-        slope = np.log2(error[0] / error[1])
-        assert abs(slope - (order + 1)) < 0.3, (order, slope)
-
-
 def test_functionals_are_values_and_refuse_other_orders():
     assert tg.Plefka(1) == tg.NaiveMeanField() and tg.Plefka(2) == tg.TAP()
     assert jax.tree.leaves(tg.TAP()) == [] and tg.TAP() != tg.NaiveMeanField()
-    for order in (0, 3):
-        with pytest.raises(ValueError, match=f"order must be 1 or 2, got {order}"):
+    for order in (0, 5):
+        with pytest.raises(ValueError, match=f"order must be an integer from 1 to 4, got {order}"):
             tg.Plefka(order)
 
 
@@ -206,7 +188,7 @@ def test_scaled_hessian_and_lowest_curvature():
     np.testing.assert_allclose(frozen, np.eye(N), atol=1e-15)
 
 
-@pytest.mark.parametrize("functional", FUNCTIONALS.values(), ids=FUNCTIONALS)
+@pytest.mark.parametrize("functional", [NAIVE, TAP, tg.Bethe()], ids=["naive", "tap", "bethe"])
 def test_independent_spins_are_exact_even_when_frozen(functional):
     beta, fields = 2.0, np.array([0.0, 0.1, -1.0, 5.0, -20.0, 150.0])
     solution = solve(functional, independent(fields), beta, np.full(N, 0.5))
@@ -393,10 +375,10 @@ def test_float32_alone():
     np.testing.assert_allclose(value, double.value, atol=1e-3)
 
 
-@pytest.mark.parametrize("functional", FUNCTIONALS.values(), ids=FUNCTIONALS)
-@pytest.mark.parametrize("name", ENERGIES)
-def test_float32_energies_stay_so_beside_float64(name, functional):
-    energy = jax.tree.map(lambda x: x.astype(jnp.float32), structure(name))
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_float32_energies_stay_so_beside_float64(pair):
+    energy, functional = structure(pair[0]), FUNCTIONALS[pair[1]]
+    energy = jax.tree.map(lambda x: x.astype(jnp.float32), energy)
     solution = jax.eval_shape(
         lambda e, m: tg.solve(functional, e, 0.7, m, throw=False), energy, jnp.zeros(5)
     )

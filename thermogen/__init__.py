@@ -38,6 +38,7 @@ from .meanfield import MirrorDescent as MirrorDescent
 from .meanfield import NaiveMeanField as NaiveMeanField
 from .meanfield import Plefka as Plefka
 from .meanfield import solve as solve
+from .meanfield import susceptibility as susceptibility
 from .spins import bits_from_spins as bits_from_spins
 from .spins import enumerate_spins as enumerate_spins
 from .spins import index_from_spins as index_from_spins

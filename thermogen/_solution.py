@@ -26,6 +26,10 @@ class RESULTS(eqx.Enumeration):
         "of the energy and that beta is positive; for a fit, lower "
         "the learning rate. A fit returns the last parameters that were finite."
     )
+    left_domain = (
+        "The solver left the domain: its effective fields are no longer finite, although energy "
+        "and beta are. Use the default solver, which cannot, or start nearer to the minimum."
+    )
     step_limit = (
         "All steps were used. For a stochastic objective this is the regular end; for a "
         "deterministic one raise n_steps."

@@ -90,7 +90,7 @@ def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
 
 
 def bond_cumulant(
-    contract: Callable[[Array, Array], Array],
+    contract: Callable[[Magnetizations, Magnetizations], Array],
     left: tuple[Magnetizations, Magnetizations],
     right: tuple[Magnetizations, Magnetizations],
 ) -> Float[Array, ""]:
@@ -122,7 +122,7 @@ def symmetric_product(x: Spins, matrix: Float[Array, "n n"]) -> Num[Array, " n"]
 
     The vector stands first, so that a batch of them lies in memory as a batch of products.
     """
-    return x @ matrix
+    return jnp.asarray(x) @ matrix
 
 
 @symmetric_product.defjvp

@@ -114,7 +114,7 @@ def triple_plan(subsets: Iterable[np.ndarray]) -> list[Triples]:
     for i, spins in enumerate(sets):
         for k in spins:
             containing.setdefault(k, []).append(i)
-    found: dict[tuple[int, int], dict[tuple[int, int, int], tuple[list[int], list[int]]]] = {}
+    found: dict[tuple[int, int], dict[tuple[int, ...], tuple[list[int], list[int]]]] = {}
     for i, a in enumerate(sets):
         # Two of the three sets meet: if a and b do not, each of them meets the third, a + b.
         for j in {j for k in a for j in containing[k] if j >= i}:

@@ -7,5 +7,9 @@ from ._bethe import Bethe as Bethe
 from ._plefka import TAP as TAP
 from ._plefka import NaiveMeanField as NaiveMeanField
 from ._plefka import Plefka as Plefka
+from ._propagation import belief_propagation as belief_propagation
+from ._response import Validity as Validity
+from ._response import susceptibility as susceptibility
+from ._response import validity as validity
 from ._solve import MirrorDescent as MirrorDescent
 from ._solve import solve as solve

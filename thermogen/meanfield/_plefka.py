@@ -1,6 +1,7 @@
 """High-temperature expansions of the free energy at fixed magnetizations."""
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Beta, Magnetizations
@@ -51,6 +52,7 @@ def expansion_term(
     Raises:
         TypeError: if this class of energy has no rule for that order.
     """
+    beta = jnp.asarray(beta)
     if order == 1:
         return energy(m)
     if order == 2:

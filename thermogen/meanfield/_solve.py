@@ -1,5 +1,7 @@
 """Minima of a mean-field free energy: mirror descent, Newton polish, implicit gradients."""
 
+import functools
+import operator
 from collections.abc import Callable
 
 import equinox as eqx
@@ -177,8 +179,8 @@ def solve(
 
     Returns:
         A `Solution`: `value` is m, shape `(n,)`; `stats` holds `free_energy` (G at the minimum,
-        differentiable, precise at saturation), `fields` (theta), `residual` (max |dG/dm|) and
-        `n_steps`.
+        precise at saturation; its gradient is that at fixed m and costs no linear solve),
+        `fields` (theta), `residual` (max |dG/dm|) and `n_steps`.
 
     Raises:
         ValueError: for a beta that is not positive, or an `init` of wrong shape or range.
@@ -186,21 +188,80 @@ def solve(
     """
     theta = starting_field(energy, init)
     beta = checked_beta(beta, theta.dtype)
+    return solve_from(
+        (functional, energy, beta),
+        theta,
+        solver=solver,
+        adjoint=adjoint,
+        tol=tol,
+        max_steps=max_steps,
+        throw=throw,
+    )
+
+
+def solve_from(
+    problem: Problem,
+    theta: Magnetizations,
+    *,
+    solver: RootFinder,
+    adjoint: optx.AbstractAdjoint,
+    tol: float | None,
+    max_steps: int,
+    throw: bool,
+) -> Solution:
+    """`solve` from any effective field."""
     if tol is None:
         tol = 1e-9 if theta.dtype == jnp.float64 else 1e-4
-    problem = (functional, energy, beta)
+    solution = _solve(problem, theta, solver, adjoint, jnp.asarray(tol, theta.dtype), max_steps)
+    result = solution.result
+    return result.error_if(solution, result != RESULTS.converged) if throw else solution
+
+
+@eqx.filter_jit
+def _solve(
+    problem: Problem,
+    theta: Magnetizations,
+    solver: RootFinder,
+    adjoint: optx.AbstractAdjoint,
+    tol: Float[Array, ""],
+    max_steps: int,
+) -> Solution:
+    functional, energy, beta = problem
     descent = descend(problem, theta, solver=solver, max_steps=max_steps, adjoint=adjoint)
     polished = polish(problem, descent.value, tol=tol, adjoint=adjoint)
     theta = polished.value
     residual, result = judge(problem, theta, tol=tol)
     stats = {
-        "free_energy": free_energy_at(functional, energy, theta, beta),
+        "free_energy": stationary_free_energy(functional, energy, theta, beta),
         "fields": theta,
         "residual": residual,
         "n_steps": descent.stats["num_steps"] + polished.stats["num_steps"],
     }
-    solution = Solution(jnp.tanh(theta), result, stats)
-    return result.error_if(solution, result != RESULTS.converged) if throw else solution
+    return Solution(jnp.tanh(theta), result, stats)
+
+
+@jax.custom_jvp
+def stationary_free_energy(
+    functional: AbstractFunctional,
+    energy: AbstractMultilinear,
+    theta: Magnetizations,
+    beta: Float[Array, ""],
+) -> Float[Array, ""]:
+    """G at a stationary point, whose derivatives need no solve: theta does not count."""
+    return free_energy_at(functional, energy, theta, beta)
+
+
+@stationary_free_energy.defjvp
+def _(primals, tangents):
+    """The envelope theorem. Theta counts in the derivatives of this derivative."""
+    functional, energy, theta, beta = primals
+    functional_dot, energy_dot, _, beta_dot = tangents
+
+    def at_rest(functional, energy, beta):
+        return free_energy_at(functional, energy, theta, beta)
+
+    moving = (functional, energy, beta), (functional_dot, energy_dot, beta_dot)
+    return stationary_free_energy(*primals), jax.jvp(at_rest, *moving)[1]
 
 
 def descend(
@@ -241,8 +302,11 @@ def judge(
     is_minimum = jnp.all(jnp.isfinite(jnp.linalg.cholesky(hessian)))
     result = RESULTS.where(is_minimum, RESULTS.converged, RESULTS.saddle)
     result = RESULTS.where(residual <= tol, result, RESULTS.stalled)
-    sound = jnp.isfinite(residual) & (beta > 0)
-    return residual, RESULTS.where(sound, result, RESULTS.non_finite)
+    known = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((functional, energy, beta))]
+    sound = functools.reduce(operator.and_, known, beta > 0)
+    lost = RESULTS.where(sound, RESULTS.left_domain, RESULTS.non_finite)
+    result = RESULTS.where(jnp.all(jnp.isfinite(theta)), result, lost)
+    return residual, RESULTS.where(sound & jnp.isfinite(residual), result, lost)
 
 
 def starting_field(energy: AbstractMultilinear, init: Spins) -> Magnetizations:

@@ -1,0 +1,81 @@
+"""Linear response of a solution, and whether the expansion behind it can be believed there."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._types import Beta, Magnetizations
+from ..energies import AbstractMultilinear
+from ._base import AbstractFunctional, entropy, scaled_hessian_at, variance_at
+from ._plefka import Plefka, expansion_term
+
+
+def susceptibility(
+    functional: AbstractFunctional, energy: AbstractMultilinear, m: Magnetizations, beta: Beta
+) -> Float[Array, "n n"]:
+    """Response `dm_i/dh_j` of the magnetizations to fields, at a minimum m of G.
+
+    The inverse of `d^2 G/dm dm`. Divided by beta it is the linear-response estimate of the
+    connected correlations `<s_i s_j> - <s_i><s_j>`, which for the exact G, and for `Bethe` on a
+    tree, is no estimate.
+
+    Args:
+        functional: the free energy.
+        energy: a multilinear energy of n spins.
+        m: magnetizations inside (-1, 1), shape `(n,)`, as found by `solve`.
+        beta: inverse temperature.
+
+    Returns:
+        Shape `(n, n)`, per unit of energy; symmetric. Not finite, or not positive definite, where
+        m is no minimum.
+    """
+    theta = jnp.arctanh(m)
+    root = jnp.sqrt(variance_at(theta))
+    inverse = jnp.linalg.inv(scaled_hessian_at(functional, energy, theta, beta))
+    return 0.5 * beta * root[:, None] * (inverse + inverse.T) * root
+
+
+class Validity(NamedTuple):
+    """How far a mean-field state can be believed.
+
+    Attributes:
+        stability: de Almeida and Thouless' criterion, `1 - max eigenvalue of beta^2 V (K o K) V`
+            with K the Hessian of the mean energy (the couplings, if pairwise) and V = diag(v).
+            Below 0 the expansion about this state does not converge (Plefka 1982).
+        second_order: `|Onsager term| / |U - TS|`, the size of the second order beside the first.
+        next_order: the first term that the functional leaves out, on the same scale: of the
+            next order for `Plefka` up to 3; else what the functional adds to second order.
+    """
+
+    stability: Float[Array, ""]
+    second_order: Float[Array, ""]
+    next_order: Float[Array, ""]
+
+
+def validity(
+    functional: AbstractFunctional, energy: AbstractMultilinear, m: Magnetizations, beta: Beta
+) -> Validity:
+    """Indicators of trust at magnetizations m; see `Validity`.
+
+    Args:
+        functional: the free energy.
+        energy: a multilinear energy of n spins.
+        m: magnetizations, shape `(n,)`.
+        beta: inverse temperature.
+
+    Raises:
+        TypeError: if the energy has no rule for the order that is asked for.
+    """
+    v = 1 - m * m
+    scaled = beta * v[:, None] * jnp.square(jax.hessian(energy)(m)) * v * beta
+    first = jnp.abs(energy(m) - entropy(m) / beta)
+    onsager = expansion_term(energy, m, beta, 2)
+    if isinstance(functional, Plefka) and functional.order < 4:
+        left_out = expansion_term(energy, m, beta, functional.order + 1)
+    else:
+        left_out = functional.excess(energy, m, beta) - energy(m) - onsager
+    return Validity(
+        1 - jnp.linalg.eigvalsh(scaled)[-1], jnp.abs(onsager) / first, jnp.abs(left_out) / first
+    )
