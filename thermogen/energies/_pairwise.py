@@ -71,7 +71,7 @@ def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
 def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
     """Each bond to the third power, and each triangle."""
     j, v = _symmetrised(energy.couplings), 1 - m * m
-    two_steps = (j * v) @ j
+    two_steps = (j * v[None, :]) @ j
     triangles = jnp.dot(v, (two_steps * j) @ v)
     return -4 * symmetric_form(j**3, m * v) - triangles
 
@@ -80,7 +80,7 @@ def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
 def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
     """Each bond to the fourth power, triangles with one bond doubled, and cycles of four."""
     j, v = _symmetrised(energy.couplings), 1 - m * m
-    two_steps = (j * v) @ j
+    two_steps = (j * v[None, :]) @ j
     bonds = bond_cumulant(lambda a, b: 0.5 * jnp.dot(a, j**4 @ b), (m, v), (m, v))
     doubled = 24 * jnp.dot(m * v, (j**2 * two_steps) @ (m * v))
     # Closed walks of four steps, less those that turn back at one or at both of their ends.
@@ -89,10 +89,13 @@ def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
     return bonds + doubled + 3 * (walks - turning)
 
 
+_Ends = Float[Array | np.ndarray, " _"]
+
+
 def bond_cumulant(
-    contract: Callable[[Magnetizations, Magnetizations], Array],
-    left: tuple[Magnetizations, Magnetizations],
-    right: tuple[Magnetizations, Magnetizations],
+    contract: Callable[[_Ends, _Ends], Array],
+    left: tuple[_Ends, _Ends],
+    right: tuple[_Ends, _Ends],
 ) -> Float[Array, ""]:
     """What single bonds add to the fourth cumulant, `-2 J^4 v v' (1 + 3m^2 + 3m'^2 - 15m^2 m'^2)`.
 

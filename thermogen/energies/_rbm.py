@@ -120,9 +120,9 @@ def _(energy: RBM, m: Magnetizations) -> Float[Array, ""]:
     bonds = bond_cumulant(lambda a, b: jnp.dot(a, w**4 @ b), (m_v, v), (m_h, h))
     # The matrix of the smaller layer: walks from each of its spins to each, over the other.
     if energy.n_visible <= energy.n_hidden:
-        walks = jnp.dot(v, jnp.square((w * h) @ w.T) @ v)
+        walks = jnp.dot(v, jnp.square((w * h[None, :]) @ w.T) @ v)
     else:
-        walks = jnp.dot(h, jnp.square((w.T * v) @ w) @ h)
+        walks = jnp.dot(h, jnp.square((w.T * v[None, :]) @ w) @ h)
     w2 = jnp.square(w)
     turning = jnp.sum((v * (w2 @ h)) ** 2) + jnp.sum((h * (v @ w2)) ** 2)
     return bonds + 6 * (walks - turning + jnp.dot(v**2, w**4 @ h**2))

@@ -68,7 +68,7 @@ def gaussian_excess(k: Float[Array, "n n"], v: Magnetizations) -> Float[Array, "
     """`-ln` of what couplings k add to the partition function of Gaussians of fixed variances v."""
     precisions = relative_precisions(k, v)
     root = jnp.sqrt(v)
-    factor = jnp.linalg.cholesky(jnp.diag(precisions) - root[:, None] * k * root)
+    factor = jnp.linalg.cholesky(jnp.diag(precisions) - root[:, None] * k * root[None, :])
     return jnp.sum(jnp.log(jnp.diagonal(factor))) - 0.5 * jnp.sum(precisions - 1)
 
 
@@ -81,7 +81,7 @@ def _(primals, tangents):
     inverse = jnp.linalg.inv(jnp.diag(precisions) - v[:, None] * k)
     # Half the trace of inverse @ d(-V K), by its two parts.
     by_v = -0.5 * jnp.sum(k * inverse.T, axis=1)
-    by_k = -0.5 * jnp.sum((inverse * v).T * k_dot)
+    by_k = -0.5 * jnp.sum((inverse * v[None, :]).T * k_dot)
     return gaussian_excess(k, v), by_k + jnp.dot(by_v, v_dot)
 
 
@@ -93,7 +93,7 @@ def relative_precisions(k: Float[Array, "n n"], v: Magnetizations) -> Magnetizat
     1 / (1 + decrement) cannot leave its domain (Nesterov and Nemirovskii 1994).
     """
     root = jnp.sqrt(v)
-    scaled = root[:, None] * k * root
+    scaled = root[:, None] * k * root[None, :]
 
     def unfinished(state):
         _, decrement, n_steps = state

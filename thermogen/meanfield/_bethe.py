@@ -86,12 +86,7 @@ def _(energy: RBM):
 @jax.custom_jvp
 def factor_excess(k: Float[Array, ""], m: Float[Array, " p"]) -> Float[Array, ""]:
     """Exact `beta G + S` of p >= 2 spins with the weight `exp(k prod s)`, at magnetizations m."""
-    u = factor_messages(k, m)
-    w = jnp.tanh(u)
-    # ln (1 + tanh k prod_j t_j), t the tanh of the cavity fields; from any of the spins.
-    log_norm = -2 * _log_cosh(u[0]) - jnp.log1p(-m[0] * w[0])
-    entropy = jnp.sum(_log_cosh(u) - u * m)
-    return entropy + (m.size - 1) * log_norm - _log_cosh(k)
+    return _excess_from(k, m, factor_messages(k, m))
 
 
 @factor_excess.defjvp
@@ -100,9 +95,19 @@ def _(primals, tangents):
     (k, m), (k_dot, m_dot) = primals, tangents
     u = factor_messages(k, m)
     t, w = _cavity(m, u), jnp.tanh(u)
-    norm = 1 + t[0] * w[0]
-    product = (jnp.tanh(k) + jnp.prod(t)) / norm
-    return factor_excess(k, m), -product * k_dot - jnp.dot(u, m_dot)
+    product = (jnp.tanh(k) + jnp.prod(t)) / (1 + t[0] * w[0])
+    # From the same messages, so that they are found once.
+    return _excess_from(k, m, u), -product * k_dot - jnp.dot(u, m_dot)
+
+
+def _excess_from(
+    k: Float[Array, ""], m: Float[Array, " p"], u: Float[Array, " p"]
+) -> Float[Array, ""]:
+    w = jnp.tanh(u)
+    # ln (1 + tanh k prod_j t_j), t the tanh of the cavity fields; from any of the spins.
+    log_norm = -2 * _log_cosh(u[0]) - jnp.log1p(-m[0] * w[0])
+    entropy = jnp.sum(_log_cosh(u) - u * m)
+    return entropy + (m.size - 1) * log_norm - _log_cosh(k)
 
 
 @jax.custom_jvp
@@ -145,19 +150,18 @@ def _cavity_fields(k: Float[Array, ""], theta: Float[Array, " p"]) -> Float[Arra
     scalar equation closes: one root, in a known bracket.
     """
     least, second, *rest = theta
-    logs = _log_cosh(theta)
 
     def fields(apart):
         """Fields x of all spins; `apart` is x - u of the second."""
-        level = _log_cosh(apart) - logs[1]
-        others = [0.5 * (second + apart)]
-        for t, log in zip(rest, logs[2:], strict=True):
-            others.append(0.5 * (t + _arcosh_exp(level + log)))
+        shared = _box_plus(0.5 * (second + apart), 0.5 * (second - apart))
+        others = [0.5 * (second + apart), *(0.5 * (t + _apart(t, shared)) for t in rest)]
         return jnp.stack([least - functools.reduce(_box_plus, others, k), *others])
 
     def mismatch(apart):
+        """Of what the second spin receives, and what the others tell it."""
         x = fields(apart)
-        return _log_cosh(2 * x[0] - least) - logs[0] + logs[1] - _log_cosh(apart)
+        told = functools.reduce(_box_plus, [x[0], *x[2:]], k)
+        return 0.5 * (second - apart) - told
 
     low = jnp.maximum(second - 2 * jnp.abs(k), 0)
     return fields(_falling_root(mismatch, low, second + 2 * jnp.abs(k)))
@@ -188,9 +192,17 @@ def _falling_root(
     return jax.lax.while_loop(unfinished, advance, (low, high, start, high - low + 1, 0))[2]
 
 
-def _arcosh_exp(x: Float[Array, ""]) -> Float[Array, ""]:
-    """`arcosh(exp(x))` for x >= 0, at any size."""
-    return jnp.where(x > 0, x + jnp.log1p(jnp.sqrt(-jnp.expm1(-2 * jnp.maximum(x, 0)))), 0)
+def _apart(theta: Float[Array, ""], shared: Float[Array, ""]) -> Float[Array, ""]:
+    """x - u >= 0 of a spin with `x + u = theta >= 0` and `x [+] u = shared`, [+] the box plus.
+
+    `cosh(x - u) = cosh(theta) exp(-2 shared)`; by sinh where that is close to 1.
+    """
+    near, step = jnp.minimum(theta, 1.0), jnp.clip(-4 * shared, -4.0, 4.0)
+    square = jnp.sinh(near) ** 2 * jnp.exp(step) + jnp.expm1(step)
+    by_sinh = jnp.arcsinh(jnp.sqrt(jnp.maximum(square, 0)))
+    level = jnp.maximum(_log_cosh(theta) - 2 * shared, 0)
+    by_cosh = level + jnp.log1p(jnp.sqrt(-jnp.expm1(-2 * level)))
+    return jnp.where((theta < 1) & (jnp.abs(shared) < 1), by_sinh, by_cosh)
 
 
 @factor_messages.defjvp
@@ -221,8 +233,11 @@ def outgoing(k: Float[Array, ""], x: Float[Array, " p"]) -> Float[Array, " p"]:
 
 @jax.custom_jvp
 def _box_plus(a: Float[Array, ""], b: Float[Array, ""]) -> Float[Array, ""]:
-    """`artanh(tanh a tanh b)`, without the tanh that would round to 1."""
-    return 0.5 * (_log_cosh(a + b) - _log_cosh(a - b))
+    """`artanh(tanh a tanh b)`, right where the tanh would round to 1 and where all is small."""
+    product = jnp.tanh(a) * jnp.tanh(b)
+    small = jnp.arctanh(jnp.clip(product, -0.5, 0.5))
+    large = 0.5 * (_log_cosh(a + b) - _log_cosh(a - b))
+    return jnp.where(jnp.abs(product) < 0.5, small, large)
 
 
 @_box_plus.defjvp

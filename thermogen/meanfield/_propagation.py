@@ -13,7 +13,7 @@ from ._bethe import Bethe, factors, outgoing
 from ._solve import MirrorDescent, checked_beta, solve_from, starting_field
 
 # The fields u that every interaction exerts on each of its spins: one (n_terms, p) table an order.
-Messages = list[Float[Array, "terms p"]]
+Messages = list[Float[Array, "_ _"]]
 
 
 def belief_propagation(

@@ -34,7 +34,7 @@ def susceptibility(
     theta = jnp.arctanh(m)
     root = jnp.sqrt(variance_at(theta))
     inverse = jnp.linalg.inv(scaled_hessian_at(functional, energy, theta, beta))
-    return 0.5 * beta * root[:, None] * (inverse + inverse.T) * root
+    return 0.5 * beta * (inverse + inverse.T) * jnp.outer(root, root)
 
 
 class Validity(NamedTuple):
@@ -69,7 +69,7 @@ def validity(
         TypeError: if the energy has no rule for the order that is asked for.
     """
     v = 1 - m * m
-    scaled = beta * v[:, None] * jnp.square(jax.hessian(energy)(m)) * v * beta
+    scaled = beta**2 * v[:, None] * jnp.square(jax.hessian(energy)(m)) * v[None, :]
     first = jnp.abs(energy(m) - entropy(m) / beta)
     onsager = expansion_term(energy, m, beta, 2)
     if isinstance(functional, Plefka) and functional.order < 4:
