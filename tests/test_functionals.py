@@ -280,11 +280,12 @@ def test_derivatives_of_factors_are_finite_differences(p):
     u, _, _, slope, hessian = of_factor(k, m)
     ends = [of_factor(k + s * dot[:, 0], m + s * dot[:, 1:]) for s in (step, -step)]
     by_value, by_slope = ((ends[0][i] - ends[1][i]) / (2 * step) for i in (2, 3))
-    np.testing.assert_allclose(np.sum(slope * dot, axis=1), by_value, rtol=1e-7, atol=1e-8)
+    # The error of a finite difference is its third derivative, up to 1e3 times the first here.
+    np.testing.assert_allclose(np.sum(slope * dot, axis=1), by_value, rtol=1e-6, atol=1e-7)
     # The rows by m are the derivatives of the messages, up to sign.
     np.testing.assert_array_equal(slope[:, 1:], -u)
     np.testing.assert_allclose(
-        np.einsum("aij,aj->ai", hessian, dot), by_slope, rtol=1e-6, atol=1e-8
+        np.einsum("aij,aj->ai", hessian, dot), by_slope, rtol=1e-6, atol=1e-7
     )
 
 
@@ -390,7 +391,8 @@ def test_adaptive_tap_is_tap_at_weak_coupling():
 
     large, small = (np.abs(difference(batch, m, beta)) for beta in (0.04, 0.02))
     assert np.min(small) > 1e-11
-    assert abs(np.mean(np.log2(large / small)) - 3) < 0.3
+    # Of the sums: one instance may pass through zero.
+    assert abs(np.log2(np.sum(large) / np.sum(small)) - 3) < 0.3
 
 
 def test_adaptive_tap_of_a_large_spin_glass():

@@ -21,7 +21,7 @@ def has_short_terms(tables: Sequence[np.ndarray], n_spins: int) -> bool:
     subsets = sum(len(table) * table.shape[1] * 2.0 ** table.shape[1] for table in tables)
     member = _membership(tables, n_spins)
     pairs = np.count_nonzero(member @ member.T >= 2)
-    return subsets <= pairs * np.max(lengths)
+    return bool(subsets <= pairs * np.max(lengths))
 
 
 def subset_plan(tables: Sequence[np.ndarray]):
