@@ -271,7 +271,11 @@ def test_messages_obey_their_equation(p):
     np.testing.assert_allclose(u, answer, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("p", [2, 3, 4])
+# Derivatives of a factor of four compile for long.
+SIZES = [2, 3, pytest.param(4, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("p", SIZES)
 def test_derivatives_of_factors_are_finite_differences(p):
     rng, step = np.random.default_rng(p), 1e-5
     k, m = rng.uniform(-1.2, 1.2, N_FACTORS), rng.uniform(-0.8, 0.8, (N_FACTORS, p))
@@ -289,7 +293,7 @@ def test_derivatives_of_factors_are_finite_differences(p):
     )
 
 
-@pytest.mark.parametrize("p", [2, 3, 4])
+@pytest.mark.parametrize("p", SIZES)
 def test_factors_on_the_faces(p):
     strengths = [0.0, 0.7, -1.3, 3.0, 5.0]
     rows = itertools.product(strengths, itertools.product([-1.0, 1.0, 0.3], repeat=p))
@@ -303,7 +307,7 @@ def test_factors_on_the_faces(p):
     assert all(np.all(np.isfinite(array)) for array in (value, slope, hessian))
 
 
-@pytest.mark.parametrize("p", [2, 3, 4])
+@pytest.mark.parametrize("p", SIZES)
 def test_derivatives_of_factors_at_strong_coupling(p):
     k = np.resize([10.0, -15.0, 20.0, -30.0, 40.0], N_FACTORS)
     m = np.tanh(np.random.default_rng(p).normal(size=(N_FACTORS, p)))
