@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 import thermogen as tg
 
@@ -95,7 +96,7 @@ def hopfield(rng: np.random.Generator, n_patterns: int = 3) -> tg.Pairwise:
     return tg.Pairwise(couplings, fields(rng))
 
 
-def three_spin(rng: np.random.Generator, n_terms: int = 3 * N_SPINS) -> tg.Interactions:
+def three_spin(rng: np.random.Generator, n_terms: int = 2 * N_SPINS) -> tg.Interactions:
     """Gaussian couplings on random triples, the same in all instances; variance of E: n/2."""
     triples = np.array(list(itertools.combinations(range(N_SPINS), 3)))
     kept = triples[np.random.default_rng(3).permutation(len(triples))[:n_terms]]
@@ -125,12 +126,6 @@ def instances(family: str) -> tg.AbstractMultilinear:
     seeds = np.random.SeedSequence([list(FAMILIES).index(family)]).spawn(N_INSTANCES)
     energies = [FAMILIES[family](np.random.default_rng(seed)) for seed in seeds]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *energies)
-
-
-def everywhere(function):
-    """Of (energy, ..., beta), over all instances and betas: arrays of shape (instance, beta)."""
-    over_betas = jax.vmap(function, in_axes=(None, 0, 0))
-    return jax.jit(lambda e, rest: jax.vmap(over_betas, (0, 0, None))(e, rest, jnp.array(BETAS)))
 
 
 @jax.jit
@@ -199,15 +194,184 @@ def measure(family: str) -> dict[str, list[dict]]:
     return table
 
 
+def at(rows: list[dict], measure: str, beta: float) -> float:
+    """Median error at one beta; infinite if under half of the solves converge."""
+    row = rows[BETAS.index(beta)]
+    return row[measure] if row["failed"] <= 0.5 else float("inf")
+
+
+def figures(values) -> str:
+    return " ".join(f"{v:.1e}" for v in values)
+
+
+def verdicts(tables: dict[str, dict[str, list[dict]]]) -> dict[str, tuple[bool, str]]:
+    """Whether each claim, made before the first run, holds, and the figures that say so."""
+    expansion = list(FUNCTIONALS)[:4]
+    pair_families = [f for f in tables if f != "3-spin"]
+    weak = {
+        f: [at(tables[f][name], "free_energy", BETAS[0]) for name in expansion]
+        for f in pair_families
+    }
+    growth = [
+        np.log2(at(tables["SK"][k], "free_energy", 0.2) / at(tables["SK"][k], "free_energy", 0.1))
+        for k in expansion
+    ]
+    lowest = min(row["lowest_excess"] for t in tables.values() for row in t["naive"])
+
+    def compare(family: str, measures: tuple[str, ...], better: str) -> dict[str, list[float]]:
+        """Errors at moderate beta: those of the better first."""
+        names = [better, *(name for name in tables[family] if name != better)]
+        return {x: [at(tables[family][k], x, MODERATE) for k in names] for x in measures}
+
+    best = compare("regular graph", ("free_energy", "correlations"), "Bethe")
+    adaptive = {
+        (f, x): [at(tables[f][k], x, MODERATE) for k in ("AdaptiveTAP", "TAP")]
+        for f in ("SK", "Hopfield")
+        for x in MEASURES
+    }
+    triple = {
+        x: [at(tables["3-spin"][k], x, MODERATE) for k in ("Bethe", "TAP", "naive")]
+        for x in MEASURES
+    }
+    failures = {
+        k: sum(row["failed"] for t in tables.values() for row in t.get(k, [])) * N_INSTANCES
+        for k in FUNCTIONALS
+    }
+    strong = {
+        f: [at(tables[f][k], "free_energy", BETAS[-1]) for k in FUNCTIONALS] for f in pair_families
+    }
+    return {
+        f"beta = {BETAS[0]}, free energy: orders 4 < 2 < 1 in every pair family": (
+            all(e[3] < e[1] < e[0] for e in weak.values()),
+            "; ".join(f"{f} {figures(e)}" for f, e in weak.items()),
+        ),
+        "... and order 3 between 2 and 4 where there are many triangles: SK, Hopfield": (
+            all(weak[f][3] < weak[f][2] < weak[f][1] for f in ("SK", "Hopfield")),
+            "as above",
+        ),
+        "SK: the error of order k grows as beta^(k + 1) from 0.1 to 0.2, exponent to 0.5": (
+            all(abs(g - k) < 0.5 for k, g in enumerate(growth, start=2)),
+            "exponents " + " ".join(f"{g:.2f}" for g in growth),
+        ),
+        "naive mean field is never below the free energy": (
+            lowest > -1e-12,
+            f"lowest excess {lowest:.1e}",
+        ),
+        f"regular graph, beta = {MODERATE}: Bethe is the best in free energy and correlations": (
+            all(e[0] < min(e[1:]) for e in best.values()),
+            "; ".join(f"{x} {e[0]:.1e}, next {min(e[1:]):.1e}" for x, e in best.items()),
+        ),
+        f"SK and Hopfield, beta = {MODERATE}: AdaptiveTAP beats TAP in all three": (
+            all(a < b for a, b in adaptive.values()),
+            "; ".join(f"{f} {x} {figures(e)}" for (f, x), e in adaptive.items()),
+        ),
+        f"3-spin, beta = {MODERATE}: Bethe beats TAP and TAP naive in all three": (
+            all(a < b < c for a, b, c in triple.values()),
+            "; ".join(f"{x} {figures(e)}" for x, e in triple.items()),
+        ),
+        "naive, Bethe and AdaptiveTAP converge everywhere": (
+            not any(failures[k] for k in ("naive", "Bethe", "AdaptiveTAP")),
+            "failures " + ", ".join(f"{k} {x:.0f}" for k, x in failures.items()),
+        ),
+        f"pairs, beta = {BETAS[-1]}, free energy: Bethe or AdaptiveTAP beats orders 2 to 4": (
+            all(min(e[4:]) < min(e[1:4]) for e in strong.values()),
+            "; ".join(f"{f} {figures(e)}" for f, e in strong.items()),
+        ),
+    }
+
+
+def draw(axes, table: dict[str, list[dict]], measure: str) -> None:
+    """Lines through the medians; hollow markers where under half of the solves converge."""
+    for name, rows in table.items():
+        color, marker = LOOKS[name]
+        values = np.array([row[measure] for row in rows])
+        scarce = np.array([row["failed"] > 0.5 for row in rows])
+        style = {"color": color, "marker": marker, "markersize": 3.6}
+        axes.plot(BETAS, np.where(scarce, np.nan, values), **style)
+        axes.plot(BETAS, np.where(scarce, values, np.nan), linestyle="", mfc="white", **style)
+
+
+def picture(tables: dict[str, dict[str, list[dict]]]) -> Figure:
+    style = {
+        "font.size": 8.5,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 9,
+        "axes.titlelocation": "left",
+        "axes.linewidth": 0.7,
+        "lines.linewidth": 1.2,
+        "legend.frameon": False,
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(11, 6.6), layout="constrained")
+        grid = figure.subplots(len(MEASURES), len(tables), sharex=True, sharey="row")
+        for row, (measure, label) in zip(grid, MEASURES.items(), strict=True):
+            for axes, table in zip(row, tables.values(), strict=True):
+                draw(axes, table, measure)
+                axes.set(xscale="log", yscale="log")
+                axes.grid(axis="y", color="#e5e7eb", linewidth=0.5)
+                axes.tick_params(labelsize=7.5)
+            row[0].set_ylabel(f"error, {label}")
+        for axes, family in zip(grid[0], tables, strict=True):
+            axes.set_title(TITLES[family])
+        for axes in grid[-1]:
+            axes.set_xlabel("$\\beta$")
+            axes.set_xticks(BETAS, labels=["0.1", "0.2", "", "0.4", "", "0.8", "", "1.5"])
+            axes.minorticks_off()
+        lines = [
+            Line2D([], [], color=c, marker=m, markersize=4, label=name)
+            for name, (c, m) in LOOKS.items()
+        ]
+        lines.append(
+            Line2D(
+                [],
+                [],
+                color="#4b5563",
+                marker="o",
+                mfc="white",
+                linestyle="",
+                markersize=4,
+                label="under half converge",
+            )
+        )
+        figure.legend(handles=lines, loc="outside upper center", ncols=len(lines))
+        return figure
+
+
+def print_table(family: str, table: dict[str, list[dict]]) -> None:
+    for name in MEASURES:
+        print(f"{family}, {name}; share of failed solves in brackets")
+        print(f"{'beta':>14}" + "".join(f"{beta:>15}" for beta in BETAS))
+        for functional, rows in table.items():
+            cells = [
+                f"{r[name]:9.1e}" + (f" ({r['failed']:.2f})" if r["failed"] else "") for r in rows
+            ]
+            print(f"{functional:>14}" + "".join(f"{c:>15}" for c in cells))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"))
-    parser.parse_args().out
+    out = parser.parse_args().out
     jax.config.update("jax_enable_x64", True)
     began = time.perf_counter()
-    for family in FAMILIES:
-        measure(family)
-    print(f"{time.perf_counter() - began:.0f} s")
+    tables = {family: measure(family) for family in FAMILIES}
+    for family, table in tables.items():
+        print_table(family, table)
+    out.mkdir(parents=True, exist_ok=True)
+    # NaN is no JSON.
+    saved = {
+        f: {
+            k: [{x: v if np.isfinite(v) else None for x, v in row.items()} for row in rows]
+            for k, rows in table.items()
+        }
+        for f, table in tables.items()
+    }
+    (out / "accuracy.json").write_text(json.dumps(saved, indent=1))
+    picture(tables).savefig(out / "accuracy.png", dpi=150)
+    for claim, (holds, why) in verdicts(tables).items():
+        print(f"claim: {claim}:", "holds" if holds else "FAILS", f"({why})")
+    print(f"{time.perf_counter() - began:.0f} s in all")
 
 
 if __name__ == "__main__":
