@@ -12,6 +12,7 @@ from thermogen import RESULTS, Solution, report
 from thermogen.energies import Pairwise
 from thermogen.landscape import Library
 from thermogen.learning import FitResult
+from thermogen.meanfield import NaiveMeanField, bifurcations, follow_beta
 from thermogen.report import _page, _pictures, _plots
 
 # --- sources
@@ -197,3 +198,20 @@ def test_the_scan_marks_lower_bounds():
     figure = _plots.scan_figure({"naive mean field": curve, "TAP": curve[:2]}, (1.0, 12))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["naive mean field", "TAP", "full search", "library full: at least"]
+
+
+def test_bifurcation_diagram_shows_minima_and_saddles_apart():
+    energy = Pairwise([[0.0, 1.0], [1.0, 0.0]], [0.0, 0.0])
+    functional = NaiveMeanField()
+    trunk = follow_beta(functional, energy, (0.5, 1.5), np.zeros(2))
+    points = bifurcations(trunk)
+    figure = report.bifurcation_figure([trunk], points, pattern=np.ones(2))
+    (axes,) = figure.axes
+    saddle, minimum = axes.lines[:2]
+    betas, size = np.asarray(trunk.parameters), int(trunk.size)
+    stable = ~np.isnan(np.asarray(minimum.get_ydata(), float))
+    np.testing.assert_array_equal(stable, betas[:size] < 1)
+    dashed = ~np.isnan(np.asarray(saddle.get_ydata(), float))
+    assert np.all(stable | dashed) and (stable & dashed).sum() == 1
+    np.testing.assert_allclose(axes.collections[0].get_offsets(), [[1.0, 0.0]], atol=1e-8)
+    assert _plots.figure_png(figure).startswith(b"\x89PNG")

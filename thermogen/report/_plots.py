@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from ..meanfield import Bifurcation, Branch
 from ._study import ScanPoint
 
 INK, ACCENT, MUTED, GRID = "#1f3a5f", "#c2571a", "#6b7280", "#e3e3df"
@@ -22,6 +23,7 @@ CLASSES = (
     *("#332288", "#88ccee", "#44aa99", "#117733", "#999933"),
     *("#ddcc77", "#cc6677", "#882255", "#aa4499", "#b8b8b8"),
 )
+_MARKERS = {"pitchfork": "o", "saddle-node": "D", "transcritical": "X"}
 WIDTH = 7.8  # inches: the width of the page
 MAX_SHOWN = 40
 _DPI = 160
@@ -178,4 +180,46 @@ def occupation_figure(
         figure.legend(
             loc="outside lower center", ncols=len(classes), title="class", columnspacing=1.2
         )
+    return figure
+
+
+@styled
+def bifurcation_figure(
+    branches: Sequence[Branch],
+    bifurcations: Sequence[Bifurcation] = (),
+    *,
+    pattern: np.ndarray,
+    parameter: str = "inverse temperature β",
+) -> Figure:
+    """Bifurcation diagram: overlap with a pattern along branches; dashed where unstable.
+
+    Args:
+        branches: from `follow_beta` or `follow_field`, all in the same parameter.
+        bifurcations: points to mark, from `bifurcations`.
+        pattern: what the overlap `pattern.m / n` is taken with, shape `(n,)`.
+        parameter: label of the horizontal axis.
+    """
+    figure = Figure(figsize=(WIDTH / 1.5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for branch in branches:
+        size = int(branch.size)
+        x = np.asarray(branch.parameters)[:size]
+        y = np.asarray(branch.magnetizations)[:size] @ pattern / len(pattern)
+        stable = np.asarray(branch.n_unstable)[:size] == 0
+        unstable = ~stable
+        unstable[1:] |= ~stable[:-1]  # the piece between a saddle and a minimum is drawn as well
+        unstable[:-1] |= ~stable[1:]
+        axes.plot(x, np.where(unstable, y, np.nan), "--", color=MUTED, lw=1)
+        axes.plot(x, np.where(stable, y, np.nan), color=INK, lw=1.8)
+    for kind, marker in _MARKERS.items():
+        found = [p for p in bifurcations if p.kind == kind]
+        if found:
+            heights = [p.magnetizations @ pattern / len(pattern) for p in found]
+            x = [p.parameter for p in found]
+            axes.scatter(x, heights, marker=marker, color=ACCENT, s=26, zorder=3, label=kind)
+    axes.plot([], [], color=INK, lw=1.8, label="minimum")
+    axes.plot([], [], "--", color=MUTED, lw=1, label="saddle")
+    axes.grid(axis="y")
+    figure.legend(loc="outside lower center", ncols=5)
+    axes.set(xlabel=parameter, ylabel="overlap with the pattern")
     return figure
