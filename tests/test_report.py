@@ -201,7 +201,7 @@ def test_the_scan_marks_lower_bounds():
 
 
 def test_bifurcation_diagram_shows_minima_and_saddles_apart():
-    energy = Pairwise([[0.0, 1.0], [1.0, 0.0]], [0.0, 0.0])
+    energy = Pairwise(np.array([[0.0, 1.0], [1.0, 0.0]]), np.zeros(2))
     functional = NaiveMeanField()
     trunk = follow_beta(functional, energy, (0.5, 1.5), np.zeros(2))
     points = bifurcations(trunk)
