@@ -1,17 +1,32 @@
-"""The README's Python code runs as written."""
+"""The Python code of the README and of the guide runs as written."""
 
 import pathlib
 import re
 
 import jax.numpy as jnp
+import numpy as np
 
-README = pathlib.Path(__file__).parent.parent / "README.md"
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def run(path: pathlib.Path) -> dict:
+    """The names that a page's code leaves behind."""
+    blocks = re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
+    assert len(blocks) >= 2
+    names: dict = {}
+    exec(compile("\n".join(blocks), str(path), "exec"), names)
+    return names
 
 
 def test_readme_code_runs():
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    assert len(blocks) >= 2
-    names: dict = {}
-    exec(compile("\n".join(blocks), str(README), "exec"), names)
+    names = run(ROOT / "README.md")
     assert jnp.isfinite(names["heating"]) and names["response"].fields.shape == (20,)
     assert names["library"].size >= 1 and names["fitted"].history[-1] < names["fitted"].history[0]
+
+
+def test_guide_code_runs():
+    names = run(ROOT / "docs" / "functionals.md")
+    assert names["trust"].stability > 0
+    np.testing.assert_allclose(-names["means"].fields, names["state"].value, atol=1e-8)
+    arm, point = names["arm"], names["point"]
+    assert point.kind == "pitchfork" and np.abs(arm.magnetizations[int(arm.size) - 1]).max() > 0.3
