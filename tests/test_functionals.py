@@ -407,8 +407,11 @@ def test_adaptive_tap_of_a_large_spin_glass():
     # Beyond TAP: rings of k bonds, together of variance sum_{k >= 3} beta^2k / 2k = 0.0033, and
     # bonds counted twice, sum of (beta J)^4 / 4 = (3/8) beta^4. Three standard deviations.
     assert abs(beta * excess + 0.5 * beta**2 * bonds) < 3 * 0.058 + 3 / 8 * beta**4
-    # The sum over bonds is (n - 1)/2 with variance 1; three standard deviations of both.
+    # The sum over bonds is (n - 1)/2 with variance 1; three standard deviations of both. So
+    # F/n -> -beta/4 - T ln 2, here and for TAP.
     assert abs(excess / n + beta / 4) < 1.5 / n
+    onsager = float(evaluate(tg.TAP(), energy, np.zeros(n), beta) + n * np.log(2) / beta)
+    assert abs(onsager / n + beta / 4) < 1.5 / n
 
 
 def test_adaptive_tap_names_what_it_supports():
