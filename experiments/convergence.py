@@ -63,7 +63,9 @@ def triple_residual(couplings: np.ndarray, beta: float, order: int) -> Residual:
         field = 0.5 * np.einsum("bij,bj->bi", pairs, m)
         if order == 2:
             weighted = pairs * v[:, :, None] * v[:, None, :]
-            field = field + 0.5 * beta * np.einsum("bjk,ijk->bi", weighted, couplings, optimize=True)
+            field = field + 0.5 * beta * np.einsum(
+                "bjk,ijk->bi", weighted, couplings, optimize=True
+            )
             field = field - beta * m * np.einsum("bij,bj->bi", pairs**2, v)
             square = np.einsum("ijk,bj,bk->bi", couplings**2, v, v, optimize=True)
             field = field - 0.5 * beta * m * square
@@ -86,7 +88,10 @@ def judge(solution, residual: Residual, beta: float) -> dict[str, int]:
     theta = np.asarray(solution.stats["fields"])
     slopes = np.abs(residual(theta)).max(axis=1) / beta
     lowest = np.concatenate(
-        [lowest_eigenvalues(residual, part) for part in np.array_split(theta, -(-len(theta) // 256))]
+        [
+            lowest_eigenvalues(residual, part)
+            for part in np.array_split(theta, -(-len(theta) // 256))
+        ]
     )
     says = {code: np.asarray(solution.result == getattr(tg.RESULTS, code)) for code in CODES}
     is_minimum = (slopes < TOLERANCE) & (lowest > -FLAT)
@@ -273,7 +278,9 @@ def count_claims() -> dict[str, dict[str, int]]:
             starts[::2] = np.sign(starts[::2])
             truth = truth_of(energy, beta, functional.order)
             for driver in (tg.quench, solve_all):
-                for name, count in judge(driver(functional, energy, beta, starts), truth, beta).items():
+                for name, count in judge(
+                    driver(functional, energy, beta, starts), truth, beta
+                ).items():
                     total[name] += count
         counts[family] = total
         print(f"{family:>10}: " + ", ".join(f"{k} {v}" for k, v in total.items()), flush=True)

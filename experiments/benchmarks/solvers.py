@@ -25,6 +25,7 @@ from thermogen.meanfield import MirrorDescent
 from thermogen.meanfield._solve import NewtonPolish, residual_at
 
 WINDOW = 5
+N_STEPS = 512
 
 
 class Anderson(optx.AbstractRootFinder):
@@ -86,10 +87,12 @@ def solvers(atol: float) -> dict[str, optx.AbstractRootFinder]:
 def run(functional, energy, beta, starts, solver):
     def single(theta):
         root = optx.root_find(
-            residual_at, solver, theta, (functional, energy, beta), max_steps=1024, throw=False
+            residual_at, solver, theta, (functional, energy, beta), max_steps=N_STEPS, throw=False
         )
         m = jnp.tanh(root.value)
-        small = jnp.max(jnp.abs(residual_at(root.value, (functional, energy, beta)))) <= 2 * solver.atol
+        small = (
+            jnp.max(jnp.abs(residual_at(root.value, (functional, energy, beta)))) <= 2 * solver.atol
+        )
         variance = jnp.sqrt(1 / jnp.cosh(root.value) ** 2)
         excess = jax.hessian(functional.excess, argnums=1)(energy, m, beta)
         hessian = jnp.eye(m.size) + beta * variance[:, None] * excess * variance[None, :]
@@ -101,9 +104,10 @@ def run(functional, energy, beta, starts, solver):
 @eqx.filter_jit
 def run_alone(functional, energy, beta, starts, solver):
     """One start after the other, so that none waits for the slowest; no judgement."""
+
     def single(theta):
         return optx.root_find(
-            residual_at, solver, theta, (functional, energy, beta), max_steps=1024, throw=False
+            residual_at, solver, theta, (functional, energy, beta), max_steps=N_STEPS, throw=False
         ).value
 
     return jax.lax.map(single, starts)
@@ -129,7 +133,9 @@ def compare_solvers() -> None:
         *(("digits", learned, name, 1.0) for name in ("TAP", "naive")),
     ]
     functionals = {"TAP": tg.TAP(), "naive": tg.NaiveMeanField()}
-    print(f"{'model':>8}{'':>7}{'beta':>6}{'tol':>8}{'solver':>16}{'minima':>8}{'steps':>8}{'ms':>9}")
+    print(
+        f"{'model':>8}{'':>7}{'beta':>6}{'tol':>8}{'solver':>16}{'minima':>8}{'steps':>8}{'ms':>9}"
+    )
     for model, energy, name, beta in cases:
         rng = np.random.default_rng(1)
         starts = jnp.arctanh(0.9 * jnp.asarray(rng.choice([-1.0, 1.0], (64, energy.n_spins))))
@@ -154,7 +160,9 @@ def newton_step(functional, energy, beta, theta):
 
 
 def time_gradients() -> None:
-    print(f"{'spins':>6}{'forward':>10}{'Newton step':>13}{'grad m*':>10}{'in steps':>10}{'grad G*':>10} (ms)")
+    print(
+        f"{'spins':>6}{'forward':>10}{'Newton step':>13}{'grad m*':>10}{'in steps':>10}{'grad G*':>10} (ms)"
+    )
     for n in (64, 256, 512):
         energy, functional, beta = sk(n), tg.TAP(), jnp.asarray(0.5)
         init = jnp.zeros(n)
