@@ -29,7 +29,7 @@ N_STEPS = 512
 
 
 class Anderson(optx.AbstractRootFinder):
-    """theta <- theta - a r, corrected so that r would vanish if it were linear in the last steps."""
+    """theta <- theta - a r, corrected so that a linear r would vanish."""
 
     rtol: float
     atol: float
@@ -159,30 +159,27 @@ def newton_step(functional, energy, beta, theta):
     return newton.step(fn, theta, problem, {}, state, frozenset())[0]
 
 
+def mean_magnetization(functional, energy, beta, init):
+    return jnp.mean(tg.solve(functional, energy, beta, init, throw=False).value)
+
+
+def free_energy(functional, energy, beta, init):
+    return tg.solve(functional, energy, beta, init, throw=False).stats["free_energy"]
+
+
 def time_gradients() -> None:
-    print(
-        f"{'spins':>6}{'forward':>10}{'Newton step':>13}{'grad m*':>10}{'in steps':>10}{'grad G*':>10} (ms)"
-    )
+    columns = ["forward", "Newton step", "grad m*", "in steps", "grad G*"]
+    print(f"{'spins':>6}" + "".join(f"{c:>13}" for c in columns) + "  (ms)")
     for n in (64, 256, 512):
-        energy, functional, beta = sk(n), tg.TAP(), jnp.asarray(0.5)
-        init = jnp.zeros(n)
-
-        def mean(energy, beta):
-            return jnp.mean(tg.solve(functional, energy, beta, init, throw=False).value)
-
-        def value(energy, beta):
-            return tg.solve(functional, energy, beta, init, throw=False).stats["free_energy"]
-
-        forward = seconds(jax.jit(mean), energy, beta)
-        step = seconds(newton_step, functional, energy, beta, jnp.arctanh(0.1 * jnp.ones(n)))
-        through = seconds(jax.jit(jax.value_and_grad(mean, argnums=(0, 1))), energy, beta)
-        free = seconds(jax.jit(jax.value_and_grad(value, argnums=(0, 1))), energy, beta)
-        extra, little = through - forward, free - forward
-        print(
-            f"{n:6}{1e3 * forward:10.2f}{1e3 * step:13.2f}{1e3 * extra:10.2f}"
-            f"{extra / step:10.2f}{1e3 * little:10.2f}",
-            flush=True,
+        arguments = tg.TAP(), sk(n), jnp.asarray(0.5), jnp.zeros(n)
+        forward = seconds(jax.jit(mean_magnetization), *arguments)
+        step = seconds(newton_step, *arguments[:3], jnp.arctanh(0.1 * jnp.ones(n)))
+        through, free = (
+            seconds(jax.jit(jax.value_and_grad(f, argnums=(1, 2))), *arguments) - forward
+            for f in (mean_magnetization, free_energy)
         )
+        row = [1e3 * forward, 1e3 * step, 1e3 * through, through / step, 1e3 * free]
+        print(f"{n:6}" + "".join(f"{x:13.2f}" for x in row), flush=True)
 
 
 def main() -> None:
