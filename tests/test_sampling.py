@@ -8,7 +8,6 @@ import pytest
 from scipy.stats import chi2
 
 import thermogen as tg
-from thermogen.sampling import gibbs_sweep
 
 N_DRAWS = 20_000
 # Odds of a false alarm that every bound below is derived from.
@@ -42,7 +41,7 @@ def _sweep_matrix(energy: tg.AbstractMultilinear, beta: float) -> np.ndarray:
 @jax.jit
 def _sweep_all(energy, starts, beta, key):
     keys = jax.random.split(key, starts.shape[0])
-    return jax.vmap(lambda s, k: gibbs_sweep(energy, s, beta, k))(starts, keys)
+    return jax.vmap(lambda s, k: tg.Gibbs().step(energy, s, beta, k))(starts, keys)
 
 
 @jax.jit
@@ -126,7 +125,7 @@ def test_extreme_temperatures(name, beta):
 def test_dtype_of_the_spins_is_kept(name):
     energy = helpers.ENERGIES[name](4, _key(4))
     for dtype in (jnp.float32, jnp.float64):
-        assert gibbs_sweep(energy, jnp.ones(4, dtype), 1.0, _key(0)).dtype == dtype
+        assert tg.Gibbs().step(energy, jnp.ones(4, dtype), 1.0, _key(0)).dtype == dtype
 
 
 def test_keys_decide():
@@ -144,7 +143,7 @@ def test_new_parameters_do_not_recompile(name):
     @jax.jit
     def sweep(energy, spins, beta, key):
         traces.append(name)
-        return gibbs_sweep(energy, spins, beta, key)
+        return tg.Gibbs().step(energy, spins, beta, key)
 
     energy = helpers.ENERGIES[name](4, _key(4))
     for i in range(3):

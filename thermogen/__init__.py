@@ -39,6 +39,9 @@ from .meanfield import NaiveMeanField as NaiveMeanField
 from .meanfield import Plefka as Plefka
 from .meanfield import solve as solve
 from .meanfield import susceptibility as susceptibility
+from .sampling import AbstractSampler as AbstractSampler
+from .sampling import Gibbs as Gibbs
+from .sampling import Metropolis as Metropolis
 from .spins import bits_from_spins as bits_from_spins
 from .spins import enumerate_spins as enumerate_spins
 from .spins import index_from_spins as index_from_spins

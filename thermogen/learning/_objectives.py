@@ -20,7 +20,7 @@ from ..energies import (
     visible_free_energy,
 )
 from ..meanfield import AbstractFunctional, solve
-from ..sampling import gibbs_sweep
+from ..sampling import Gibbs
 
 Data = Num[Array, "batch visible"]
 
@@ -172,7 +172,7 @@ class PersistentCD(AbstractObjective):
 
         def sweep(chains, sweep_key):
             keys = jax.random.split(sweep_key, self.n_chains)
-            return jax.vmap(lambda s, k: gibbs_sweep(frozen, s, 1.0, k))(chains, keys), None
+            return jax.vmap(lambda s, k: Gibbs().step(frozen, s, 1.0, k))(chains, keys), None
 
         chains, _ = jax.lax.scan(sweep, state, jax.random.split(key, self.n_sweeps))
         visible = chains[:, : n_visible(energy)]

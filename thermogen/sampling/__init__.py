@@ -1,3 +1,6 @@
-"""Samplers of the Boltzmann distribution."""
+"""Markov chains that draw configurations from the Boltzmann distribution."""
 
-from ._gibbs import gibbs_sweep as gibbs_sweep
+from ._base import AbstractSampler as AbstractSampler
+from ._gibbs import Gibbs as Gibbs
+from ._gibbs import Metropolis as Metropolis
+from ._sweeps import sweep_population as sweep_population

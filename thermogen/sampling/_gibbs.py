@@ -1,57 +1,63 @@
-"""Heat-bath (Gibbs) updates: one sweep leaves the Boltzmann distribution invariant."""
+"""Single-spin kernels: the heat bath (Gibbs) and Metropolis."""
 
-import functools
-
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Beta, Key, Spins
-from ..energies import RBM, AbstractMultilinear
+from ..energies import AbstractMultilinear
 from ..energies._base import as_float
+from ._base import AbstractSampler, Clamped
+from ._sweeps import heat_bath, metropolis, sweep
 
 
-@functools.singledispatch
-def gibbs_sweep(
-    energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key
-) -> Float[Array, " n"]:
-    """Draw every spin once from its conditional distribution given the others.
+class Gibbs(AbstractSampler):
+    """Heat bath: every spin is drawn from its conditional distribution given the others.
 
     `P(s_k = 1 | rest) = 1 / (1 + exp(-2 beta h_k))` with the local field h_k. Spins are visited in
-    order; the two layers of an RBM are drawn as two blocks. Open for extension:
-    `gibbs_sweep.register(YourEnergy)`.
-
-    Args:
-        energy: a multilinear energy of n spins.
-        spins: one configuration, shape `(n,)`.
-        beta: inverse temperature.
-        key: random key.
-
-    Returns:
-        The next configuration, shape `(n,)`.
+    order; those of one layer of an `RBM`, and those of one colour of the interaction graph of
+    `Interactions`, at once (Geman and Geman 1984). The state is the configuration, shape `(n,)`.
     """
-    spins = as_float(spins)
-    uniform = jax.random.uniform(key, spins.shape, spins.dtype)
 
-    def update(k, s):
-        unit = jnp.zeros_like(s).at[k].set(1)
-        _, slope = jax.jvp(energy, (s,), (unit,))
-        return s.at[k].set(_draw(uniform[k], -slope, beta))
+    def init(
+        self, energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key
+    ) -> Float[Array, " n"]:
+        return as_float(spins)
 
-    return jax.lax.fori_loop(0, spins.size, update, spins)
+    def step(
+        self,
+        energy: AbstractMultilinear,
+        state: Spins,
+        beta: Beta,
+        key: Key,
+        clamped: Clamped = None,
+    ) -> Float[Array, " n"]:
+        return sweep(heat_bath, energy, state, beta, key, clamped)
 
-
-@gibbs_sweep.register
-def _(energy: RBM, spins: Spins, beta: Beta, key: Key) -> Float[Array, " n"]:
-    spins = as_float(spins)
-    visible, _ = energy.split(spins)
-    uniform_visible, uniform_hidden = energy.split(
-        jax.random.uniform(key, spins.shape, spins.dtype)
-    )
-    hidden = _draw(uniform_hidden, energy.hidden_fields + visible @ energy.weights, beta)
-    visible = _draw(uniform_visible, energy.visible_fields + energy.weights @ hidden, beta)
-    return jnp.concatenate([visible, hidden])
+    def spins(self, state: Float[Array, " n"]) -> Float[Array, " n"]:
+        return state
 
 
-def _draw(uniform, field, beta: Beta):
-    return jnp.where(uniform < jax.nn.sigmoid(2 * beta * field), 1.0, -1.0).astype(uniform.dtype)
+class Metropolis(AbstractSampler):
+    """Flips accepted with probability `min(1, exp(-beta dE))` (Metropolis et al. 1953).
+
+    Spins are visited as by `Gibbs`. Fewer proposals are refused than by the heat bath, but near
+    beta = 0 every proposal is accepted and a sweep only mirrors the configuration: use `Gibbs`
+    where high temperatures matter. The state is the configuration, shape `(n,)`.
+    """
+
+    def init(
+        self, energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key
+    ) -> Float[Array, " n"]:
+        return as_float(spins)
+
+    def step(
+        self,
+        energy: AbstractMultilinear,
+        state: Spins,
+        beta: Beta,
+        key: Key,
+        clamped: Clamped = None,
+    ) -> Float[Array, " n"]:
+        return sweep(metropolis, energy, state, beta, key, clamped)
+
+    def spins(self, state: Float[Array, " n"]) -> Float[Array, " n"]:
+        return state

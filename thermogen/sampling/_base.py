@@ -1,0 +1,47 @@
+"""What a sampler is: a Markov chain that leaves the Boltzmann distribution invariant."""
+
+import abc
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, PyTree
+
+from .._types import Beta, Key, Spins
+from ..energies import AbstractMultilinear
+
+# Which spins keep their value: True = clamped. None clamps nothing.
+Clamped = Bool[Array, " n"] | None
+
+
+class AbstractSampler(eqx.Module):
+    """A pair of pure functions, `init` and `step`, that move ONE chain; `jax.vmap` moves many.
+
+    `beta`, the parameters of the energy and the key are traced: new numbers do not recompile.
+    """
+
+    @abc.abstractmethod
+    def init(self, energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key) -> PyTree:
+        """State of a chain that starts at `spins`, shape `(n,)`."""
+
+    @abc.abstractmethod
+    def step(
+        self,
+        energy: AbstractMultilinear,
+        state: PyTree,
+        beta: Beta,
+        key: Key,
+        clamped: Clamped = None,
+    ) -> PyTree:
+        """The state after one sweep, in which every free spin had its chance to change.
+
+        Args:
+            energy: an energy of n spins.
+            state: what `init` or the last `step` returned.
+            beta: inverse temperature.
+            key: random key, a new one for each step.
+            clamped: True where a spin keeps its value, shape `(n,)`; the chain then samples the
+                conditional distribution of the others.
+        """
+
+    @abc.abstractmethod
+    def spins(self, state: PyTree) -> Float[Array, " n"]:
+        """The configuration at inverse temperature `beta`, shape `(n,)`."""

@@ -1,0 +1,71 @@
+"""Which spins may be updated at once: a colouring of the interaction graph, on the host."""
+
+import functools
+import itertools
+
+import networkx as nx
+import numpy as np
+
+from ..energies._interactions import SpinSets
+
+# Of one order p: numbers of the terms of each spin, shape `(colors, members, degree)`, and the
+# other spins of each, shape `(colors, members, degree, p - 1)`.
+Incidences = tuple[np.ndarray, np.ndarray]
+
+
+@functools.lru_cache(maxsize=64)
+def interaction_edges(sets: tuple[SpinSets, ...]) -> np.ndarray:
+    """All pairs of spins that share a term, each once, shape `(edges, 2)`."""
+    pairs = [
+        np.sort(table.indices[:, [i, j]], axis=1)
+        for table in sets
+        for i, j in itertools.combinations(range(table.order), 2)
+    ]
+    return np.unique(np.concatenate([np.zeros((0, 2), np.int32), *pairs]), axis=0)
+
+
+@functools.lru_cache(maxsize=64)
+def color_plan(
+    n_spins: int, sets: tuple[SpinSets, ...]
+) -> tuple[np.ndarray, tuple[Incidences, ...]]:
+    """Spins by colour, and where each finds its terms.
+
+    Colours have equal shape, so that one compiled step serves all: what is missing is filled by
+    the spin `n_spins` and by the term `n_terms` of each order.
+
+    Returns:
+        Members of each colour, shape `(colors, members)`, and incidences, one for each table.
+    """
+    graph = nx.Graph()
+    graph.add_nodes_from(range(n_spins))
+    graph.add_edges_from(interaction_edges(sets).tolist())
+    color = nx.greedy_color(graph, strategy="largest_first")
+    classes = [[k for k in range(n_spins) if color[k] == c] for c in range(max(color.values()) + 1)]
+    members = _padded(classes, n_spins)
+    return members, tuple(_incidences(members, n_spins, table.indices) for table in sets)
+
+
+def _incidences(members: np.ndarray, n_spins: int, indices: np.ndarray) -> Incidences:
+    n_terms, order = indices.shape
+    flat = indices.ravel()
+    by_spin = np.argsort(flat, kind="stable")  # entries (term, place) of the table
+    degrees = np.bincount(flat, minlength=n_spins)
+    starts = np.cumsum(degrees) - degrees
+    entries = _padded(
+        [by_spin[s : s + d].tolist() for s, d in zip(starts, degrees, strict=True)] + [[]],
+        flat.size,
+    )
+    # The other spins of each entry, in a row of their own for the entry that pads.
+    others = np.full((flat.size + 1, max(order - 1, 0)), n_spins)
+    for place in range(order):
+        others[place : flat.size : order] = np.delete(indices, place, axis=1)
+    terms = np.append(np.arange(flat.size) // max(order, 1), n_terms)
+    chosen = entries[members]
+    return terms[chosen].astype(np.int32), others[chosen].astype(np.int32)
+
+
+def _padded(rows: list[list[int]], filling: int) -> np.ndarray:
+    width = max(map(len, rows), default=0)
+    return np.array([row + [filling] * (width - len(row)) for row in rows], np.int32).reshape(
+        len(rows), width
+    )
