@@ -42,6 +42,9 @@ from .meanfield import susceptibility as susceptibility
 from .sampling import AbstractSampler as AbstractSampler
 from .sampling import Gibbs as Gibbs
 from .sampling import Metropolis as Metropolis
+from .sampling import ParallelTempering as ParallelTempering
+from .sampling import annealed_importance_sampling as annealed_importance_sampling
+from .sampling import sample as sample
 from .spins import bits_from_spins as bits_from_spins
 from .spins import enumerate_spins as enumerate_spins
 from .spins import index_from_spins as index_from_spins

@@ -1,6 +1,22 @@
-"""Markov chains that draw configurations from the Boltzmann distribution."""
+"""Markov chains that draw configurations from the Boltzmann distribution, and ln Z by them."""
 
+from ._annealing import Estimate as Estimate
+from ._annealing import annealed_importance_sampling as annealed_importance_sampling
+from ._annealing import (
+    reverse_annealed_importance_sampling as reverse_annealed_importance_sampling,
+)
 from ._base import AbstractSampler as AbstractSampler
 from ._gibbs import Gibbs as Gibbs
 from ._gibbs import Metropolis as Metropolis
+from ._observers import AbstractObserver as AbstractObserver
+from ._observers import Correlations as Correlations
+from ._observers import EnergyHistogram as EnergyHistogram
+from ._observers import LastStates as LastStates
+from ._observers import Mean as Mean
+from ._observers import Overlaps as Overlaps
+from ._observers import Trace as Trace
+from ._sample import sample as sample
 from ._sweeps import sweep_population as sweep_population
+from ._tempering import ParallelTempering as ParallelTempering
+from ._tempering import TemperingState as TemperingState
+from ._tempering import tune_ladder as tune_ladder

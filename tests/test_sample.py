@@ -1,0 +1,292 @@
+"""`sample`, its observers, tempering and annealing against enumeration."""
+
+import itertools
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+import thermogen as tg
+from thermogen import sampling
+from thermogen.sampling._coloring import color_plan
+
+ALARM = 1e-9
+SAMPLERS = {
+    "gibbs": tg.Gibbs(),
+    "metropolis": tg.Metropolis(),
+    "tempering": tg.ParallelTempering([0.1, 0.4, 0.8]),
+}
+
+
+def _key(i: int) -> jax.Array:
+    return jax.random.key(i)
+
+
+def _indices(spins) -> np.ndarray:
+    bits = (np.asarray(spins) > 0).astype(int)
+    return bits @ (1 << np.arange(bits.shape[-1]))
+
+
+def _is_drawn_from(indices: np.ndarray, p: np.ndarray) -> bool:
+    """Chi-square over configurations, the rare ones pooled to an expected count of 10."""
+    counts, expected = np.bincount(indices, minlength=len(p)), len(indices) * p
+    order = np.argsort(p)
+    rare = np.searchsorted(np.cumsum(expected[order]), 10.0) + 1
+    pooled = [np.append(x[order][rare:], x[order][:rare].sum()) for x in (counts, expected)]
+    statistic = np.sum((pooled[0] - pooled[1]) ** 2 / pooled[1])
+    return statistic < chi2.isf(ALARM, len(pooled[0]) - 1)
+
+
+@pytest.mark.parametrize("energy_name", helpers.ENERGIES)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_relaxed_population_stays_relaxed(name, energy_name):
+    """Whatever the kernel: chains that start at samples of the Boltzmann table keep to it."""
+    n, beta, n_draws = 4, 0.8, 30_000
+    sampler, energy = SAMPLERS[name], helpers.ENERGIES[energy_name](n, _key(4), scale=1.5)
+    p, _ = helpers.boltzmann(energy, beta)
+    rng = np.random.default_rng(0)
+    starts = helpers.configurations(n)[rng.choice(2**n, n_draws, p=p)]
+    if name == "tempering":
+        # The rungs start from one configuration and have to relax before the cold one can tell.
+        ends = tg.sample(
+            sampler, energy, beta, key=_key(1), n_chains=n_draws, n_sweeps=1, burn_in=60
+        )
+    else:
+        ends = tg.sample(
+            sampler, energy, beta, key=_key(1), n_chains=n_draws, n_sweeps=1, init=starts
+        )
+        assert np.any(ends[:, 0] != starts)
+    assert ends.shape == (n_draws, 1, n)
+    assert _is_drawn_from(_indices(ends[:, 0]), p)
+
+
+@pytest.mark.parametrize("energy_name", helpers.ENERGIES)
+@pytest.mark.parametrize("name", ["gibbs", "metropolis"])
+def test_clamped_spins_stay_and_the_others_are_conditional(name, energy_name):
+    n, beta, n_draws = 4, 0.6, 20_000
+    energy = helpers.ENERGIES[energy_name](n, _key(4))
+    init, clamped = np.array([1, -1, 1, 1]), np.array([True, False, True, False])
+    ends = tg.sample(
+        SAMPLERS[name],
+        energy,
+        beta,
+        key=_key(3),
+        n_chains=n_draws,
+        n_sweeps=1,
+        burn_in=40,
+        init=init,
+        clamped=clamped,
+    )[:, 0]
+    assert np.all(ends[:, clamped] == init[clamped])
+    p, _ = helpers.boltzmann(energy, beta)
+    p = np.where(np.all(helpers.configurations(n)[:, clamped] == init[clamped], axis=1), p, 0)
+    assert _is_drawn_from(_indices(ends), p / p.sum())
+
+
+def test_total_variation_at_ten_spins():
+    """The expected distance of an empirical from its true distribution, and no more."""
+    n, beta = 10, 0.7
+    energy = helpers.random_pairwise(n, _key(10))
+    p, _ = helpers.boltzmann(energy, beta)
+    draws = _indices(
+        tg.sample(
+            tg.Gibbs(), energy, beta, key=_key(0), n_chains=2000, n_sweeps=2000, burn_in=100, thin=20
+        )
+    ).ravel()
+    distance = 0.5 * np.abs(np.bincount(draws, minlength=2**n) / draws.size - p).sum()
+    expected = 0.5 * np.sum(np.sqrt(2 * p * (1 - p) / (np.pi * draws.size)))
+    assert distance < 1.2 * expected
+
+
+def test_observers_agree_with_the_trace():
+    energy = helpers.random_pairwise(5, _key(5))
+    edges = jnp.linspace(-6.0, 6.0, 13)
+    arguments = dict(key=_key(2), n_chains=7, n_sweeps=12, burn_in=3, thin=2)
+    spins = np.asarray(tg.sample(tg.Gibbs(), energy, 0.5, **arguments))
+    assert spins.shape == (7, 6, 5)
+    seen = tg.sample(
+        tg.Gibbs(),
+        energy,
+        0.5,
+        **arguments,
+        observers={
+            "energies": sampling.Trace(lambda energy, s: energy(s)),
+            "m": sampling.Mean(),
+            "c": sampling.Correlations(),
+            "histogram": sampling.EnergyHistogram(edges),
+            "q": sampling.Overlaps(),
+            "last": sampling.LastStates(2),
+        },
+    )
+    flat = spins.reshape(-1, 5)
+    energies = helpers.energy_table(energy)[_indices(spins)]
+    np.testing.assert_allclose(seen["energies"], energies, atol=1e-12)
+    np.testing.assert_allclose(seen["m"], flat.mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(seen["c"], np.cov(flat.T, bias=True), atol=1e-12)
+    np.testing.assert_array_equal(seen["histogram"], np.histogram(energies, edges)[0])
+    agreeing = (spins == np.roll(spins, 1, axis=0)).sum(axis=2)
+    np.testing.assert_array_equal(seen["q"], np.bincount(agreeing.ravel(), minlength=6))
+    np.testing.assert_array_equal(seen["last"], spins[:, -2:])
+
+
+def test_progress_changes_nothing_and_new_numbers_do_not_recompile():
+    traces, calls = [], []
+
+    def record(energy, spins):
+        traces.append(1)
+        return spins
+
+    def run(seed, beta, **options):
+        energy = helpers.random_pairwise(5, _key(seed))
+        observer = sampling.Trace(record)
+        return tg.sample(
+            tg.Gibbs(),
+            energy,
+            beta,
+            key=_key(0),
+            n_chains=3,
+            n_sweeps=50,
+            observers=observer,
+            **options,
+        )
+
+    first = run(1, 0.5)
+    with_progress = run(1, 0.5, callback=lambda done, total: calls.append((done, total)))
+    np.testing.assert_array_equal(first, with_progress)
+    assert calls[-1] == (50, 50)
+    assert len(calls) == 17
+    jit_traces = len(traces)
+    assert np.any(run(2, 0.9, burn_in=7) != first)
+    assert len(traces) - jit_traces <= 1  # the shape of the record, nothing compiled
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_chains": 0}, "n_chains must be at least 1"),
+        ({"thin": 20}, "thin must not exceed n_sweeps"),
+        ({"burn_in": -1}, "burn_in must not be negative"),
+        ({"init": np.ones(3)}, r"init must have shape \(4,\) or \(2, 4\), got \(3,\)"),
+        ({"init": np.zeros(4)}, "init must hold spins"),
+        ({"clamped": np.ones(4, bool)}, "clamped needs init"),
+        ({"clamped": np.ones(3, bool)}, r"clamped must have shape \(4,\)"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    energy = helpers.random_pairwise(4, _key(0))
+    given = {"n_chains": 2, "n_sweeps": 4} | arguments
+    with pytest.raises(ValueError, match=message):
+        tg.sample(tg.Gibbs(), energy, 1.0, key=_key(0), **given)
+
+
+def _lattice(size: int) -> tg.Interactions:
+    site = np.arange(size * size).reshape(size, size)
+    bonds = [np.stack([site, np.roll(site, -1, axis)], -1).reshape(-1, 2) for axis in (0, 1)]
+    return tg.Interactions(size * size, [np.concatenate(bonds)], [jnp.ones(2 * size * size)])
+
+
+def test_colors_are_independent_and_complete():
+    lattice = _lattice(6)
+    members, _ = color_plan(lattice.n_spins, lattice.sets)
+    assert members.shape == (2, 18)
+    energy = helpers.random_interactions(9, _key(1), orders=(1, 2, 3))
+    members, _ = color_plan(9, energy.sets)
+    classes = [set(row) - {9} for row in members.tolist()]
+    assert sorted(itertools.chain(*classes)) == list(range(9))
+    for table in energy.sets:
+        assert all(len(c & set(t)) <= 1 for c in classes for t in table.indices.tolist())
+
+
+def test_square_lattice_has_the_energy_of_the_ising_model():
+    """-1.1061 per spin at beta = 0.4 on 64 x 64 spins (Onsager 1944)."""
+    lattice = _lattice(64)
+    energies = tg.sample(
+        tg.Gibbs(),
+        lattice,
+        0.4,
+        key=_key(0),
+        n_chains=16,
+        n_sweeps=400,
+        burn_in=400,
+        observers=sampling.Trace(lambda energy, s: energy(s) / s.size),
+    )
+    means = np.asarray(energies).mean(axis=1)
+    assert abs(means.mean() + 1.1061) < 4 * means.std(ddof=1) / 4 + 5e-5
+
+
+def test_tempering_crosses_where_gibbs_does_not():
+    """A Curie-Weiss magnet of 40 spins at beta = 2.2, started up: only tempering finds down."""
+    n, beta = 40, 2.2
+    energy = tg.Pairwise((1 - jnp.eye(n)) / n, jnp.zeros(n))
+    tempering = sampling.tune_ladder(
+        tg.ParallelTempering(jnp.linspace(0.0, beta, 8)), energy, key=_key(1)
+    )
+    options = dict(key=_key(0), n_chains=32, n_sweeps=1000, init=np.ones(n), burn_in=200)
+    m = {
+        name: np.asarray(
+            tg.sample(sampler, energy, beta, observers=sampling.Trace(_sign), **options)
+        )
+        for name, sampler in {"gibbs": tg.Gibbs(), "tempering": tempering}.items()
+    }
+    assert np.all(m["gibbs"] > 0)
+    per_chain = m["tempering"].mean(axis=1)
+    assert abs(per_chain.mean()) < 5 * per_chain.std(ddof=1) / np.sqrt(32)
+    assert np.all(np.abs(per_chain) < 1)
+
+
+def _sign(energy, spins):
+    return jnp.sign(jnp.sum(spins))
+
+
+def test_ladder_of_a_tuned_sampler_has_uniform_swap_rates():
+    n = 40
+    energy = tg.Pairwise((1 - jnp.eye(n)) / n, jnp.zeros(n))
+    start = tg.ParallelTempering(jnp.linspace(0.0, 2.0, 6) ** 2 / 2)
+    tuned = sampling.tune_ladder(start, energy, key=_key(0), n_sweeps=1000)
+
+    def spread(sampler):
+        state = sampler.init(energy, jnp.ones(n), 2.0, _key(2))
+        move = lambda s, k: (sampler.step(energy, s, 2.0, k), None)  # noqa: E731
+        state, _ = jax.lax.scan(move, state, jax.random.split(_key(3), 4000))
+        assert state.round_trips > 10
+        assert sorted(state.walkers.tolist()) == list(range(6))
+        return np.std(np.asarray(state.rejections) / 2000)
+
+    assert tuned.betas[0] == 0
+    assert tuned.betas[-1] == 2
+    assert spread(tuned) < 0.03 < spread(start)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_intervals_of_annealing_cover(reverse):
+    """95 % intervals hold the exact ln Z of 90-99 % of 200 random models, either way."""
+    n, n_models, n_chains = 8, 200, 200
+    betas = jnp.linspace(0.0, 1.0, 31)
+    keys = jax.random.split(_key(7), n_models)
+    energies = jax.vmap(lambda k: _sk(n, k))(keys)
+
+    def estimate(energy, key):
+        if not reverse:
+            return tg.annealed_importance_sampling(energy, betas, key=key, n_chains=n_chains)
+        table = -jax.vmap(energy)(tg.enumerate_spins(n))
+        index = jax.random.categorical(key, table, shape=(n_chains,))
+        samples = tg.enumerate_spins(n)[index]
+        return sampling.reverse_annealed_importance_sampling(
+            energy, betas, samples, key=jax.random.fold_in(key, 1)
+        )
+
+    found = jax.jit(jax.vmap(estimate))(energies, jax.random.split(_key(8), n_models))
+    tables = jax.vmap(lambda e: -jax.vmap(e)(tg.enumerate_spins(n)))(energies)
+    exact = np.logaddexp.reduce(np.asarray(tables), axis=1)
+    z = (np.asarray(found.log_partition) - exact) / np.asarray(found.standard_error)
+    assert 0.90 <= np.mean(np.abs(z) < 1.96) <= 0.99
+    assert np.all((found.ess >= 1) & (found.ess <= n_chains))
+
+
+def _sk(n, key):
+    j_key, h_key = jax.random.split(key)
+    upper = jnp.triu(jax.random.normal(j_key, (n, n)), 1) / jnp.sqrt(n)
+    return tg.Pairwise(upper + upper.T, 0.3 * jax.random.normal(h_key, (n,)))

@@ -1,0 +1,164 @@
+"""One line that runs many chains: burn-in, thinning, observers, progress."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Num, PyTree
+
+from .._types import Beta, Key
+from ..energies import AbstractMultilinear, Interactions, Pairwise
+from ._base import AbstractSampler
+from ._observers import AbstractObserver, Trace
+
+# Below this share of bonds, colours of independent spins beat blocks of a dense matrix.
+_SPARSE = 0.05
+_N_CHUNKS = 20
+
+
+def sample(
+    sampler: AbstractSampler,
+    energy: AbstractMultilinear,
+    beta: Beta,
+    *,
+    key: Key,
+    n_chains: int,
+    n_sweeps: int,
+    burn_in: int = 0,
+    thin: int = 1,
+    init: Num[Array | np.ndarray, "..."] | None = None,
+    clamped: Bool[Array | np.ndarray, "..."] | None = None,
+    observers: PyTree = None,
+    callback: Callable[[int, int], None] | None = None,
+) -> PyTree:
+    """Draw configurations from `exp(-beta E) / Z` by independent chains.
+
+    A sparse `Pairwise` energy is updated colour by colour of its interaction graph. Beta, the
+    parameters, the key, `burn_in` and `thin` are traced: new values do not recompile. Results
+    depend on the key alone, and the first chains of a longer run are those of a shorter one.
+
+    Args:
+        sampler: for example `Gibbs()`.
+        energy: an energy of n spins.
+        beta: inverse temperature.
+        key: random key.
+        n_chains: number of chains.
+        n_sweeps: sweeps of each chain after burn-in.
+        burn_in: sweeps before the first that counts.
+        thin: every so many sweeps one is kept.
+        init: where chains start, shape `(n,)` or `(n_chains, n)`; random corners by default.
+        clamped: True where a spin keeps the value that it has in `init`, shape `(n,)`.
+        observers: one `AbstractObserver` or a tree of them; `Trace()` by default.
+        callback: called with the number of kept sweeps done, and of all, about 20 times.
+
+    Returns:
+        Spins, shape `(n_chains, n_sweeps // thin, n)`, or what the observers return, in a tree as
+        given.
+
+    Raises:
+        ValueError: for counts that are not positive, for `init` or `clamped` of a wrong shape or
+            entries other than +-1, and for clamped spins without `init`.
+    """
+    _check_counts(n_chains=n_chains, n_sweeps=n_sweeps, thin=thin)
+    if burn_in < 0:
+        raise ValueError(f"burn_in must not be negative, got {burn_in}")
+    n_kept = n_sweeps // thin
+    if n_kept == 0:
+        raise ValueError(f"thin must not exceed n_sweeps, got {thin} and {n_sweeps}")
+    observers = Trace() if observers is None else observers
+    init_key, start_key, sweep_key = jax.random.split(key, 3)
+    spins = _starts(energy, n_chains, init, init_key)
+    clamped = _checked_clamped(clamped, init, energy.n_spins)
+    energy, beta = colored(energy), jnp.asarray(beta, spins.dtype)
+
+    starts = jax.vmap(sampler.init, in_axes=(None, 0, None, 0))
+    states = starts(energy, spins, beta, jax.random.split(start_key, n_chains))
+    carries = _each(lambda o: o.init(energy, spins, n_kept), observers)
+    chunk = n_kept if callback is None else -(-n_kept // _N_CHUNKS)
+    for first in range(0, n_kept, chunk):
+        last = min(first + chunk, n_kept)
+        limits = tuple(jnp.asarray(i) for i in (first, last, burn_in, thin))
+        states, carries = _advance(
+            sampler, energy, beta, sweep_key, clamped, observers, states, carries, limits
+        )
+        if callback is not None:
+            jax.block_until_ready(states)
+            callback(last, n_kept)
+    return _each(lambda o, carry: o.value(carry), observers, carries)
+
+
+@eqx.filter_jit
+def _advance(sampler, energy, beta, key, clamped, observers, states, carries, limits):
+    """Kept sweeps `first` to `last`: the chains move, then the observers look."""
+    first, last, burn_in, thin = limits
+    n_chains = len(jax.tree.leaves(states)[0])
+    step = jax.vmap(sampler.step, in_axes=(None, 0, None, 0, None))
+
+    def sweep(i, states):
+        keys = jax.random.split(jax.random.fold_in(key, i), n_chains)
+        return step(energy, states, beta, keys, clamped)
+
+    def keep(count, carry):
+        states, carries = carry
+        stop = burn_in + (count + 1) * thin
+        start = jnp.where(count == 0, 0, stop - thin)
+        states = jax.lax.fori_loop(start, stop, sweep, states)
+        spins = jax.vmap(sampler.spins)(states)
+        see = lambda o, carry: o.update(carry, count, energy, spins)  # noqa: E731
+        return states, _each(see, observers, carries)
+
+    return jax.lax.fori_loop(first, last, keep, (states, carries))
+
+
+def colored(energy: AbstractMultilinear) -> AbstractMultilinear:
+    """A sparse `Pairwise` energy of known couplings as `Interactions`, all others as they are."""
+    if not isinstance(energy, Pairwise) or isinstance(energy.couplings, Tracer):
+        return energy
+    couplings = np.asarray(energy.couplings)
+    bonds = np.argwhere(np.triu(couplings, 1))
+    if len(bonds) > _SPARSE * energy.n_spins**2:
+        return energy
+    sites = np.arange(energy.n_spins)[:, None]
+    return Interactions(
+        energy.n_spins, [sites, bonds], [energy.fields, energy.couplings[tuple(bonds.T)]]
+    )
+
+
+def _each(function, observers, *rest):
+    return jax.tree.map(
+        function, observers, *rest, is_leaf=lambda x: isinstance(x, AbstractObserver)
+    )
+
+
+def _starts(energy, n_chains, init, key):
+    dtype = jnp.result_type(float, *jax.tree.leaves(energy))
+    if jax.tree.leaves(energy):
+        dtype = jnp.result_type(*jax.tree.leaves(energy))
+    shape = (n_chains, energy.n_spins)
+    if init is None:
+        return jnp.where(jax.random.bernoulli(key, shape=shape), 1, -1).astype(dtype)
+    if init.shape not in (shape, shape[1:]):
+        raise ValueError(f"init must have shape {shape[1:]} or {shape}, got {init.shape}")
+    if not isinstance(init, Tracer) and not np.all(np.abs(np.asarray(init)) == 1):
+        raise ValueError("init must hold spins, -1 or +1, and nothing else")
+    init = jnp.asarray(init, dtype)
+    return init if init.ndim == 2 else jnp.tile(init, (n_chains, 1))
+
+
+def _checked_clamped(clamped, init, n):
+    if clamped is None:
+        return None
+    if clamped.shape != (n,):
+        raise ValueError(f"clamped must have shape ({n},), got {clamped.shape}")
+    if init is None:
+        raise ValueError("clamped needs init, which says at what values spins are clamped")
+    return jnp.asarray(clamped)
+
+
+def _check_counts(**counts):
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")

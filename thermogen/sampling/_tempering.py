@@ -1,0 +1,163 @@
+"""Parallel tempering: replicas at many temperatures that exchange their configurations."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
+
+from .._types import Beta, Key, Spins
+from ..energies import AbstractMultilinear
+from ._base import AbstractSampler, Clamped
+from ._gibbs import Gibbs
+
+
+class TemperingState(NamedTuple):
+    """One ladder of replicas, hottest to coldest as in `betas`.
+
+    Attributes:
+        replicas: state of the kernel at each rung.
+        sweeps: sweeps made.
+        walkers: which replica of the start each rung holds now, shape `(rungs,)`.
+        heading: of each walker, the end of the ladder last met: 1 hot, -1 cold, 0 none yet.
+        round_trips: how often a walker came back to the cold end by way of the hot one.
+        rejections: sum over attempts of the probability that a swap is refused, `(rungs - 1,)`.
+    """
+
+    replicas: PyTree
+    sweeps: Int[Array, ""]
+    walkers: Int[Array, " rungs"]
+    heading: Int[Array, " rungs"]
+    round_trips: Int[Array, ""]
+    rejections: Float[Array, " gaps"]
+
+
+class ParallelTempering(AbstractSampler):
+    """Replicas at inverse temperatures `betas`; neighbours swap with the Metropolis probability.
+
+    Swaps are attempted between even and between odd pairs in turn, which is not reversible and
+    carries replicas across the ladder faster than random pairs (Okabe et al. 2001; Syed et al.
+    2022). The ladder is scaled such that its coldest rung stands at the `beta` that is asked for;
+    the chain's configuration is the one of that rung.
+
+    Args:
+        betas: inverse temperatures, increasing, the last positive, shape `(rungs,)`.
+        kernel: moves each replica by one sweep between swaps.
+
+    Raises:
+        ValueError: if there are fewer than two rungs, or known values do not increase.
+    """
+
+    betas: Float[Array, " rungs"]
+    kernel: AbstractSampler
+
+    def __init__(self, betas: ArrayLike, kernel: AbstractSampler = Gibbs()):
+        betas = jnp.asarray(betas, float)
+        if betas.ndim != 1 or betas.size < 2:
+            raise ValueError(f"betas must have shape (rungs,), rungs >= 2, got {betas.shape}")
+        known = not isinstance(betas, jax.core.Tracer)
+        if known and not (jnp.all(jnp.diff(betas) > 0) and betas[0] >= 0):
+            raise ValueError("betas must increase and not be negative: from hot to cold")
+        self.betas, self.kernel = betas, kernel
+
+    def ladder(self, beta: Beta) -> Float[Array, " rungs"]:
+        """Inverse temperatures of the rungs where the coldest stands at `beta`."""
+        return self.betas * (beta / self.betas[-1])
+
+    def init(
+        self, energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key
+    ) -> TemperingState:
+        rungs = self.betas.size
+        start = jax.vmap(self.kernel.init, in_axes=(None, None, 0, 0))
+        replicas = start(energy, spins, self.ladder(beta), jax.random.split(key, rungs))
+        zero = jnp.zeros((), int)
+        return TemperingState(
+            replicas=replicas,
+            sweeps=zero,
+            walkers=jnp.arange(rungs),
+            heading=jnp.zeros(rungs, int),
+            round_trips=zero,
+            rejections=jnp.zeros(rungs - 1, self.betas.dtype),
+        )
+
+    def step(
+        self,
+        energy: AbstractMultilinear,
+        state: TemperingState,
+        beta: Beta,
+        key: Key,
+        clamped: Clamped = None,
+    ) -> TemperingState:
+        ladder = self.ladder(beta)
+        move_key, swap_key = jax.random.split(key)
+        move = jax.vmap(self.kernel.step, in_axes=(None, 0, 0, 0, None))
+        keys = jax.random.split(move_key, ladder.size)
+        replicas = move(energy, state.replicas, ladder, keys, clamped)
+
+        energies = jax.vmap(energy)(jax.vmap(self.kernel.spins)(replicas))
+        accepted = jnp.exp(jnp.minimum(jnp.diff(ladder) * jnp.diff(energies), 0))
+        tried = jnp.arange(ladder.size - 1) % 2 == state.sweeps % 2
+        swapped = tried & (jax.random.uniform(swap_key, tried.shape) < accepted)
+        order = jnp.arange(ladder.size)
+        order += jnp.append(swapped, False).astype(int) - jnp.append(False, swapped).astype(int)
+
+        walkers = state.walkers[order]
+        hot, cold = walkers[0], walkers[-1]
+        returned = (state.heading[cold] == 1).astype(int)
+        return TemperingState(
+            replicas=jax.tree.map(lambda x: x[order], replicas),
+            sweeps=state.sweeps + 1,
+            walkers=walkers,
+            heading=state.heading.at[cold].set(-1).at[hot].set(1),
+            round_trips=state.round_trips + returned,
+            rejections=state.rejections + jnp.where(tried, 1 - accepted, 0),
+        )
+
+    def spins(self, state: TemperingState) -> Float[Array, " n"]:
+        return self.kernel.spins(jax.tree.map(lambda x: x[-1], state.replicas))
+
+
+@eqx.filter_jit
+def tune_ladder(
+    sampler: ParallelTempering,
+    energy: AbstractMultilinear,
+    *,
+    key: Key,
+    n_sweeps: int = 200,
+    n_rounds: int = 4,
+) -> ParallelTempering:
+    """A ladder of as many rungs between the same ends, with uniform swap rates.
+
+    In each round the probabilities of refusal add up to the communication barrier, a function of
+    beta, whose inverse at equal steps gives the next ladder (Syed et al. 2022, algorithm 4).
+
+    Args:
+        sampler: the ladder to start from.
+        energy: an energy of n spins.
+        key: random key.
+        n_sweeps: sweeps in each round.
+        n_rounds: rounds of one chain each.
+    """
+
+    def round_(carry, key):
+        betas, spins = carry
+        ladder = eqx.tree_at(lambda s: s.betas, sampler, betas)
+        state = ladder.init(energy, spins, betas[-1], key)
+        keys = jax.random.split(key, n_sweeps)
+        move = lambda s, k: (ladder.step(energy, s, betas[-1], k), None)  # noqa: E731
+        state, _ = jax.lax.scan(move, state, keys)
+        # A little of everything keeps the barrier increasing where no swap was ever refused.
+        barrier = jnp.cumsum(jnp.append(0.0, state.rejections * 2 / n_sweeps + 1e-6))
+        steps = jnp.linspace(0.0, barrier[-1], betas.size)
+        inner = jnp.interp(steps[1:-1], barrier, betas)
+        betas = jnp.concatenate([betas[:1], inner, betas[-1:]])
+        return (betas, ladder.spins(state)), None
+
+    start_key, key = jax.random.split(key)
+    spins = jnp.where(jax.random.bernoulli(start_key, shape=(energy.n_spins,)), 1.0, -1.0)
+    spins = spins.astype(jnp.result_type(*jax.tree.leaves(energy)))
+    (betas, _), _ = jax.lax.scan(
+        round_, (sampler.betas, spins), jax.random.split(key, n_rounds)
+    )
+    return eqx.tree_at(lambda s: s.betas, sampler, betas)
