@@ -93,7 +93,14 @@ def test_total_variation_at_ten_spins():
     p, _ = helpers.boltzmann(energy, beta)
     draws = _indices(
         tg.sample(
-            tg.Gibbs(), energy, beta, key=_key(0), n_chains=2000, n_sweeps=2000, burn_in=100, thin=20
+            tg.Gibbs(),
+            energy,
+            beta,
+            key=_key(0),
+            n_chains=2000,
+            n_sweeps=2000,
+            burn_in=100,
+            thin=20,
         )
     ).ravel()
     distance = 0.5 * np.abs(np.bincount(draws, minlength=2**n) / draws.size - p).sum()

@@ -1,5 +1,6 @@
 """Parallel tempering: replicas at many temperatures that exchange their configurations."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -52,7 +53,7 @@ class ParallelTempering(AbstractSampler):
     betas: Float[Array, " rungs"]
     kernel: AbstractSampler
 
-    def __init__(self, betas: ArrayLike, kernel: AbstractSampler = Gibbs()):
+    def __init__(self, betas: ArrayLike | Sequence[float], kernel: AbstractSampler = Gibbs()):
         betas = jnp.asarray(betas, float)
         if betas.ndim != 1 or betas.size < 2:
             raise ValueError(f"betas must have shape (rungs,), rungs >= 2, got {betas.shape}")
@@ -157,7 +158,5 @@ def tune_ladder(
     start_key, key = jax.random.split(key)
     spins = jnp.where(jax.random.bernoulli(start_key, shape=(energy.n_spins,)), 1.0, -1.0)
     spins = spins.astype(jnp.result_type(*jax.tree.leaves(energy)))
-    (betas, _), _ = jax.lax.scan(
-        round_, (sampler.betas, spins), jax.random.split(key, n_rounds)
-    )
+    (betas, _), _ = jax.lax.scan(round_, (sampler.betas, spins), jax.random.split(key, n_rounds))
     return eqx.tree_at(lambda s: s.betas, sampler, betas)
