@@ -6,6 +6,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 from .._types import Beta, Key, Spins
@@ -57,7 +58,7 @@ class ParallelTempering(AbstractSampler):
         betas = jnp.asarray(betas, float)
         if betas.ndim != 1 or betas.size < 2:
             raise ValueError(f"betas must have shape (rungs,), rungs >= 2, got {betas.shape}")
-        known = not isinstance(betas, jax.core.Tracer)
+        known = not isinstance(betas, Tracer)
         if known and not (jnp.all(jnp.diff(betas) > 0) and betas[0] >= 0):
             raise ValueError("betas must increase and not be negative: from hot to cold")
         self.betas, self.kernel = betas, kernel
