@@ -46,6 +46,7 @@ def chain(n: int) -> tg.Pairwise:
 # --- belief propagation
 
 
+@pytest.mark.slow
 def test_messages_are_exact_on_a_tree():
     beta = 2.0
     solution = belief_propagation(TREE, beta)
@@ -65,6 +66,7 @@ def test_messages_are_exact_on_a_tree():
         np.testing.assert_allclose(-ours, truth, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_where_messages_do_not_settle_the_descent_does():
     energy = random_pairwise(10, jax.random.key(0), scale=2.0, fields=0.05)
     rough = belief_propagation(energy, 2.0, damping=0.0, max_steps=300, throw=False)
