@@ -5,6 +5,7 @@ from ._annealing import annealed_importance_sampling as annealed_importance_samp
 from ._annealing import (
     reverse_annealed_importance_sampling as reverse_annealed_importance_sampling,
 )
+from ._base import AbstractKernel as AbstractKernel
 from ._base import AbstractSampler as AbstractSampler
 from ._gibbs import Gibbs as Gibbs
 from ._gibbs import Metropolis as Metropolis

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Num
 
 from .._types import Key
 from ..energies import AbstractMultilinear
-from ._base import AbstractSampler
+from ._base import AbstractKernel
 from ._gibbs import Gibbs
 
 _Ladder = Float[Array | np.ndarray, " rungs"]
@@ -37,7 +37,7 @@ def annealed_importance_sampling(
     *,
     key: Key,
     n_chains: int,
-    kernel: AbstractSampler = Gibbs(),
+    kernel: AbstractKernel = Gibbs(),
 ) -> Estimate:
     """ln Z at `betas[-1]` by chains cooled from infinite temperature (Neal 2001).
 
@@ -68,7 +68,7 @@ def reverse_annealed_importance_sampling(
     samples: Num[Array | np.ndarray, "chains n"],
     *,
     key: Key,
-    kernel: AbstractSampler = Gibbs(),
+    kernel: AbstractKernel = Gibbs(),
 ) -> Estimate:
     """ln Z at `betas[-1]` by heating chains that start as samples there.
 

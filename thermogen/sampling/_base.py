@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from .._types import Beta, Key, Spins
 from ..energies import AbstractMultilinear
+from ..energies._base import as_float
 
 # Which spins keep their value: True = clamped. None clamps nothing.
 Clamped = Bool[Array, " n"] | None
@@ -45,3 +46,27 @@ class AbstractSampler(eqx.Module):
     @abc.abstractmethod
     def spins(self, state: PyTree) -> Float[Array, " n"]:
         """The configuration at inverse temperature `beta`, shape `(n,)`."""
+
+    @abc.abstractmethod
+    def total_energy(self, energy: AbstractMultilinear, state: PyTree) -> Float[Array, ""]:
+        """Of all that the state holds: the chain leaves `exp(-beta total_energy)` invariant."""
+
+
+class AbstractKernel(AbstractSampler):
+    """A sampler whose state is one configuration, shape `(n,)`: a rule for a step is all it adds.
+
+    Annealing and tempering move configurations by kernels.
+    """
+
+    def init(
+        self, energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key
+    ) -> Float[Array, " n"]:
+        return as_float(spins)
+
+    def spins(self, state: Float[Array, " n"]) -> Float[Array, " n"]:
+        return state
+
+    def total_energy(
+        self, energy: AbstractMultilinear, state: Float[Array, " n"]
+    ) -> Float[Array, ""]:
+        return energy(state)

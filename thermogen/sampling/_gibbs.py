@@ -4,23 +4,17 @@ from jaxtyping import Array, Float
 
 from .._types import Beta, Key, Spins
 from ..energies import AbstractMultilinear
-from ..energies._base import as_float
-from ._base import AbstractSampler, Clamped
+from ._base import AbstractKernel, Clamped
 from ._sweeps import heat_bath, metropolis, sweep
 
 
-class Gibbs(AbstractSampler):
+class Gibbs(AbstractKernel):
     """Heat bath: every spin is drawn from its conditional distribution given the others.
 
     `P(s_k = 1 | rest) = 1 / (1 + exp(-2 beta h_k))` with the local field h_k. Spins are visited in
     order; those of one layer of an `RBM`, and those of one colour of the interaction graph of
     `Interactions`, at once (Geman and Geman 1984). The state is the configuration, shape `(n,)`.
     """
-
-    def init(
-        self, energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key
-    ) -> Float[Array, " n"]:
-        return as_float(spins)
 
     def step(
         self,
@@ -32,22 +26,14 @@ class Gibbs(AbstractSampler):
     ) -> Float[Array, " n"]:
         return sweep(heat_bath, energy, state, beta, key, clamped)
 
-    def spins(self, state: Float[Array, " n"]) -> Float[Array, " n"]:
-        return state
 
-
-class Metropolis(AbstractSampler):
+class Metropolis(AbstractKernel):
     """Flips accepted with probability `min(1, exp(-beta dE))` (Metropolis et al. 1953).
 
     Spins are visited as by `Gibbs`. Fewer proposals are refused than by the heat bath, but near
     beta = 0 every proposal is accepted and a sweep only mirrors the configuration: use `Gibbs`
     where high temperatures matter. The state is the configuration, shape `(n,)`.
     """
-
-    def init(
-        self, energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key
-    ) -> Float[Array, " n"]:
-        return as_float(spins)
 
     def step(
         self,
@@ -58,6 +44,3 @@ class Metropolis(AbstractSampler):
         clamped: Clamped = None,
     ) -> Float[Array, " n"]:
         return sweep(metropolis, energy, state, beta, key, clamped)
-
-    def spins(self, state: Float[Array, " n"]) -> Float[Array, " n"]:
-        return state

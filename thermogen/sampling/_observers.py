@@ -22,9 +22,17 @@ class AbstractObserver(eqx.Module):
 
     @abc.abstractmethod
     def update(
-        self, carry: PyTree, count: Array, energy: AbstractMultilinear, spins: Population
+        self,
+        carry: PyTree,
+        count: Array,
+        energy: AbstractMultilinear,
+        spins: Population,
+        states: PyTree,
     ) -> PyTree:
-        """The carry after chains were seen at `spins`; `count` sweeps were kept before."""
+        """The carry after chains were seen at `spins`; `count` sweeps were kept before.
+
+        `states` are those of the sampler, one for each chain.
+        """
 
     @abc.abstractmethod
     def value(self, carry: PyTree) -> PyTree:
@@ -45,7 +53,12 @@ class Trace(AbstractObserver):
         return jnp.zeros((n_kept, *shape.shape), shape.dtype)
 
     def update(
-        self, carry: Array, count: Array, energy: AbstractMultilinear, spins: Population
+        self,
+        carry: Array,
+        count: Array,
+        energy: AbstractMultilinear,
+        spins: Population,
+        states: PyTree,
     ) -> Array:
         return carry.at[count].set(self._record(energy, spins))
 
@@ -68,7 +81,12 @@ class Mean(AbstractObserver):
         return jnp.zeros_like(self._mean(energy, spins))
 
     def update(
-        self, carry: Array, count: Array, energy: AbstractMultilinear, spins: Population
+        self,
+        carry: Array,
+        count: Array,
+        energy: AbstractMultilinear,
+        spins: Population,
+        states: PyTree,
     ) -> Array:
         # A running mean keeps its digits in float32, a running sum does not.
         return carry + (self._mean(energy, spins) - carry) / (count + 1)
@@ -90,7 +108,12 @@ class Correlations(AbstractObserver):
         return jnp.zeros(n, spins.dtype), jnp.zeros((n, n), spins.dtype)
 
     def update(
-        self, carry: tuple, count: Array, energy: AbstractMultilinear, spins: Population
+        self,
+        carry: tuple,
+        count: Array,
+        energy: AbstractMultilinear,
+        spins: Population,
+        states: PyTree,
     ) -> tuple[Array, Array]:
         mean, second = carry
         mean += (jnp.mean(spins, axis=0) - mean) / (count + 1)
@@ -114,7 +137,12 @@ class EnergyHistogram(AbstractObserver):
         return jnp.zeros(len(self.edges) - 1, int)
 
     def update(
-        self, carry: Array, count: Array, energy: AbstractMultilinear, spins: Population
+        self,
+        carry: Array,
+        count: Array,
+        energy: AbstractMultilinear,
+        spins: Population,
+        states: PyTree,
     ) -> Array:
         return carry + jnp.histogram(jax.vmap(energy)(spins), self.edges)[0].astype(carry.dtype)
 
@@ -134,7 +162,12 @@ class Overlaps(AbstractObserver):
         return jnp.zeros(spins.shape[1] + 1, int)
 
     def update(
-        self, carry: Array, count: Array, energy: AbstractMultilinear, spins: Population
+        self,
+        carry: Array,
+        count: Array,
+        energy: AbstractMultilinear,
+        spins: Population,
+        states: PyTree,
     ) -> Array:
         agreeing = jnp.sum(spins == jnp.roll(spins, 1, axis=0), axis=1)
         return carry.at[agreeing].add(1)
@@ -154,7 +187,12 @@ class LastStates(AbstractObserver):
         return jnp.broadcast_to(spins, (self.k, *spins.shape))
 
     def update(
-        self, carry: Array, count: Array, energy: AbstractMultilinear, spins: Population
+        self,
+        carry: Array,
+        count: Array,
+        energy: AbstractMultilinear,
+        spins: Population,
+        states: PyTree,
     ) -> Array:
         return jnp.concatenate([carry[1:], spins[None]])
 

@@ -107,7 +107,7 @@ def _advance(sampler, energy, beta, key, clamped, observers, states, carries, li
         start = jnp.where(count == 0, 0, stop - thin)
         states = jax.lax.fori_loop(start, stop, sweep, states)
         spins = jax.vmap(sampler.spins)(states)
-        see = lambda o, carry: o.update(carry, count, energy, spins)  # noqa: E731
+        see = lambda o, carry: o.update(carry, count, energy, spins, states)  # noqa: E731
         return states, _each(see, observers, carries)
 
     return jax.lax.fori_loop(first, last, keep, (states, carries))

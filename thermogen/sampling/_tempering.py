@@ -97,7 +97,7 @@ class ParallelTempering(AbstractSampler):
         keys = jax.random.split(move_key, ladder.size)
         replicas = move(energy, state.replicas, ladder, keys, clamped)
 
-        energies = jax.vmap(energy)(jax.vmap(self.kernel.spins)(replicas))
+        energies = jax.vmap(self.kernel.total_energy, in_axes=(None, 0))(energy, replicas)
         accepted = jnp.exp(jnp.minimum(jnp.diff(ladder) * jnp.diff(energies), 0))
         tried = jnp.arange(ladder.size - 1) % 2 == state.sweeps % 2
         swapped = tried & (jax.random.uniform(swap_key, tried.shape) < accepted)
@@ -118,6 +118,10 @@ class ParallelTempering(AbstractSampler):
 
     def spins(self, state: TemperingState) -> Float[Array, " n"]:
         return self.kernel.spins(jax.tree.map(lambda x: x[-1], state.replicas))
+
+    def total_energy(self, energy: AbstractMultilinear, state: TemperingState) -> Float[Array, ""]:
+        energies = jax.vmap(self.kernel.total_energy, in_axes=(None, 0))(energy, state.replicas)
+        return energies @ (self.betas / self.betas[-1])
 
 
 @eqx.filter_jit
