@@ -4,6 +4,7 @@ A new energy, functional or objective is added to its table here, and every cont
 on it. Truth is computed in plain NumPy from the definition, without the code under test.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import thermogen as tg
+from thermogen.sampling._coloring import color_plan
 
 
 def random_pairwise(n: int, key: jax.Array, scale: float = 1.0, fields: float = 0.3) -> tg.Pairwise:
@@ -143,6 +145,31 @@ def boltzmann(energy: tg.AbstractMultilinear, beta: float) -> tuple[np.ndarray, 
     logits = -beta * energy_table(energy)
     log_z = np.logaddexp.reduce(logits)
     return np.exp(logits - log_z), float(log_z)
+
+
+def layers(energy: tg.AbstractMultilinear) -> list[tuple[int, ...]]:
+    """Spins that a sweep updates at once, in its order."""
+    n = energy.n_spins
+    if isinstance(energy, tg.RBM):
+        return [tuple(range(energy.n_visible, n)), tuple(range(energy.n_visible))]
+    if isinstance(energy, tg.Interactions):
+        colors, _ = color_plan(n, energy.sets)
+        return [tuple(k for k in color if k < n) for color in colors.tolist()]
+    return [(k,) for k in range(n)]
+
+
+def heat_bath_matrix(p: np.ndarray, block: tuple[int, ...]) -> np.ndarray:
+    """Transitions that redraw the spins of `block` given all others, row-stochastic."""
+    mask = sum(1 << k for k in block)
+    index = np.arange(len(p))
+    joint = ((index[:, None] & ~mask) == (index[None, :] & ~mask)) * p[None, :]
+    return joint / joint.sum(axis=1, keepdims=True)
+
+
+def gibbs_matrix(energy: tg.AbstractMultilinear, beta: float) -> np.ndarray:
+    """Transitions of one sweep of the heat bath."""
+    p, _ = boltzmann(energy, beta)
+    return functools.reduce(np.matmul, [heat_bath_matrix(p, block) for block in layers(energy)])
 
 
 def redrawn(

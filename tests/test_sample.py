@@ -18,6 +18,8 @@ SAMPLERS = {
     "gibbs": tg.Gibbs(),
     "metropolis": tg.Metropolis(),
     "tempering": tg.ParallelTempering([0.1, 0.4, 0.8]),
+    "houdayer": sampling.Houdayer(),
+    "swendsen-wang": sampling.SwendsenWang(),
 }
 
 
@@ -41,7 +43,7 @@ def _is_drawn_from(indices: np.ndarray, p: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("energy_name", helpers.ENERGIES)
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", ["gibbs", "metropolis", "tempering"])
 def test_a_relaxed_population_stays_relaxed(name, energy_name):
     """Whatever the kernel: chains that start at samples of the Boltzmann table keep to it."""
     n, beta, n_draws = 4, 0.8, 30_000
@@ -63,8 +65,13 @@ def test_a_relaxed_population_stays_relaxed(name, energy_name):
     assert _is_drawn_from(_indices(ends[:, 0]), p)
 
 
-@pytest.mark.parametrize("energy_name", helpers.ENERGIES)
-@pytest.mark.parametrize("name", ["gibbs", "metropolis"])
+@pytest.mark.parametrize(
+    ("name", "energy_name"),
+    [
+        *itertools.product(["gibbs", "metropolis"], helpers.ENERGIES),
+        *itertools.product(["houdayer", "swendsen-wang"], ["pairwise", "rbm"]),
+    ],
+)
 def test_clamped_spins_stay_and_the_others_are_conditional(name, energy_name):
     n, beta, n_draws = 4, 0.6, 20_000
     energy = helpers.ENERGIES[energy_name](n, _key(4))
@@ -211,19 +218,57 @@ def test_colors_are_independent_and_complete():
 
 def test_square_lattice_has_the_energy_of_the_ising_model():
     """-1.1061 per spin at beta = 0.4 on 64 x 64 spins (Onsager 1944)."""
-    lattice = _lattice(64)
-    energies = tg.sample(
-        tg.Gibbs(),
-        lattice,
-        0.4,
-        key=_key(0),
-        n_chains=16,
-        n_sweeps=400,
-        burn_in=400,
-        observers=sampling.Trace(lambda energy, s: energy(s) / s.size),
-    )
+    energies = _energies_of_lattice(tg.Gibbs(), 64, 0.4, n_chains=16, n_sweeps=400)
     means = np.asarray(energies).mean(axis=1)
     assert abs(means.mean() + 1.1061) < 4 * means.std(ddof=1) / 4 + 5e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", [sampling.SwendsenWang(), tg.Gibbs()])
+def test_square_lattice_is_exact_near_the_critical_point(sampler):
+    """beta = 0.44 on 64 x 64 spins, where clusters are fast and single spins slow."""
+    n_sweeps = 1000 if isinstance(sampler, sampling.SwendsenWang) else 20_000
+    energies = _energies_of_lattice(sampler, 64, 0.44, n_chains=16, n_sweeps=n_sweeps)
+    means = np.asarray(energies).mean(axis=1)
+    error = means.std(ddof=1) / 4
+    assert error < 3e-3
+    assert abs(means.mean() - _exact_energy(64, 0.44)) < 4 * error
+
+
+def test_exact_energy_of_a_small_lattice():
+    table = helpers.energy_table(_lattice(4))
+    p, _ = helpers.boltzmann(_lattice(4), 0.44)
+    assert abs(_exact_energy(4, 0.44) - p @ table / 16) < 1e-9
+
+
+def _exact_energy(size: int, beta: float) -> float:
+    """Per spin on the torus, from ln Z in closed form (Kaufman, Phys. Rev. 76, 1232 (1949))."""
+
+    def log_partition(beta):
+        k = jnp.arange(1, 2 * size)
+        c = jnp.cosh(2 * beta) / jnp.tanh(2 * beta) - jnp.cos(jnp.pi * k / size)
+        gamma = jnp.append(2 * beta + jnp.log(jnp.tanh(beta)), jnp.arccosh(c)) * size / 2
+        odd, even = gamma[1::2], gamma[0::2]
+        logs = [
+            jnp.sum(jnp.log(2 * jnp.abs(f(x)))) for x in (odd, even) for f in (jnp.cosh, jnp.sinh)
+        ]
+        signs = jnp.append(jnp.ones(3), jnp.sign(even[0]))
+        total = jax.nn.logsumexp(jnp.stack(logs), b=signs)
+        return size**2 / 2 * jnp.log(2 * jnp.sinh(2 * beta)) - jnp.log(2) + total
+
+    return -float(jax.grad(log_partition)(beta)) / size**2
+
+
+def _energies_of_lattice(sampler, size, beta, **counts):
+    return tg.sample(
+        sampler,
+        _lattice(size),
+        beta,
+        key=_key(0),
+        burn_in=counts["n_sweeps"],
+        observers=sampling.Trace(lambda energy, s: energy(s) / s.size),
+        **counts,
+    )
 
 
 def test_tempering_crosses_where_gibbs_does_not():

@@ -1,4 +1,4 @@
-"""Gibbs sweeps against the transition matrix that the energy table alone defines."""
+"""Sweeps of single spins: long runs, extreme temperatures, random numbers, compilation."""
 
 import helpers
 import jax
@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import chi2
 
 import thermogen as tg
+from thermogen.sampling._sweeps import random_words
 
 N_DRAWS = 20_000
 # Odds of a false alarm that every bound below is derived from.
@@ -16,26 +17,6 @@ ALARM = 1e-9
 
 def _key(i: int) -> jax.Array:
     return jax.random.key(i)
-
-
-def _block_update(energy: tg.AbstractMultilinear, beta: float, block: tuple[int, ...]):
-    """Row-stochastic matrix that redraws the spins of `block` given all others."""
-    p, _ = helpers.boltzmann(energy, beta)
-    mask = sum(1 << k for k in block)
-    index = np.arange(len(p))
-    same_rest = (index[:, None] & ~mask) == (index[None, :] & ~mask)
-    joint = same_rest * p[None, :]
-    return joint / joint.sum(axis=1, keepdims=True)
-
-
-def _sweep_matrix(energy: tg.AbstractMultilinear, beta: float) -> np.ndarray:
-    """Hidden, then visible block of an RBM; spin after spin in order for all others."""
-    n = energy.n_spins
-    blocks = [(k,) for k in range(n)]
-    if isinstance(energy, tg.RBM):
-        v = energy.n_visible
-        blocks = [tuple(range(v, n)), tuple(range(v))]
-    return np.linalg.multi_dot([_block_update(energy, beta, block) for block in blocks])
 
 
 @jax.jit
@@ -55,39 +36,12 @@ def _indices(spins) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", helpers.ENERGIES)
-def test_sweep_matrix_keeps_the_boltzmann_distribution(name):
-    energy = helpers.ENERGIES[name](4, _key(4), scale=1.5)
-    p, _ = helpers.boltzmann(energy, 0.8)
-    matrix = _sweep_matrix(energy, 0.8)
-    np.testing.assert_allclose(p @ matrix, p, atol=1e-15)
-    # Not the trivial matrix that forgets its start: the comparison below can tell kernels apart.
-    assert np.abs(matrix - p).max() > 0.05
-
-
-@pytest.mark.parametrize("name", helpers.ENERGIES)
-def test_one_sweep_draws_from_the_sweep_matrix(name):
-    """Every one of 16 x 16 transition counts is within its Bernstein bound."""
-    n, beta = 4, 0.8
-    energy = helpers.ENERGIES[name](n, _key(n), scale=1.5)
-    expected = N_DRAWS * _sweep_matrix(energy, beta)
-    starts = np.repeat(helpers.configurations(n), N_DRAWS, axis=0)
-    ends = _indices(_sweep_all(energy, starts, beta, _key(1)))
-    counts = np.zeros_like(expected)
-    np.add.at(counts, (_indices(starts), ends), 1)
-
-    variance = expected * (1 - expected / N_DRAWS)
-    log_odds = np.log(2 * expected.size / ALARM)
-    bound = log_odds / 3 + np.sqrt((log_odds / 3) ** 2 + 2 * log_odds * variance)
-    assert np.all(np.abs(counts - expected) <= bound)
-
-
-@pytest.mark.parametrize("name", helpers.ENERGIES)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_long_run_is_the_boltzmann_distribution(name, dtype):
     n, beta, n_sweeps = 6, 0.7, 100
     energy = helpers.ENERGIES[name](n, _key(10), scale=0.7)
     p, _ = helpers.boltzmann(energy, beta)
-    relaxed = np.linalg.matrix_power(_sweep_matrix(energy, beta), n_sweeps)[-1]
+    relaxed = np.linalg.matrix_power(helpers.gibbs_matrix(energy, beta), n_sweeps)[-1]
     assert np.abs(relaxed - p).sum() < 1e-4  # the chains have time enough
 
     energy = jax.tree.map(lambda x: x.astype(dtype), energy)
@@ -150,3 +104,36 @@ def test_new_parameters_do_not_recompile(name):
         energy = jax.tree.map(lambda x: x + 0.1, energy)
         sweep(energy, jnp.ones(4), 0.5 + i, _key(i))
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("width", [32, 64])
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_random_words_are_those_of_jax(impl, width):
+    keys = jax.random.split(jax.random.key(5, impl=impl), 7)
+    sites = jnp.array([3, 0, 299, 8])
+    expected = jax.vmap(lambda k: jax.random.bits(k, (300,), f"uint{width}"))(keys)
+    np.testing.assert_array_equal(random_words(keys, sites, 300, width), expected.T[sites])
+
+
+@pytest.mark.parametrize("n", [15, 40])
+def test_blocks_and_words_leave_no_spin_out(n):
+    """More spins than a block and more replicas than a word: a sweep at beta = 0 redraws all,
+    and one at zero temperature follows the fields spin after spin."""
+    energy = helpers.random_pairwise(n, _key(0))
+    edges = np.stack(np.triu_indices(n, 1), 1)
+    sparse = tg.Interactions(
+        n,
+        [np.arange(n)[:, None], edges[: 2 * n]],
+        [energy.fields, energy.couplings[tuple(edges.T)][: 2 * n]],
+    )
+    starts = jnp.ones((70, n))
+    for model in (energy, sparse):
+        ends = np.asarray(_sweep_all(model, starts, 0.0, _key(1)))
+        bound = np.sqrt(2 * 70 * np.log(2 * n / ALARM))  # Hoeffding
+        assert np.all(np.abs(ends.sum(axis=0)) < bound)
+    couplings, fields = np.asarray(energy.couplings), np.asarray(energy.fields)
+    spins = np.ones(n)
+    for k in range(n):
+        spins[k] = np.sign(couplings[k] @ spins + fields[k])
+    ends = _sweep_all(energy, starts, 1e9, _key(2))
+    np.testing.assert_array_equal(ends, np.tile(spins, (70, 1)))

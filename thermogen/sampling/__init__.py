@@ -7,6 +7,8 @@ from ._annealing import (
 )
 from ._base import AbstractKernel as AbstractKernel
 from ._base import AbstractSampler as AbstractSampler
+from ._clusters import Houdayer as Houdayer
+from ._clusters import SwendsenWang as SwendsenWang
 from ._gibbs import Gibbs as Gibbs
 from ._gibbs import Metropolis as Metropolis
 from ._observers import AbstractObserver as AbstractObserver

@@ -1,19 +1,22 @@
 """Partition functions by annealing: unbiased weights of chains that are cooled, or heated."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from .._types import Key
 from ..energies import AbstractMultilinear
 from ._base import AbstractKernel
 from ._gibbs import Gibbs
+from ._sample import _check_counts, colored
 
-_Ladder = Float[Array | np.ndarray, " rungs"]
+Ladder = ArrayLike | Sequence[float]
 
 
 class Estimate(NamedTuple):
@@ -30,10 +33,21 @@ class Estimate(NamedTuple):
     ess: Float[Array, ""]
 
 
-@eqx.filter_jit
+class Measurement(NamedTuple):
+    """A mean, or one at each rung, shape `(...)`.
+
+    Attributes:
+        value: the estimate.
+        standard_error: by the spread over independent chains.
+    """
+
+    value: Float[Array, "*rungs"]
+    standard_error: Float[Array, "*rungs"]
+
+
 def annealed_importance_sampling(
     energy: AbstractMultilinear,
-    betas: _Ladder,
+    betas: Ladder,
     *,
     key: Key,
     n_chains: int,
@@ -51,20 +65,26 @@ def annealed_importance_sampling(
         key: random key.
         n_chains: number of independent chains.
         kernel: moves the chains.
+
+    Raises:
+        ValueError: if `n_chains` is not positive, or known `betas` do not increase from 0 or above.
     """
-    start_key, key = jax.random.split(key)
-    dtype = jnp.result_type(*jax.tree.leaves(energy))
-    up = jax.random.bernoulli(start_key, shape=(n_chains, energy.n_spins))
-    path = jnp.append(0, jnp.asarray(betas, dtype))
-    log_weights = _log_weights(energy, path, jnp.where(up, 1, -1).astype(dtype), key, kernel)
-    ratio, error, ess = _log_mean(log_weights)
-    return Estimate(energy.n_spins * jnp.log(2).astype(dtype) + ratio, error, ess)
+    _check_counts(n_chains=n_chains)
+    return _cooled(colored(energy), checked_ladder(betas), key, n_chains, kernel)
 
 
 @eqx.filter_jit
+def _cooled(energy, betas, key, n_chains, kernel):
+    start_key, key = jax.random.split(key)
+    spins = random_corners(energy, n_chains, start_key)
+    path = path_from_zero(betas, spins.dtype)
+    ratio, error, ess = log_mean(_log_weights(energy, path, spins, key, kernel))
+    return Estimate(log_states(energy, spins.dtype) + ratio, error, ess)
+
+
 def reverse_annealed_importance_sampling(
     energy: AbstractMultilinear,
-    betas: _Ladder,
+    betas: Ladder,
     samples: Num[Array | np.ndarray, "chains n"],
     *,
     key: Key,
@@ -82,12 +102,52 @@ def reverse_annealed_importance_sampling(
         samples: independent configurations at `betas[-1]`, shape `(chains, n)`.
         key: random key.
         kernel: moves the chains.
+
+    Raises:
+        ValueError: if known `betas` do not increase from 0 or above.
     """
+    return _heated(colored(energy), checked_ladder(betas), jnp.asarray(samples), key, kernel)
+
+
+@eqx.filter_jit
+def _heated(energy, betas, samples, key, kernel):
     dtype = jnp.result_type(*jax.tree.leaves(energy))
-    path = jnp.append(0, jnp.asarray(betas, dtype))[::-1]
-    log_weights = _log_weights(energy, path, jnp.asarray(samples, dtype), key, kernel)
-    ratio, error, ess = _log_mean(log_weights)
-    return Estimate(energy.n_spins * jnp.log(2).astype(dtype) - ratio, error, ess)
+    path = path_from_zero(betas, dtype)[::-1]
+    log_weights = _log_weights(energy, path, samples.astype(dtype), key, kernel)
+    ratio, error, ess = log_mean(log_weights)
+    return Estimate(log_states(energy, dtype) - ratio, error, ess)
+
+
+def checked_ladder(betas: Ladder) -> Float[Array, " rungs"]:
+    """`betas` as an array, once it is clear that they lead from hot to cold."""
+    # On the host: under the caller's jit every operation of JAX would be traced.
+    if not isinstance(betas, Tracer):
+        known = np.asarray(betas, float)
+        if known.ndim == 1 and not (np.all(np.diff(known) > 0) and np.all(known >= 0)):
+            raise ValueError("betas must increase and not be negative: from hot to cold")
+    ladder = jnp.asarray(betas, float)
+    if ladder.ndim != 1 or ladder.size < 1:
+        raise ValueError(f"betas must have shape (rungs,), rungs >= 1, got {ladder.shape}")
+    return ladder
+
+
+def path_from_zero(betas: Float[Array, " rungs"], dtype) -> Float[Array, " points"]:
+    """Infinite temperature and then the rungs, of which the first may be the same."""
+    return jnp.append(jnp.zeros(1, dtype), betas.astype(dtype))
+
+
+def random_corners(
+    energy: AbstractMultilinear, n_chains: int, key: Key
+) -> Float[Array, "chains n"]:
+    """Samples at infinite temperature."""
+    dtype = jnp.result_type(*jax.tree.leaves(energy))
+    up = jax.random.bernoulli(key, shape=(n_chains, energy.n_spins))
+    return jnp.where(up, 1, -1).astype(dtype)
+
+
+def log_states(energy: AbstractMultilinear, dtype) -> Float[Array, ""]:
+    """`n ln 2`: ln Z at infinite temperature."""
+    return energy.n_spins * jnp.log(2).astype(dtype)
 
 
 def _log_weights(energy, path, spins, key, kernel):
@@ -108,7 +168,7 @@ def _log_weights(energy, path, spins, key, kernel):
     return log_weights
 
 
-def _log_mean(log_weights):
+def log_mean(log_weights):
     """`ln <w>`, its standard error (delta method), and the effective sample size."""
     n = len(log_weights)
     total = jax.nn.logsumexp(log_weights)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int, Num, PyTree
 
 from ..energies import AbstractMultilinear
 
@@ -17,8 +19,13 @@ class AbstractObserver(eqx.Module):
     """Three pure functions: `init`, `update` after each kept sweep, and `value` at the end."""
 
     @abc.abstractmethod
-    def init(self, energy: AbstractMultilinear, spins: Population, n_kept: int) -> PyTree:
-        """What is carried, for chains at `spins` that will be seen `n_kept` times."""
+    def init(
+        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
+    ) -> PyTree:
+        """What is carried, for chains at `spins` that will be seen `n_kept` times.
+
+        `states` are those of the sampler, one for each chain.
+        """
 
     @abc.abstractmethod
     def update(
@@ -29,10 +36,7 @@ class AbstractObserver(eqx.Module):
         spins: Population,
         states: PyTree,
     ) -> PyTree:
-        """The carry after chains were seen at `spins`; `count` sweeps were kept before.
-
-        `states` are those of the sampler, one for each chain.
-        """
+        """The carry after chains were seen at `spins`; `count` sweeps were kept before."""
 
     @abc.abstractmethod
     def value(self, carry: PyTree) -> PyTree:
@@ -48,25 +52,51 @@ class Trace(AbstractObserver):
 
     function: Callable = lambda energy, spins: spins
 
-    def init(self, energy: AbstractMultilinear, spins: Population, n_kept: int) -> Array:
-        shape = jax.eval_shape(self._record, energy, spins)
-        return jnp.zeros((n_kept, *shape.shape), shape.dtype)
+    def init(
+        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
+    ) -> PyTree:
+        return _blank(_of_each(self.function, energy, spins), n_kept)
 
     def update(
         self,
-        carry: Array,
+        carry: PyTree,
         count: Array,
         energy: AbstractMultilinear,
         spins: Population,
         states: PyTree,
-    ) -> Array:
-        return carry.at[count].set(self._record(energy, spins))
+    ) -> PyTree:
+        return _write(carry, count, _of_each(self.function, energy, spins))
 
-    def value(self, carry: Array) -> Array:
-        return jnp.swapaxes(carry, 0, 1)
+    def value(self, carry: PyTree) -> PyTree:
+        return _chains_first(carry)
 
-    def _record(self, energy, spins):
-        return jax.vmap(lambda s: jnp.asarray(self.function(energy, s)))(spins)
+
+class StateTrace(AbstractObserver):
+    """`function(energy, state)` of the sampler's own state, shape `(chains, kept, ...)`.
+
+    The whole state by default, in a tree as the sampler has it. Of `ParallelTempering` for example
+    `StateTrace(lambda energy, state: state.round_trips)`.
+    """
+
+    function: Callable = lambda energy, state: state
+
+    def init(
+        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
+    ) -> PyTree:
+        return _blank(_of_each(self.function, energy, states), n_kept)
+
+    def update(
+        self,
+        carry: PyTree,
+        count: Array,
+        energy: AbstractMultilinear,
+        spins: Population,
+        states: PyTree,
+    ) -> PyTree:
+        return _write(carry, count, _of_each(self.function, energy, states))
+
+    def value(self, carry: PyTree) -> PyTree:
+        return _chains_first(carry)
 
 
 class Mean(AbstractObserver):
@@ -77,7 +107,9 @@ class Mean(AbstractObserver):
 
     function: Callable = lambda energy, spins: spins
 
-    def init(self, energy: AbstractMultilinear, spins: Population, n_kept: int) -> Array:
+    def init(
+        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
+    ) -> Array:
         return jnp.zeros_like(self._mean(energy, spins))
 
     def update(
@@ -95,14 +127,14 @@ class Mean(AbstractObserver):
         return carry
 
     def _mean(self, energy, spins):
-        return jnp.mean(jax.vmap(lambda s: jnp.asarray(self.function(energy, s)))(spins), axis=0)
+        return jnp.mean(_of_each(self.function, energy, spins), axis=0)
 
 
 class Correlations(AbstractObserver):
     """Connected correlations `<s_i s_j> - <s_i><s_j>` over chains and kept sweeps, `(n, n)`."""
 
     def init(
-        self, energy: AbstractMultilinear, spins: Population, n_kept: int
+        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
     ) -> tuple[Array, Array]:
         n = spins.shape[1]
         return jnp.zeros(n, spins.dtype), jnp.zeros((n, n), spins.dtype)
@@ -133,7 +165,9 @@ class EnergyHistogram(AbstractObserver):
 
     edges: Float[Array, " edges"]
 
-    def init(self, energy: AbstractMultilinear, spins: Population, n_kept: int) -> Array:
+    def init(
+        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
+    ) -> Array:
         return jnp.zeros(len(self.edges) - 1, int)
 
     def update(
@@ -156,7 +190,9 @@ class Overlaps(AbstractObserver):
     Each chain is compared with the next, an independent replica of it (Parisi 1983).
     """
 
-    def init(self, energy: AbstractMultilinear, spins: Population, n_kept: int) -> Array:
+    def init(
+        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
+    ) -> Array:
         if len(spins) < 2:
             raise ValueError("n_chains must be at least 2 to compare replicas, got 1")
         return jnp.zeros(spins.shape[1] + 1, int)
@@ -176,12 +212,57 @@ class Overlaps(AbstractObserver):
         return carry
 
 
+class PatternOverlaps(AbstractObserver):
+    """Magnetization toward patterns: counts of `s . pattern / n` at each of its n + 1 values.
+
+    From -1 to 1 in steps of 2 / n, shape `(patterns, n + 1)`; every chain counts at every kept
+    sweep.
+
+    Args:
+        patterns: configurations of +-1, shape `(patterns, n)`.
+
+    Raises:
+        ValueError: for entries other than +-1 and, in a run, for a number of spins other than
+            the energy's.
+    """
+
+    patterns: Num[Array | np.ndarray, "patterns n"]
+
+    def __check_init__(self):
+        if not isinstance(self.patterns, Tracer) and not np.all(np.abs(self.patterns) == 1):
+            raise ValueError("patterns must hold spins, -1 or +1, and nothing else")
+
+    def init(
+        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
+    ) -> Int[Array, "patterns values"]:
+        n_patterns, n = self.patterns.shape
+        if n != spins.shape[1]:
+            raise ValueError(f"patterns must have {spins.shape[1]} spins each, got {n}")
+        return jnp.zeros((n_patterns, n + 1), int)
+
+    def update(
+        self,
+        carry: Int[Array, "patterns values"],
+        count: Array,
+        energy: AbstractMultilinear,
+        spins: Population,
+        states: PyTree,
+    ) -> Int[Array, "patterns values"]:
+        agreeing = jnp.sum(self.patterns[:, None] == spins[None], axis=2)
+        return carry.at[jnp.arange(len(carry))[:, None], agreeing].add(1)
+
+    def value(self, carry: Int[Array, "patterns values"]) -> Int[Array, "patterns values"]:
+        return carry
+
+
 class LastStates(AbstractObserver):
     """The configurations of the last `k` kept sweeps, oldest first, shape `(chains, k, n)`."""
 
     k: int
 
-    def init(self, energy: AbstractMultilinear, spins: Population, n_kept: int) -> Array:
+    def init(
+        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
+    ) -> Array:
         if not 1 <= self.k <= n_kept:
             raise ValueError(f"k must lie between 1 and the {n_kept} kept sweeps, got {self.k}")
         return jnp.broadcast_to(spins, (self.k, *spins.shape))
@@ -198,3 +279,21 @@ class LastStates(AbstractObserver):
 
     def value(self, carry: Array) -> Array:
         return jnp.swapaxes(carry, 0, 1)
+
+
+def _of_each(function, energy, xs):
+    """`function(energy, x)` of the configuration or the state x of each chain."""
+    return jax.vmap(lambda x: jax.tree.map(jnp.asarray, function(energy, x)))(xs)
+
+
+def _blank(record, n_kept):
+    """Room for `n_kept` records of all chains, on the devices on which the chains are."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (n_kept, *x.shape)), record)
+
+
+def _write(carry, count, record):
+    return jax.tree.map(lambda whole, x: whole.at[count].set(x), carry, record)
+
+
+def _chains_first(carry):
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), carry)

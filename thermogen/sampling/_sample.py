@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import Mesh, NamedSharding, Sharding
 from jaxtyping import Array, Bool, Num, PyTree
 
 from .._types import Beta, Key
@@ -33,6 +34,7 @@ def sample(
     clamped: Bool[Array | np.ndarray, "..."] | None = None,
     observers: PyTree = None,
     callback: Callable[[int, int], None] | None = None,
+    sharding: Sharding | None = None,
 ) -> PyTree:
     """Draw configurations from `exp(-beta E) / Z` by independent chains.
 
@@ -53,6 +55,9 @@ def sample(
         clamped: True where a spin keeps the value that it has in `init`, shape `(n,)`.
         observers: one `AbstractObserver` or a tree of them; `Trace()` by default.
         callback: called with the number of kept sweeps done, and of all, about 20 times.
+        sharding: how an array `(n_chains, n)` lies on the devices, for example
+            `NamedSharding(mesh, PartitionSpec("chains"))`; as `init` does by default. Chains stay
+            where they start, and so does what is recorded of each; draws do not depend on it.
 
     Returns:
         Spins, shape `(n_chains, n_sweeps // thin, n)`, or what the observers return, in a tree as
@@ -70,13 +75,13 @@ def sample(
         raise ValueError(f"thin must not exceed n_sweeps, got {thin} and {n_sweeps}")
     observers = Trace() if observers is None else observers
     init_key, start_key, sweep_key = jax.random.split(key, 3)
-    spins = _starts(energy, n_chains, init, init_key)
+    spins = _starts(energy, n_chains, init, init_key, sharding)
     clamped = _checked_clamped(clamped, init, energy.n_spins)
     energy, beta = colored(energy), jnp.asarray(beta, spins.dtype)
 
     starts = jax.vmap(sampler.init, in_axes=(None, 0, None, 0))
     states = starts(energy, spins, beta, jax.random.split(start_key, n_chains))
-    carries = _each(lambda o: o.init(energy, spins, n_kept), observers)
+    carries = _each(lambda o: o.init(energy, spins, states, n_kept), observers)
     chunk = n_kept if callback is None else -(-n_kept // _N_CHUNKS)
     for first in range(0, n_kept, chunk):
         last = min(first + chunk, n_kept)
@@ -133,19 +138,39 @@ def _each(function, observers, *rest):
     )
 
 
-def _starts(energy, n_chains, init, key):
+def _starts(energy, n_chains, init, key, sharding):
     dtype = jnp.result_type(float, *jax.tree.leaves(energy))
     if jax.tree.leaves(energy):
         dtype = jnp.result_type(*jax.tree.leaves(energy))
     shape = (n_chains, energy.n_spins)
+    sharding = _left_to_the_compiler(sharding if init is None else sharding or _sharding(init))
     if init is None:
-        return jnp.where(jax.random.bernoulli(key, shape=shape), 1, -1).astype(dtype)
+        # Compiled, so that no device draws the corners of all chains.
+        return jax.jit(_corners, static_argnums=(1, 2), out_shardings=sharding)(key, shape, dtype)
     if init.shape not in (shape, shape[1:]):
         raise ValueError(f"init must have shape {shape[1:]} or {shape}, got {init.shape}")
-    if not isinstance(init, Tracer) and not np.all(np.abs(np.asarray(init)) == 1):
+    if not isinstance(init, Tracer) and not jnp.all(jnp.abs(init) == 1):
         raise ValueError("init must hold spins, -1 or +1, and nothing else")
     init = jnp.asarray(init, dtype)
-    return init if init.ndim == 2 else jnp.tile(init, (n_chains, 1))
+    spins = init if init.ndim == 2 else jnp.tile(init, (n_chains, 1))
+    return spins if sharding is None else jax.device_put(spins, sharding)
+
+
+def _sharding(init):
+    several = isinstance(init, jax.Array) and not isinstance(init, Tracer) and init.ndim == 2
+    return init.sharding if several else None
+
+
+def _left_to_the_compiler(sharding):
+    """The same devices in a mesh whose axes are no part of the types of arrays."""
+    if not isinstance(sharding, NamedSharding):
+        return sharding
+    mesh = Mesh(sharding.mesh.devices, sharding.mesh.axis_names)
+    return NamedSharding(mesh, sharding.spec)
+
+
+def _corners(key, shape, dtype):
+    return jnp.where(jax.random.bernoulli(key, shape=shape), 1, -1).astype(dtype)
 
 
 def _checked_clamped(clamped, init, n):

@@ -19,11 +19,15 @@ from ..energies._base import as_float
 from ._base import Clamped
 from ._coloring import color_plan
 
-# Spins whose local fields are computed by one matrix product; a divisor of no particular number.
-_BLOCK = 32
+# Spins whose local fields are computed by one matrix product, and whose updates are one kernel.
+_BLOCK = 16
+# Replicas of a coloured energy that share a word.
+_WORD = 32
 
 # (2 beta h_k, s_k, threshold) -> new s_k
 Rule = Callable[[Array, Array, Array], Array]
+# Numbers of spins, shape (m,) -> random thresholds of all replicas, shape (m, replicas)
+Thresholds = Callable[[Array], Array]
 
 
 def heat_bath(field, spin, threshold):
@@ -46,22 +50,18 @@ def sweep(
 ) -> Float[Array, " n"]:
     """Update every spin of one chain once by `rule` (`heat_bath` or `metropolis`)."""
     spins = as_float(spins)
-    if rule is heat_bath:
-        thresholds, never = _logistic(key, spins.size, spins.dtype), -spins * jnp.inf
-    else:
-        thresholds, never = _exponential(key, spins.size, spins.dtype), -jnp.inf
-    if clamped is not None:
-        thresholds = jnp.where(clamped, never, thresholds)
     beta = jnp.asarray(beta, spins.dtype)
-    return _replicas(rule)(energy, spins[None], beta[None], thresholds[None])[0]
+    chain = jax.tree.map(lambda x: x[None], (spins, beta, key, clamped))
+    return _replicas(rule)(energy, *chain)[0]
 
 
 @functools.cache
 def _replicas(rule: Rule):
     """The sweep of replicas `(R, n)`; every batch axis put upon it becomes more replicas."""
 
-    def plain(energy, spins, beta, thresholds):
-        return sweep_population(energy, spins.T, beta, thresholds.T, rule).T
+    def plain(energy, spins, beta, keys, clamped):
+        thresholds = _thresholds(rule, spins.T, keys, clamped)
+        return sweep_population(energy, spins.T, beta, thresholds, rule).T
 
     batched_sweep = jax.custom_batching.custom_vmap(plain)
 
@@ -71,11 +71,12 @@ def _replicas(rule: Rule):
         if any(jax.tree.leaves(of_energy)):
             axes = jax.tree.map(lambda b: 0 if b else None, (of_energy, *of_arrays))
             return jax.vmap(plain, in_axes=axes, axis_size=size)(energy, *arrays), True
-        whole = [
-            x if b else jnp.broadcast_to(x, (size, *x.shape))
-            for x, b in zip(arrays, of_arrays, strict=True)
-        ]
-        spins = batched_sweep(energy, *(x.reshape(-1, *x.shape[2:]) for x in whole))
+
+        def flat(x, is_batched):
+            whole = x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
+            return whole.reshape(-1, *whole.shape[2:])
+
+        spins = batched_sweep(energy, *jax.tree.map(flat, arrays, tuple(of_arrays)))
         return spins.reshape(size, -1, spins.shape[-1]), True
 
     return batched_sweep
@@ -86,19 +87,21 @@ def sweep_population(
     energy: AbstractMultilinear,
     spins: Float[Array, "n replicas"],
     beta: Float[Array, " replicas"],
-    thresholds: Float[Array, "n replicas"],
+    thresholds: Thresholds,
     rule: Rule,
 ) -> Float[Array, "n replicas"]:
     """One sweep of all replicas, spin after spin in order.
 
     Open for extension: `sweep_population.register(YourEnergy)` may visit the spins in any order
     that does not depend on the configuration, and at once those that do not interact.
+    `thresholds(sites)` are the random numbers of these spins, shape `(sites, replicas)`.
     """
+    noise = thresholds(jnp.arange(len(spins)))
 
     def update(k, s):
         unit = jnp.zeros(len(s), s.dtype).at[k].set(1)
         slope = jax.vmap(lambda x: jax.jvp(energy, (x,), (unit,))[1], in_axes=1)(s)
-        return s.at[k].set(rule(-2 * beta * slope, s[k], thresholds[k]))
+        return s.at[k].set(rule(-2 * beta * slope, s[k], noise[k]))
 
     return jax.lax.fori_loop(0, len(spins), update, spins)
 
@@ -110,64 +113,94 @@ def _(energy: Pairwise, spins, beta, thresholds, rule):
     padding = -n % size
     couplings = jnp.pad(energy.couplings.astype(spins.dtype), (0, padding))
     fields = jnp.pad(energy.fields.astype(spins.dtype), (0, padding))[:, None]
-    spins, thresholds = (jnp.pad(x, ((0, padding), (0, 0))) for x in (spins, thresholds))
-    scale = (2 * beta)[None, :]
+    noise = thresholds(jnp.arange(n + padding))
+    spins = jnp.pad(spins, ((0, padding), (0, 0)))
+    scale = 2 * beta
 
     def update_block(b, spins):
-        rows, own, noise, field = (
+        rows, own, thresholds, field = (
             jax.lax.dynamic_slice_in_dim(x, b * size, size)
-            for x in (couplings, spins, thresholds, fields)
+            for x in (couplings, spins, noise, fields)
         )
         inner = jax.lax.dynamic_slice_in_dim(rows, b * size, size, axis=1)
-        field = scale * (field + rows @ spins)
-
-        def update(k, carry):
-            own, field = carry
-            new = rule(field[k], own[k], noise[k])
-            change = (scale[0] * (new - own[k]))[None, :]
-            return own.at[k].set(new), field + inner[:, k][:, None] * change
-
-        own, _ = jax.lax.fori_loop(0, size, update, (own, field))
-        return jax.lax.dynamic_update_slice_in_dim(spins, own, b * size, 0)
+        field = scale[None, :] * (field + rows @ spins)
+        new = _update_block(rule, field, own, thresholds, inner, scale)
+        return jax.lax.dynamic_update_slice_in_dim(spins, new, b * size, 0)
 
     return jax.lax.fori_loop(0, (n + padding) // size, update_block, spins)[:n]
+
+
+def _update_block(rule, field, own, thresholds, inner, scale):
+    """Spins of a block in turn, unrolled: one bit each of a word, so that XLA fuses it all."""
+    size = len(own)
+    field, minus = list(field), jnp.zeros(own.shape[1], jnp.uint32)
+    for k in range(size):
+        new = rule(field[k], own[k], thresholds[k])
+        minus |= jnp.where(new < 0, np.uint32(1 << k), np.uint32(0))
+        change = scale * (new - own[k])
+        for j in range(k + 1, size):
+            field[j] += inner[j, k] * change
+    return _signs(minus, size, own.dtype).T
+
+
+def _signs(minus, size: int, dtype):
+    """Bits of words as spins on a new last axis: 1 is down."""
+    bits = minus[..., None] >> jnp.arange(size, dtype=minus.dtype).reshape(
+        (1,) * minus.ndim + (-1,)
+    )
+    return 1 - 2 * (bits & 1).astype(dtype)
+
+
+def _packed(spins):
+    """Spins of the last axis as bits of one word."""
+    powers = np.uint32(1) << np.arange(spins.shape[-1], dtype=np.uint32)
+    powers = powers.reshape((1,) * (spins.ndim - 1) + (-1,))
+    return jnp.sum(jnp.where(spins < 0, powers, np.uint32(0)), axis=-1, dtype=jnp.uint32)
 
 
 @sweep_population.register
 def _(energy: RBM, spins, beta, thresholds, rule):
     """Hidden layer, then visible layer: within a layer nothing interacts."""
     weights, a, b = (x.astype(spins.dtype) for x in jax.tree.leaves(energy))
-    scale = (2 * beta)[None, :]
-    visible, hidden = jnp.split(spins, [energy.n_visible])
-    visible_noise, hidden_noise = jnp.split(thresholds, [energy.n_visible])
-    hidden = rule(scale * (b[:, None] + weights.T @ visible), hidden, hidden_noise)
-    visible = rule(scale * (a[:, None] + weights @ hidden), visible, visible_noise)
+    scale, sites = (2 * beta)[None, :], jnp.arange(len(spins))
+    v = energy.n_visible
+    visible, hidden = spins[:v], spins[v:]
+    hidden = rule(scale * (b[:, None] + weights.T @ visible), hidden, thresholds(sites[v:]))
+    visible = rule(scale * (a[:, None] + weights @ hidden), visible, thresholds(sites[:v]))
     return jnp.concatenate([visible, hidden])
 
 
 @sweep_population.register
 def _(energy: Interactions, spins, beta, thresholds, rule):
-    """Colour after colour: spins of one colour share no interaction."""
+    """Colour after colour, replicas as the bits of words: products of spins are exclusive ors."""
     plan = color_plan(energy.n_spins, energy.sets)
+    n, replicas = spins.shape
+    width = min(_WORD, replicas)
+
+    def by_word(x):
+        padded = jnp.pad(x, ((0, 0), (0, -replicas % width)), constant_values=1)
+        return padded.reshape(len(x), -1, width)
+
     # Padding points to a coupling that is 0 and to a spin beyond the last.
     couplings = [jnp.append(c.astype(spins.dtype), 0) for c in energy.couplings]
-    spins = jnp.concatenate([spins, jnp.ones_like(spins[:1])])
-    thresholds = jnp.concatenate([thresholds, jnp.zeros_like(thresholds[:1])])
-    scale = (2 * beta)[None, :]
+    words = _packed(by_word(jnp.pad(spins, ((0, 1), (0, 0)), constant_values=1)))
+    scale = by_word((2 * beta)[None, :])
 
-    def update_color(spins, color):
+    def update_color(words, color):
         members, incidences = color
-        field = jnp.zeros((members.size, spins.shape[1]), spins.dtype)
+        signs = functools.partial(_signs, size=width, dtype=spins.dtype)
+        field = jnp.zeros((*members.shape, words.shape[1], width), spins.dtype)
         for table, (terms, others) in zip(couplings, incidences, strict=True):
             for d in range(terms.shape[1]):
-                product = table[terms[:, d]][:, None]
+                minus = jnp.zeros((len(members), words.shape[1]), words.dtype)
                 for j in range(others.shape[2]):
-                    product = product * spins[others[:, d, j]]
-                field = field + product
-        new = rule(scale * field, spins[members], thresholds[members])
-        return spins.at[members].set(new), None
+                    minus ^= words[others[:, d, j]]
+                field += table[terms[:, d]][:, None, None] * signs(minus)
+        new = rule(scale * field, signs(words[members]), by_word(thresholds(members)))
+        return words.at[members].set(_packed(new)), None
 
-    return jax.lax.scan(update_color, spins, plan)[0][:-1]
+    words, _ = jax.lax.scan(update_color, words, plan)
+    return _signs(words[:n], width, spins.dtype).reshape(n, -1)[:, :replicas]
 
 
 @sweep_population.register
@@ -176,37 +209,79 @@ def _(energy: Complete, spins, beta, thresholds, rule):
     table = energy.energies().astype(spins.dtype)
     weights = 1 << np.arange(len(spins))
     index = jnp.sum(jnp.where(spins > 0, weights[:, None], 0), axis=0)
+    noise = thresholds(jnp.arange(len(spins)))
 
     def update(k, carry):
         spins, index = carry
         bit = jnp.asarray(1, index.dtype) << k
         field = beta * (table[index & ~bit] - table[index | bit])
-        new = rule(field, spins[k], thresholds[k])
+        new = rule(field, spins[k], noise[k])
         return spins.at[k].set(new), jnp.where(new > 0, index | bit, index & ~bit)
 
     return jax.lax.fori_loop(0, len(spins), update, (spins, index))[0]
 
 
-def _logistic(key: Key, n: int, dtype) -> Float[Array, " n"]:
+def _thresholds(rule: Rule, spins, keys, clamped) -> Thresholds:
+    """Thresholds for replicas `(n, R)` with a key each; clamped spins get one never passed."""
+    dtype, width = spins.dtype, 64 if spins.dtype == jnp.float64 else 32
+    variate = _logistic if rule is heat_bath else _exponential
+
+    def thresholds(sites):
+        noise = variate(random_words(keys, sites, len(spins), width), width, dtype)
+        if clamped is None:
+            return noise
+        never = -spins[sites] * jnp.inf if rule is heat_bath else -jnp.inf
+        return jnp.where(clamped.T[sites], never, noise)
+
+    return thresholds
+
+
+def _logistic(words, width: int, dtype):
     """Logistic variates, symmetric and with tails resolved to 1e-10 (float64: 1e-19).
 
     One bit of a random word is the sign, the others a uniform number in (0, 1/2): near 0 floats
     lie dense, whereas `uniform` leaves nothing between 0 and 1e-7 in float32.
     """
-    words = _words(key, n, dtype)
-    half = _open_uniform(words >> 1, words.dtype.itemsize * 8, dtype)
+    half = _open_uniform(words >> 1, width, dtype)
     negative = jnp.log(half / (1 - half))
     return jnp.where(words & 1, -negative, negative)
 
 
-def _exponential(key: Key, n: int, dtype) -> Float[Array, " n"]:
-    words = _words(key, n, dtype)
-    return -jnp.log(_open_uniform(words, words.dtype.itemsize * 8, dtype))
+def _exponential(words, width: int, dtype):
+    return -jnp.log(_open_uniform(words, width, dtype))
 
 
-def _words(key: Key, n: int, dtype):
-    return jax.random.bits(key, (n,), jnp.uint64 if dtype == jnp.float64 else jnp.uint32)
+def _open_uniform(words, width: int, dtype):
+    return (words.astype(dtype) + 0.5) * 2.0**-width
 
 
-def _open_uniform(words, n_bits: int, dtype):
-    return (words.astype(dtype) + 0.5) * 2.0**-n_bits
+def random_words(keys: Array, sites: Array, n: int, width: int) -> Array:
+    """Words number `sites` of `jax.random.bits(key, (n,))` for each key, shape `(sites, keys)`.
+
+    Threefry is written out here: XLA fuses it with what uses the words and vectorises it, where
+    the rolled loop of `jax.random` on a CPU takes ten times as long for the same bits.
+    """
+    if jax.random.key_impl(keys) != "threefry2x32":
+        draw = functools.partial(jax.random.bits, shape=(n,), dtype=f"uint{width}")
+        return jax.vmap(draw)(keys).T[sites]
+    data = jax.random.key_data(keys).T[:, None, :]
+    shape = (sites.size, len(keys))
+    high, low = _threefry(
+        data[0], data[1], jnp.broadcast_to(sites.astype(jnp.uint32)[:, None], shape)
+    )
+    if width == 32:
+        return high ^ low
+    return (high.astype(jnp.uint64) << 32) | low.astype(jnp.uint64)
+
+
+def _threefry(key0, key1, count):
+    """Threefry-2x32 of 20 rounds on the counter `(0, count)` (Salmon et al. 2011)."""
+    schedule = (key0, key1, key0 ^ key1 ^ np.uint32(0x1BD11BDA))
+    x, y = jnp.broadcast_to(key0, count.shape), count + key1
+    for group in range(5):
+        for turn in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
+            x = x + y
+            y = x ^ ((y << turn) | (y >> (32 - turn)))
+        x = x + schedule[(group + 1) % 3]
+        y = y + schedule[(group + 2) % 3] + np.uint32(group + 1)
+    return x, y

@@ -1,0 +1,263 @@
+"""Every sampler against its enumerated transition matrix, and that against Boltzmann's law."""
+
+import functools
+import itertools
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.sparse.csgraph import connected_components
+
+import thermogen as tg
+from thermogen import sampling
+from thermogen.sampling._clusters import exchange_cluster
+
+BETA = 0.8
+N_DRAWS = 20_000
+# Odds of a false alarm that every bound below is derived from.
+ALARM = 1e-9
+
+SMALL = {
+    **helpers.ENERGIES,
+    "interactions": functools.partial(helpers.random_interactions, orders=(1, 2, 3)),
+}
+PAIRS = {
+    "pairwise": helpers.random_pairwise,
+    "rbm": helpers.random_rbm,
+    "interactions": functools.partial(helpers.random_interactions, orders=(0, 1, 2)),
+}
+GRAPHS = {**PAIRS, "interactions": functools.partial(helpers.random_interactions, orders=(1, 3))}
+
+
+def _key(i: int) -> jax.Array:
+    return jax.random.key(i)
+
+
+def _indices(spins) -> np.ndarray:
+    """Numbers of configurations of the last axis; of pairs and ladders, replica 0 counts most."""
+    bits = (np.asarray(spins) > 0).astype(int)
+    numbers = bits @ (1 << np.arange(bits.shape[-1]))
+    while numbers.ndim > 1:
+        numbers = numbers @ (1 << bits.shape[-1]) ** np.arange(numbers.shape[-1])[::-1]
+    return numbers
+
+
+def _flip(p, k) -> np.ndarray:
+    """Metropolis for spin k."""
+    index = np.arange(len(p))
+    accepted = np.minimum(1, p[index ^ (1 << k)] / p)
+    matrix = np.diag(1 - accepted)
+    matrix[index, index ^ (1 << k)] = accepted
+    return matrix
+
+
+def _metropolis(energy, beta) -> np.ndarray:
+    """Spins of a layer see the same other layer: in turn or at once is the same."""
+    p, _ = helpers.boltzmann(energy, beta)
+    spins = itertools.chain(*helpers.layers(energy))
+    return functools.reduce(np.matmul, [_flip(p, k) for k in spins])
+
+
+def _pairs_and_fields(energy):
+    """Couplings and fields by their definition: products of E with one and with two spins."""
+    s, table = helpers.configurations(energy.n_spins), helpers.energy_table(energy)
+    return -np.einsum("si,sj,s->ij", s, s, table) / len(s), -(s.T @ table) / len(s)
+
+
+def _swendsen_wang(energy, beta) -> np.ndarray:
+    n, s = energy.n_spins, helpers.configurations(energy.n_spins)
+    couplings, fields = _pairs_and_fields(energy)
+    bonds = [(i, j) for i, j in itertools.combinations(range(n), 2) if abs(couplings[i, j]) > 1e-12]
+    matrix = np.zeros((len(s), len(s)))
+    for start, spins in enumerate(s):
+        gains = np.array([2 * beta * couplings[i, j] * spins[i] * spins[j] for i, j in bonds])
+        odds = -np.expm1(-np.maximum(gains, 0))
+        for chosen in itertools.product([False, True], repeat=len(bonds)):
+            weight = np.prod(np.where(chosen, odds, 1 - odds))
+            if weight == 0:
+                continue
+            graph = np.zeros((n, n))
+            for (i, j), is_bound in zip(bonds, chosen, strict=True):
+                graph[i, j] = is_bound
+            n_clusters, labels = connected_components(graph, directed=False)
+            pull = np.bincount(labels, fields * spins, n_clusters)
+            for signs in itertools.product([1, -1], repeat=n_clusters):
+                signs = np.array(signs)
+                end = _indices(spins * signs[labels])
+                matrix[start, end] += weight * np.prod(1 / (1 + np.exp(-2 * beta * pull * signs)))
+    return matrix
+
+
+def _exchange(energy) -> np.ndarray:
+    """Houdayer's move on pairs: the connected set of differing spins around a random one."""
+    n, s = energy.n_spins, helpers.configurations(energy.n_spins)
+    table = helpers.energy_table(energy)
+    linked = np.zeros((n, n), bool)
+    for bits in itertools.product([0, 1], repeat=n):
+        set_ = np.flatnonzero(bits)
+        if abs(np.mean(table * s[:, set_].prod(axis=1))) > 1e-12:
+            linked[np.ix_(set_, set_)] = True
+    matrix = np.zeros((len(s) ** 2, len(s) ** 2))
+    for a, b in itertools.product(range(len(s)), repeat=2):
+        start, differ = a * len(s) + b, s[a] != s[b]
+        _, labels = connected_components(linked & np.outer(differ, differ), directed=False)
+        for k in np.flatnonzero(differ):
+            mask = sum(1 << i for i in np.flatnonzero(labels == labels[k]))
+            matrix[start, (a ^ mask) * len(s) + (b ^ mask)] += 1 / differ.sum()
+        matrix[start, start] += not differ.any()
+    return matrix
+
+
+def _swap(energy, betas, rung) -> np.ndarray:
+    """Metropolis exchange of `rung` and the next, on ladders of configurations."""
+    table, rungs = helpers.energy_table(energy), len(betas)
+    ladders = np.array(list(itertools.product(range(len(table)), repeat=rungs)))
+    change = (betas[rung + 1] - betas[rung]) * np.diff(table[ladders[:, rung : rung + 2]])[:, 0]
+    accepted = np.minimum(1, np.exp(change))
+    swapped = ladders.copy()
+    swapped[:, [rung, rung + 1]] = ladders[:, [rung + 1, rung]]
+    places = swapped @ len(table) ** np.arange(rungs)[::-1]
+    matrix = np.diag(1 - accepted)
+    matrix[np.arange(len(ladders)), places] += accepted
+    return matrix
+
+
+def _is_stationary(matrix, p) -> bool:
+    return np.allclose(p @ matrix, p, rtol=0, atol=1e-14) and np.allclose(matrix.sum(axis=1), 1)
+
+
+def _is_reversible(matrix, p) -> bool:
+    flow = p[:, None] * matrix
+    return np.allclose(flow, flow.T, rtol=0, atol=1e-14)
+
+
+def _assert_drawn_from(matrix, ends) -> None:
+    """All transition counts, as many draws from each start in turn, within Bernstein's bounds."""
+    n_draws = len(ends) // len(matrix)
+    expected = n_draws * matrix
+    counts = np.zeros_like(expected)
+    np.add.at(counts, (np.repeat(np.arange(len(matrix)), n_draws), ends), 1)
+    variance = expected * (1 - matrix)
+    log_odds = np.log(2 * expected.size / ALARM)
+    bound = log_odds / 3 + np.sqrt((log_odds / 3) ** 2 + 2 * log_odds * variance)
+    assert np.all(np.abs(counts - expected) <= bound)
+
+
+def _ends(sampler, energy, states):
+    """`N_DRAWS` steps from each of the states."""
+
+    @jax.jit
+    def run(states, key):
+        many = jax.tree.map(lambda x: jnp.repeat(x, N_DRAWS, axis=0), states)
+        keys = jax.random.split(key, len(jax.tree.leaves(many)[0]))
+        return jax.vmap(lambda x, k: sampler.step(energy, x, BETA, k))(many, keys)
+
+    return run(states, _key(9))
+
+
+KERNELS = [
+    *((tg.Gibbs(), helpers.gibbs_matrix, name, SMALL) for name in SMALL),
+    *((tg.Metropolis(), _metropolis, name, SMALL) for name in SMALL),
+    *((sampling.SwendsenWang(), _swendsen_wang, name, PAIRS) for name in PAIRS),
+]
+
+
+@pytest.mark.parametrize(("kernel", "reference", "name", "energies"), KERNELS)
+def test_kernels(kernel, reference, name, energies):
+    energy = energies[name](4, _key(4), scale=1.5)
+    p, _ = helpers.boltzmann(energy, BETA)
+    matrix = reference(energy, BETA)
+    assert _is_stationary(matrix, p)
+    assert _is_reversible(matrix, p) == isinstance(kernel, sampling.SwendsenWang)
+    # Not the trivial matrix that forgets its start: the comparison can tell kernels apart.
+    assert np.abs(matrix - p).max() > 0.05
+    starts = jnp.asarray(helpers.configurations(4), float)
+    _assert_drawn_from(matrix, _indices(_ends(kernel, energy, starts)))
+
+
+@pytest.mark.parametrize("rule", [lambda p, k: helpers.heat_bath_matrix(p, (k,)), _flip])
+@pytest.mark.parametrize("name", SMALL)
+def test_updates_of_one_spin_are_reversible(name, rule):
+    """The factors of a sweep each keep detailed balance, though the sweep does not."""
+    energy = SMALL[name](6, _key(6), scale=1.5)
+    p, _ = helpers.boltzmann(energy, BETA)
+    for k in range(6):
+        assert _is_reversible(rule(p, k), p)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_houdayer(name):
+    """On pairs of three spins: a sweep of both, then the exchange, which is reversible."""
+    energy = GRAPHS[name](3, _key(3), scale=1.5)
+    p, _ = helpers.boltzmann(energy, BETA)
+    pair = np.kron(p, p)
+    exchange, sweep = _exchange(energy), helpers.gibbs_matrix(energy, BETA)
+    assert _is_reversible(exchange, pair)
+    # Both replicas have one law, and any pair of them is as likely as the exchanged one.
+    matrix = np.kron(sweep, sweep) @ exchange
+    assert _is_stationary(matrix, pair)
+    s = helpers.configurations(3)
+    starts = jnp.asarray([[a, b] for a in s for b in s], float)
+    _assert_drawn_from(matrix, _indices(_ends(sampling.Houdayer(), energy, starts)))
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_exchange_of_clusters_keeps_the_energy(name):
+    energy = GRAPHS[name](6, _key(5))
+    pairs = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], (500, 2, 6)))
+    keys = jax.random.split(_key(0), 500)
+    moved = jax.vmap(exchange_cluster, in_axes=(None, 0, 0))(energy, pairs, keys)
+    assert np.any(moved != pairs)
+    np.testing.assert_array_equal(moved.sum(axis=1), pairs.sum(axis=1))
+    total = jax.vmap(lambda x: jnp.sum(jax.vmap(energy)(x)))
+    np.testing.assert_allclose(total(moved), total(pairs), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("kernel", [tg.Gibbs(), tg.Metropolis()])
+def test_tempering_of_two_rungs(kernel, name):
+    energy = SMALL[name](3, _key(3), scale=1.5)
+    _check_tempering(kernel, energy, np.array([0.3, BETA]), sweeps=0)
+
+
+@pytest.mark.parametrize("sweeps", [0, 1])
+def test_tempering_swaps_even_and_odd_pairs_in_turn(sweeps):
+    energy = helpers.random_pairwise(2, _key(3), scale=2.0)
+    _check_tempering(tg.Gibbs(), energy, np.array([0.1, 0.4, BETA]), sweeps)
+
+
+def _check_tempering(kernel, energy, betas, sweeps):
+    n_rungs, n_states = len(betas), 2**energy.n_spins
+    reference = helpers.gibbs_matrix if isinstance(kernel, tg.Gibbs) else _metropolis
+    p = functools.reduce(np.kron, [helpers.boltzmann(energy, b)[0] for b in betas])
+    move = functools.reduce(np.kron, [reference(energy, b) for b in betas])
+    swap = _swap(energy, betas, rung=sweeps % 2)
+    assert _is_reversible(swap, p)
+    assert _is_stationary(move @ swap, p)
+
+    sampler = tg.ParallelTempering(betas, kernel)
+    s = helpers.configurations(energy.n_spins)
+    ladders = np.array(list(itertools.product(range(n_states), repeat=n_rungs)))
+    state = sampler.init(energy, jnp.asarray(s[0], float), BETA, _key(0))
+    states = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(ladders), *x.shape)), state)
+    states = states._replace(
+        replicas=jnp.asarray(s[ladders], float), sweeps=jnp.full(len(ladders), sweeps)
+    )
+    _assert_drawn_from(move @ swap, _indices(_ends(sampler, energy, states).replicas))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "energy", "message"),
+    [
+        (sampling.SwendsenWang(), "complete", "SwendsenWang needs .* got Complete"),
+        (sampling.SwendsenWang(), "interactions", r"orders up to 2, got orders \[0, 1, 2, 3, 4\]"),
+        (sampling.Houdayer(), "complete", "Houdayer needs .* got Complete"),
+    ],
+)
+def test_cluster_moves_name_what_they_cannot_do(sampler, energy, message):
+    energy = helpers.ENERGIES[energy](5, _key(0))
+    state = sampler.init(energy, jnp.ones(5), 1.0, _key(0))
+    with pytest.raises(TypeError, match=message):
+        sampler.step(energy, state, 1.0, _key(0))

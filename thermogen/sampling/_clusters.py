@@ -1,0 +1,201 @@
+"""Moves of clusters of spins: Swendsen-Wang, and Houdayer's for pairs of replicas."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .._types import Beta, Key, Spins
+from ..energies import RBM, AbstractMultilinear, Interactions, Pairwise
+from ..energies._base import as_float
+from ._base import AbstractKernel, AbstractSampler, Clamped
+from ._coloring import interaction_edges
+from ._gibbs import Gibbs
+
+Edges = Int[np.ndarray, "edges 2"]
+
+
+class SwendsenWang(AbstractKernel):
+    """Clusters of spins bound by satisfied couplings, each drawn in its total field at once.
+
+    Couplings of either sign bind, with probability `1 - exp(-2 beta |J|)` where they are satisfied
+    (Swendsen and Wang, Phys. Rev. Lett. 58, 86 (1987); Edwards and Sokal 1988). It is fast where
+    couplings do not frustrate each other, as in ferromagnets; in a spin glass one cluster soon
+    takes all. A cluster that holds a clamped spin stays. Reversible.
+
+    For energies of fields and pairs: `Pairwise`, `RBM`, and `Interactions` of orders up to 2.
+    """
+
+    def step(
+        self,
+        energy: AbstractMultilinear,
+        state: Float[Array, " n"],
+        beta: Beta,
+        key: Key,
+        clamped: Clamped = None,
+    ) -> Float[Array, " n"]:
+        bonds = _bonds(energy)
+        bond_key, flip_key = jax.random.split(key)
+        beta = jnp.asarray(beta, state.dtype)
+        couplings, own = (x.astype(state.dtype) for x in (bonds.couplings, bonds.fields))
+        gains = 2 * beta * couplings * jnp.prod(state[bonds.edges], axis=1)
+        bound = jax.random.exponential(bond_key, gains.shape, state.dtype) < gains
+        clusters = _clusters(bonds.edges, bound, state.size)
+
+        # A cluster in its total field is a spin in its field.
+        fields = jnp.zeros_like(state).at[clusters].add(own * state)
+        draws = jax.random.logistic(flip_key, state.shape, state.dtype)
+        flipped = draws > 2 * beta * fields
+        if clamped is not None:
+            held = jnp.zeros(state.size, bool).at[clusters].max(clamped)
+            flipped &= ~held
+        return jnp.where(flipped[clusters], -state, state)
+
+
+class Houdayer(AbstractSampler):
+    """Two replicas at one temperature, which exchange a connected cluster where they differ.
+
+    After a sweep of both by `kernel`, a random spin is chosen among those in which they differ;
+    it and all such spins that interactions connect to it change places. The sum of energies stays,
+    so every exchange is accepted (Houdayer, Eur. Phys. J. B 22, 479 (2001)). It carries chains far
+    where such spins do not percolate, as on lattices in two dimensions; where all spins interact
+    it exchanges the replicas as a whole and gains nothing. `ParallelTempering` may be given it as
+    kernel.
+
+    The state is the pair, shape `(2, n)`; the chain's configuration is the first. For any energy
+    with an interaction graph: `Pairwise`, `RBM`, `Interactions`. A sparse graph must be known by
+    its structure, as in `Interactions`; `sample` sees to that for `Pairwise`.
+    """
+
+    kernel: AbstractKernel = Gibbs()
+
+    def init(
+        self, energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key
+    ) -> Float[Array, "2 n"]:
+        return jnp.tile(as_float(spins), (2, 1))
+
+    def step(
+        self,
+        energy: AbstractMultilinear,
+        state: Float[Array, "2 n"],
+        beta: Beta,
+        key: Key,
+        clamped: Clamped = None,
+    ) -> Float[Array, "2 n"]:
+        move_key, choice_key = jax.random.split(key)
+        move = jax.vmap(self.kernel.step, in_axes=(None, 0, None, 0, None))
+        pair = move(energy, state, beta, jax.random.split(move_key), clamped)
+        return exchange_cluster(energy, pair, choice_key)
+
+    def spins(self, state: Float[Array, "2 n"]) -> Float[Array, " n"]:
+        return state[0]
+
+    def total_energy(
+        self, energy: AbstractMultilinear, state: Float[Array, "2 n"]
+    ) -> Float[Array, ""]:
+        return jnp.sum(jax.vmap(energy)(state))
+
+
+def exchange_cluster(
+    energy: AbstractMultilinear, pair: Float[Array, "2 n"], key: Key
+) -> Float[Array, "2 n"]:
+    """Houdayer's move alone: symmetric, and the sum of the energies stays."""
+    edges = _edges(energy)
+    differ = pair[0] != pair[1]
+    clusters = _clusters(edges, jnp.all(differ[edges], axis=1), pair.shape[1])
+    # Where the replicas are equal all spins are candidates, and none of them changes.
+    chosen = jax.random.categorical(key, jnp.where(differ, 0.0, -jnp.inf))
+    return jnp.where(clusters == clusters[chosen], pair[::-1], pair)
+
+
+def _clusters(edges: Edges, bound: Bool[Array, " edges"], n: int) -> Int[Array, " n"]:
+    """The smallest spin of the cluster of each spin, by hooking roots and pointer jumping.
+
+    Labels only ever fall, and point to a spin of the same cluster (Shiloach and Vishkin 1982).
+    """
+    first, second = edges.T
+
+    def unfinished(carry):
+        labels, previous = carry
+        return jnp.any(labels != previous)
+
+    def hook(carry):
+        labels, _ = carry
+        roots = labels[first], labels[second]
+        low = jnp.where(bound, jnp.minimum(*roots), n)
+        hooked = labels.at[roots[0]].min(low).at[roots[1]].min(low)
+        return hooked[hooked], labels
+
+    labels = jnp.arange(n)
+    return jax.lax.while_loop(unfinished, hook, hook((labels, labels)))[0]
+
+
+class _Bonds(NamedTuple):
+    edges: Edges
+    couplings: Float[Array, " edges"]
+    fields: Float[Array, " n"]
+
+
+@functools.singledispatch
+def _bonds(energy: AbstractMultilinear) -> _Bonds:
+    """An energy of pairs and fields as lists."""
+    raise TypeError(
+        "SwendsenWang needs an energy of fields and pairs (Pairwise, RBM, Interactions of orders "
+        f"up to 2), got {type(energy).__name__}"
+    )
+
+
+@_bonds.register
+def _(energy: Pairwise):
+    edges = _edges(energy)
+    return _Bonds(edges, energy.couplings[tuple(edges.T)], energy.fields)
+
+
+@_bonds.register
+def _(energy: RBM):
+    fields = jnp.concatenate([energy.visible_fields, energy.hidden_fields])
+    return _Bonds(_edges(energy), energy.weights.ravel(), fields)
+
+
+@_bonds.register
+def _(energy: Interactions):
+    if any(table.order > 2 for table in energy.sets):
+        orders = [table.order for table in energy.sets]
+        raise TypeError(f"SwendsenWang needs Interactions of orders up to 2, got orders {orders}")
+    fields = jnp.zeros(energy.n_spins, jnp.result_type(float, *energy.couplings))
+    couplings, edges = [fields[:0]], [np.zeros((0, 2), np.int32)]
+    for table, values in zip(energy.sets, energy.couplings, strict=True):
+        if table.order == 1:
+            fields = fields.at[table.indices[:, 0]].add(values)
+        elif table.order == 2:
+            edges.append(table.indices)
+            couplings.append(values)
+    return _Bonds(np.concatenate(edges), jnp.concatenate(couplings), fields)
+
+
+@functools.singledispatch
+def _edges(energy: AbstractMultilinear) -> Edges:
+    """The interaction graph: pairs of spins that share a term."""
+    raise TypeError(
+        "Houdayer needs an energy with an interaction graph (Pairwise, RBM, Interactions), got "
+        f"{type(energy).__name__}"
+    )
+
+
+@_edges.register
+def _(energy: Pairwise):
+    return np.stack(np.triu_indices(energy.n_spins, 1), axis=1)
+
+
+@_edges.register
+def _(energy: RBM):
+    grid = np.indices((energy.n_visible, energy.n_hidden)).reshape(2, -1).T
+    return grid + [0, energy.n_visible]
+
+
+@_edges.register
+def _(energy: Interactions):
+    return interaction_edges(energy.sets)

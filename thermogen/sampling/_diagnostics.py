@@ -1,0 +1,141 @@
+"""Have the chains relaxed, and how many independent draws are they worth?"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+Record = Num[Array | np.ndarray, "chains draws *observables"]
+OfEach = Float[np.ndarray, "*observables"]
+
+_MIN_DRAWS = 4
+
+
+class Diagnosis(NamedTuple):
+    """What the record of an observable tells of its chains; each of shape `(...)`.
+
+    Attributes:
+        rhat: `split_rhat`, near 1 if the chains agree.
+        ess: `effective_sample_size`, draws.
+        autocorrelation_time: `integrated_autocorrelation_time`, in kept sweeps.
+    """
+
+    rhat: OfEach
+    ess: OfEach
+    autocorrelation_time: OfEach
+
+
+def diagnose(trace: Record) -> Diagnosis:
+    """R-hat, effective sample size and autocorrelation time of recorded observables.
+
+    Trust means of chains with `rhat < 1.01` and `ess > 400` (Vehtari et al. 2021). All that chains
+    never left stays unseen: start them apart.
+
+    Args:
+        trace: scalar observables of at least 2 chains, shape `(chains, draws, ...)`, draws >= 4.
+
+    Raises:
+        ValueError: for too few chains or draws, and for values that are not finite.
+    """
+    return Diagnosis(
+        split_rhat(trace),
+        effective_sample_size(trace),
+        integrated_autocorrelation_time(trace),
+    )
+
+
+def split_rhat(trace: Record) -> OfEach:
+    """Rank-normalised split R-hat: how much wider all chains spread than each half of one.
+
+    The larger of that of the values and that of their distances from the median, so that chains of
+    equal mean and unequal width are told apart. 1 if all values are equal, infinite if they
+    differ but within no half of a chain. Vehtari, Gelman, Simpson, Carpenter and Bürkner, Bayesian
+    Analysis 16, 667 (2021), section 4.
+
+    Args:
+        trace: scalar observables of at least 2 chains, shape `(chains, draws, ...)`, draws >= 4.
+
+    Returns:
+        One number for each observable, shape `(...)`.
+
+    Raises:
+        ValueError: for too few chains or draws, and for values that are not finite.
+    """
+    values = _checked(trace, min_chains=2)
+    half = values.shape[1] // 2
+    frozen = _constant(values[:, :half]) & _constant(values[:, -half:])
+    equal = np.ptp(values, axis=(0, 1)) == 0
+    # Where nothing moves, or all lies equally far from the median, the variances are 0 / 0.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rhat = _arviz().rhat(values, chain_axis=0, draw_axis=1, method="rank")
+    return np.where(frozen, np.where(equal, 1.0, np.inf), rhat)
+
+
+def effective_sample_size(trace: Record) -> OfEach:
+    """How many independent draws locate the bulk of the distribution as well ("bulk ESS").
+
+    Of the rank-normalised halves of the chains, by Geyer's initial monotone sequence; disagreement
+    between chains counts against it. Where no chain moves, each counts as one draw. Vehtari et al.,
+    Bayesian Analysis 16, 667 (2021), section 4.
+
+    Args:
+        trace: scalar observables, shape `(chains, draws, ...)`, draws >= 4.
+
+    Returns:
+        One number for each observable, shape `(...)`.
+
+    Raises:
+        ValueError: for too few draws, and for values that are not finite.
+    """
+    values = _checked(trace)
+    ess = _arviz().ess(values, chain_axis=0, draw_axis=1, method="bulk")
+    return np.where(_constant(values), float(len(values)), ess)
+
+
+def integrated_autocorrelation_time(trace: Record) -> OfEach:
+    """`tau = 1/2 + sum_(t >= 1) rho(t)` in kept sweeps: 1/2 for independent draws.
+
+    The standard error of the mean over all chains is `std * sqrt(2 tau / (chains * draws))`
+    (Madras and Sokal, J. Stat. Phys. 50, 109 (1988)). The sum ends by Geyer's initial monotone
+    sequence (Statist. Sci. 7, 473 (1992)); rho is that of all chains about their common mean, so
+    that chains which disagree have a tau near `draws`. Infinite where no chain moves.
+
+    Args:
+        trace: scalar observables, shape `(chains, draws, ...)`, draws >= 4. Where only every
+            k-th sweep was kept, k tau is the time in sweeps.
+
+    Returns:
+        One number for each observable, shape `(...)`.
+
+    Raises:
+        ValueError: for too few draws, and for values that are not finite.
+    """
+    values = _checked(trace)
+    width = np.std(values, axis=(0, 1))
+    scaled = (values - np.mean(values, axis=(0, 1))) / np.where(width > 0, width, 1)
+    share = _arviz().ess(scaled, chain_axis=0, draw_axis=1, method="mean", relative=True)
+    return np.where(_constant(values), np.inf, 0.5 / share)
+
+
+def _checked(trace, min_chains: int = 1) -> np.ndarray:
+    values = np.asarray(trace, np.float64)
+    chains, draws = values.shape[:2]
+    if chains < min_chains:
+        raise ValueError(f"trace must hold at least {min_chains} chains to compare, got {chains}")
+    if draws < _MIN_DRAWS:
+        raise ValueError(f"trace must hold at least {_MIN_DRAWS} draws a chain, got {draws}")
+    if not np.isfinite(values).all():
+        raise ValueError("trace holds values that are not finite")
+    return values
+
+
+def _constant(values: np.ndarray) -> np.ndarray:
+    """Whether no chain ever changes its value."""
+    return np.all(np.ptp(values, axis=1) == 0, axis=0)
+
+
+def _arviz():
+    # Imported when it is needed: its import of scipy.stats takes a second.
+    from arviz_stats.base import array_stats
+
+    return array_stats

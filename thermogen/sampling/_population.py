@@ -1,0 +1,114 @@
+"""Population annealing: replicas that are cooled together and resampled on the way."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._types import Key
+from ..energies import AbstractMultilinear
+from ._annealing import Ladder, checked_ladder, log_mean, log_states, path_from_zero, random_corners
+from ._base import AbstractKernel
+from ._gibbs import Gibbs
+from ._sample import _check_counts, colored
+
+
+class PopulationEstimate(NamedTuple):
+    """ln Z, and configurations at `betas[-1]`, by independent populations of replicas.
+
+    Attributes:
+        log_partition: ln Z.
+        standard_error: of ln Z, by the spread over populations.
+        ess: effective number of independent replicas, between 1 and all of them: the members of
+            a family, which descend from one start, count as one.
+        spins: the replicas at the end, shape `(populations, chains, n)`.
+        weights: of the populations, proportional to their estimates of Z, sum 1, shape
+            `(populations,)`. Means over `spins` with `weights[p] / n_chains` each converge to
+            those of Boltzmann faster than plain ones (Machta 2010).
+    """
+
+    log_partition: Float[Array, ""]
+    standard_error: Float[Array, ""]
+    ess: Float[Array, ""]
+    spins: Float[Array, "populations chains n"]
+    weights: Float[Array, " populations"]
+
+
+def population_annealing(
+    energy: AbstractMultilinear,
+    betas: Ladder,
+    *,
+    key: Key,
+    n_chains: int,
+    n_populations: int = 20,
+    kernel: AbstractKernel = Gibbs(),
+) -> PopulationEstimate:
+    """ln Z and samples at `betas[-1]` by resampled replicas (Hukushima and Iba 2003; Machta 2010).
+
+    At each rung replicas are copied and dropped by their weights `exp(-(beta_k - beta_{k-1}) E)`
+    (systematic resampling), then make one sweep. The product of the mean weights estimates
+    `Z / 2^n` without bias for each population; the estimate is ln of the mean over populations.
+    Where `ess` is of the order of the number of populations, take more replicas or rungs.
+
+    Args:
+        energy: an energy of n spins.
+        betas: inverse temperatures, increasing, shape `(rungs,)`; replicas start at beta = 0
+            whether it is listed or not.
+        key: random key.
+        n_chains: replicas in each population.
+        n_populations: independent populations, at least 2; their number makes the error bar, that
+            of the replicas in each makes the estimate.
+        kernel: moves the replicas.
+
+    Raises:
+        ValueError: for counts that are too small, and if known `betas` do not increase from 0 or
+            above.
+    """
+    _check_counts(n_chains=n_chains)
+    if n_populations < 2:
+        raise ValueError(f"n_populations must be at least 2, got {n_populations}")
+    return _anneal(colored(energy), checked_ladder(betas), key, n_chains, n_populations, kernel)
+
+
+@eqx.filter_jit
+def _anneal(energy, betas, key, n_chains, n_populations, kernel):
+    cool = jax.vmap(_population, in_axes=(None, None, 0, None, None))
+    keys = jax.random.split(key, n_populations)
+    log_ratios, spins, families = cool(energy, betas, keys, n_chains, kernel)
+    ratio, error, _ = log_mean(log_ratios)
+    weights = jax.nn.softmax(log_ratios)
+    ess = n_chains**2 / (jnp.square(weights) @ jnp.sum(jnp.square(families), axis=1))
+    log_partition = log_states(energy, spins.dtype) + ratio
+    return PopulationEstimate(log_partition, error, ess, spins, weights)
+
+
+def _population(energy, betas, key, n_chains, kernel):
+    """One population: its estimate of `ln(Z / 2^n)`, its end, and the sizes of its families."""
+    start_key, key = jax.random.split(key)
+    spins = random_corners(energy, n_chains, start_key)
+    path = path_from_zero(betas, spins.dtype)
+    move = jax.vmap(kernel.step, in_axes=(None, 0, None, 0))
+
+    def rung(carry, inputs):
+        spins, starts, log_ratio = carry
+        beta, change, key = inputs
+        draw_key, move_key = jax.random.split(key)
+        log_weights = -change * jax.vmap(energy)(spins)
+        parents = _systematic(jax.nn.softmax(log_weights), draw_key)
+        spins = move(energy, spins[parents], beta, jax.random.split(move_key, n_chains))
+        return (spins, starts[parents], log_ratio + log_mean(log_weights)[0]), None
+
+    inputs = path[1:], jnp.diff(path), jax.random.split(key, path.size - 1)
+    carry = spins, jnp.arange(n_chains), jnp.zeros((), path.dtype)
+    (spins, starts, log_ratio), _ = jax.lax.scan(rung, carry, inputs)
+    return log_ratio, spins, jnp.zeros(n_chains, path.dtype).at[starts].add(1)
+
+
+def _systematic(weights, key):
+    """As many draws as weights, by equidistant places with one random offset, in order."""
+    edges = jnp.cumsum(weights)
+    offset = jax.random.uniform(key, dtype=weights.dtype)
+    places = (jnp.arange(weights.size) + offset) * (edges[-1] / weights.size)
+    return jnp.minimum(jnp.searchsorted(edges, places, side="right"), weights.size - 1)

@@ -1,0 +1,295 @@
+"""Multi-histogram reweighting: chains at several temperatures tell of all temperatures between."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Num
+
+from .._types import Beta, Key
+from ..energies import AbstractMultilinear
+from ._annealing import Estimate, Ladder, Measurement, checked_ladder
+from ._base import AbstractKernel
+from ._gibbs import Gibbs
+from ._observers import StateTrace
+from ._sample import _check_counts, sample
+from ._tempering import ParallelTempering
+
+_MAX_STEPS = 200
+
+
+class Reweighting(eqx.Module):
+    """The thermodynamics of all beta between the first and the last of `betas`.
+
+    Error bars are by the spread over chains, however strongly the draws within one depend on each
+    other. They, and all methods, may be batched by `jax.vmap`, and values derived by beta.
+
+    Attributes:
+        betas: inverse temperatures of the rungs, shape `(rungs,)`.
+        log_partitions: ln Z at each rung, shape `(rungs,)`.
+        standard_errors: of each, 0 at the first, whose ln Z is `n ln 2`; infinite if not converged.
+        converged: whether the equations were solved and the rungs overlap. If not, add rungs
+            between those that are there.
+    """
+
+    betas: Float[Array, " rungs"]
+    log_partitions: Float[Array, " rungs"]
+    standard_errors: Float[Array, " rungs"]
+    converged: Bool[Array, ""]
+    _energies: Float[Array, "chains samples"]  # less their mean, `_origin`
+    _origin: Float[Array, ""]
+    _scales: Float[Array, " rungs"]  # minus ln Z of those energies, the first 0
+    _shifts: Float[Array, "chains rungs"]  # what each chain adds to `_scales`, to first order
+
+    @eqx.filter_jit
+    def log_partition(self, beta: Beta) -> Estimate:
+        """ln Z at `beta`, its standard error, and the effective number of draws behind it.
+
+        `ess` is `(sum w)^2 / sum w^2` of the weights of all draws at `beta`, whether or not they
+        depend on each other; where it is small, `beta` lies outside of the rungs.
+        """
+        log_weights = self._log_weights(beta)
+        total = jax.nn.logsumexp(log_weights)
+        log_z = total - beta * self._origin + self.log_partitions[0]
+        log_z += self.betas[0] * self._origin - jnp.log(self._rung_size())
+        ess = jnp.exp(2 * total - jax.nn.logsumexp(2 * log_weights))
+        return Estimate(log_z, self._error(log_weights, jnp.ones_like(log_weights)), ess)
+
+    @eqx.filter_jit
+    def mean_energy(self, beta: Beta) -> Measurement:
+        """`<E>` at `beta`, in energy units."""
+        log_weights = self._log_weights(beta)
+        deviations, mean = self._deviations(log_weights)
+        return Measurement(mean + self._origin, self._error(log_weights, deviations))
+
+    @eqx.filter_jit
+    def heat_capacity(self, beta: Beta) -> Measurement:
+        """`C = d<E>/dT = beta^2 (<E^2> - <E>^2)` at `beta`, dimensionless."""
+        log_weights = self._log_weights(beta)
+        squares = jnp.square(self._deviations(log_weights)[0])
+        variance = jnp.sum(_normalised(log_weights) * squares)
+        error = self._error(log_weights, squares - variance)
+        return Measurement(jnp.square(beta) * variance, jnp.square(beta) * error)
+
+    def _log_weights(self, beta):
+        """Of all draws at `beta`, against the mixture of all rungs; shape `(chains, samples)`."""
+        mixture = jax.lax.map(
+            lambda e: jax.nn.logsumexp(_exponents(self._scales, self.betas, e), axis=0),
+            self._energies,
+        )
+        return -beta * self._energies - mixture
+
+    def _deviations(self, log_weights):
+        mean = jnp.sum(_normalised(log_weights) * self._energies)
+        return self._energies - mean, mean
+
+    def _error(self, log_weights, values):
+        """Standard error of `sum w values`, where the values are relative to what is estimated."""
+        terms = _normalised(log_weights) * values
+
+        def by_scales(chain):
+            terms, energies = chain
+            return _shares(self._scales, self.betas, energies) @ terms
+
+        slopes = -jnp.sum(jax.lax.map(by_scales, (terms, self._energies)), axis=0)
+        per_chain = jnp.sum(terms, axis=1) + self._shifts @ slopes
+        error = jnp.sqrt(per_chain.size * jnp.var(per_chain, ddof=1))
+        return jnp.where(self.converged, error, jnp.inf)
+
+    def _rung_size(self):
+        return jnp.asarray(self._energies.size // self.betas.size, self._energies.dtype)
+
+
+def multi_histogram_reweighting(
+    energy: AbstractMultilinear,
+    betas: Ladder,
+    *,
+    key: Key,
+    n_chains: int,
+    n_sweeps: int,
+    burn_in: int,
+    thin: int = 1,
+    kernel: AbstractKernel = Gibbs(),
+) -> Reweighting:
+    """ln Z, `<E>` and the heat capacity at all beta up to `betas[-1]`, by parallel tempering.
+
+    Each chain is a ladder of `ParallelTempering(betas, kernel)`; `multi_histogram` then combines
+    the energies of all rungs.
+
+    Args:
+        energy: an energy of n spins.
+        betas: inverse temperatures of the rungs, increasing, the first 0, shape `(rungs,)`.
+        key: random key.
+        n_chains: number of independent ladders, at least 2; normal intervals want 20 or more.
+        n_sweeps: sweeps of each ladder after burn-in.
+        burn_in: sweeps before the first that counts.
+        thin: every so many sweeps one is kept.
+        kernel: moves the replicas.
+
+    Raises:
+        ValueError: for counts that are too small, and if known `betas` do not increase from 0.
+    """
+    _check_counts(n_sweeps=n_sweeps)
+    if n_chains < 2:
+        raise ValueError(f"n_chains must be at least 2, got {n_chains}")
+    ladder = _checked_from_zero(betas)
+    energies = sample(
+        ParallelTempering(betas, kernel),
+        energy,
+        ladder[-1],
+        key=key,
+        n_chains=n_chains,
+        n_sweeps=n_sweeps,
+        burn_in=burn_in,
+        thin=thin,
+        observers=StateTrace(_rung_energies),
+    )
+    return _solve(energies.swapaxes(1, 2), ladder, energy.n_spins)
+
+
+def _rung_energies(energy, state):
+    return jax.vmap(energy)(state.replicas)
+
+
+def multi_histogram(
+    energies: Num[Array | np.ndarray, "chains rungs draws"], betas: Ladder, *, n_spins: int
+) -> Reweighting:
+    """ln Z, `<E>` and the heat capacity at all beta between rungs, by energies drawn at each.
+
+    Solves `Z_j = sum_i exp(-beta_j E_i) / sum_k N_k exp(-beta_k E_i) / Z_k`, where i runs over all
+    draws of all rungs (Ferrenberg and Swendsen 1989; MBAR, Shirts and Chodera 2008), by whichever
+    of a Newton step and a substitution comes nearer. Standard errors are by the sandwich formula
+    with chains as clusters (Liang and Zeger 1986): draws of one chain, at one rung or at several,
+    may depend on each other, as those of tempering do.
+
+    Args:
+        energies: energies of independent chains at each rung, shape `(chains, rungs, draws)`,
+            chains >= 2; normal intervals want 20 or more.
+        betas: inverse temperatures of the rungs, increasing, the first 0, shape `(rungs,)`.
+        n_spins: number of spins n: ln Z at beta = 0 is `n ln 2`.
+
+    Returns:
+        The solution. If the rungs do not overlap, `converged` is False and errors are infinite.
+
+    Raises:
+        ValueError: for shapes that do not agree, known energies that are not finite, and known
+            `betas` that do not increase from 0.
+    """
+    ladder = _checked_from_zero(betas)
+    if energies.shape[0] < 2 or energies.shape[1] != ladder.size or energies.shape[2] < 1:
+        raise ValueError(
+            f"energies must have shape (chains, {ladder.size}, draws) with at least 2 chains and "
+            f"1 draw, got {energies.shape}"
+        )
+    if not isinstance(energies, Tracer) and not np.all(np.isfinite(energies)):
+        raise ValueError("energies must be finite")
+    return _solve(jnp.asarray(energies, float), ladder, n_spins)
+
+
+def _checked_from_zero(betas):
+    ladder = checked_ladder(betas)
+    if ladder.size < 2:
+        raise ValueError(f"betas must have at least 2 rungs, got {ladder.size}")
+    if not isinstance(betas, Tracer) and np.asarray(betas)[0] != 0:
+        raise ValueError("betas must start at 0, where ln Z is known: it sets the scale")
+    return ladder
+
+
+class _State(NamedTuple):
+    """Of the solve: minus ln Z, how far its equations are missed, and their Jacobian."""
+
+    scales: Array
+    excess: Array
+    information: Array
+    n_steps: Array
+
+
+@eqx.filter_jit
+def _solve(energies, betas, n_spins):
+    betas = betas.astype(energies.dtype)
+    n_chains, n_rungs, n_draws = energies.shape
+    origin = jnp.mean(energies)
+    energies -= origin
+    means = jnp.mean(energies, axis=(0, 2))
+    samples = energies.reshape(n_chains, -1)
+
+    # The rounding of exponents.
+    tolerance = jnp.finfo(betas.dtype).eps * (16 + 4 * betas[-1] * jnp.max(jnp.abs(samples)))
+    steps = jnp.diff(betas) * (means[1:] + means[:-1]) / 2
+    start = _evaluate(jnp.append(jnp.zeros(1, betas.dtype), jnp.cumsum(steps)), betas, samples, 0)
+
+    def unfinished(state):
+        return (_worst(state) > tolerance) & (state.n_steps < _MAX_STEPS)
+
+    def step(state):
+        newton = state.scales.at[1:].add(-_inverse(state.information) @ state.excess[1:])
+        substituted = state.scales - jnp.log1p(state.excess)
+        both = [
+            _evaluate(scales - scales[0], betas, samples, state.n_steps + 1)
+            for scales in (newton, substituted)
+        ]
+        nearer = _worst(both[0]) < _worst(both[1])  # False for NaN
+        return jax.tree.map(lambda a, b: jnp.where(nearer, a, b), *both)
+
+    state = jax.lax.while_loop(unfinished, step, start)
+    inverse = _inverse(state.information) / (n_chains * n_draws)
+    # Where rungs overlap too little, ln Z is not determined to within 1: no step is small then.
+    uncertain = jnp.diagonal(inverse)
+    converged = (_worst(state) <= tolerance) & jnp.all((uncertain > 0) & (uncertain < 1))
+
+    scores = n_draws - jax.lax.map(
+        lambda e: jnp.sum(_shares(state.scales, betas, e), axis=1), samples
+    )
+    shifts = jnp.pad(scores[:, 1:] @ inverse, ((0, 0), (1, 0)))
+    errors = jnp.sqrt(n_chains * jnp.var(shifts, axis=0, ddof=1))
+    return Reweighting(
+        betas=betas,
+        log_partitions=n_spins * jnp.log(2).astype(betas.dtype)
+        - state.scales
+        - (betas - betas[0]) * origin,
+        standard_errors=jnp.where(converged | (jnp.arange(n_rungs) == 0), errors, jnp.inf),
+        converged=converged,
+        _energies=samples,
+        _origin=origin,
+        _scales=state.scales,
+        _shifts=shifts,
+    )
+
+
+def _evaluate(scales, betas, samples, n_steps):
+    """The equations: of each rung, that the shares of all draws in it sum to its draws."""
+
+    def of_chain(energies):
+        shares = _shares(scales, betas, energies)
+        sums = jnp.sum(shares, axis=1)
+        return sums, jnp.diag(sums) - shares @ shares.T
+
+    sums, information = jax.lax.map(of_chain, samples)
+    rung_size = samples.size // betas.size
+    excess = jnp.sum(sums, axis=0) / rung_size - 1
+    return _State(scales, excess, jnp.sum(information, axis=0) / rung_size, jnp.asarray(n_steps))
+
+
+def _worst(state):
+    return jnp.max(jnp.abs(state.excess))
+
+
+def _inverse(information):
+    """Of the part that is determined: the scale of the first rung is given."""
+    return jnp.linalg.inv(information[1:, 1:])
+
+
+def _shares(scales, betas, energies):
+    """Probabilities that a draw came from each rung, shape `(rungs, samples)`."""
+    return jax.nn.softmax(_exponents(scales, betas, energies), axis=0)
+
+
+def _exponents(scales, betas, energies):
+    return scales[:, None] - betas[:, None] * energies[None, :]
+
+
+def _normalised(log_weights):
+    return jnp.exp(log_weights - jax.nn.logsumexp(log_weights))
