@@ -1,6 +1,10 @@
-"""`sample`, its observers, tempering and annealing against enumeration."""
+"""`sample`, its observers and tempering against enumeration."""
 
 import itertools
+import os
+import pathlib
+import subprocess
+import sys
 
 import helpers
 import jax
@@ -20,6 +24,7 @@ SAMPLERS = {
     "tempering": tg.ParallelTempering([0.1, 0.4, 0.8]),
     "houdayer": sampling.Houdayer(),
     "swendsen-wang": sampling.SwendsenWang(),
+    "tempering of pairs": tg.ParallelTempering([0.1, 0.4, 0.8], sampling.Houdayer()),
 }
 
 
@@ -70,6 +75,8 @@ def test_a_relaxed_population_stays_relaxed(name, energy_name):
     [
         *itertools.product(["gibbs", "metropolis"], helpers.ENERGIES),
         *itertools.product(["houdayer", "swendsen-wang"], ["pairwise", "rbm"]),
+        *itertools.product(["tempering"], ["pairwise", "complete"]),
+        *itertools.product(["tempering of pairs"], ["pairwise", "rbm"]),
     ],
 )
 def test_clamped_spins_stay_and_the_others_are_conditional(name, energy_name):
@@ -146,6 +153,103 @@ def test_observers_agree_with_the_trace():
     agreeing = (spins == np.roll(spins, 1, axis=0)).sum(axis=2)
     np.testing.assert_array_equal(seen["q"], np.bincount(agreeing.ravel(), minlength=6))
     np.testing.assert_array_equal(seen["last"], spins[:, -2:])
+
+
+def test_overlaps_with_patterns_agree_with_the_trace():
+    energy = helpers.random_pairwise(5, _key(5))
+    patterns = helpers.configurations(5)[[0, 7, 25]]
+    arguments = {"key": _key(2), "n_chains": 7, "n_sweeps": 12}
+    spins = np.asarray(tg.sample(tg.Gibbs(), energy, 0.5, **arguments)).reshape(-1, 5)
+    for given in (patterns.astype(np.int8), jnp.asarray(patterns)):
+        observer = sampling.PatternOverlaps(given)
+        counts = tg.sample(tg.Gibbs(), energy, 0.5, **arguments, observers=observer)
+        assert counts.shape == (3, 6)
+        for pattern, row in zip(patterns, np.asarray(counts), strict=True):
+            overlaps = spins @ pattern / 5
+            expected = [np.sum(np.abs(overlaps - q) < 1e-9) for q in np.linspace(-1, 1, 6)]
+            np.testing.assert_array_equal(row, expected)
+
+
+def test_bad_patterns_are_named():
+    with pytest.raises(ValueError, match="patterns must hold spins"):
+        sampling.PatternOverlaps(np.array([[1, 0, 1]]))
+    observer = sampling.PatternOverlaps(np.ones((2, 3)))
+    energy = helpers.random_pairwise(4, _key(0))
+    with pytest.raises(ValueError, match="patterns must have 4 spins each, got 3"):
+        tg.sample(tg.Gibbs(), energy, 1.0, key=_key(0), n_chains=2, n_sweeps=2, observers=observer)
+
+
+def test_states_tell_of_the_replicas():
+    """The whole state at each kept sweep; round trips follow from who stood where."""
+    sampler = tg.ParallelTempering([0.0, 0.3, 0.8])
+    energy = helpers.random_pairwise(4, _key(4))
+    seen = tg.sample(
+        sampler,
+        energy,
+        0.8,
+        key=_key(0),
+        n_chains=3,
+        n_sweeps=60,
+        observers={
+            "spins": sampling.Trace(),
+            "state": sampling.StateTrace(),
+            "energies": sampling.StateTrace(lambda energy, s: jax.vmap(energy)(s.replicas)),
+        },
+    )
+    state = jax.tree.map(np.asarray, seen["state"])
+    assert state.replicas.shape == (3, 60, 3, 4)
+    np.testing.assert_array_equal(state.replicas[:, :, -1], seen["spins"])
+    energies = helpers.energy_table(energy)[_indices(state.replicas)]
+    np.testing.assert_allclose(seen["energies"], energies, atol=1e-12)
+    np.testing.assert_array_equal(state.sweeps, np.tile(np.arange(1, 61), (3, 1)))
+    assert np.all(np.sort(state.walkers, axis=2) == np.arange(3))
+    expected = [_round_trips(chain) for chain in state.walkers]
+    np.testing.assert_array_equal(state.round_trips, expected)
+    assert np.all(state.round_trips[:, -1] > 3)
+
+
+def _round_trips(walkers) -> list[int]:
+    """How many walkers have come to the cold end since their last visit of the hot one."""
+    came_from_hot, trips = set(), [0]
+    for hot, *_, cold in walkers.tolist():
+        trips.append(trips[-1] + (cold in came_from_hot))
+        came_from_hot = (came_from_hot - {cold}) | {hot}
+    return trips[1:]
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np, thermogen as tg
+from jax.sharding import NamedSharding, PartitionSpec
+assert jax.device_count() == 2
+sharding = NamedSharding(jax.make_mesh((2,), ("chains",)), PartitionSpec("chains"))
+energy = tg.Pairwise(0.3 * (1 - jnp.eye(5)), 0.1 * jnp.arange(5.0))
+for sampler in (tg.Gibbs(), tg.ParallelTempering([0.2, 0.7])):
+    def run(**options):
+        options = {"key": jax.random.key(0), "n_chains": 6, "n_sweeps": 3} | options
+        return tg.sample(sampler, energy, 0.7, **options)
+    plain, split = run(), run(sharding=sharding)
+    assert len(plain.devices()) == 1 and len(split.devices()) == 2
+    assert {shard.data.shape for shard in split.addressable_shards} == {(3, 3, 5)}
+    np.testing.assert_array_equal(plain, split)
+    starts = -np.asarray(plain[:, -1])
+    placed = run(init=jax.device_put(starts, sharding))
+    assert {shard.data.shape for shard in placed.addressable_shards} == {(3, 3, 5)}
+    np.testing.assert_array_equal(run(init=starts), placed)
+print("chains lie on both devices")
+"""
+
+
+def test_chains_on_several_devices_draw_the_same():
+    """In a process of its own, which sees this CPU as two devices."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SHARDED],
+        cwd=pathlib.Path(__file__).parent.parent,
+        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "chains lie on both devices", done.stderr[-2000:]
 
 
 def test_progress_changes_nothing_and_new_numbers_do_not_recompile():
@@ -315,35 +419,3 @@ def test_ladder_of_a_tuned_sampler_has_uniform_swap_rates():
     assert tuned.betas[0] == 0
     assert tuned.betas[-1] == 2
     assert spread(tuned) < 0.03 < spread(start)
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-def test_intervals_of_annealing_cover(reverse):
-    """95 % intervals hold the exact ln Z of 90-99 % of 200 random models, either way."""
-    n, n_models, n_chains = 8, 200, 200
-    betas = jnp.linspace(0.0, 1.0, 31)
-    keys = jax.random.split(_key(7), n_models)
-    energies = jax.vmap(lambda k: _sk(n, k))(keys)
-
-    def estimate(energy, key):
-        if not reverse:
-            return tg.annealed_importance_sampling(energy, betas, key=key, n_chains=n_chains)
-        table = -jax.vmap(energy)(tg.enumerate_spins(n))
-        index = jax.random.categorical(key, table, shape=(n_chains,))
-        samples = tg.enumerate_spins(n)[index]
-        return sampling.reverse_annealed_importance_sampling(
-            energy, betas, samples, key=jax.random.fold_in(key, 1)
-        )
-
-    found = jax.jit(jax.vmap(estimate))(energies, jax.random.split(_key(8), n_models))
-    tables = jax.vmap(lambda e: -jax.vmap(e)(tg.enumerate_spins(n)))(energies)
-    exact = np.logaddexp.reduce(np.asarray(tables), axis=1)
-    z = (np.asarray(found.log_partition) - exact) / np.asarray(found.standard_error)
-    assert 0.90 <= np.mean(np.abs(z) < 1.96) <= 0.99
-    assert np.all((found.ess >= 1) & (found.ess <= n_chains))
-
-
-def _sk(n, key):
-    j_key, h_key = jax.random.split(key)
-    upper = jnp.triu(jax.random.normal(j_key, (n, n)), 1) / jnp.sqrt(n)
-    return tg.Pairwise(upper + upper.T, 0.3 * jax.random.normal(h_key, (n,)))

@@ -104,14 +104,19 @@ def reverse_annealed_importance_sampling(
         kernel: moves the chains.
 
     Raises:
-        ValueError: if known `betas` do not increase from 0 or above.
+        ValueError: for samples of a wrong shape, and if known `betas` do not increase from 0 or
+            above.
     """
+    if samples.shape[0] < 1 or samples.shape[1] != energy.n_spins:
+        raise ValueError(
+            f"samples must have shape (chains, {energy.n_spins}), chains >= 1, got {samples.shape}"
+        )
     return _heated(colored(energy), checked_ladder(betas), jnp.asarray(samples), key, kernel)
 
 
 @eqx.filter_jit
 def _heated(energy, betas, samples, key, kernel):
-    dtype = jnp.result_type(*jax.tree.leaves(energy))
+    dtype = _dtype(energy)
     path = path_from_zero(betas, dtype)[::-1]
     log_weights = _log_weights(energy, path, samples.astype(dtype), key, kernel)
     ratio, error, ess = log_mean(log_weights)
@@ -140,9 +145,13 @@ def random_corners(
     energy: AbstractMultilinear, n_chains: int, key: Key
 ) -> Float[Array, "chains n"]:
     """Samples at infinite temperature."""
-    dtype = jnp.result_type(*jax.tree.leaves(energy))
     up = jax.random.bernoulli(key, shape=(n_chains, energy.n_spins))
-    return jnp.where(up, 1, -1).astype(dtype)
+    return jnp.where(up, 1, -1).astype(_dtype(energy))
+
+
+def _dtype(energy):
+    """Of the parameters, of which a sum of no terms has none."""
+    return jnp.result_type(*(jax.tree.leaves(energy) or [float]))
 
 
 def log_states(energy: AbstractMultilinear, dtype) -> Float[Array, ""]:
@@ -152,19 +161,16 @@ def log_states(energy: AbstractMultilinear, dtype) -> Float[Array, ""]:
 
 def _log_weights(energy, path, spins, key, kernel):
     """Weights of chains along a path of inverse temperatures, from samples at its first."""
-    init_key, key = jax.random.split(key)
-    keys = jax.random.split(init_key, len(spins))
-    states = jax.vmap(kernel.init, in_axes=(None, 0, None, 0))(energy, spins, path[0], keys)
     move = jax.vmap(kernel.step, in_axes=(None, 0, None, 0))
 
     def rung(carry, inputs):
-        states, log_weights = carry
+        spins, log_weights = carry
         beta, change, key = inputs
-        log_weights -= change * jax.vmap(energy)(jax.vmap(kernel.spins)(states))
-        return (move(energy, states, beta, jax.random.split(key, len(spins))), log_weights), None
+        log_weights -= change * jax.vmap(energy)(spins)
+        return (move(energy, spins, beta, jax.random.split(key, len(spins))), log_weights), None
 
     inputs = path[1:], jnp.diff(path), jax.random.split(key, len(path) - 1)
-    (_, log_weights), _ = jax.lax.scan(rung, (states, jnp.zeros(len(spins), path.dtype)), inputs)
+    (_, log_weights), _ = jax.lax.scan(rung, (spins, jnp.zeros(len(spins), path.dtype)), inputs)
     return log_weights
 
 

@@ -1,6 +1,6 @@
 """Have the chains relaxed, and how many independent draws are they worth?"""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Num
@@ -62,8 +62,7 @@ def split_rhat(trace: Record) -> OfEach:
         ValueError: for too few chains or draws, and for values that are not finite.
     """
     values = _checked(trace, min_chains=2)
-    half = values.shape[1] // 2
-    frozen = _constant(values[:, :half]) & _constant(values[:, -half:])
+    frozen = np.all([_constant(half) for half in np.split(values, 2, axis=1)], axis=0)
     equal = np.ptp(values, axis=(0, 1)) == 0
     # Where nothing moves, or all lies equally far from the median, the variances are 0 / 0.
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -98,7 +97,9 @@ def integrated_autocorrelation_time(trace: Record) -> OfEach:
     The standard error of the mean over all chains is `std * sqrt(2 tau / (chains * draws))`
     (Madras and Sokal, J. Stat. Phys. 50, 109 (1988)). The sum ends by Geyer's initial monotone
     sequence (Statist. Sci. 7, 473 (1992)); rho is that of all chains about their common mean, so
-    that chains which disagree have a tau near `draws`. Infinite where no chain moves.
+    that chains which disagree have a tau near `draws / 2`: each half of one counts as a chain.
+    Never below `1 / (2 log10(chains * draws))`, as for draws that avoid each other, nor finite
+    where no chain moves.
 
     Args:
         trace: scalar observables, shape `(chains, draws, ...)`, draws >= 4. Where only every
@@ -118,6 +119,7 @@ def integrated_autocorrelation_time(trace: Record) -> OfEach:
 
 
 def _checked(trace, min_chains: int = 1) -> np.ndarray:
+    """The two halves of each chain; an odd draw in the middle belongs to none."""
     values = np.asarray(trace, np.float64)
     chains, draws = values.shape[:2]
     if chains < min_chains:
@@ -126,16 +128,17 @@ def _checked(trace, min_chains: int = 1) -> np.ndarray:
         raise ValueError(f"trace must hold at least {_MIN_DRAWS} draws a chain, got {draws}")
     if not np.isfinite(values).all():
         raise ValueError("trace holds values that are not finite")
-    return values
+    half = draws // 2
+    return np.concatenate([values[:, :half], values[:, -half:]], axis=1)
 
 
-def _constant(values: np.ndarray) -> np.ndarray:
+def _constant(values: np.ndarray) -> np.ndarray | np.bool:
     """Whether no chain ever changes its value."""
     return np.all(np.ptp(values, axis=1) == 0, axis=0)
 
 
-def _arviz():
+def _arviz() -> Any:
     # Imported when it is needed: its import of scipy.stats takes a second.
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     return array_stats

@@ -59,7 +59,7 @@ def population_annealing(
         key: random key.
         n_chains: replicas in each population.
         n_populations: independent populations, at least 2; their number makes the error bar, that
-            of the replicas in each makes the estimate.
+            of the replicas in each makes the estimate. Normal intervals want 20 or more.
         kernel: moves the replicas.
 
     Raises:

@@ -1,6 +1,8 @@
 """Multi-histogram reweighting: chains at several temperatures tell of all temperatures between."""
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -15,10 +17,22 @@ from ._annealing import Estimate, Ladder, Measurement, checked_ladder
 from ._base import AbstractKernel
 from ._gibbs import Gibbs
 from ._observers import StateTrace
-from ._sample import _check_counts, sample
+from ._sample import sample
 from ._tempering import ParallelTempering
 
 _MAX_STEPS = 200
+Result = TypeVar("Result")
+
+
+def _compiled(method: Callable[[Any, Beta], Result]) -> Callable[[Any, Beta], Result]:
+    """Once for all beta: `eqx.filter_jit` alone compiles anew for each that is no array."""
+    traced = eqx.filter_jit(method)
+
+    @functools.wraps(method)
+    def at(self, beta):
+        return traced(self, jnp.asarray(beta, self.betas.dtype))
+
+    return at
 
 
 class Reweighting(eqx.Module):
@@ -44,7 +58,7 @@ class Reweighting(eqx.Module):
     _scales: Float[Array, " rungs"]  # minus ln Z of those energies, the first 0
     _shifts: Float[Array, "chains rungs"]  # what each chain adds to `_scales`, to first order
 
-    @eqx.filter_jit
+    @_compiled
     def log_partition(self, beta: Beta) -> Estimate:
         """ln Z at `beta`, its standard error, and the effective number of draws behind it.
 
@@ -53,19 +67,18 @@ class Reweighting(eqx.Module):
         """
         log_weights = self._log_weights(beta)
         total = jax.nn.logsumexp(log_weights)
-        log_z = total - beta * self._origin + self.log_partitions[0]
-        log_z += self.betas[0] * self._origin - jnp.log(self._rung_size())
+        log_z = total - beta * self._origin + self.log_partitions[0] - jnp.log(self._rung_size())
         ess = jnp.exp(2 * total - jax.nn.logsumexp(2 * log_weights))
         return Estimate(log_z, self._error(log_weights, jnp.ones_like(log_weights)), ess)
 
-    @eqx.filter_jit
+    @_compiled
     def mean_energy(self, beta: Beta) -> Measurement:
         """`<E>` at `beta`, in energy units."""
         log_weights = self._log_weights(beta)
         deviations, mean = self._deviations(log_weights)
         return Measurement(mean + self._origin, self._error(log_weights, deviations))
 
-    @eqx.filter_jit
+    @_compiled
     def heat_capacity(self, beta: Beta) -> Measurement:
         """`C = d<E>/dT = beta^2 (<E^2> - <E>^2)` at `beta`, dimensionless."""
         log_weights = self._log_weights(beta)
@@ -132,7 +145,6 @@ def multi_histogram_reweighting(
     Raises:
         ValueError: for counts that are too small, and if known `betas` do not increase from 0.
     """
-    _check_counts(n_sweeps=n_sweeps)
     if n_chains < 2:
         raise ValueError(f"n_chains must be at least 2, got {n_chains}")
     ladder = _checked_from_zero(betas)
@@ -247,9 +259,7 @@ def _solve(energies, betas, n_spins):
     errors = jnp.sqrt(n_chains * jnp.var(shifts, axis=0, ddof=1))
     return Reweighting(
         betas=betas,
-        log_partitions=n_spins * jnp.log(2).astype(betas.dtype)
-        - state.scales
-        - (betas - betas[0]) * origin,
+        log_partitions=n_spins * jnp.log(2).astype(betas.dtype) - state.scales - betas * origin,
         standard_errors=jnp.where(converged | (jnp.arange(n_rungs) == 0), errors, jnp.inf),
         converged=converged,
         _energies=samples,
@@ -265,7 +275,9 @@ def _evaluate(scales, betas, samples, n_steps):
     def of_chain(energies):
         shares = _shares(scales, betas, energies)
         sums = jnp.sum(shares, axis=1)
-        return sums, jnp.diag(sums) - shares @ shares.T
+        # Of what two rungs share alone: that is positive, and no difference rounds small overlaps.
+        links = shares @ shares.T * (1 - jnp.eye(betas.size, dtype=shares.dtype))
+        return sums, jnp.diag(jnp.sum(links, axis=1)) - links
 
     sums, information = jax.lax.map(of_chain, samples)
     rung_size = samples.size // betas.size

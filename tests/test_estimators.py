@@ -1,0 +1,480 @@
+"""Estimators of ln Z, `<E>` and the heat capacity: their error bars against enumeration."""
+
+import functools
+import logging
+
+import equinox as eqx
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import t as student
+
+import thermogen as tg
+from thermogen import sampling
+from thermogen.sampling._integration import _integral as _integral_of
+from thermogen.sampling._integration import _quadrature_error
+from thermogen.sampling._population import _systematic
+
+N_SPINS, N_MODELS = 8, 200
+RUNGS = (0.0, 0.25, 0.5, 0.75, 1.0)
+INNER = (0.1, 0.6, 0.95)  # between rungs
+# Odds of a false alarm of all comparisons of one test together.
+ALARM = 1e-6
+
+
+def _key(i: int) -> jax.Array:
+    return jax.random.key(i)
+
+
+def _sk(key):
+    j_key, h_key = jax.random.split(key)
+    n = N_SPINS
+    upper = jnp.triu(jax.random.normal(j_key, (n, n)), 1) / jnp.sqrt(n)
+    return tg.Pairwise(upper + upper.T, 0.3 * jax.random.normal(h_key, (n,)))
+
+
+@functools.cache
+def _models():
+    """Random models, and the energies of all configurations of each, shape `(models, 2**n)`."""
+    energies = jax.vmap(_sk)(jax.random.split(_key(7), N_MODELS))
+    spins = jnp.asarray(helpers.configurations(N_SPINS))
+    return energies, np.asarray(jax.vmap(lambda e: jax.vmap(e)(spins))(energies))
+
+
+def _exact(tables, betas):
+    """ln Z, `<E>` and `beta^2 (<E^2> - <E>^2)` of tables of energies, each `(..., betas)`."""
+    tables, betas = np.asarray(tables)[..., None, :], np.asarray(betas)
+    logits = -betas[:, None] * tables
+    log_z = logsumexp(logits, axis=-1)
+    p = np.exp(logits - log_z[..., None])
+    mean = np.sum(p * tables, axis=-1)
+    variance = np.sum(p * (tables - mean[..., None]) ** 2, axis=-1)
+    return {"ln Z": log_z, "mean energy": mean, "heat capacity": betas**2 * variance}
+
+
+# Each estimates quantities at inverse temperatures: (name, betas) -> values and standard errors.
+
+
+def _annealing(kernel, energy, key):
+    betas = jnp.linspace(0, 1, 31)
+    found = tg.annealed_importance_sampling(energy, betas, key=key, n_chains=200, kernel=kernel)
+    return {("ln Z", (1.0,)): _as_measurement(found)}
+
+
+def _reverse_annealing(kernel, energy, key):
+    spins = tg.enumerate_spins(N_SPINS)
+    index = jax.random.categorical(key, -jax.vmap(energy)(spins), shape=(200,))
+    found = sampling.reverse_annealed_importance_sampling(
+        energy,
+        jnp.linspace(0, 1, 31),
+        spins[index],
+        key=jax.random.fold_in(key, 1),
+        kernel=kernel,
+    )
+    return {("ln Z", (1.0,)): _as_measurement(found)}
+
+
+def _population(kernel, energy, key):
+    found = sampling.population_annealing(energy, RUNGS, key=key, n_chains=30, kernel=kernel)
+    return {("ln Z", (1.0,)): _as_measurement(found)}
+
+
+def _integral(kernel, energy, key):
+    found = sampling.thermodynamic_integration(
+        energy, RUNGS, key=key, n_chains=20, n_sweeps=20, burn_in=20, kernel=kernel
+    )
+    return {
+        ("ln Z", (1.0,)): _as_measurement(found),
+        ("mean energy", RUNGS): found.mean_energies,
+        ("heat capacity", RUNGS[1:]): _from_second(found.heat_capacities),
+    }
+
+
+def _reweighting(kernel, energy, key):
+    found = sampling.multi_histogram_reweighting(
+        energy, RUNGS, key=key, n_chains=20, n_sweeps=40, burn_in=20, kernel=kernel
+    )
+    inner = jnp.asarray(INNER)
+    rungs = sampling.Measurement(found.log_partitions, found.standard_errors)
+    return {
+        ("ln Z", RUNGS[1:]): _from_second(rungs),
+        ("ln Z", INNER): sampling.Measurement(*jax.vmap(found.log_partition)(inner)[:2]),
+        ("mean energy", INNER): jax.vmap(found.mean_energy)(inner),
+        ("heat capacity", INNER): jax.vmap(found.heat_capacity)(inner),
+    }
+
+
+# And the degrees of freedom of its error bars: independent chains, or populations, less one.
+ESTIMATORS = {
+    "annealing": (_annealing, 199),
+    "reverse annealing": (_reverse_annealing, 199),
+    "population annealing": (_population, 19),
+    "integration": (_integral, 19),
+    "reweighting": (_reweighting, 19),
+}
+
+
+def _as_measurement(found):
+    values = found.log_partition, found.standard_error
+    return sampling.Measurement(*(jnp.reshape(x, (1,)) for x in values))
+
+
+def _from_second(measured):
+    return sampling.Measurement(*(x[1:] for x in measured))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        tg.Gibbs(),
+        pytest.param(tg.Metropolis(), marks=pytest.mark.slow),
+        pytest.param(sampling.SwendsenWang(), marks=pytest.mark.slow),
+    ],
+)
+def test_intervals_cover(kernel, name):
+    """95 % intervals (Student) hold the exact values of 90-99 % of 200 random models."""
+    energies, tables = _models()
+    estimate, freedom = ESTIMATORS[name]
+    run = jax.jit(jax.vmap(functools.partial(estimate, kernel)))
+    found = run(energies, jax.random.split(_key(8), N_MODELS))
+    quantile = student.ppf(0.975, freedom)
+    for (quantity, betas), (values, errors) in found.items():
+        distance = np.abs(values - _exact(tables, betas)[quantity]) / errors
+        coverage = np.mean(distance < quantile, axis=0)
+        assert np.all((coverage >= 0.90) & (coverage <= 0.99)), (quantity, coverage)
+
+
+@pytest.mark.parametrize("kernel", [tg.Gibbs(), tg.Metropolis(), sampling.SwendsenWang()])
+def test_populations_are_drawn_from_boltzmann(kernel):
+    """Weighted means of spins and energies, although two rungs are too few to relax."""
+    n_populations, betas = 400, (0.6, 1.5)
+    energy = helpers.random_pairwise(5, _key(5))
+    found = sampling.population_annealing(
+        energy, betas, key=_key(1), n_chains=20, n_populations=n_populations, kernel=kernel
+    )
+    p, log_z = helpers.boltzmann(energy, betas[-1])
+    exact = np.append(p @ helpers.configurations(5), p @ helpers.energy_table(energy))
+
+    spins = np.asarray(found.spins)
+    assert spins.shape == (n_populations, 20, 5)
+    assert abs(found.weights.sum() - 1) < 1e-12
+    energies = helpers.energy_table(energy)[_indices(spins)]
+    means = np.concatenate([spins, energies[..., None]], axis=2).mean(axis=1)
+    weights = np.asarray(found.weights)[:, None]
+    estimate = np.sum(weights * means, axis=0)
+    # Of a ratio of means, by the delta method.
+    errors = np.sqrt(np.sum((weights * (means - estimate)) ** 2, axis=0))
+    bound = student.isf(ALARM / 14, n_populations - 1)
+    assert np.all(np.abs(estimate - exact) < bound * errors)
+    assert abs(found.log_partition - log_z) < bound * found.standard_error
+    assert np.all(errors < 0.05)
+
+
+def _indices(spins) -> np.ndarray:
+    return (np.asarray(spins) > 0) @ (1 << np.arange(spins.shape[-1]))
+
+
+def test_systematic_draws():
+    """Each weight is drawn as often as it says, up to one draw, and on average exactly."""
+    n, n_keys = 50, 2000
+    weights = jax.random.dirichlet(_key(0), jnp.full(n, 0.3))
+    parents = jax.vmap(_systematic, in_axes=(None, 0))(weights, jax.random.split(_key(1), n_keys))
+    assert np.all(np.diff(parents, axis=1) >= 0)
+    counts = np.stack([np.bincount(row, minlength=n) for row in np.asarray(parents)])
+    excess = counts - n * np.asarray(weights)
+    assert np.all(np.abs(excess) < 1 + 1e-9)
+    # Hoeffding: a count is one of two neighbouring integers.
+    bound = np.sqrt(np.log(2 * n / ALARM) / (2 * n_keys))
+    assert np.all(np.abs(excess.mean(axis=0)) < bound)
+    uniform = _systematic(jnp.full(n, 1 / n), _key(2))
+    np.testing.assert_array_equal(uniform, np.arange(n))
+
+
+def test_effective_sizes_keep_their_limits():
+    """All replicas where weights are equal, next to one where a single one decides."""
+    energy = _sk(_key(0))
+
+    def annealed(beta):
+        found = tg.annealed_importance_sampling(energy, [beta], key=_key(0), n_chains=60)
+        return found.ess
+
+    def populations(beta):
+        found = sampling.population_annealing(
+            energy, [beta], key=_key(0), n_chains=20, n_populations=3
+        )
+        return found.ess
+
+    for ess in (annealed, populations):
+        assert abs(ess(1e-9) - 60) < 1e-5
+        assert 1 <= ess(1e6) < 3
+    draws = _gaussian(6, 30)
+    found = sampling.multi_histogram(draws, GAUSSIAN_RUNGS, n_spins=1)
+    assert 1 <= found.log_partition(1e6).ess < 2
+    ess = [found.log_partition(b).ess for b in GAUSSIAN_RUNGS]
+    # At a rung all of its own draws count, and some of its neighbours'.
+    assert all(6 * 30 < e < draws.size for e in ess)
+
+
+GAUSSIAN_RUNGS = np.array([0.0, 0.5, 1.0, 1.5])
+
+
+def _gaussian(n_chains, n_draws, spread=1.2):
+    """Energies of a Gaussian density of states, where chains differ: `E ~ N(-beta s^2, s^2)`."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(n_chains, len(GAUSSIAN_RUNGS), n_draws))
+    chains = 0.2 * rng.normal(size=(n_chains, 1, 1))
+    return spread * (noise + chains) - spread**2 * GAUSSIAN_RUNGS[:, None]
+
+
+def test_multi_histogram_solves_the_equations():
+    """Against substitution in plain NumPy, at the rungs and between."""
+    energies, betas = _gaussian(6, 30), GAUSSIAN_RUNGS
+    log_ratios, log_mixture = _substituted(energies, betas)
+    found = sampling.multi_histogram(energies, betas, n_spins=7)
+    assert found.converged
+    np.testing.assert_allclose(found.log_partitions, 7 * np.log(2) + log_ratios, atol=1e-8)
+    np.testing.assert_array_equal(found.betas, betas)
+    for beta in (0.0, 0.2, 1.0, 1.4):
+        log_weights = -beta * energies.ravel() - log_mixture
+        log_z = logsumexp(log_weights)
+        p = np.exp(log_weights - log_z)
+        mean = p @ energies.ravel()
+        capacity = beta**2 * (p @ (energies.ravel() - mean) ** 2)
+        estimate = found.log_partition(beta)
+        assert abs(estimate.log_partition - log_z - 7 * np.log(2)) < 1e-8
+        assert abs(estimate.ess - 1 / np.sum(p**2)) < 1e-6
+        assert abs(found.mean_energy(beta).value - mean) < 1e-8
+        assert abs(found.heat_capacity(beta).value - capacity) < 1e-8
+
+
+def _substituted(energies, betas):
+    """MBAR by its definition: ln Z of each rung over that of the first, and the mixture."""
+    exponents = -betas[:, None] * energies.ravel()
+    log_z = np.zeros(len(betas))
+    for _ in range(10_000):
+        log_mixture = logsumexp(exponents - log_z[:, None], axis=0)
+        log_mixture += np.log(energies.size // len(betas))
+        new = logsumexp(exponents - log_mixture, axis=1)
+        new -= new[0]
+        if np.max(np.abs(new - log_z)) < 1e-13:
+            return new, log_mixture
+        log_z = new
+    raise ArithmeticError("the equations were not solved")
+
+
+def test_errors_are_those_of_the_jackknife_over_chains():
+    """To first order: 60 chains, left out one by one."""
+    energies, betas, beta = _gaussian(60, 5), GAUSSIAN_RUNGS, 1.2
+
+    @jax.jit
+    @jax.vmap
+    def solve(some):
+        found = sampling.multi_histogram(some, betas, n_spins=1)
+        values = [f(beta) for f in (found.log_partition, found.mean_energy, found.heat_capacity)]
+        errors = jnp.append(found.standard_errors[1:], jnp.stack([v[1] for v in values]))
+        return jnp.append(found.log_partitions[1:], jnp.stack([v[0] for v in values])), errors
+
+    left_out = np.stack([np.delete(energies, c, axis=0) for c in range(60)])
+    values, errors = (np.asarray(x) for x in solve(left_out))
+    jackknife = np.sqrt(59 / 60 * np.sum((values - np.mean(values, axis=0)) ** 2, axis=0))
+    np.testing.assert_allclose(np.mean(errors, axis=0), jackknife, rtol=0.1)
+
+
+def test_repeated_draws_tell_nothing_new():
+    """Draws of one chain may depend on each other: each three times changes no error bar."""
+    energies = _gaussian(6, 30)
+    once, thrice = (
+        sampling.multi_histogram(e, GAUSSIAN_RUNGS, n_spins=1)
+        for e in (energies, np.repeat(energies, 3, axis=2))
+    )
+    np.testing.assert_allclose(thrice.log_partitions, once.log_partitions, atol=1e-9)
+    np.testing.assert_allclose(thrice.standard_errors, once.standard_errors, atol=1e-9)
+    np.testing.assert_allclose(thrice.mean_energy(0.7), once.mean_energy(0.7), atol=1e-9)
+    np.testing.assert_allclose(thrice.heat_capacity(0.7), once.heat_capacity(0.7), atol=1e-9)
+
+
+def test_reweighting_to_a_rung_is_the_rung():
+    found = sampling.multi_histogram(_gaussian(6, 30), GAUSSIAN_RUNGS, n_spins=3)
+    at_rungs = jax.vmap(found.log_partition)(found.betas)
+    np.testing.assert_allclose(at_rungs.log_partition, found.log_partitions, atol=1e-10)
+    np.testing.assert_allclose(at_rungs.standard_error, found.standard_errors, atol=1e-10)
+    assert found.log_partitions[0] == 3 * np.log(2)
+    assert found.standard_errors[0] == 0
+
+
+def test_thermodynamics_are_derivatives_of_log_partition():
+    found = sampling.multi_histogram(_gaussian(6, 30), GAUSSIAN_RUNGS, n_spins=3)
+    betas = jnp.array([0.1, 0.5, 1.3])
+    slopes = jax.vmap(jax.grad(lambda b: found.log_partition(b).log_partition))(betas)
+    np.testing.assert_allclose(slopes, -jax.vmap(found.mean_energy)(betas).value, atol=1e-10)
+    slopes = jax.vmap(jax.grad(lambda b: found.mean_energy(b).value))(betas)
+    capacities = jax.vmap(found.heat_capacity)(betas).value
+    np.testing.assert_allclose(-(betas**2) * slopes, capacities, atol=1e-10)
+
+
+@pytest.mark.parametrize("x64", [True, False])
+def test_rungs_apart_are_not_reported_as_solved(x64):
+    with jax.enable_x64(x64):
+        for gap in (60.0, 300.0, 1e4):
+            # The first two overlap, and so do the last two.
+            energies = _gaussian(6, 30) - gap * np.array([0, 0, 1, 1])[:, None]
+            found = sampling.multi_histogram(energies, GAUSSIAN_RUNGS, n_spins=3)
+            assert not found.converged
+            np.testing.assert_array_equal(found.standard_errors, [0, *3 * [np.inf]])
+            for measured in (found.mean_energy(0.7), found.heat_capacity(0.7)):
+                assert measured.standard_error == np.inf
+            assert found.log_partition(0.7).standard_error == np.inf
+        assert sampling.multi_histogram(_gaussian(6, 30), GAUSSIAN_RUNGS, n_spins=3).converged
+
+
+def test_single_precision_keeps_digits_of_large_energies():
+    """A constant of -10^4 in the energy costs its own rounding, and nothing else."""
+    energies = _gaussian(6, 30)
+    double = sampling.multi_histogram(energies, GAUSSIAN_RUNGS, n_spins=3)
+    with jax.enable_x64(False):
+        single = sampling.multi_histogram(energies - 1e4, GAUSSIAN_RUNGS, n_spins=3)
+        mean, capacity = single.mean_energy(0.7), single.heat_capacity(0.7)
+    assert single.converged
+    assert single.log_partitions.dtype == mean.value.dtype == jnp.float32
+    rounding = 1e4 * np.finfo(np.float32).eps
+    expected = double.log_partitions + 1e4 * GAUSSIAN_RUNGS
+    np.testing.assert_allclose(single.log_partitions, expected, atol=4 * rounding)
+    np.testing.assert_allclose(single.standard_errors, double.standard_errors, rtol=1e-3)
+    assert abs(mean.value - double.mean_energy(0.7).value + 1e4) < 4 * rounding
+    np.testing.assert_allclose(capacity, double.heat_capacity(0.7), rtol=4e-3)
+
+
+def _fields(widths):
+    """`<E>`, its slope and ln Z of independent spins in one field, with rungs so wide."""
+    path = jnp.append(0.0, jnp.cumsum(widths))
+    return path, -jnp.tanh(path), -1 / jnp.cosh(path) ** 2, jnp.log(2 * jnp.cosh(path[-1]))
+
+
+@pytest.mark.parametrize("widths", [[0.4] * 5, [0.3, 0.6, 0.4, 0.7], [0.0, 0.5, 0.5, 0.5, 0.5]])
+def test_quadrature_knows_its_error(widths):
+    """Of the right size, and of fourth order: half the widths leave a sixteenth."""
+    path, means, slopes, log_z = _fields(jnp.array(widths))
+    missed = np.log(2) - _integral_of(path, means, slopes) - log_z
+    estimate = _quadrature_error(path, means, slopes)
+    assert 0.5 * estimate < abs(missed) < 2 * estimate
+    path, means, slopes, _ = _fields(jnp.repeat(jnp.array(widths) / 2, 2))
+    halved = np.log(2) - _integral_of(path, means, slopes) - log_z
+    assert 13 < missed / halved < 19
+
+
+def test_one_rung_leaves_quadrature_the_main_error():
+    path, means, slopes, log_z = _fields(jnp.array([1.0]))
+    missed = np.log(2) - _integral_of(path, means, slopes) - log_z
+    assert abs(missed) < _quadrature_error(path, means, slopes)
+
+
+def test_cubic_integrands_are_exact():
+    path = jnp.array([0.0, 0.3, 1.0, 1.1])
+    values, slopes = path**3 - path**2 + 2, 3 * path**2 - 2 * path
+    exact = 1.1**4 / 4 - 1.1**3 / 3 + 2 * 1.1
+    assert abs(_integral_of(path, values, slopes) - exact) < 1e-14
+    assert _quadrature_error(path, values, slopes) < 1e-14
+
+
+NUMBERS = {
+    "annealed_importance_sampling": {"n_chains": 3},
+    "population_annealing": {"n_chains": 3, "n_populations": 2},
+    "thermodynamic_integration": {"n_chains": 3, "n_sweeps": 4, "burn_in": 1},
+    "multi_histogram_reweighting": {"n_chains": 3, "n_sweeps": 4, "burn_in": 1},
+}
+
+
+def _run(name, energy=None, betas=(0.0, 0.5, 1.0), seed=0, **arguments):
+    energy = helpers.random_pairwise(4, _key(0)) if energy is None else energy
+    given = NUMBERS[name] | arguments
+    return getattr(sampling, name)(energy, betas, key=_key(seed), **given)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_new_numbers_do_not_recompile(name, caplog):
+    """And results are of the precision of the energy."""
+
+    def run(seed):
+        energy = helpers.redrawn(helpers.random_pairwise(4, _key(0)), seed)
+        energy = jax.tree.map(lambda x: x.astype(jnp.float32), energy)
+        changed = {"burn_in": seed} if "burn_in" in NUMBERS[name] else {}
+        found = _run(name, energy, np.array([0.0, 0.5, 1.0 + seed]), seed, **changed)
+        assert {x.dtype for x in jax.tree.leaves(eqx.filter(found, eqx.is_inexact_array))} == {
+            jnp.dtype(jnp.float32)
+        }
+        if isinstance(found, sampling.Reweighting):
+            for f in (found.log_partition, found.mean_energy, found.heat_capacity):
+                f(0.1 * seed)
+        return np.asarray(jax.tree.leaves(found)[0])
+
+    first = run(1)
+    with caplog.at_level(logging.WARNING), jax.log_compiles():
+        assert np.any(run(2) != first)
+    assert not [r.getMessage() for r in caplog.records if "Compiling" in r.getMessage()]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_an_energy_of_no_terms(name):
+    """`Z = 2^n` without error, and no heat capacity."""
+    found = _run(name, tg.Interactions.from_terms(4, {}))
+    if name == "multi_histogram_reweighting":
+        found = found.log_partition(0.7)
+    assert abs(found.log_partition - 4 * np.log(2)) < 1e-12
+    assert found.standard_error < 1e-12
+
+
+NOT_COLDER = "betas must increase and not be negative"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        *((name, {"betas": [0.5, 0.2]}, NOT_COLDER) for name in NUMBERS),
+        *((name, {"betas": [-0.5, 0.2]}, NOT_COLDER) for name in NUMBERS),
+        *((name, {"betas": [0.5, np.nan]}, NOT_COLDER) for name in NUMBERS),
+        *((name, {"betas": []}, r"betas must have shape \(rungs,\)") for name in NUMBERS),
+        *((name, {"betas": 0.5}, r"betas must have shape \(rungs,\)") for name in NUMBERS),
+        ("annealed_importance_sampling", {"n_chains": 0}, "n_chains must be at least 1"),
+        ("population_annealing", {"n_chains": 0}, "n_chains must be at least 1"),
+        ("population_annealing", {"n_populations": 1}, "n_populations must be at least 2"),
+        ("thermodynamic_integration", {"n_chains": 1}, "n_chains must be at least 2"),
+        ("thermodynamic_integration", {"n_sweeps": 0}, "n_sweeps must be at least 1"),
+        ("thermodynamic_integration", {"burn_in": -1}, "burn_in must not be negative"),
+        ("multi_histogram_reweighting", {"n_chains": 1}, "n_chains must be at least 2"),
+        ("multi_histogram_reweighting", {"n_sweeps": 0}, "n_sweeps must be at least 1"),
+        ("multi_histogram_reweighting", {"burn_in": -1}, "burn_in must not be negative"),
+        ("multi_histogram_reweighting", {"thin": 5}, "thin must not exceed n_sweeps"),
+        ("multi_histogram_reweighting", {"betas": [0.1, 1.0]}, "betas must start at 0"),
+        ("multi_histogram_reweighting", {"betas": [0.0]}, "betas must have at least 2 rungs"),
+    ],
+)
+def test_bad_arguments_are_named(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        _run(name, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("energies", "message"),
+    [
+        (np.zeros((1, 2, 5)), r"shape \(chains, 2, draws\) with at least 2 chains"),
+        (np.zeros((3, 4, 5)), r"shape \(chains, 2, draws\) .* got \(3, 4, 5\)"),
+        (np.zeros((3, 2, 0)), "1 draw, got"),
+        (np.full((3, 2, 5), np.inf), "energies must be finite"),
+    ],
+)
+def test_bad_energies_are_named(energies, message):
+    with pytest.raises(ValueError, match=message):
+        sampling.multi_histogram(energies, [0.0, 1.0], n_spins=4)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (3, 5)])
+def test_bad_samples_are_named(shape):
+    energy = helpers.random_pairwise(4, _key(0))
+    with pytest.raises(ValueError, match=r"samples must have shape \(chains, 4\)"):
+        sampling.reverse_annealed_importance_sampling(
+            energy, [0.0, 1.0], np.ones(shape), key=_key(0)
+        )
