@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.random import threefry_2x32
 from scipy.stats import chi2
 
 import thermogen as tg
@@ -106,13 +107,38 @@ def test_new_parameters_do_not_recompile(name):
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("width", [32, 64])
+@pytest.mark.parametrize("n_sites", [1, 4, 7])
+def test_random_words_are_threefry(n_sites):
+    """Both words of each counter, and each of them once."""
+    keys = jax.random.split(jax.random.key(5), 3)
+    sites = jnp.array([3, 0, 299, 8, 17, 4, 5])[:n_sites]
+    half = -(-n_sites // 2)
+    short, long = (np.asarray(random_words(keys, sites, width)) for width in (32, 64))
+    for column, key in enumerate(jax.random.key_data(keys)):
+        zeros = jnp.zeros(n_sites, jnp.uint32)
+        words = threefry_2x32(key, jnp.concatenate([zeros, sites.astype(jnp.uint32)]))
+        high, low = np.asarray(words[:n_sites]), np.asarray(words[n_sites:])
+        expected = np.concatenate([high[:half], low[:half]])[:n_sites]
+        np.testing.assert_array_equal(short[:, column], expected)
+        joined = (high.astype(np.uint64) << np.uint64(32)) | low
+        np.testing.assert_array_equal(long[:, column], joined)
+
+
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_random_words_are_those_of_jax(impl, width):
-    keys = jax.random.split(jax.random.key(5, impl=impl), 7)
-    sites = jnp.array([3, 0, 299, 8])
-    expected = jax.vmap(lambda k: jax.random.bits(k, (300,), f"uint{width}"))(keys)
-    np.testing.assert_array_equal(random_words(keys, sites, 300, width), expected.T[sites])
+def test_random_words_are_uniform_and_independent(impl):
+    """Bits of all sites, keys and calls: each set in half of the words, none like another."""
+    n_keys, n_sites = 2000, 12
+    keys = jax.random.split(jax.random.key(1, impl=impl), n_keys)
+    calls = jnp.arange(2 * n_sites).reshape(2, n_sites)
+    words = np.concatenate([np.asarray(random_words(keys, sites, 32)) for sites in calls])
+    bits = 2.0 * ((words[:, None] >> np.arange(32, dtype=np.uint32)[:, None]) & 1) - 1
+    flat = bits.reshape(-1, n_keys)
+    correlations = flat @ flat.T / n_keys
+    means = flat.mean(axis=1)
+    off_diagonal = correlations[np.triu_indices(len(flat), 1)]
+    bound = np.sqrt(2 * np.log(2 * off_diagonal.size / ALARM) / n_keys)  # Hoeffding
+    assert np.abs(means).max() < bound
+    assert np.abs(off_diagonal).max() < bound
 
 
 @pytest.mark.parametrize("n", [15, 40])

@@ -82,6 +82,9 @@ def sample(
     starts = jax.vmap(sampler.init, in_axes=(None, 0, None, 0))
     states = starts(energy, spins, beta, jax.random.split(start_key, n_chains))
     carries = _each(lambda o: o.init(energy, spins, states, n_kept), observers)
+    # While they run the chains are the last axis, as `sweep_population` wants them: to transpose
+    # spins takes longer than to update them. XLA keeps the layout that it is given here.
+    states = _moved_axes(states, 0, -1)
     chunk = n_kept if callback is None else -(-n_kept // _N_CHUNKS)
     for first in range(0, n_kept, chunk):
         last = min(first + chunk, n_kept)
@@ -97,10 +100,10 @@ def sample(
 
 @eqx.filter_jit
 def _advance(sampler, energy, beta, key, clamped, observers, states, carries, limits):
-    """Kept sweeps `first` to `last`: the chains move, then the observers look."""
+    """Kept sweeps `first` to `last`: the chains, on the last axis, move; then observers look."""
     first, last, burn_in, thin = limits
-    n_chains = len(jax.tree.leaves(states)[0])
-    step = jax.vmap(sampler.step, in_axes=(None, 0, None, 0, None))
+    n_chains = jax.tree.leaves(states)[0].shape[-1]
+    step = jax.vmap(sampler.step, in_axes=(None, -1, None, 0, None), out_axes=-1)
 
     def sweep(i, states):
         keys = jax.random.split(jax.random.fold_in(key, i), n_chains)
@@ -111,11 +114,16 @@ def _advance(sampler, energy, beta, key, clamped, observers, states, carries, li
         stop = burn_in + (count + 1) * thin
         start = jnp.where(count == 0, 0, stop - thin)
         states = jax.lax.fori_loop(start, stop, sweep, states)
-        spins = jax.vmap(sampler.spins)(states)
-        see = lambda o, carry: o.update(carry, count, energy, spins, states)  # noqa: E731
+        of_each = _moved_axes(states, -1, 0)
+        spins = jax.vmap(sampler.spins)(of_each)
+        see = lambda o, carry: o.update(carry, count, energy, spins, of_each)  # noqa: E731
         return states, _each(see, observers, carries)
 
     return jax.lax.fori_loop(first, last, keep, (states, carries))
+
+
+def _moved_axes(states, source, destination):
+    return jax.tree.map(lambda x: jnp.moveaxis(x, source, destination), states)
 
 
 def colored(energy: AbstractMultilinear) -> AbstractMultilinear:
@@ -165,7 +173,7 @@ def _left_to_the_compiler(sharding):
     """The same devices in a mesh whose axes are no part of the types of arrays."""
     if not isinstance(sharding, NamedSharding):
         return sharding
-    mesh = Mesh(sharding.mesh.devices, sharding.mesh.axis_names)
+    mesh = Mesh(np.asarray(sharding.mesh.devices), sharding.mesh.axis_names)
     return NamedSharding(mesh, sharding.spec)
 
 

@@ -113,49 +113,62 @@ def _(energy: Pairwise, spins, beta, thresholds, rule):
     padding = -n % size
     couplings = jnp.pad(energy.couplings.astype(spins.dtype), (0, padding))
     fields = jnp.pad(energy.fields.astype(spins.dtype), (0, padding))[:, None]
-    noise = thresholds(jnp.arange(n + padding))
-    spins = jnp.pad(spins, ((0, padding), (0, 0)))
-    scale = 2 * beta
+    spins = jnp.pad(spins, ((0, padding), (0, 0)), constant_values=1)
+    n_blocks, scale = (n + padding) // size, 2 * beta
 
-    def update_block(b, spins):
-        rows, own, thresholds, field = (
-            jax.lax.dynamic_slice_in_dim(x, b * size, size)
-            for x in (couplings, spins, noise, fields)
-        )
+    def read(x, b):
+        return jax.lax.dynamic_slice_in_dim(x, b * size, size)
+
+    def write(spins, b, word):
+        block = _signs(word, size, spins.dtype, axis=0)
+        return jax.lax.dynamic_update_slice_in_dim(spins, block, b * size, 0)
+
+    def update_block(b, carry):
+        # What XLA fuses with the updates it computes anew for each of them: the result is written
+        # in the next iteration, and the spins before come from the last one.
+        spins, word, own = carry
+        spins = write(spins, (b - 1) % n_blocks, word)
+        rows = read(couplings, b)
         inner = jax.lax.dynamic_slice_in_dim(rows, b * size, size, axis=1)
-        field = scale[None, :] * (field + rows @ spins)
-        new = _update_block(rule, field, own, thresholds, inner, scale)
-        return jax.lax.dynamic_update_slice_in_dim(spins, new, b * size, 0)
+        field = scale[None, :] * (read(fields, b) + rows @ spins)
+        noise = thresholds(b * size + jnp.arange(size))
+        word = _update_block(rule, field, own, noise, inner, scale)
+        return spins, word, read(spins, (b + 1) % n_blocks)
 
-    return jax.lax.fori_loop(0, (n + padding) // size, update_block, spins)[:n]
+    start = spins, _packed(spins[-size:], axis=0), spins[:size]
+    spins, word, _ = jax.lax.fori_loop(0, n_blocks, update_block, start)
+    return write(spins, n_blocks - 1, word)[:n]
 
 
 def _update_block(rule, field, own, thresholds, inner, scale):
     """Spins of a block in turn, unrolled: one bit each of a word, so that XLA fuses it all."""
     size = len(own)
-    field, minus = list(field), jnp.zeros(own.shape[1], jnp.uint32)
+    field, word = list(field), jnp.zeros(own.shape[1], jnp.uint32)
     for k in range(size):
         new = rule(field[k], own[k], thresholds[k])
-        minus |= jnp.where(new < 0, np.uint32(1 << k), np.uint32(0))
+        word |= jnp.where(new < 0, np.uint32(1 << k), np.uint32(0))
         change = scale * (new - own[k])
         for j in range(k + 1, size):
             field[j] += inner[j, k] * change
-    return _signs(minus, size, own.dtype).T
+    return word
 
 
-def _signs(minus, size: int, dtype):
-    """Bits of words as spins on a new last axis: 1 is down."""
-    bits = minus[..., None] >> jnp.arange(size, dtype=minus.dtype).reshape(
-        (1,) * minus.ndim + (-1,)
-    )
+def _signs(words, size: int, dtype, axis: int = -1):
+    """Bits of words as spins on a new axis: 1 is down."""
+    bits = jnp.expand_dims(words, axis) >> _places(size, words.ndim + 1, axis)
     return 1 - 2 * (bits & 1).astype(dtype)
 
 
-def _packed(spins):
-    """Spins of the last axis as bits of one word."""
-    powers = np.uint32(1) << np.arange(spins.shape[-1], dtype=np.uint32)
-    powers = powers.reshape((1,) * (spins.ndim - 1) + (-1,))
-    return jnp.sum(jnp.where(spins < 0, powers, np.uint32(0)), axis=-1, dtype=jnp.uint32)
+def _packed(spins, axis: int = -1):
+    """Spins along an axis as bits of one word."""
+    bits = np.uint32(1) << _places(spins.shape[axis], spins.ndim, axis)
+    return jnp.sum(jnp.where(spins < 0, bits, np.uint32(0)), axis=axis, dtype=jnp.uint32)
+
+
+def _places(size: int, ndim: int, axis: int):
+    shape = [1] * ndim
+    shape[axis] = size
+    return np.arange(size, dtype=np.uint32).reshape(shape)
 
 
 @sweep_population.register
@@ -227,7 +240,7 @@ def _thresholds(rule: Rule, spins, keys, clamped) -> Thresholds:
     variate = _logistic if rule is heat_bath else _exponential
 
     def thresholds(sites):
-        noise = variate(random_words(keys, sites, len(spins), width), width, dtype)
+        noise = variate(random_words(keys, sites, width), width, dtype)
         if clamped is None:
             return noise
         never = -spins[sites] * jnp.inf if rule is heat_bath else -jnp.inf
@@ -255,26 +268,30 @@ def _open_uniform(words, width: int, dtype):
     return (words.astype(dtype) + 0.5) * 2.0**-width
 
 
-def random_words(keys: Array, sites: Array, n: int, width: int) -> Array:
-    """Words number `sites` of `jax.random.bits(key, (n,))` for each key, shape `(sites, keys)`.
+def random_words(keys: Array, sites: Array, width: int) -> Array:
+    """Words of `width` bits for each of `sites` and of `keys`, shape `(sites, keys)`.
 
-    Threefry is written out here: XLA fuses it with what uses the words and vectorises it, where
-    the rolled loop of `jax.random` on a CPU takes ten times as long for the same bits.
+    They are independent of each other, and of those for other sites. Two words of 32 bits come
+    from one counter: the number of a site in the first half of `sites`. Threefry is written out
+    here: XLA fuses it with what uses the words and vectorises it, where the rolled loop of
+    `jax.random` on a CPU takes many times as long for the same bits. Keys of other generators
+    draw by `jax.random`.
     """
     if jax.random.key_impl(keys) != "threefry2x32":
-        draw = functools.partial(jax.random.bits, shape=(n,), dtype=f"uint{width}")
-        return jax.vmap(draw)(keys).T[sites]
+        draw = functools.partial(jax.random.bits, shape=sites.shape, dtype=f"uint{width}")
+        return jax.vmap(lambda key: draw(jax.random.fold_in(key, sites[0])))(keys).T
     data = jax.random.key_data(keys).T[:, None, :]
-    shape = (sites.size, len(keys))
-    high, low = _threefry(
-        data[0], data[1], jnp.broadcast_to(sites.astype(jnp.uint32)[:, None], shape)
+    counters = sites if width == 64 else sites[: -(-sites.size // 2)]
+    counts = jnp.broadcast_to(
+        counters.astype(jnp.uint32)[:, None], (counters.size, data.shape[-1])
     )
-    if width == 32:
-        return high ^ low
-    return (high.astype(jnp.uint64) << 32) | low.astype(jnp.uint64)
+    high, low = threefry(data[0], data[1], counts)
+    if width == 64:
+        return (high.astype(jnp.uint64) << 32) | low.astype(jnp.uint64)
+    return jnp.concatenate([high, low])[: sites.size]
 
 
-def _threefry(key0, key1, count):
+def threefry(key0, key1, count):
     """Threefry-2x32 of 20 rounds on the counter `(0, count)` (Salmon et al. 2011)."""
     schedule = (key0, key1, key0 ^ key1 ^ np.uint32(0x1BD11BDA))
     x, y = jnp.broadcast_to(key0, count.shape), count + key1
