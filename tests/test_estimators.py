@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import logsumexp
+from scipy.stats import norm
 from scipy.stats import t as student
 
 import thermogen as tg
@@ -346,6 +347,26 @@ def test_single_precision_keeps_digits_of_large_energies():
     np.testing.assert_allclose(single.standard_errors, double.standard_errors, rtol=1e-3)
     assert abs(mean.value - double.mean_energy(0.7).value + 1e4) < 4 * rounding
     np.testing.assert_allclose(capacity, double.heat_capacity(0.7), rtol=4e-3)
+
+
+def test_integration_of_three_chains_is_unbiased():
+    """Heat capacities, and the variance of ln Z, on average over 4000 runs of few draws each."""
+    energy, betas, n_runs = helpers.random_pairwise(5, _key(5)), np.array([1.0]), 4000
+
+    def run(key):
+        return sampling.thermodynamic_integration(
+            energy, betas, key=key, n_chains=3, n_sweeps=2, burn_in=20
+        )
+
+    found = jax.tree.map(np.asarray, jax.jit(jax.vmap(run))(jax.random.split(_key(0), n_runs)))
+    exact = _exact(helpers.energy_table(energy), betas)
+    of_mean = found.mean_energies.value - exact["mean energy"]
+    of_capacity = found.heat_capacities.value - exact["heat capacity"]
+    claimed = found.standard_error**2 - found.quadrature_error**2
+    of_variance = (found.log_partition - found.log_partition.mean()) ** 2 - claimed
+    bound = norm.isf(ALARM / 6)
+    for excess in (of_mean, of_capacity, of_variance):
+        assert abs(excess.mean()) < bound * excess.std() / np.sqrt(n_runs)
 
 
 def _fields(widths):

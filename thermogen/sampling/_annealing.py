@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Num
 
 from .._types import Key
 from ..energies import AbstractMultilinear
-from ._base import AbstractKernel
+from ._base import AbstractKernel, step_chains
 from ._gibbs import Gibbs
 from ._sample import _check_counts, colored
 
@@ -161,16 +161,16 @@ def log_states(energy: AbstractMultilinear, dtype) -> Float[Array, ""]:
 
 def _log_weights(energy, path, spins, key, kernel):
     """Weights of chains along a path of inverse temperatures, from samples at its first."""
-    move = jax.vmap(kernel.step, in_axes=(None, 0, None, 0))
 
     def rung(carry, inputs):
         spins, log_weights = carry
         beta, change, key = inputs
-        log_weights -= change * jax.vmap(energy)(spins)
-        return (move(energy, spins, beta, jax.random.split(key, len(spins))), log_weights), None
+        log_weights -= change * jax.vmap(energy, in_axes=-1)(spins)
+        return (step_chains(kernel, energy, spins, beta, key), log_weights), None
 
     inputs = path[1:], jnp.diff(path), jax.random.split(key, len(path) - 1)
-    (_, log_weights), _ = jax.lax.scan(rung, (spins, jnp.zeros(len(spins), path.dtype)), inputs)
+    start = spins.T, jnp.zeros(len(spins), path.dtype)
+    (_, log_weights), _ = jax.lax.scan(rung, start, inputs)
     return log_weights
 
 

@@ -3,6 +3,7 @@
 import abc
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .._types import Beta, Key, Spins
@@ -70,3 +71,20 @@ class AbstractKernel(AbstractSampler):
         self, energy: AbstractMultilinear, state: Float[Array, " n"]
     ) -> Float[Array, ""]:
         return energy(state)
+
+
+def step_chains(
+    sampler: AbstractSampler,
+    energy: AbstractMultilinear,
+    states: PyTree,
+    beta: Beta,
+    key: Key,
+    clamped: Clamped = None,
+) -> PyTree:
+    """Chains side by side, on the LAST axis of all arrays of `states`, one step on.
+
+    So the kernels want them: to transpose spins takes longer than to update them.
+    """
+    keys = jax.random.split(key, jax.tree.leaves(states)[0].shape[-1])
+    step = jax.vmap(sampler.step, in_axes=(None, -1, None, 0, None), out_axes=-1)
+    return step(energy, states, beta, keys, clamped)

@@ -17,7 +17,7 @@ from ._annealing import (
     path_from_zero,
     random_corners,
 )
-from ._base import AbstractKernel
+from ._base import AbstractKernel, step_chains
 from ._gibbs import Gibbs
 from ._sample import _check_counts, colored
 
@@ -114,14 +114,13 @@ def _measured(energy, path, spins, key, sweeps, kernel):
         beta, key = inputs
 
         def move(i, spins):
-            keys = jax.random.split(jax.random.fold_in(key, i), n_chains)
-            return jax.vmap(kernel.step, in_axes=(None, 0, None, 0))(energy, spins, beta, keys)
+            return step_chains(kernel, energy, spins, beta, jax.random.fold_in(key, i))
 
         def measure(i, carry):
             # Running means keep their digits in float32, sums of squares do not.
             spins, mean, square = carry
             spins = move(burn_in + i, spins)
-            energies = jax.vmap(energy)(spins)
+            energies = jax.vmap(energy, in_axes=-1)(spins)
             new = mean + (energies - mean) / (i + 1)
             square += ((energies - mean) * (energies - new) - square) / (i + 1)
             return spins, new, square
@@ -131,7 +130,7 @@ def _measured(energy, path, spins, key, sweeps, kernel):
         spins, mean, square = jax.lax.fori_loop(0, n_sweeps, measure, (spins, zeros, zeros))
         return spins, (mean, square + jnp.square(mean - jnp.mean(mean)))
 
-    return jax.lax.scan(rung, spins, (path, jax.random.split(key, path.size)))[1]
+    return jax.lax.scan(rung, spins.T, (path, jax.random.split(key, path.size)))[1]
 
 
 def _over_chains(values):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Num, PyTree
 
 from .._types import Beta, Key
 from ..energies import AbstractMultilinear, Interactions, Pairwise
-from ._base import AbstractSampler
+from ._base import AbstractSampler, step_chains
 from ._observers import AbstractObserver, Trace
 
 # Below this share of bonds, colours of independent spins beat blocks of a dense matrix.
@@ -82,8 +82,7 @@ def sample(
     starts = jax.vmap(sampler.init, in_axes=(None, 0, None, 0))
     states = starts(energy, spins, beta, jax.random.split(start_key, n_chains))
     carries = _each(lambda o: o.init(energy, spins, states, n_kept), observers)
-    # While they run the chains are the last axis, as `sweep_population` wants them: to transpose
-    # spins takes longer than to update them. XLA keeps the layout that it is given here.
+    # Here and not in the loop, because XLA keeps the layout of what it is given.
     states = _moved_axes(states, 0, -1)
     chunk = n_kept if callback is None else -(-n_kept // _N_CHUNKS)
     for first in range(0, n_kept, chunk):
@@ -102,12 +101,9 @@ def sample(
 def _advance(sampler, energy, beta, key, clamped, observers, states, carries, limits):
     """Kept sweeps `first` to `last`: the chains, on the last axis, move; then observers look."""
     first, last, burn_in, thin = limits
-    n_chains = jax.tree.leaves(states)[0].shape[-1]
-    step = jax.vmap(sampler.step, in_axes=(None, -1, None, 0, None), out_axes=-1)
 
     def sweep(i, states):
-        keys = jax.random.split(jax.random.fold_in(key, i), n_chains)
-        return step(energy, states, beta, keys, clamped)
+        return step_chains(sampler, energy, states, beta, jax.random.fold_in(key, i), clamped)
 
     def keep(count, carry):
         states, carries = carry

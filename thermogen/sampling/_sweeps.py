@@ -72,12 +72,14 @@ def _replicas(rule: Rule):
             axes = jax.tree.map(lambda b: 0 if b else None, (of_energy, *of_arrays))
             return jax.vmap(plain, in_axes=axes, axis_size=size)(energy, *arrays), True
 
+        # The new axis comes after those of the replicas: what is mapped last, the chains, stays
+        # contiguous.
         def flat(x, is_batched):
             whole = x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
-            return whole.reshape(-1, *whole.shape[2:])
+            return whole.swapaxes(0, 1).reshape(-1, *whole.shape[2:])
 
         spins = batched_sweep(energy, *jax.tree.map(flat, arrays, tuple(of_arrays)))
-        return spins.reshape(size, -1, spins.shape[-1]), True
+        return spins.reshape(-1, size, spins.shape[-1]).swapaxes(0, 1), True
 
     return batched_sweep
 
@@ -282,9 +284,7 @@ def random_words(keys: Array, sites: Array, width: int) -> Array:
         return jax.vmap(lambda key: draw(jax.random.fold_in(key, sites[0])))(keys).T
     data = jax.random.key_data(keys).T[:, None, :]
     counters = sites if width == 64 else sites[: -(-sites.size // 2)]
-    counts = jnp.broadcast_to(
-        counters.astype(jnp.uint32)[:, None], (counters.size, data.shape[-1])
-    )
+    counts = jnp.broadcast_to(counters.astype(jnp.uint32)[:, None], (counters.size, data.shape[-1]))
     high, low = threefry(data[0], data[1], counts)
     if width == 64:
         return (high.astype(jnp.uint64) << 32) | low.astype(jnp.uint64)

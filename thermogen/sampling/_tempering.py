@@ -1,5 +1,6 @@
 """Parallel tempering: replicas at many temperatures that exchange their configurations."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -101,14 +102,13 @@ class ParallelTempering(AbstractSampler):
         accepted = jnp.exp(jnp.minimum(jnp.diff(ladder) * jnp.diff(energies), 0))
         tried = jnp.arange(ladder.size - 1) % 2 == state.sweeps % 2
         swapped = tried & (jax.random.uniform(swap_key, tried.shape) < accepted)
-        order = jnp.arange(ladder.size)
-        order += jnp.append(swapped, False).astype(int) - jnp.append(False, swapped).astype(int)
+        exchange = functools.partial(_exchange, swapped)
 
-        walkers = state.walkers[order]
+        walkers = exchange(state.walkers)
         hot, cold = walkers[0], walkers[-1]
         returned = (state.heading[cold] == 1).astype(int)
         return TemperingState(
-            replicas=jax.tree.map(lambda x: x[order], replicas),
+            replicas=jax.tree.map(exchange, replicas),
             sweeps=state.sweeps + 1,
             walkers=walkers,
             heading=state.heading.at[cold].set(-1).at[hot].set(1),
@@ -122,6 +122,18 @@ class ParallelTempering(AbstractSampler):
     def total_energy(self, energy: AbstractMultilinear, state: TemperingState) -> Float[Array, ""]:
         energies = jax.vmap(self.kernel.total_energy, in_axes=(None, 0))(energy, state.replicas)
         return energies @ (self.betas / self.betas[-1])
+
+
+def _exchange(swapped, x):
+    """Rungs i and i + 1 of x in each other's place where `swapped[i]`.
+
+    Selected, not gathered: that is fast however the chains lie in memory.
+    """
+    shape = (-1,) + (1,) * (x.ndim - 1)
+    from_above = jnp.append(swapped, False).reshape(shape)
+    from_below = jnp.append(False, swapped).reshape(shape)
+    stays = jnp.where(from_below, jnp.roll(x, 1, axis=0), x)
+    return jnp.where(from_above, jnp.roll(x, -1, axis=0), stays)
 
 
 @eqx.filter_jit
