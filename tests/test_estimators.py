@@ -461,7 +461,7 @@ def test_an_energy_of_no_terms(name):
     assert found.standard_error < 1e-12
 
 
-NOT_COLDER = "betas must increase and not be negative"
+NOT_COLDER = "betas must be finite, increase and not be negative"
 
 
 @pytest.mark.parametrize(

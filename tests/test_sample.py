@@ -302,6 +302,47 @@ def test_bad_arguments_are_named(arguments, message):
         tg.sample(tg.Gibbs(), energy, 1.0, key=_key(0), **given)
 
 
+@pytest.mark.parametrize(
+    ("betas", "message"),
+    [
+        ([1.0], r"rungs >= 2, got \(1,\)"),
+        (1.0, r"rungs >= 2, got \(\)"),
+        ([0.5, 0.1], "betas must be finite, increase and not be negative"),
+        ([0.5, np.inf], "betas must be finite, increase and not be negative"),
+    ],
+)
+def test_bad_ladders_are_refused(betas, message):
+    with pytest.raises(ValueError, match=message):
+        tg.ParallelTempering(betas)
+
+
+def test_a_ladder_may_be_of_another_precision_than_the_energy():
+    ladder = tg.ParallelTempering(jnp.array([0.2, 0.5], jnp.float32))
+    energy = helpers.random_pairwise(4, _key(0))
+    spins = tg.sample(ladder, energy, 0.5, key=_key(1), n_chains=2, n_sweeps=3)
+    assert spins.dtype == jnp.float64
+
+
+def test_more_spins_than_a_block_have_the_exact_energy():
+    """18 spins: the second block starts anew, and padding is no spin."""
+    energy = helpers.random_pairwise(18, _key(18), scale=0.8)
+    for sampler in (tg.Gibbs(), tg.Metropolis()):
+        energies = tg.sample(
+            sampler,
+            energy,
+            0.5,
+            key=_key(0),
+            n_chains=200,
+            n_sweeps=300,
+            burn_in=100,
+            observers=sampling.Trace(lambda e, s: e(s)),
+        )
+        means = np.asarray(energies).mean(axis=1)
+        error = means.std(ddof=1) / np.sqrt(len(means))
+        exact = float(tg.exact.mean_energy(energy, 0.5))
+        assert abs(means.mean() - exact) < 5 * error < 0.02 * abs(exact)
+
+
 def _lattice(size: int) -> tg.Interactions:
     site = np.arange(size * size).reshape(size, size)
     bonds = [np.stack([site, np.roll(site, -1, axis)], -1).reshape(-1, 2) for axis in (0, 1)]

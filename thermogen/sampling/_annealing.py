@@ -1,22 +1,25 @@
 """Partition functions by annealing: unbiased weights of chains that are cooled, or heated."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Num
+from jaxtyping import Array, Float, Num
 
 from .._types import Key
 from ..energies import AbstractMultilinear
-from ._base import AbstractKernel, step_chains
+from ._base import (
+    AbstractKernel,
+    Ladder,
+    checked_ladder,
+    parameter_dtype,
+    random_corners,
+    step_chains,
+)
 from ._gibbs import Gibbs
 from ._sample import _check_counts, colored
-
-Ladder = ArrayLike | Sequence[float]
 
 
 class Estimate(NamedTuple):
@@ -116,42 +119,16 @@ def reverse_annealed_importance_sampling(
 
 @eqx.filter_jit
 def _heated(energy, betas, samples, key, kernel):
-    dtype = _dtype(energy)
+    dtype = parameter_dtype(energy)
     path = path_from_zero(betas, dtype)[::-1]
     log_weights = _log_weights(energy, path, samples.astype(dtype), key, kernel)
     ratio, error, ess = log_mean(log_weights)
     return Estimate(log_states(energy, dtype) - ratio, error, ess)
 
 
-def checked_ladder(betas: Ladder) -> Float[Array, " rungs"]:
-    """`betas` as an array, once it is clear that they lead from hot to cold."""
-    # On the host: under the caller's jit every operation of JAX would be traced.
-    if not isinstance(betas, Tracer):
-        known = np.asarray(betas, float)
-        if known.ndim == 1 and not (np.all(np.diff(known) > 0) and np.all(known >= 0)):
-            raise ValueError("betas must increase and not be negative: from hot to cold")
-    ladder = jnp.asarray(betas, float)
-    if ladder.ndim != 1 or ladder.size < 1:
-        raise ValueError(f"betas must have shape (rungs,), rungs >= 1, got {ladder.shape}")
-    return ladder
-
-
 def path_from_zero(betas: Float[Array, " rungs"], dtype) -> Float[Array, " points"]:
     """Infinite temperature and then the rungs, of which the first may be the same."""
     return jnp.append(jnp.zeros(1, dtype), betas.astype(dtype))
-
-
-def random_corners(
-    energy: AbstractMultilinear, n_chains: int, key: Key
-) -> Float[Array, "chains n"]:
-    """Samples at infinite temperature."""
-    up = jax.random.bernoulli(key, shape=(n_chains, energy.n_spins))
-    return jnp.where(up, 1, -1).astype(_dtype(energy))
-
-
-def _dtype(energy):
-    """Of the parameters, of which a sum of no terms has none."""
-    return jnp.result_type(*(jax.tree.leaves(energy) or [float]))
 
 
 def log_states(energy: AbstractMultilinear, dtype) -> Float[Array, ""]:

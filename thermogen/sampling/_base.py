@@ -1,14 +1,21 @@
 """What a sampler is: a Markov chain that leaves the Boltzmann distribution invariant."""
 
 import abc
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Bool, Float, PyTree
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from .._types import Beta, Key, Spins
 from ..energies import AbstractMultilinear
 from ..energies._base import as_float
+
+# Inverse temperatures, increasing, shape (rungs,).
+Ladder = ArrayLike | Sequence[float]
 
 # Which spins keep their value: True = clamped. None clamps nothing.
 Clamped = Bool[Array, " n"] | None
@@ -71,6 +78,34 @@ class AbstractKernel(AbstractSampler):
         self, energy: AbstractMultilinear, state: Float[Array, " n"]
     ) -> Float[Array, ""]:
         return energy(state)
+
+
+def checked_ladder(betas: Ladder, least: int = 1) -> Float[Array, " rungs"]:
+    """`betas` as an array, once it is clear that they lead from hot to cold."""
+    # On the host: under the caller's jit every operation of JAX would be traced.
+    if not isinstance(betas, Tracer):
+        known = np.asarray(betas, float)
+        if known.ndim == 1 and not (
+            np.all(np.isfinite(known)) and np.all(known >= 0) and np.all(np.diff(known) > 0)
+        ):
+            raise ValueError("betas must be finite, increase and not be negative: hot to cold")
+    ladder = jnp.asarray(betas, float)
+    if ladder.ndim != 1 or ladder.size < least:
+        raise ValueError(f"betas must have shape (rungs,), rungs >= {least}, got {ladder.shape}")
+    return ladder
+
+
+def parameter_dtype(energy: AbstractMultilinear):
+    """Of the parameters; a sum of no terms has none."""
+    return jnp.result_type(*(jax.tree.leaves(energy) or [float]))
+
+
+def random_corners(
+    energy: AbstractMultilinear, n_chains: int, key: Key
+) -> Float[Array, "chains n"]:
+    """Samples at infinite temperature."""
+    up = jax.random.bernoulli(key, shape=(n_chains, energy.n_spins))
+    return jnp.where(up, 1, -1).astype(parameter_dtype(energy))
 
 
 def step_chains(

@@ -10,14 +10,11 @@ from jaxtyping import Array, Float
 from .._types import Key
 from ..energies import AbstractMultilinear
 from ._annealing import (
-    Ladder,
     Measurement,
-    checked_ladder,
     log_states,
     path_from_zero,
-    random_corners,
 )
-from ._base import AbstractKernel, step_chains
+from ._base import AbstractKernel, Ladder, checked_ladder, random_corners, step_chains
 from ._gibbs import Gibbs
 from ._sample import _check_counts, colored
 

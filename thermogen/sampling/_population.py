@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 
 from .._types import Key
 from ..energies import AbstractMultilinear
-from ._annealing import Ladder, checked_ladder, log_mean, log_states, path_from_zero, random_corners
-from ._base import AbstractKernel
+from ._annealing import log_mean, log_states, path_from_zero
+from ._base import AbstractKernel, Ladder, checked_ladder, random_corners
 from ._gibbs import Gibbs
 from ._sample import _check_counts, colored
 

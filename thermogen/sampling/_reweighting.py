@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Num
 
 from .._types import Beta, Key
 from ..energies import AbstractMultilinear
-from ._annealing import Estimate, Ladder, Measurement, checked_ladder
-from ._base import AbstractKernel
+from ._annealing import Estimate, Measurement
+from ._base import AbstractKernel, Ladder, checked_ladder
 from ._gibbs import Gibbs
 from ._observers import StateTrace
 from ._sample import sample

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Num, PyTree
 
 from .._types import Beta, Key
 from ..energies import AbstractMultilinear, Interactions, Pairwise
-from ._base import AbstractSampler, step_chains
+from ._base import AbstractSampler, parameter_dtype, random_corners, step_chains
 from ._observers import AbstractObserver, Trace
 
 # Below this share of bonds, colours of independent spins beat blocks of a dense matrix.
@@ -143,14 +143,13 @@ def _each(function, observers, *rest):
 
 
 def _starts(energy, n_chains, init, key, sharding):
-    dtype = jnp.result_type(float, *jax.tree.leaves(energy))
-    if jax.tree.leaves(energy):
-        dtype = jnp.result_type(*jax.tree.leaves(energy))
+    dtype = parameter_dtype(energy)
     shape = (n_chains, energy.n_spins)
     sharding = _left_to_the_compiler(sharding if init is None else sharding or _sharding(init))
     if init is None:
         # Compiled, so that no device draws the corners of all chains.
-        return jax.jit(_corners, static_argnums=(1, 2), out_shardings=sharding)(key, shape, dtype)
+        draw = jax.jit(random_corners, static_argnums=1, out_shardings=sharding)
+        return draw(energy, n_chains, key)
     if init.shape not in (shape, shape[1:]):
         raise ValueError(f"init must have shape {shape[1:]} or {shape}, got {init.shape}")
     if not isinstance(init, Tracer) and not jnp.all(jnp.abs(init) == 1):
@@ -171,10 +170,6 @@ def _left_to_the_compiler(sharding):
         return sharding
     mesh = Mesh(np.asarray(sharding.mesh.devices), sharding.mesh.axis_names)
     return NamedSharding(mesh, sharding.spec)
-
-
-def _corners(key, shape, dtype):
-    return jnp.where(jax.random.bernoulli(key, shape=shape), 1, -1).astype(dtype)
 
 
 def _checked_clamped(clamped, init, n):

@@ -1,18 +1,16 @@
 """Parallel tempering: replicas at many temperatures that exchange their configurations."""
 
 import functools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from .._types import Beta, Key, Spins
 from ..energies import AbstractMultilinear
-from ._base import AbstractSampler, Clamped
+from ._base import AbstractSampler, Clamped, Ladder, checked_ladder, random_corners
 from ._gibbs import Gibbs
 
 
@@ -55,14 +53,8 @@ class ParallelTempering(AbstractSampler):
     betas: Float[Array, " rungs"]
     kernel: AbstractSampler
 
-    def __init__(self, betas: ArrayLike | Sequence[float], kernel: AbstractSampler = Gibbs()):
-        betas = jnp.asarray(betas, float)
-        if betas.ndim != 1 or betas.size < 2:
-            raise ValueError(f"betas must have shape (rungs,), rungs >= 2, got {betas.shape}")
-        known = not isinstance(betas, Tracer)
-        if known and not (jnp.all(jnp.diff(betas) > 0) and betas[0] >= 0):
-            raise ValueError("betas must increase and not be negative: from hot to cold")
-        self.betas, self.kernel = betas, kernel
+    def __init__(self, betas: Ladder, kernel: AbstractSampler = Gibbs()):
+        self.betas, self.kernel = checked_ladder(betas, least=2), kernel
 
     def ladder(self, beta: Beta) -> Float[Array, " rungs"]:
         """Inverse temperatures of the rungs where the coldest stands at `beta`."""
@@ -113,7 +105,8 @@ class ParallelTempering(AbstractSampler):
             walkers=walkers,
             heading=state.heading.at[cold].set(-1).at[hot].set(1),
             round_trips=state.round_trips + returned,
-            rejections=state.rejections + jnp.where(tried, 1 - accepted, 0),
+            rejections=state.rejections
+            + jnp.where(tried, 1 - accepted, 0).astype(state.rejections.dtype),
         )
 
     def spins(self, state: TemperingState) -> Float[Array, " n"]:
@@ -173,7 +166,6 @@ def tune_ladder(
         return (betas, ladder.spins(state)), None
 
     start_key, key = jax.random.split(key)
-    spins = jnp.where(jax.random.bernoulli(start_key, shape=(energy.n_spins,)), 1.0, -1.0)
-    spins = spins.astype(jnp.result_type(*jax.tree.leaves(energy)))
+    spins = random_corners(energy, 1, start_key)[0]
     (betas, _), _ = jax.lax.scan(round_, (sampler.betas, spins), jax.random.split(key, n_rounds))
     return eqx.tree_at(lambda s: s.betas, sampler, betas)
