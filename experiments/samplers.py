@@ -96,7 +96,8 @@ def square_lattice() -> None:
         sigmas = abs(means.mean() - ONSAGER[beta]) / error
         print(
             f"   beta {beta:4}  {name:14} {means.mean():.5f} +- {error:.5f}"
-            f"  exact {ONSAGER[beta]:.5f}  R-hat {diagnosis.rhat:.3f}  tau {diagnosis.autocorrelation_time:6.1f} sweeps"
+            f"  exact {ONSAGER[beta]:.5f}  R-hat {diagnosis.rhat:.3f}"
+            f"  tau {diagnosis.autocorrelation_time:6.1f} sweeps"
             f"  {verdict(sigmas < 4)}"
         )
 

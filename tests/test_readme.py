@@ -6,6 +6,8 @@ import re
 import jax.numpy as jnp
 import numpy as np
 
+import thermogen as tg
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -22,6 +24,23 @@ def test_readme_code_runs():
     names = run(ROOT / "README.md")
     assert jnp.isfinite(names["heating"]) and names["response"].fields.shape == (20,)
     assert names["library"].size >= 1 and names["fitted"].history[-1] < names["fitted"].history[0]
+
+    assert names["spins"].shape == (64, 100, 20)
+    exact = float(tg.exact.log_partition(names["energy"], 1.0))
+    error = float(names["log_z"].standard_error)
+    assert abs(float(names["log_z"].log_partition) - exact) < 5 * error < 0.2
+
+
+def test_sampling_guide_code_runs():
+    names = run(ROOT / "docs" / "sampling.md")
+    assert names["spins"].shape == (64, 200, 40)
+    below, above, between = (names[k] for k in ("below", "above", "histograms"))
+    error = np.hypot(float(below.standard_error), float(above.standard_error))
+    assert abs(float(below.log_partition - above.log_partition)) < 5 * error
+    joined = between.log_partition(1.0)
+    error = np.hypot(float(below.standard_error), float(joined.standard_error))
+    assert abs(float(below.log_partition - joined.log_partition)) < 5 * error < 0.5
+    assert float(names["capacity"].value) > 0 and names["diagnosis"].rhat < 1.2
 
 
 def test_guide_code_runs():
