@@ -276,7 +276,7 @@ def random_words(keys: Array, sites: Array, width: int) -> Array:
     They are independent of each other, and of those for other sites. Two words of 32 bits come
     from one counter: the number of a site in the first half of `sites`. Threefry is written out
     here: XLA fuses it with what uses the words and vectorises it, where the rolled loop of
-    `jax.random` on a CPU takes many times as long for the same bits. Keys of other generators
+    `jax.random` on a CPU takes three times as long. Keys of other generators
     draw by `jax.random`.
     """
     if jax.random.key_impl(keys) != "threefry2x32":
