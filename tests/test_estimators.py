@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import logsumexp
-from scipy.stats import norm
+from scipy.stats import binom, norm
 from scipy.stats import t as student
 
 import thermogen as tg
@@ -147,6 +147,76 @@ def test_intervals_cover(kernel, name):
         distance = np.abs(values - _exact(tables, betas)[quantity]) / errors
         coverage = np.mean(distance < quantile, axis=0)
         assert np.all((coverage >= 0.90) & (coverage <= 0.99)), (quantity, coverage)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_clamped_spins_leave_the_sum_over_the_others(name):
+    """Three of eight spins held: the error bars hold the conditional ln Z of most models."""
+    energies, tables = _models()
+    few = jax.tree.map(lambda x: x[:50], energies)
+    clamp = np.zeros(N_SPINS)
+    clamp[[0, 3, 7]] = 1, -1, 1
+    kept = np.all((clamp == 0) | (helpers.configurations(N_SPINS) == clamp), axis=1)
+    assert kept.sum() == 32
+    estimate, freedom = CLAMPED[name]
+    run = jax.jit(jax.vmap(functools.partial(estimate, jnp.asarray(clamp))))
+    values, errors = run(few, jax.random.split(_key(11), 50))
+    distance = np.abs(values - _exact(tables[:50, kept], [1.0])["ln Z"][:, 0]) / errors
+    held = np.sum(distance < student.ppf(0.975, freedom))
+    assert binom.cdf(held, 50, 0.95) > 1e-3  # 42 of 50 at least
+    assert np.all(errors < 0.2)
+
+
+def _reverse_annealing_of_clamped(clamp, energy, key):
+    spins = tg.enumerate_spins(N_SPINS)
+    kept = jnp.all((clamp[None] == 0) | (spins == clamp[None]), axis=1)
+    logits = jnp.where(kept, -jax.vmap(energy)(spins), -jnp.inf)
+    index = jax.random.categorical(key, logits, shape=(200,))
+    return sampling.reverse_annealed_importance_sampling(
+        energy, jnp.linspace(0, 1, 31), spins[index], key=jax.random.fold_in(key, 1), clamp=clamp
+    )[:2]
+
+
+CLAMPED = {
+    "annealing": (
+        lambda clamp, energy, key: tg.annealed_importance_sampling(
+            energy, jnp.linspace(0, 1, 31), key=key, n_chains=200, clamp=clamp
+        )[:2],
+        199,
+    ),
+    "reverse annealing": (_reverse_annealing_of_clamped, 199),
+    "population annealing": (
+        lambda clamp, energy, key: sampling.population_annealing(
+            energy, RUNGS, key=key, n_chains=30, clamp=clamp
+        )[:2],
+        19,
+    ),
+    "integration": (
+        lambda clamp, energy, key: sampling.thermodynamic_integration(
+            energy, RUNGS, key=key, n_chains=20, n_sweeps=20, burn_in=20, clamp=clamp
+        )[:2],
+        19,
+    ),
+    "reweighting": (
+        lambda clamp, energy, key: sampling.multi_histogram_reweighting(
+            energy, RUNGS, key=key, n_chains=20, n_sweeps=40, burn_in=20, clamp=clamp
+        ).log_partition(1.0)[:2],
+        19,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("clamp", "message"),
+    [
+        (np.ones(3), r"clamp must have shape \(4,\), got \(3,\)"),
+        (np.full(4, 0.5), "clamp must hold -1 or \\+1 for clamped spins and 0 for free ones"),
+    ],
+)
+def test_bad_clamps_are_refused(clamp, message):
+    energy = helpers.random_pairwise(4, _key(0))
+    with pytest.raises(ValueError, match=message):
+        tg.annealed_importance_sampling(energy, [1.0], key=_key(0), n_chains=2, clamp=clamp)
 
 
 @pytest.mark.parametrize("kernel", [tg.Gibbs(), tg.Metropolis(), sampling.SwendsenWang()])

@@ -12,7 +12,9 @@ from .._types import Key
 from ..energies import AbstractMultilinear
 from ._base import (
     AbstractKernel,
+    Clamp,
     Ladder,
+    checked_clamp,
     checked_ladder,
     parameter_dtype,
     random_corners,
@@ -55,6 +57,7 @@ def annealed_importance_sampling(
     key: Key,
     n_chains: int,
     kernel: AbstractKernel = Gibbs(),
+    clamp: Clamp = None,
 ) -> Estimate:
     """ln Z at `betas[-1]` by chains cooled from infinite temperature (Neal 2001).
 
@@ -68,21 +71,25 @@ def annealed_importance_sampling(
         key: random key.
         n_chains: number of independent chains.
         kernel: moves the chains.
+        clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
+            sum over the free spins.
 
     Raises:
-        ValueError: if `n_chains` is not positive, or known `betas` do not increase from 0 or above.
+        ValueError: if `n_chains` is not positive, known `betas` do not increase from 0 or above, or
+            `clamp` holds other values.
     """
     _check_counts(n_chains=n_chains)
-    return _cooled(colored(energy), checked_ladder(betas), key, n_chains, kernel)
+    clamp = checked_clamp(energy, clamp)
+    return _cooled(colored(energy), checked_ladder(betas), key, n_chains, kernel, clamp)
 
 
 @eqx.filter_jit
-def _cooled(energy, betas, key, n_chains, kernel):
+def _cooled(energy, betas, key, n_chains, kernel, clamp):
     start_key, key = jax.random.split(key)
-    spins = random_corners(energy, n_chains, start_key)
+    spins = random_corners(energy, n_chains, start_key, clamp)
     path = path_from_zero(betas, spins.dtype)
-    ratio, error, ess = log_mean(_log_weights(energy, path, spins, key, kernel))
-    return Estimate(log_states(energy, spins.dtype) + ratio, error, ess)
+    ratio, error, ess = log_mean(_log_weights(energy, path, spins, key, kernel, clamp))
+    return Estimate(log_states(energy, spins.dtype, clamp) + ratio, error, ess)
 
 
 def reverse_annealed_importance_sampling(
@@ -92,6 +99,7 @@ def reverse_annealed_importance_sampling(
     *,
     key: Key,
     kernel: AbstractKernel = Gibbs(),
+    clamp: Clamp = None,
 ) -> Estimate:
     """ln Z at `betas[-1]` by heating chains that start as samples there.
 
@@ -105,6 +113,8 @@ def reverse_annealed_importance_sampling(
         samples: independent configurations at `betas[-1]`, shape `(chains, n)`.
         key: random key.
         kernel: moves the chains.
+        clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
+            sum over the free spins.
 
     Raises:
         ValueError: for samples of a wrong shape, and if known `betas` do not increase from 0 or
@@ -114,16 +124,17 @@ def reverse_annealed_importance_sampling(
         raise ValueError(
             f"samples must have shape (chains, {energy.n_spins}), chains >= 1, got {samples.shape}"
         )
-    return _heated(colored(energy), checked_ladder(betas), jnp.asarray(samples), key, kernel)
+    clamp, samples = checked_clamp(energy, clamp), jnp.asarray(samples)
+    return _heated(colored(energy), checked_ladder(betas), samples, key, kernel, clamp)
 
 
 @eqx.filter_jit
-def _heated(energy, betas, samples, key, kernel):
+def _heated(energy, betas, samples, key, kernel, clamp):
     dtype = parameter_dtype(energy)
     path = path_from_zero(betas, dtype)[::-1]
-    log_weights = _log_weights(energy, path, samples.astype(dtype), key, kernel)
+    log_weights = _log_weights(energy, path, samples.astype(dtype), key, kernel, clamp)
     ratio, error, ess = log_mean(log_weights)
-    return Estimate(log_states(energy, dtype) - ratio, error, ess)
+    return Estimate(log_states(energy, dtype, clamp) - ratio, error, ess)
 
 
 def path_from_zero(betas: Float[Array, " rungs"], dtype) -> Float[Array, " points"]:
@@ -131,19 +142,21 @@ def path_from_zero(betas: Float[Array, " rungs"], dtype) -> Float[Array, " point
     return jnp.append(jnp.zeros(1, dtype), betas.astype(dtype))
 
 
-def log_states(energy: AbstractMultilinear, dtype) -> Float[Array, ""]:
-    """`n ln 2`: ln Z at infinite temperature."""
-    return energy.n_spins * jnp.log(2).astype(dtype)
+def log_states(energy: AbstractMultilinear, dtype, clamp: Clamp = None) -> Float[Array, ""]:
+    """`n ln 2`, of n free spins: ln Z at infinite temperature."""
+    n_free = energy.n_spins if clamp is None else jnp.sum(clamp == 0)
+    return n_free * jnp.log(2).astype(dtype)
 
 
-def _log_weights(energy, path, spins, key, kernel):
+def _log_weights(energy, path, spins, key, kernel, clamp):
     """Weights of chains along a path of inverse temperatures, from samples at its first."""
+    clamped = None if clamp is None else clamp != 0
 
     def rung(carry, inputs):
         spins, log_weights = carry
         beta, change, key = inputs
         log_weights -= change * jax.vmap(energy, in_axes=-1)(spins)
-        return (step_chains(kernel, energy, spins, beta, key), log_weights), None
+        return (step_chains(kernel, energy, spins, beta, key, clamped), log_weights), None
 
     inputs = path[1:], jnp.diff(path), jax.random.split(key, len(path) - 1)
     start = spins.T, jnp.zeros(len(spins), path.dtype)

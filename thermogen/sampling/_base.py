@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Num, PyTree
 
 from .._types import Beta, Key, Spins
 from ..energies import AbstractMultilinear
@@ -19,6 +19,9 @@ Ladder = ArrayLike | Sequence[float]
 
 # Which spins keep their value: True = clamped. None clamps nothing.
 Clamped = Bool[Array, " n"] | None
+
+# The value of each clamped spin, 0 for a free one.
+Clamp = Num[Array | np.ndarray, " n"] | None
 
 
 class AbstractSampler(eqx.Module):
@@ -101,11 +104,23 @@ def parameter_dtype(energy: AbstractMultilinear):
 
 
 def random_corners(
-    energy: AbstractMultilinear, n_chains: int, key: Key
+    energy: AbstractMultilinear, n_chains: int, key: Key, clamp: Clamp = None
 ) -> Float[Array, "chains n"]:
     """Samples at infinite temperature."""
     up = jax.random.bernoulli(key, shape=(n_chains, energy.n_spins))
-    return jnp.where(up, 1, -1).astype(parameter_dtype(energy))
+    spins = jnp.where(up, 1, -1).astype(parameter_dtype(energy))
+    return spins if clamp is None else jnp.where(clamp[None] == 0, spins, clamp[None])
+
+
+def checked_clamp(energy: AbstractMultilinear, clamp: Clamp) -> Clamp:
+    """`clamp` in the precision of the energy, once it is clear that it holds spins and zeros."""
+    if clamp is None:
+        return None
+    if clamp.shape != (energy.n_spins,):
+        raise ValueError(f"clamp must have shape ({energy.n_spins},), got {clamp.shape}")
+    if not isinstance(clamp, Tracer) and not np.all(np.isin(clamp, (-1, 0, 1))):
+        raise ValueError("clamp must hold -1 or +1 for clamped spins and 0 for free ones")
+    return jnp.asarray(clamp, parameter_dtype(energy))
 
 
 def step_chains(

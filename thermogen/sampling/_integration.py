@@ -14,7 +14,15 @@ from ._annealing import (
     log_states,
     path_from_zero,
 )
-from ._base import AbstractKernel, Ladder, checked_ladder, random_corners, step_chains
+from ._base import (
+    AbstractKernel,
+    Clamp,
+    Ladder,
+    checked_clamp,
+    checked_ladder,
+    random_corners,
+    step_chains,
+)
 from ._gibbs import Gibbs
 from ._sample import _check_counts, colored
 
@@ -47,6 +55,7 @@ def thermodynamic_integration(
     n_sweeps: int,
     burn_in: int,
     kernel: AbstractKernel = Gibbs(),
+    clamp: Clamp = None,
 ) -> ThermodynamicIntegral:
     """`ln Z = n ln 2 - int_0^beta <E> dbeta` by independent chains, cooled from rung to rung.
 
@@ -63,10 +72,12 @@ def thermodynamic_integration(
         n_sweeps: sweeps measured at each rung.
         burn_in: sweeps before them at each rung.
         kernel: moves the chains.
+        clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
+            sum over the free spins.
 
     Raises:
-        ValueError: for counts that are too small, and if known `betas` do not increase from 0 or
-            above.
+        ValueError: for counts that are too small, if known `betas` do not increase from 0 or above,
+            and if `clamp` holds other values.
     """
     _check_counts(n_sweeps=n_sweeps)
     if n_chains < 2:
@@ -74,15 +85,16 @@ def thermodynamic_integration(
     if burn_in < 0:
         raise ValueError(f"burn_in must not be negative, got {burn_in}")
     sweeps = jnp.asarray(burn_in), jnp.asarray(n_sweeps)
-    return _integrate(colored(energy), checked_ladder(betas), key, n_chains, sweeps, kernel)
+    clamp, ladder = checked_clamp(energy, clamp), checked_ladder(betas)
+    return _integrate(colored(energy), ladder, key, n_chains, sweeps, kernel, clamp)
 
 
 @eqx.filter_jit
-def _integrate(energy, betas, key, n_chains, sweeps, kernel):
+def _integrate(energy, betas, key, n_chains, sweeps, kernel, clamp):
     start_key, key = jax.random.split(key)
-    spins = random_corners(energy, n_chains, start_key)
+    spins = random_corners(energy, n_chains, start_key, clamp)
     path = path_from_zero(betas, spins.dtype)
-    means, squares = _measured(energy, path, spins, key, sweeps, kernel)
+    means, squares = _measured(energy, path, spins, key, sweeps, kernel, clamp)
     mean, mean_error = _over_chains(means)
     # Squares about the common mean have an expectation below the variance, by that of the mean.
     variance, variance_error = _over_chains(squares)
@@ -93,7 +105,7 @@ def _integrate(energy, betas, key, n_chains, sweeps, kernel):
     quadrature = _quadrature_error(path, mean, -variance)
     scale = jnp.square(path[1:])
     return ThermodynamicIntegral(
-        log_states(energy, path.dtype) - _integral(path, mean, -variance),
+        log_states(energy, path.dtype, clamp) - _integral(path, mean, -variance),
         jnp.hypot(statistical[0], quadrature),
         quadrature,
         Measurement(mean[1:], mean_error[1:]),
@@ -101,17 +113,18 @@ def _integrate(energy, betas, key, n_chains, sweeps, kernel):
     )
 
 
-def _measured(energy, path, spins, key, sweeps, kernel):
+def _measured(energy, path, spins, key, sweeps, kernel, clamp):
     """Of each chain at each rung, shape `(rungs, chains)`: the mean of E, and that of its squared
     deviation from the common mean."""
     burn_in, n_sweeps = sweeps
+    clamped = None if clamp is None else clamp != 0
     n_chains, dtype = len(spins), spins.dtype
 
     def rung(spins, inputs):
         beta, key = inputs
 
         def move(i, spins):
-            return step_chains(kernel, energy, spins, beta, jax.random.fold_in(key, i))
+            return step_chains(kernel, energy, spins, beta, jax.random.fold_in(key, i), clamped)
 
         def measure(i, carry):
             # Running means keep their digits in float32, sums of squares do not.

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from .._types import Key
 from ..energies import AbstractMultilinear
 from ._annealing import log_mean, log_states, path_from_zero
-from ._base import AbstractKernel, Ladder, checked_ladder, random_corners
+from ._base import AbstractKernel, Clamp, Ladder, checked_clamp, checked_ladder, random_corners
 from ._gibbs import Gibbs
 from ._sample import _check_counts, colored
 
@@ -44,6 +44,7 @@ def population_annealing(
     n_chains: int,
     n_populations: int = 20,
     kernel: AbstractKernel = Gibbs(),
+    clamp: Clamp = None,
 ) -> PopulationEstimate:
     """ln Z and samples at `betas[-1]` by resampled replicas (Hukushima and Iba 2003; Machta 2010).
 
@@ -61,35 +62,40 @@ def population_annealing(
         n_populations: independent populations, at least 2; their number makes the error bar, that
             of the replicas in each makes the estimate. Normal intervals want 20 or more.
         kernel: moves the replicas.
+        clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
+            sum over the free spins.
 
     Raises:
-        ValueError: for counts that are too small, and if known `betas` do not increase from 0 or
-            above.
+        ValueError: for counts that are too small, if known `betas` do not increase from 0 or above,
+            and if `clamp` holds other values.
     """
     _check_counts(n_chains=n_chains)
     if n_populations < 2:
         raise ValueError(f"n_populations must be at least 2, got {n_populations}")
-    return _anneal(colored(energy), checked_ladder(betas), key, n_chains, n_populations, kernel)
+    clamp, sizes = checked_clamp(energy, clamp), (n_chains, n_populations)
+    return _anneal(colored(energy), checked_ladder(betas), key, sizes, kernel, clamp)
 
 
 @eqx.filter_jit
-def _anneal(energy, betas, key, n_chains, n_populations, kernel):
-    cool = jax.vmap(_population, in_axes=(None, None, 0, None, None))
+def _anneal(energy, betas, key, sizes, kernel, clamp):
+    n_chains, n_populations = sizes
+    cool = jax.vmap(_population, in_axes=(None, None, 0, None, None, None))
     keys = jax.random.split(key, n_populations)
-    log_ratios, spins, families = cool(energy, betas, keys, n_chains, kernel)
+    log_ratios, spins, families = cool(energy, betas, keys, n_chains, kernel, clamp)
     ratio, error, _ = log_mean(log_ratios)
     weights = jax.nn.softmax(log_ratios)
     ess = n_chains**2 / (jnp.square(weights) @ jnp.sum(jnp.square(families), axis=1))
-    log_partition = log_states(energy, spins.dtype) + ratio
+    log_partition = log_states(energy, spins.dtype, clamp) + ratio
     return PopulationEstimate(log_partition, error, ess, spins, weights)
 
 
-def _population(energy, betas, key, n_chains, kernel):
+def _population(energy, betas, key, n_chains, kernel, clamp):
     """One population: its estimate of `ln(Z / 2^n)`, its end, and the sizes of its families."""
     start_key, key = jax.random.split(key)
-    spins = random_corners(energy, n_chains, start_key)
+    spins = random_corners(energy, n_chains, start_key, clamp)
     path = path_from_zero(betas, spins.dtype)
-    move = jax.vmap(kernel.step, in_axes=(None, 0, None, 0))
+    clamped = None if clamp is None else clamp != 0
+    move = jax.vmap(kernel.step, in_axes=(None, 0, None, 0, None))
 
     def rung(carry, inputs):
         spins, starts, log_ratio = carry
@@ -97,7 +103,8 @@ def _population(energy, betas, key, n_chains, kernel):
         draw_key, move_key = jax.random.split(key)
         log_weights = -change * jax.vmap(energy)(spins)
         parents = _systematic(jax.nn.softmax(log_weights), draw_key)
-        spins = move(energy, spins[parents], beta, jax.random.split(move_key, n_chains))
+        keys = jax.random.split(move_key, n_chains)
+        spins = move(energy, spins[parents], beta, keys, clamped)
         return (spins, starts[parents], log_ratio + log_mean(log_weights)[0]), None
 
     inputs = path[1:], jnp.diff(path), jax.random.split(key, path.size - 1)

@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Num
 
 from .._types import Beta, Key
 from ..energies import AbstractMultilinear
-from ._annealing import Estimate, Measurement
-from ._base import AbstractKernel, Ladder, checked_ladder
+from ._annealing import Estimate, Measurement, log_states
+from ._base import AbstractKernel, Clamp, Ladder, checked_clamp, checked_ladder, random_corners
 from ._gibbs import Gibbs
 from ._observers import StateTrace
 from ._sample import sample
@@ -126,6 +126,7 @@ def multi_histogram_reweighting(
     burn_in: int,
     thin: int = 1,
     kernel: AbstractKernel = Gibbs(),
+    clamp: Clamp = None,
 ) -> Reweighting:
     """ln Z, `<E>` and the heat capacity at all beta up to `betas[-1]`, by parallel tempering.
 
@@ -141,13 +142,17 @@ def multi_histogram_reweighting(
         burn_in: sweeps before the first that counts.
         thin: every so many sweeps one is kept.
         kernel: moves the replicas.
+        clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
+            sum over the free spins.
 
     Raises:
-        ValueError: for counts that are too small, and if known `betas` do not increase from 0.
+        ValueError: for counts that are too small, if known `betas` do not increase from 0, and if
+            `clamp` holds other values.
     """
     if n_chains < 2:
         raise ValueError(f"n_chains must be at least 2, got {n_chains}")
-    ladder = _checked_from_zero(betas)
+    ladder, clamp = _checked_from_zero(betas), checked_clamp(energy, clamp)
+    start_key, key = jax.random.split(key)
     energies = sample(
         ParallelTempering(betas, kernel),
         energy,
@@ -157,9 +162,11 @@ def multi_histogram_reweighting(
         n_sweeps=n_sweeps,
         burn_in=burn_in,
         thin=thin,
+        init=random_corners(energy, n_chains, start_key, clamp),
+        clamped=None if clamp is None else clamp != 0,
         observers=StateTrace(_rung_energies),
     )
-    return _solve(energies.swapaxes(1, 2), ladder, energy.n_spins)
+    return _solve(energies.swapaxes(1, 2), ladder, log_states(energy, ladder.dtype, clamp))
 
 
 def _rung_energies(energy, state):
@@ -198,7 +205,7 @@ def multi_histogram(
         )
     if not isinstance(energies, Tracer) and not np.all(np.isfinite(energies)):
         raise ValueError("energies must be finite")
-    return _solve(jnp.asarray(energies, float), ladder, n_spins)
+    return _solve(jnp.asarray(energies, float), ladder, n_spins * np.log(2))
 
 
 def _checked_from_zero(betas):
@@ -220,7 +227,7 @@ class _State(NamedTuple):
 
 
 @eqx.filter_jit
-def _solve(energies, betas, n_spins):
+def _solve(energies, betas, log_states):
     betas = betas.astype(energies.dtype)
     n_chains, n_rungs, n_draws = energies.shape
     origin = jnp.mean(energies)
@@ -259,7 +266,7 @@ def _solve(energies, betas, n_spins):
     errors = jnp.sqrt(n_chains * jnp.var(shifts, axis=0, ddof=1))
     return Reweighting(
         betas=betas,
-        log_partitions=n_spins * jnp.log(2).astype(betas.dtype) - state.scales - betas * origin,
+        log_partitions=jnp.asarray(log_states, betas.dtype) - state.scales - betas * origin,
         standard_errors=jnp.where(converged | (jnp.arange(n_rungs) == 0), errors, jnp.inf),
         converged=converged,
         _energies=samples,
