@@ -218,7 +218,7 @@ class PatternOverlaps(AbstractObserver):
     From -1 to 1 in steps of 2 / n, shape `(patterns, n + 1)`; every chain counts at every kept
     sweep.
 
-    Args:
+    Attributes:
         patterns: configurations of +-1, shape `(patterns, n)`.
 
     Raises:
