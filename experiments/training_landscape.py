@@ -2,9 +2,10 @@
 
 The exact potential <F>_data - A(model) of an RBM, with a small ridge penalty that isolates its
 minima, is searched from random weights of several widths. Minima are counted modulo permutation
-and sign of the hidden units: those with the same distribution of the visible spins are one. For
-each it is told which data it fails to hold, p(row) < 0.1/M for M rows. Prints tables and saves JSON
-and a picture.
+and sign of the hidden units: those with the same distribution of the visible spins are one. Minima
+of equal potential are images under the symmetries of the data, and make one level. For each level
+it is told which data its first minimum fails to hold, p(row) < 0.1/M for M rows. Prints tables and
+saves JSON and a picture.
 
     python experiments/training_landscape.py [--out DIR] [--starts 512]
 """
@@ -24,6 +25,7 @@ import thermogen as tg
 
 L2 = 2e-3  # nats per squared energy unit
 WIDTHS = (0.1, 0.5, 1.0, 2.0)
+SAME_LEVEL = 1e-7  # nats
 SHOWN = 8
 DATA = {
     "bars and stripes 3x3": tg.datasets.bars_and_stripes(3),
@@ -104,7 +106,7 @@ def study(name: str, n_hidden: int, n_starts: int) -> dict:
         "starts": n_starts,
         "converged": int(minima.hits.sum()),
         "minima": len(minima),
-        "levels": int(1 + np.sum(np.diff(minima.potentials) > 1e-6)) if len(minima) else 0,
+        "level": np.cumsum(np.diff(minima.potentials, prepend=-np.inf) > SAME_LEVEL) - 1,
         "coverage": minima.coverage(),
         "potentials": minima.potentials,
         "surprise": surprise,
@@ -122,19 +124,23 @@ def invariants(visible, energy):
 
 
 def report(row: dict) -> None:
-    m = row["missing"].shape[1]
+    m, level = row["missing"].shape[1], row["level"]
+    hits = np.bincount(level, row["hits"])
     print(
-        f"\n{row['data']}, {row['hidden']} hidden units: {row['minima']} minima at "
-        f"{row['levels']} levels, from {row['converged']} of {row['starts']} starts, coverage "
-        f"{row['coverage']:.3f}, {row['seconds']:.1f} s; uniform on the data: ln M = {np.log(m):.3f}"
+        f"\n{row['data']}, {row['hidden']} hidden units: {row['minima']} minima at {len(hits)} "
+        f"levels, from {row['converged']} of {row['starts']} starts; coverage of minima "
+        f"{row['coverage']:.3f}, of levels {1 - np.mean(hits == 1) * len(hits) / hits.sum():.3f}; "
+        f"largest residual {row['residuals'].max():.0e}; {row['seconds']:.1f} s; ln M = "
+        f"{np.log(m):.3f}"
     )
-    print(f"{'':>4}{'potential':>11}{'-<ln p>':>9}{'hits':>6}{'curvature':>11}  rows not held")
-    for k in range(min(SHOWN, row["minima"])):
+    print(f"{'':>4}{'potential':>11}{'-<ln p>':>9}{'minima':>8}{'hits':>6}{'curvature':>11}  lost")
+    for j, k in enumerate(np.unique(level, return_index=True)[1][:SHOWN]):
         lost = np.flatnonzero(row["missing"][k])
         which = f"{len(lost)} of {m}" + (": " + " ".join(map(str, lost)) if 0 < len(lost) else "")
         print(
-            f"{k:4d}{row['potentials'][k]:11.5f}{row['surprise'][k]:9.4f}{row['hits'][k]:6d}"
-            f"{row['curvatures'][k]:11.2e}  {which}"
+            f"{j:4d}{row['potentials'][k]:11.5f}{row['surprise'][k]:9.4f}{np.sum(level == j):8d}"
+            f"{hits[j]:6.0f}{row['curvatures'][k]:11.2e}  {which}",
+            flush=True,
         )
 
 

@@ -118,9 +118,7 @@ def test_sorting():
     # Equal values keep their order, whichever way.
     tied = _library(hits=np.array([4, 9, 4, 0, 0]))
     np.testing.assert_array_equal(tied.sort_by("hits").free_energies, [-3, -1, -2])
-    np.testing.assert_array_equal(
-        tied.sort_by("hits", descending=True).free_energies, [-2, -3, -1]
-    )
+    np.testing.assert_array_equal(tied.sort_by("hits", descending=True).free_energies, [-2, -3, -1])
     _assert_equal(library.sort_by("hits").sort_by("free_energies"), library[:])
     # The weights do not care about the order.
     np.testing.assert_allclose(

@@ -178,12 +178,13 @@ def _descend(
     problem: tuple[Potential, PyTree],
     rows: np.ndarray,
     dtype: DTypeLike,
-    tolerance: float,
+    tolerance: float | Array,
     max_steps: int,
     largest: int,
 ) -> np.ndarray:
     """Descend all rows, in rounds between which the finished ones are dropped."""
-    solver = optx.BFGS(rtol=tolerance, atol=tolerance)
+    tolerance = jnp.asarray(tolerance, dtype)  # as an array it is no reason to compile anew
+    solver = optx.BFGS(rtol=tolerance, atol=tolerance)  # pyright: ignore[reportArgumentType]
     kernel = functools.partial(_descend_batch, _cast(problem, dtype), solver)
     rows, todo = rows.copy(), np.arange(len(rows))
     for _ in range(-(-max_steps // _STEPS_PER_ROUND)):

@@ -159,7 +159,7 @@ def _mixture_bound(energy, beta, m, mask):
 
     def crowding(a):
         """`ln sum_b w_b B_ab`, one row at a time: all of them would take K^2 n numbers."""
-        log_b = jnp.sum(jnp.log(up * up[a] + down * down[a]), axis=1)
+        log_b = jnp.sum(jnp.log(up * up[a][None, :] + down * down[a][None, :]), axis=1)
         return jax.nn.logsumexp(log_w + log_b)
 
     each = jnp.where(mask, depths - jax.lax.map(crowding, jnp.arange(len(m))), 0.0)
