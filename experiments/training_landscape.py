@@ -90,7 +90,7 @@ def study(name: str, n_hidden: int, n_starts: int) -> dict:
     visible, rows = enumerated(data)
     starts = proposals(data.shape[1], n_hidden, n_starts, jax.random.key(n_hidden))
     began = time.perf_counter()
-    minima = tg.landscape.find_minima(
+    minima = tg.find_minima(
         jax.tree_util.Partial(potential, visible, rows),
         starts,
         # Hidden units permuted or flipped leave the visible distribution as it is.

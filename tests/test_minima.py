@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import minimize
 
 import thermogen as tg
-from thermogen.landscape import find_minima
+from thermogen import find_minima
 
 # One number of proposals and one shape of parameters for most tests.
 STARTS = 32
