@@ -45,6 +45,32 @@ def test_adder_refuses_sizes(n_bits):
         datasets.adder(n_bits)
 
 
+# --- bars and stripes
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_bars_and_stripes_are_all_there(n):
+    table = datasets.bars_and_stripes(n)
+    assert table.shape == (2 ** (n + 1) - 2, n * n)
+    assert table.dtype == np.int8
+    pictures = table.reshape(-1, n, n)
+    striped = (pictures == pictures[:, :, :1]).all(axis=(1, 2))
+    barred = (pictures == pictures[:, :1, :]).all(axis=(1, 2))
+    assert set(np.unique(table)) == {-1, 1} and np.all(striped | barred)
+    # As many distinct ones as there can be.
+    assert len(np.unique(table, axis=0)) == len(table)
+    np.testing.assert_array_equal(spins.index_from_spins(pictures[: 2**n, :, 0]), np.arange(2**n))
+    np.testing.assert_array_equal(
+        spins.index_from_spins(pictures[2**n :, 0]), np.arange(1, 2**n - 1)
+    )
+
+
+@pytest.mark.parametrize("n", [0, 13, True])
+def test_bars_and_stripes_refuse_sizes(n):
+    with pytest.raises(ValueError, match=f"n is {n}; expected an integer from 1 to 12"):
+        datasets.bars_and_stripes(n)
+
+
 # --- digits
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Int, Int8
 
 _MAX_ADDER_BITS = 12  # 4**12 rows of 37 spins: 0.6 GB
+_MAX_BARS = 12  # 2**13 pictures of 144 pixels
 
 
 class LabelledSpins(NamedTuple):
@@ -46,17 +47,43 @@ def adder(n_bits: int) -> Int8[np.ndarray, "samples spins"]:
     Raises:
         ValueError: If n_bits is not an integer from 1 to 12.
     """
-    try:
-        size = operator.index(n_bits)
-    except TypeError:
-        size = -1
-    if isinstance(n_bits, bool) or not 1 <= size <= _MAX_ADDER_BITS:
-        raise ValueError(f"n_bits is {n_bits!r}; expected an integer from 1 to {_MAX_ADDER_BITS}")
+    size = _checked_size("n_bits", n_bits, _MAX_ADDER_BITS)
     rows = np.arange(4**size)
     a, b = rows % 2**size, rows // 2**size
     numbers = ((a, size), (b, size), (a + b, size + 1))
     bits = [(number >> k) & 1 for number, width in numbers for k in range(width)]
     return (2 * np.stack(bits, axis=1) - 1).astype(np.int8)
+
+
+def bars_and_stripes(n: int) -> Int8[np.ndarray, "samples spins"]:
+    """All n x n pictures whose rows are each of one colour, or whose columns are (MacKay 2003).
+
+    Args:
+        n: Rows and columns, 1 to 12.
+
+    Returns:
+        Spins of shape (2**(n + 1) - 2, n**2), int8, pixels row by row. First come the 2**n
+        pictures of constant rows, row k of picture i as spin k of configuration i; then those of
+        constant columns in the same order, without the two blank pictures.
+
+    Raises:
+        ValueError: If n is not an integer from 1 to 12.
+    """
+    size = _checked_size("n", n, _MAX_BARS)
+    spins = (2 * ((np.arange(2**size)[:, None] >> np.arange(size)) & 1) - 1).astype(np.int8)
+    stripes = np.repeat(spins, size, axis=1)
+    bars = np.tile(spins[1:-1], (1, size))
+    return np.concatenate([stripes, bars])
+
+
+def _checked_size(name: str, value: int, most: int) -> int:
+    try:
+        size = operator.index(value)
+    except TypeError:
+        size = -1
+    if isinstance(value, bool) or not 1 <= size <= most:
+        raise ValueError(f"{name} is {value!r}; expected an integer from 1 to {most}")
+    return size
 
 
 def digits() -> LabelledSpins:

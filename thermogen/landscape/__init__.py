@@ -2,4 +2,12 @@
 
 from ._hopping import find_bound_states as find_bound_states
 from ._library import Library as Library
+from ._minima import Minima as Minima
+from ._minima import find_minima as find_minima
 from ._quench import quench as quench
+from ._thermodynamics import complexity as complexity
+from ._thermodynamics import count_states as count_states
+from ._thermodynamics import log_partition as log_partition
+from ._thermodynamics import mixture_bound as mixture_bound
+from ._thermodynamics import overlap_distribution as overlap_distribution
+from ._thermodynamics import overlaps as overlaps
