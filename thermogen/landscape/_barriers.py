@@ -20,11 +20,12 @@ from ..meanfield import AbstractFunctional
 from ..meanfield._solve import Problem, checked_beta
 from ._library import MERGE_TOLERANCE, Library
 from ._quench import _STAGES, _attempt, cast, is_converged
-from ._saddles import Points, refined, tops_between, ways_down
+from ._saddles import BATCH, Points, refined, tops_between, ways_down
 
-# A straight string may keep a symmetry that no path of least free energy has: bend it a little,
-# in the angles arcsin m.
-_BEND = 0.1
+# Each pair is joined by several strings, whose middle is moved at random by so much in the angles
+# arcsin m: a straight one may keep a symmetry that no path of least free energy has, a bent one
+# may find another pass. Few pairs get more of them, up to one full batch.
+_LEAST_BEND, _LARGEST_BEND, _LEAST_STRINGS = 0.1, 1.0, 2
 _MAX_QUENCH_STEPS = 4096
 # Saddles whose angles differ by less are the same.
 _SAME_SADDLE = 1e-5
@@ -170,10 +171,12 @@ class _Search:
         for a, b in pairs.tolist():
             self.tried[a, b] = self.tried.get((a, b), 0) + 1
         angles = np.arcsin(self.minima)
-        bend = _BEND * np.random.default_rng(len(self.points)).normal(
-            size=(len(pairs), angles.shape[1])
-        )
-        tops = tops_between(self.problem, angles[pairs[:, 0]], angles[pairs[:, 1]], bend)
+        draw = np.random.default_rng(sum(self.tried.values()))
+        count = max(_LEAST_STRINGS, BATCH // len(pairs))
+        sizes = np.repeat(np.linspace(_LEAST_BEND, _LARGEST_BEND, count), len(pairs))[:, None]
+        bends = sizes * draw.normal(size=(len(sizes), angles.shape[1]))
+        first, last = np.tile(pairs, (count, 1)).T
+        tops = tops_between(self.problem, angles[first], angles[last], bends)
         if len(tops) > 0:
             points = refined(self.problem, tops, self.tol)
             self.points.append(points)
@@ -274,9 +277,9 @@ class _Search:
         return Barriers(
             ends,
             np.tanh(points.fields),
-            points.free_energies,
-            points.residuals,
-            points.indices,
+            np.asarray(points.free_energies),
+            np.asarray(points.residuals),
+            np.asarray(points.indices),
             self._codes(points, ends),
             between,
             own,

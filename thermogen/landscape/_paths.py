@@ -106,7 +106,8 @@ def _beams(
     for start in range(0, len(first), _BATCH):
         # The last batch is filled up with pairs that were done before.
         rows = np.resize(np.arange(start, min(start + _BATCH, len(first))), _BATCH)
-        found.append(np.asarray(_beam(energy, spins[first[rows]], spins[last[rows]], codes, width)))
+        ends = jnp.asarray(spins[first[rows]]), jnp.asarray(spins[last[rows]])
+        found.append(np.asarray(_beam(energy, *ends, codes, width)))
     return np.concatenate([np.zeros(0), *found])[: len(first)]
 
 

@@ -18,7 +18,7 @@ from ..meanfield._solve import Problem, residual_at
 from ._quench import cast, in_batches
 
 # Strings and saddles are treated in batches of this many, so that one program serves all.
-_BATCH = 32
+BATCH = 32
 _N_IMAGES, _STRING_STEPS, _POWER_STEPS = 32, 256, 12
 # Eigenvector following: the longest step in the angles, and the number of steps.
 _TRUST, _STEPS_PER_ROUND, _N_ROUNDS = 0.3, 8, 16
@@ -27,6 +27,7 @@ _SATURATED = 1e-8
 # The way down from a saddle: how far off it starts, the longest step of the flow, their number.
 _OFF_SADDLE, _FLOW_STEP, _FLOW_STEPS = 1e-2, 0.05, 512
 
+_Array = Array | np.ndarray
 _Angles = Float[Array, " n"]
 
 
@@ -41,11 +42,11 @@ class Points(NamedTuple):
         indices: number of negative eigenvalues of the Hessian, shape `(S,)`.
     """
 
-    fields: Float[np.ndarray, "S n"]
-    modes: Float[np.ndarray, "S n"]
-    free_energies: Float[np.ndarray, " S"]
-    residuals: Float[np.ndarray, " S"]
-    indices: Int[np.ndarray, " S"]
+    fields: Float[_Array, "S n"]
+    modes: Float[_Array, "S n"]
+    free_energies: Float[_Array, " S"]
+    residuals: Float[_Array, " S"]
+    indices: Int[_Array, " S"]
 
 
 def tops_between(
@@ -67,7 +68,7 @@ def tops_between(
     """
     ends = np.stack([first, last, bend], axis=1).astype(np.float32)
     kernel = functools.partial(_strings, cast(problem, jnp.float32))
-    paths, heights = in_batches(kernel, ends, _BATCH)
+    paths, heights = in_batches(kernel, ends, BATCH)
     inner = heights[:, 1:-1]
     tops = (inner > heights[:, :-2]) & (inner >= heights[:, 2:])
     return paths[:, 1:-1][tops].astype(float)
@@ -143,11 +144,11 @@ def refined(problem: Problem, tops: Float[np.ndarray, "tops n"], tol: float) -> 
     theta, todo = tops.copy(), np.arange(len(tops))
     kernel = functools.partial(_climb, problem, jnp.asarray(0.1 * tol))
     for _ in range(_N_ROUNDS):
-        theta[todo], done = in_batches(kernel, theta[todo], _BATCH)
+        theta[todo], done = in_batches(kernel, theta[todo], BATCH)
         todo = todo[~done]
         if todo.size == 0:
             break
-    return in_batches(functools.partial(_describe, problem), theta, _BATCH)
+    return in_batches(functools.partial(_describe, problem), theta, BATCH)
 
 
 @eqx.filter_jit
@@ -193,7 +194,7 @@ def ways_down(
     Small steps of the gradient flow: a solver's long ones may leap into another basin.
     """
     rows = np.stack([fields, modes], axis=1)
-    return in_batches(functools.partial(_flow, problem), rows, _BATCH)
+    return in_batches(functools.partial(_flow, problem), rows, BATCH)
 
 
 @eqx.filter_jit

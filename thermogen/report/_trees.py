@@ -98,12 +98,12 @@ class _Cuts:
         firsts, lasts = np.append(0, edges + 1), np.append(edges, len(self.known) - 1)
         found = []
         for first, last in zip(firsts, lasts, strict=True):
-            low, high = self.known[first], self.known[last]
+            low, high = float(self.known[first]), float(self.known[last])
             if first == last:
                 found.append(np.round([low], 1))
                 continue
-            bins = max(1, round(8 * (self.places[last] - self.places[first])))
-            ticks = MaxNLocator(bins).tick_values(low, high)
+            bins = max(1, round(8 * float(self.places[last] - self.places[first])))
+            ticks = np.asarray(MaxNLocator(bins).tick_values(low, high))
             found.append(ticks[(ticks >= low) & (ticks <= high)])
         return np.concatenate(found)
 
