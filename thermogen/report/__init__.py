@@ -13,3 +13,4 @@ from ._study import Study as Study
 from ._study import load_source as load_source
 from ._study import summary as summary
 from ._study import version as version
+from ._trees import disconnectivity_figure as disconnectivity_figure
