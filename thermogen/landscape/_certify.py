@@ -1,0 +1,356 @@
+"""Kinetic certificates: which candidates trap heat-bath dynamics, and which are one bound state."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Int8, Num
+
+from .._types import Beta, Key
+from ..energies import AbstractMultilinear
+from ..meanfield._solve import checked_beta
+from ._kinetics import (
+    departures,
+    escape_times,
+    exchange_rates,
+    fold,
+    inner_times,
+    metastable_sets,
+    shares,
+)
+from ._library import Library
+from ._trajectories import Observations, descend_all, observe, prepared
+
+# Trajectories are looked at this often within the threshold, ...
+_LOOKS = 10
+# ... and sets are told apart after a lag of so many thresholds: what relaxes in half of one has
+# then decayed to 2 %, what takes two of them still stands at 37 %.
+_LAG = 2
+# A candidate of a smaller root-mean-square magnetization is no configuration that dynamics
+# could come back to.
+_DISORDERED = 0.2
+# Trajectories that are run at once.
+_ROWS = 8192
+
+
+class Certificate(eqx.Module):
+    """What heat-bath dynamics makes of K candidate states. All times are in sweeps.
+
+    Candidates that exchange faster than the threshold form one metastable set. The number of
+    sets, mirror images counted, is one plus the number of `relaxation_times` above it.
+
+    Attributes:
+        escape_times: mean time until trajectories from a state leave its set, shape `(K,)`;
+            infinite where none was seen to leave, 0 for unused entries.
+        intervals: 95 % confidence intervals of the escape times, shape `(K, 2)`.
+        inner_times: time in which trajectories forget their start within the set, shape `(K,)`.
+        group: metastable set of each state, 0 for that of the first; -1 for unused entries.
+            Sets that are mirror images of each other have one number, shape `(K,)`.
+        bound: True for one representative of each set, its first entry, shape `(K,)`.
+        multiplicity: 2 if the set of the state and its mirror image are two sets that share a
+            number, else 1; shape `(K,)`.
+        occupations: share of the trajectories from i that are with j after `lag`, `(K, K)`.
+        escapes: share of those that left the set of i which went to j, `(K, K)`; rows of
+            states that were not seen to be left are 0. In both tables an image counts as its
+            state, and the first stands for all entries of the same core.
+        cores: configuration at the bottom of a zero-temperature descent from the signs of m,
+            shape `(K, n)`; 0 for unused entries.
+        same_core: the first entry of the same core, shape `(K,)`; -1 for unused entries.
+        disordered: states without magnetization, which have no core; shape `(K,)`.
+        relaxation_times: of the exchange between cores, mirror images counted, longest first,
+            shape `(cores - 1,)`; infinite if no exchange was seen.
+        rates: of exchange between sets, per sweep, rows sum to 0, shape `(sets, sets)`; in the
+            order of their numbers, a set before its mirror image.
+        threshold: the sets are those that exchange more slowly than this.
+        lag: time after which the sets are told apart, twice the threshold.
+    """
+
+    escape_times: Float[np.ndarray, " K"]
+    intervals: Float[np.ndarray, "K 2"]
+    inner_times: Float[np.ndarray, " K"]
+    group: Int[np.ndarray, " K"]
+    bound: Bool[np.ndarray, " K"]
+    multiplicity: Int[np.ndarray, " K"]
+    occupations: Float[np.ndarray, "K K"]
+    escapes: Float[np.ndarray, "K K"]
+    cores: Int8[np.ndarray, "K n"]
+    same_core: Int[np.ndarray, " K"]
+    disordered: Bool[np.ndarray, " K"]
+    relaxation_times: Float[np.ndarray, " processes"]
+    rates: Float[np.ndarray, "sets sets"]
+    threshold: float
+    lag: float
+
+    @property
+    def n_bound(self) -> int:
+        """Number of bound states, mirror images counted."""
+        return len(self.rates)
+
+    def reason(self, k: int) -> str:
+        """Why candidate k is a bound state of its own, or part of another."""
+        if self.group[k] < 0:
+            return "unused entry"
+        first = int(np.argmax(self.bound & (self.group == self.group[k])))
+        if self.bound[k]:
+            return self._reason_of_its_own(k)
+        if self.disordered[k]:
+            share = self.occupations[k][self.group == self.group[k]].sum()
+            return (
+                f"part of {first}: it has no magnetization, and {share:.0%} of its trajectories "
+                f"settle there"
+            )
+        if self.same_core[k] != k:
+            return f"part of {first}: it descends to the same configuration as {self.same_core[k]}"
+        own = self.occupations[k, k]
+        return (
+            f"part of {first}: they exchange faster than {self.threshold:g} sweeps; after "
+            f"{self.lag:g} sweeps {own:.0%} of its trajectories are at its own bottom"
+        )
+
+    def _reason_of_its_own(self, k: int) -> str:
+        image = " (and its mirror image)" if self.multiplicity[k] == 2 else ""
+        others = np.flatnonzero((self.group == self.group[k]) & ~self.bound)
+        merged = f", with {', '.join(map(str, others))} in it" if others.size else ""
+        if self.n_bound == 1:
+            return f"the only bound state{merged}: everything exchanges within the threshold"
+        low, high = self.intervals[k]
+        time = self.escape_times[k]
+        left = f"is left after {time:.3g} sweeps" if np.isfinite(time) else "was never left"
+        return f"bound state{image}{merged}: it {left} (95 %: {low:.3g} to {high:.3g})"
+
+
+def certify(
+    library: Library | Num[Array | np.ndarray, "K n"],
+    energy: AbstractMultilinear,
+    beta: Beta,
+    *,
+    key: Key,
+    threshold: float,
+    n_trajectories: int = 256,
+    horizon: int = 10,
+) -> Certificate:
+    """Prove by single-spin-flip dynamics which candidates are bound states (THEORY section 5).
+
+    Heat-bath trajectories start from the core of each state: the single-flip minimum of E below
+    the signs of its magnetizations. Later configurations belong to the core that they
+    descend to, or that is nearest to it. The eigenvalues of the exchange after twice the
+    threshold count the metastable sets, and its leading eigenvectors tell which cores share one
+    (PCCA: Deuflhard and Weber, Linear Algebra Appl. 398, 161 (2005)). The escape from a set is an
+    exponential law, fitted with censoring. Errors of the exchange are about
+    `1/sqrt(n_trajectories)`; a relaxation time within a factor of about 1.5 of the threshold may be
+    taken for one on the other side.
+
+    Args:
+        library: candidates: a `Library`, whose states of multiplicity 2 stand for two, or
+            magnetizations or spins of shape `(K, n)`. Disordered states have no core: they
+            belong to where most of their trajectories go.
+        energy: a multilinear energy of n spins.
+        beta: inverse temperature, > 0.
+        key: random key; equal keys give equal certificates.
+        threshold: time that a bound state must trap the dynamics, in sweeps of n random-site
+            steps, the clock of `thermogen.exact.relaxation_times`.
+        n_trajectories: from each core, at least 16.
+        horizon: length of the trajectories in units of the threshold, at least 3. Longer ones
+            narrow the intervals of escape times beyond.
+
+    Returns:
+        A `Certificate` of NumPy arrays.
+
+    Raises:
+        ValueError: for candidates of wrong shape or range, an empty library, or a beta,
+            threshold or count out of range.
+    """
+    magnetizations, mask, mirrored = _candidates(library, energy.n_spins)
+    if not (threshold > 0 and np.isfinite(threshold)):
+        raise ValueError(f"threshold must be positive and finite, in sweeps, got {threshold}")
+    for name, count, least in [("n_trajectories", n_trajectories, 16), ("horizon", horizon, 3)]:
+        if count < least:
+            raise ValueError(f"{name} must be at least {least}, got {count}")
+    stride = max(1, round(energy.n_spins * threshold / _LOOKS))
+    with jax.enable_x64(True):
+        model, beta = prepared(energy), checked_beta(beta, jnp.float64)
+        used = magnetizations[mask]
+        disordered = np.sqrt(np.mean(used**2, axis=1)) < _DISORDERED
+        if disordered.all():
+            disordered[:] = False
+        bottoms = descend_all(model, used)
+        cores = _Cores.of(bottoms[~disordered], mirrored)
+        draw_key, run_key = jax.random.split(key)
+        starts = _starts(cores, used[disordered], n_trajectories, draw_key)
+        seen = _run(model, beta, cores, starts, stride, run_key, horizon * _LOOKS)
+    return _judge(seen, cores, bottoms, disordered, mask, stride / energy.n_spins, threshold)
+
+
+class _Cores(NamedTuple):
+    """Distinct cores in lexicographic order, in which mirror images stand at opposite ends."""
+
+    spins: Int8[np.ndarray, "cores n"]
+    mirrored: bool
+
+    @classmethod
+    def of(cls, bottoms: Int8[np.ndarray, "states n"], mirrored: bool) -> "_Cores":
+        both = np.concatenate([bottoms, -bottoms]) if mirrored else bottoms
+        return cls(np.unique(both, axis=0), mirrored)
+
+    def find(self, bottoms: Int8[np.ndarray, "states n"]) -> Int[np.ndarray, " states"]:
+        return np.argmax(np.all(bottoms[:, None] == self.spins, axis=2), axis=1)
+
+    @property
+    def n_starts(self) -> int:
+        """Trajectories start from these first cores alone; the others are mirror images."""
+        return len(self.spins) // (2 if self.mirrored else 1)
+
+    def with_images(self, seen: Observations) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and overlaps of all cores, from those of the first, and of all other starts."""
+        labels, overlaps = seen
+        if not self.mirrored:
+            return labels, overlaps
+        first, rest = labels[: self.n_starts], labels[self.n_starts :]
+        images = len(self.spins) - 1 - first[::-1]
+        return np.concatenate([first, images, rest]), np.concatenate(
+            [overlaps[: self.n_starts], overlaps[: self.n_starts][::-1], overlaps[self.n_starts :]]
+        )
+
+    def entries(self, cores: np.ndarray, states: np.ndarray) -> Int[np.ndarray, " cores"]:
+        """The first of `states` whose core, or its image, is each core; `cores` of all states."""
+        entry = np.zeros(len(self.spins), int)
+        for k in states[::-1]:
+            entry[cores[k]] = k
+            if self.mirrored:
+                entry[len(entry) - 1 - cores[k]] = k
+        return entry
+
+
+def _candidates(library, n: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Magnetizations, which rows are in use, and whether states stand for mirror images."""
+    if isinstance(library, Library):
+        m, mask = np.asarray(library.magnetizations, float), np.asarray(library.mask)
+        mirrored = bool(np.any(np.asarray(library.multiplicity)[mask] == 2))
+    else:
+        m = np.asarray(library, float)
+        mask, mirrored = np.ones(len(m), bool), False
+    if m.ndim != 2 or m.shape[1] != n:
+        raise ValueError(f"library must hold states of {n} spins, shape (K, {n}), got {m.shape}")
+    if not mask.any():
+        raise ValueError("library holds no state; certify needs at least one candidate")
+    if not np.all(np.abs(m) <= 1):
+        raise ValueError("library must hold magnetizations within [-1, 1]")
+    return m, mask, mirrored
+
+
+def _starts(
+    cores: _Cores, disordered: Float[np.ndarray, "states n"], n_trajectories: int, key: Key
+) -> Int8[np.ndarray, "starts trajectories n"]:
+    """Each core many times, then draws from the product measures of the disordered states."""
+    first = np.repeat(cores.spins[: cores.n_starts, None], n_trajectories, axis=1)
+    shape = (len(disordered), n_trajectories, cores.spins.shape[1])
+    dice = np.asarray(jax.random.uniform(key, shape))
+    drawn = np.where(dice < 0.5 * (1 + disordered[:, None]), 1, -1)
+    return np.concatenate([first, drawn.astype(np.int8)])
+
+
+def _run(model, beta, cores: _Cores, starts, stride: int, key: Key, n_times: int) -> Observations:
+    """Observe in batches; numbers of cores and starts are padded, so that few programs serve."""
+    size = min(_power_of_two(len(starts)), max(1, _ROWS // starts.shape[1]))
+    padded = _padded(starts, -(-len(starts) // size) * size)
+    centres = jnp.asarray(_padded(cores.spins, _power_of_two(len(cores.spins))))
+    seen = [
+        observe(
+            model,
+            beta,
+            centres,
+            jnp.asarray(padded[k : k + size]),
+            jnp.asarray(stride),
+            jax.random.fold_in(key, k),
+            n_times=n_times,
+        )
+        for k in range(0, len(padded), size)
+    ]
+    joined = jax.tree.map(lambda *x: np.concatenate(jax.device_get(x))[: len(starts)], *seen)
+    return joined
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length()
+
+
+def _padded(x: np.ndarray, size: int) -> np.ndarray:
+    """The first row repeated at the end; of equal cores the first is the nearest."""
+    return np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
+
+
+def _judge(
+    seen: Observations,
+    cores: _Cores,
+    bottoms: Int8[np.ndarray, "states n"],
+    disordered: Bool[np.ndarray, " states"],
+    mask: Bool[np.ndarray, " K"],
+    interval: float,
+    threshold: float,
+) -> Certificate:
+    """The certificate, from trajectories looked at every `interval` sweeps."""
+    n_cores, looks = len(cores.spins), _LAG * _LOOKS
+    labels, overlaps = cores.with_images(seen)
+    exchange = shares(labels[..., looks - 1], n_cores)
+    sets, relaxation_times = metastable_sets(exchange[:n_cores], looks * interval, threshold)
+    settled = [np.bincount(sets[x]).argmax() for x in labels[n_cores:, :, looks - 1]]
+    home = np.concatenate([sets, np.array(settled, int)])
+    leaving = departures(labels, sets, home[:, None], interval)
+    times, intervals = escape_times(leaving)
+    rates = exchange_rates(labels[:n_cores, :, looks - 1 :], sets, interval)
+
+    # Entries in use have a row of observations each: that of their core, or of their own draws.
+    row = np.zeros(len(disordered), int)
+    row[~disordered] = cores.find(bottoms[~disordered])
+    row[disordered] = n_cores + np.arange(disordered.sum())
+    entry = cores.entries(row, np.flatnonzero(~disordered))
+    number = _numbers(fold(sets, cores.mirrored), home[row])
+    group = number[home[row]]
+    visits = np.zeros((len(number), len(row)))
+    np.add.at(visits, (number[sets][:, None], entry[None, :]), exchange[:n_cores])
+    bound = np.zeros(len(row), bool)
+    bound[
+        [np.argmax(np.where((group == g) & ~disordered, visits[g], -1)) for g in np.unique(group)]
+    ] = True
+    # A set comes before its mirror image.
+    order = np.lexsort((~np.isin(np.arange(len(number)), home[row[bound]]), number))
+
+    places = np.flatnonzero(mask)
+
+    def fill(values: np.ndarray, unused: float) -> np.ndarray:
+        """Values of the entries in use, spread over all."""
+        filled = np.full((len(mask), *values.shape[1:]), unused, values.dtype)
+        filled[places] = values
+        return filled
+
+    def table(values: np.ndarray) -> np.ndarray:
+        """Columns of cores added up to those of entries, both spread over all entries."""
+        filled = np.zeros((len(mask), len(mask)))
+        np.add.at(filled, (places[:, None], places[entry][None, :]), values[row])
+        return filled
+
+    return Certificate(
+        escape_times=fill(times[row], 0),
+        intervals=fill(intervals[row], 0),
+        inner_times=fill(inner_times(overlaps[..., :looks], leaving, interval)[row], 0),
+        group=fill(group, -1),
+        bound=fill(bound, False),
+        multiplicity=fill(np.bincount(number)[group], 1),
+        occupations=table(exchange),
+        escapes=table(shares(leaving.to, n_cores, leaving.left)),
+        cores=fill(bottoms, 0),
+        same_core=fill(places[np.where(disordered, np.arange(len(row)), entry[row % n_cores])], -1),
+        disordered=fill(disordered, False),
+        relaxation_times=relaxation_times,
+        rates=rates[np.ix_(order, order)],
+        threshold=float(threshold),
+        lag=looks * interval,
+    )
+
+
+def _numbers(orbits: Int[np.ndarray, " sets"], homes: Int[np.ndarray, " states"]) -> np.ndarray:
+    """Number of each set in the order in which states name them; mirror images share one."""
+    _, firsts = np.unique(orbits[homes], return_index=True)
+    return np.argsort(np.argsort(firsts))[orbits]

@@ -1,0 +1,176 @@
+"""Heat-bath trajectories of single spin flips, and the states that they pass.
+
+The clock is that of `thermogen.exact.relaxation_times`: one step draws one random spin from its
+conditional distribution, a sweep is n steps.
+"""
+
+import functools
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Int8, Num
+
+from .._types import Key, Spins
+from ..energies import RBM, AbstractMultilinear, Pairwise, complete, local_fields
+from ..energies._base import constrain
+from ._quench import cast, in_batches
+
+# Up to this size the energies of all configurations are one table, and fields are looked up.
+_MAX_TABLE = 12
+# Gaps below this share of the largest field count as zero: a descent never runs in circles.
+_TIE = 1e-9
+_BATCH = 1024
+
+
+class Table(eqx.Module):
+    """Energies of all configurations, shape `(2**n,)`: the fields of any energy of few spins."""
+
+    energies: Float[Array, " configurations"]
+
+
+class Observations(NamedTuple):
+    """What trajectories met at equal intervals; the last axis is time.
+
+    Attributes:
+        labels: the core that each trajectory belongs to, shape `(starts, trajectories, times)`.
+        overlaps: with its start, shape `(starts, trajectories, times)`.
+    """
+
+    labels: Int[Array | np.ndarray, "starts trajectories times"]
+    overlaps: Float[Array | np.ndarray, "starts trajectories times"]
+
+
+def flip_minima(
+    energy: AbstractMultilinear, starts: Num[Array | np.ndarray, "batch n"]
+) -> Int8[np.ndarray, "minima n"]:
+    """Single-flip minima of E that zero-temperature quenches from many configurations end in.
+
+    Candidates for bound states that need no free energy: `certify` takes them as they are. Each
+    quench flips the spin that lowers E most until none does.
+
+    Args:
+        energy: a multilinear energy of n spins.
+        starts: spins or magnetizations, of which the signs count, shape `(batch, n)`.
+
+    Returns:
+        The distinct end points, in no particular order, shape `(minima, n)`.
+    """
+    with jax.enable_x64(True):
+        return np.unique(descend_all(prepared(energy), np.asarray(starts)), axis=0)
+
+
+def prepared(energy: AbstractMultilinear) -> eqx.Module:
+    """The same energy in double precision, in the form whose fields are cheapest."""
+    energy = cast(energy, jnp.float64)
+    if energy.n_spins <= _MAX_TABLE:
+        return Table(complete(energy).energies())
+    if isinstance(energy, RBM):
+        visible, n = energy.n_visible, energy.n_spins
+        couplings = jnp.zeros((n, n)).at[:visible, visible:].set(energy.weights)
+        fields = jnp.concatenate([energy.visible_fields, energy.hidden_fields])
+        return Pairwise(couplings + couplings.T, fields)
+    return constrain(energy)
+
+
+@functools.singledispatch
+def fields_of(model: eqx.Module, spins: Spins) -> Float[Array, " n"]:
+    """Local fields of all spins."""
+    return local_fields(model, spins)
+
+
+@functools.singledispatch
+def field_of(model: eqx.Module, spins: Spins, k: Int[Array, ""]) -> Float[Array, ""]:
+    """Local field of spin k alone."""
+    spins = spins.astype(float)
+    return -jax.jvp(model, (spins,), (jnp.zeros_like(spins).at[k].set(1),))[1]
+
+
+@field_of.register
+def _(model: Pairwise, spins, k):
+    # Not a dot product: gather, product and sum of many trajectories are one loop.
+    return model.fields[k] + jnp.sum(model.couplings[k] * spins)
+
+
+@fields_of.register
+def _(model: Table, spins):
+    return jax.vmap(lambda k: field_of(model, spins, k))(jnp.arange(len(spins)))
+
+
+@field_of.register
+def _(model: Table, spins, k):
+    index = jnp.sum((spins > 0) * (1 << jnp.arange(len(spins))))
+    bit = 1 << k
+    return 0.5 * (model.energies[index & ~bit] - model.energies[index | bit])
+
+
+def descend_all(
+    model: eqx.Module, starts: Num[Array | np.ndarray, "batch n"]
+) -> Int8[np.ndarray, "batch n"]:
+    """Zero-temperature descents of many configurations; needs 64 bits enabled."""
+    spins = np.where(np.asarray(starts) < 0, -1, 1).astype(np.int8)
+    return in_batches(functools.partial(_descend_batch, model), spins, _BATCH)
+
+
+@eqx.filter_jit
+def _descend_batch(model: eqx.Module, spins: Int8[Array, "batch n"]):
+    return jax.vmap(lambda s: _descend(model, s))(spins)
+
+
+def _descend(model: eqx.Module, spins: Int8[Array, " n"]) -> Int8[Array, " n"]:
+    """Flip the spin that lowers E most, until none does."""
+
+    def slopes(s):
+        fields = fields_of(model, s)
+        return s * fields, _TIE * jnp.max(jnp.abs(fields))
+
+    def downhill(carry):
+        _, (slope, tie) = carry
+        return jnp.min(slope) < -tie
+
+    def flip(carry):
+        s, (slope, _) = carry
+        s = jnp.where(jnp.arange(len(s)) == jnp.argmin(slope), -s, s)
+        return s, slopes(s)
+
+    return jax.lax.while_loop(downhill, flip, (spins, slopes(spins)))[0]
+
+
+@eqx.filter_jit
+def observe(
+    model: eqx.Module,
+    beta: Float[Array, ""],
+    cores: Int8[Array, "cores n"],
+    starts: Int8[Array, "starts trajectories n"],
+    stride: Int[Array, ""],
+    key: Key,
+    *,
+    n_times: int,
+) -> Observations:
+    """Run trajectories from all starts and tell every `stride` steps which core they belong to.
+
+    A configuration belongs to the core nearest to the end of its zero-temperature descent, which
+    is one of the cores where these include all single-flip minima that are met.
+    """
+    n_starts, _, n = starts.shape
+    first = starts.reshape(-1, n)
+    rows = jnp.arange(len(first))
+
+    def step(_, carry):
+        spins, key = carry
+        key, site_key, noise_key = jax.random.split(key, 3)
+        sites = jax.random.randint(site_key, rows.shape, 0, n)
+        fields = jax.vmap(lambda s, k: field_of(model, s, k))(spins, sites)
+        up = 2 * beta * fields > jax.random.logistic(noise_key, rows.shape, fields.dtype)
+        return spins.at[rows, sites].set(jnp.where(up, 1, -1).astype(spins.dtype)), key
+
+    def observation(carry, _):
+        carry = jax.lax.fori_loop(0, stride, step, carry)
+        bottoms = jax.vmap(lambda s: _descend(model, s))(carry[0])
+        labels = jnp.argmax(bottoms.astype(jnp.float32) @ cores.astype(jnp.float32).T, axis=1)
+        return carry, (labels.astype(jnp.int32), jnp.mean(carry[0] * first, axis=1, dtype=float))
+
+    _, seen = jax.lax.scan(observation, (first, key), length=n_times)
+    return Observations(*(x.reshape(n_times, n_starts, -1).transpose(1, 2, 0) for x in seen))
