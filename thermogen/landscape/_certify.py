@@ -204,7 +204,7 @@ class _Cores(NamedTuple):
 
     def with_images(self, seen: Observations) -> tuple[np.ndarray, np.ndarray]:
         """Labels and overlaps of all cores, from those of the first, and of all other starts."""
-        labels, overlaps = seen
+        labels, overlaps = np.asarray(seen.labels), np.asarray(seen.overlaps)
         if not self.mirrored:
             return labels, overlaps
         first, rest = labels[: self.n_starts], labels[self.n_starts :]

@@ -54,11 +54,11 @@ def metastable_sets(
     n_sets = 1 + int(np.sum(times > threshold))
     # A cut between two sizes, for equal ones may differ by rounding.
     cut = np.sqrt(sizes[n_sets - 1] * sizes[n_sets]) if n_sets < len(sizes) else 0.0
-    _, vectors, found = scipy.linalg.schur(
+    _, vectors, *found = scipy.linalg.schur(
         exchange, output="real", sort=lambda re, im: np.hypot(re, im) > cut
     )
-    basis = vectors[:, :found]
-    corners = scipy.linalg.qr(basis.T, mode="economic", pivoting=True)[-1][:found]
+    basis = vectors[:, : found[0]]
+    corners = np.asarray(scipy.linalg.qr(basis.T, mode="economic", pivoting=True)[-1])[: found[0]]
     memberships = np.linalg.solve(basis[corners].T, basis.T).T
     return np.argmax(memberships, axis=1), times
 

@@ -5,7 +5,7 @@ conditional distribution, a sweep is n steps.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -76,13 +76,13 @@ def prepared(energy: AbstractMultilinear) -> eqx.Module:
 
 
 @functools.singledispatch
-def fields_of(model: eqx.Module, spins: Spins) -> Float[Array, " n"]:
+def fields_of(model: Any, spins: Spins) -> Float[Array, " n"]:
     """Local fields of all spins."""
     return local_fields(model, spins)
 
 
 @functools.singledispatch
-def field_of(model: eqx.Module, spins: Spins, k: Int[Array, ""]) -> Float[Array, ""]:
+def field_of(model: Any, spins: Spins, k: Int[Array, ""]) -> Float[Array, ""]:
     """Local field of spin k alone."""
     spins = spins.astype(float)
     return -jax.jvp(model, (spins,), (jnp.zeros_like(spins).at[k].set(1),))[1]
