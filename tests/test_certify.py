@@ -242,6 +242,26 @@ def test_entries_of_one_core_and_entries_that_exchange_are_merged():
     assert "exchange faster" in hot.reason(int(np.argmax(~hot.bound & (hot.same_core != 0))) or 2)
 
 
+class _Magnetization(tg.AbstractEnergy):
+    """`-n |mean of s|^strength`: not multilinear."""
+
+    strength: jax.Array
+    n_spins: int = N
+
+    def __call__(self, spins):
+        return -self.n_spins * jnp.abs(jnp.mean(jnp.asarray(spins, float))) ** self.strength
+
+
+def test_any_energy_will_do():
+    energy = _Magnetization(jnp.asarray(2.0))
+    certificate = _certify(energy, 1.5)
+    same = _certify(_curie_weiss(2.0), 1.5)
+    # Of equal flip gaps, so of equal trajectories, up to fields that are zero to rounding.
+    np.testing.assert_array_equal(certificate.cores, same.cores)
+    assert certificate.n_bound == same.n_bound == 2
+    np.testing.assert_allclose(certificate.escape_times, same.escape_times, rtol=0.2)
+
+
 @pytest.mark.parametrize("name", helpers.ENERGIES)
 def test_looked_up_and_computed_fields_agree(name, monkeypatch):
     """The same random numbers lead along the same trajectories, whatever gives the fields."""

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int8, Num
 
 from .._types import Beta, Key
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ..meanfield._solve import checked_beta
 from ._kinetics import (
     departures,
@@ -48,7 +48,8 @@ class Certificate(eqx.Module):
         inner_times: time in which trajectories forget their start within the set, shape `(K,)`.
         group: metastable set of each state, 0 for that of the first; -1 for unused entries.
             Sets that are mirror images of each other have one number, shape `(K,)`.
-        bound: True for one representative of each set, its first entry, shape `(K,)`.
+        bound: True for one representative of each set, the state where its trajectories are
+            found most often, shape `(K,)`.
         multiplicity: 2 if the set of the state and its mirror image are two sets that share a
             number, else 1; shape `(K,)`.
         occupations: share of the trajectories from i that are with j after `lag`, `(K, K)`.
@@ -123,7 +124,7 @@ class Certificate(eqx.Module):
 
 def certify(
     library: Library | Num[Array | np.ndarray, "K n"],
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     beta: Beta,
     *,
     key: Key,
@@ -146,7 +147,7 @@ def certify(
         library: candidates: a `Library`, whose states of multiplicity 2 stand for two, or
             magnetizations or spins of shape `(K, n)`. Disordered states have no core: they
             belong to where most of their trajectories go.
-        energy: a multilinear energy of n spins.
+        energy: any energy of n spins, a mixture of experts included.
         beta: inverse temperature, > 0.
         key: random key; equal keys give equal certificates.
         threshold: time that a bound state must trap the dynamics, in sweeps of n random-site
@@ -268,8 +269,7 @@ def _run(model, beta, cores: _Cores, starts, stride: int, key: Key, n_times: int
         )
         for k in range(0, len(padded), size)
     ]
-    joined = jax.tree.map(lambda *x: np.concatenate(jax.device_get(x))[: len(starts)], *seen)
-    return joined
+    return jax.tree.map(lambda *x: np.concatenate(jax.device_get(x))[: len(starts)], *seen)
 
 
 def _power_of_two(count: int) -> int:
@@ -310,14 +310,12 @@ def _judge(
     group = number[home[row]]
     visits = np.zeros((len(number), len(row)))
     np.add.at(visits, (number[sets][:, None], entry[None, :]), exchange[:n_cores])
-    bound = np.zeros(len(row), bool)
-    bound[
-        [np.argmax(np.where((group == g) & ~disordered, visits[g], -1)) for g in np.unique(group)]
-    ] = True
+    bound = _representatives(group, np.where(disordered, -1, visits))
     # A set comes before its mirror image.
     order = np.lexsort((~np.isin(np.arange(len(number)), home[row[bound]]), number))
 
     places = np.flatnonzero(mask)
+    same_core = np.where(disordered, np.arange(len(row)), entry[row % n_cores])
 
     def fill(values: np.ndarray, unused: float) -> np.ndarray:
         """Values of the entries in use, spread over all."""
@@ -341,7 +339,7 @@ def _judge(
         occupations=table(exchange),
         escapes=table(shares(leaving.to, n_cores, leaving.left)),
         cores=fill(bottoms, 0),
-        same_core=fill(places[np.where(disordered, np.arange(len(row)), entry[row % n_cores])], -1),
+        same_core=fill(places[same_core], -1),
         disordered=fill(disordered, False),
         relaxation_times=relaxation_times,
         rates=rates[np.ix_(order, order)],
@@ -354,3 +352,13 @@ def _numbers(orbits: Int[np.ndarray, " sets"], homes: Int[np.ndarray, " states"]
     """Number of each set in the order in which states name them; mirror images share one."""
     _, firsts = np.unique(orbits[homes], return_index=True)
     return np.argsort(np.argsort(firsts))[orbits]
+
+
+def _representatives(
+    group: Int[np.ndarray, " states"], visits: Float[np.ndarray, "groups states"]
+) -> Bool[np.ndarray, " states"]:
+    """The state of each group in which the trajectories of the group are most often."""
+    bound = np.zeros(len(group), bool)
+    for g, counts in enumerate(visits[: group.max() + 1]):
+        bound[np.argmax(np.where(group == g, counts, -2))] = True
+    return bound

@@ -14,7 +14,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int8, Num
 
 from .._types import Key, Spins
-from ..energies import RBM, AbstractMultilinear, Pairwise, complete, local_fields
+from ..energies import (
+    RBM,
+    AbstractEnergy,
+    AbstractMultilinear,
+    Pairwise,
+    complete,
+    local_fields,
+)
 from ..energies._base import constrain
 from ._quench import cast, in_batches
 
@@ -44,7 +51,7 @@ class Observations(NamedTuple):
 
 
 def flip_minima(
-    energy: AbstractMultilinear, starts: Num[Array | np.ndarray, "batch n"]
+    energy: AbstractEnergy, starts: Num[Array | np.ndarray, "batch n"]
 ) -> Int8[np.ndarray, "minima n"]:
     """Single-flip minima of E that zero-temperature quenches from many configurations end in.
 
@@ -52,7 +59,7 @@ def flip_minima(
     quench flips the spin that lowers E most until none does.
 
     Args:
-        energy: a multilinear energy of n spins.
+        energy: any energy of n spins.
         starts: spins or magnetizations, of which the signs count, shape `(batch, n)`.
 
     Returns:
@@ -62,10 +69,10 @@ def flip_minima(
         return np.unique(descend_all(prepared(energy), np.asarray(starts)), axis=0)
 
 
-def prepared(energy: AbstractMultilinear) -> eqx.Module:
+def prepared(energy: AbstractEnergy) -> eqx.Module:
     """The same energy in double precision, in the form whose fields are cheapest."""
     energy = cast(energy, jnp.float64)
-    if energy.n_spins <= _MAX_TABLE:
+    if isinstance(energy, AbstractMultilinear) and energy.n_spins <= _MAX_TABLE:
         return Table(complete(energy).energies())
     if isinstance(energy, RBM):
         visible, n = energy.n_visible, energy.n_spins
@@ -77,26 +84,27 @@ def prepared(energy: AbstractMultilinear) -> eqx.Module:
 
 @functools.singledispatch
 def fields_of(model: Any, spins: Spins) -> Float[Array, " n"]:
-    """Local fields of all spins."""
+    """Local fields of all spins: half of what E falls by when a spin turns up."""
+    return jax.vmap(lambda k: field_of(model, spins, k))(jnp.arange(len(spins)))
+
+
+@fields_of.register
+def _(model: AbstractMultilinear, spins):
     return local_fields(model, spins)
 
 
 @functools.singledispatch
 def field_of(model: Any, spins: Spins, k: Int[Array, ""]) -> Float[Array, ""]:
     """Local field of spin k alone."""
-    spins = spins.astype(float)
-    return -jax.jvp(model, (spins,), (jnp.zeros_like(spins).at[k].set(1),))[1]
+    spins = jnp.asarray(spins)
+    down, up = spins.at[k].set(-1), spins.at[k].set(1)
+    return 0.5 * (model(down) - model(up))
 
 
 @field_of.register
 def _(model: Pairwise, spins, k):
     # Not a dot product: gather, product and sum of many trajectories are one loop.
     return model.fields[k] + jnp.sum(model.couplings[k] * spins)
-
-
-@fields_of.register
-def _(model: Table, spins):
-    return jax.vmap(lambda k: field_of(model, spins, k))(jnp.arange(len(spins)))
 
 
 @field_of.register
