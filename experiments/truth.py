@@ -73,7 +73,7 @@ FAMILIES = {
     "Hopfield": Family(hopfield, 10, (1, 2, 3, 5), 12),
     "SK": Family(sk, 10, (1, 2, 3, 5), 12),
     "SK, fields": Family(functools.partial(sk, fields=0.3), 10, (1, 2, 3, 5), 8),
-    "3-spin": Family(three_spin, 10, (0.5, 1, 2, 3), 10),
+    "3-spin": Family(three_spin, 10, (0.5, 0.75, 4, 6), 10),
     "adder": Family(adder, 10, (0.5, 1, 2, 3), 6),
     "adder, degree 4": Family(functools.partial(adder, max_degree=4), 10, (0.5, 1, 2, 3), 6),
     "Hopfield 12": Family(hopfield, 12, (2, 4), 5),

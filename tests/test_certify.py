@@ -51,8 +51,8 @@ MODELS = {
     "ferromagnet": (_curie_weiss(1.0), 2.5),
     "ferromagnet in a field": (_curie_weiss(1.0, 0.05), 2.5),
     "Hopfield": (_hopfield(0.01), 4.0),
-    "SK": (helpers.random_pairwise(N, _key(11), fields=0.1), 5.0),
-    "interactions": (helpers.random_interactions(N, _key(2)), 3.0),
+    "SK": (helpers.random_pairwise(N, _key(3), fields=0.1), 4.0),
+    "interactions": (helpers.random_interactions(N, _key(6)), 2.0),
 }
 
 

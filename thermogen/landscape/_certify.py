@@ -128,7 +128,7 @@ def certify(
     beta: Beta,
     *,
     key: Key,
-    threshold: float,
+    threshold: float | int,
     n_trajectories: int = 256,
     horizon: int = 10,
 ) -> Certificate:
@@ -288,7 +288,7 @@ def _judge(
     disordered: Bool[np.ndarray, " states"],
     mask: Bool[np.ndarray, " K"],
     interval: float,
-    threshold: float,
+    threshold: float | int,
 ) -> Certificate:
     """The certificate, from trajectories looked at every `interval` sweeps."""
     n_cores, looks = len(cores.spins), _LAG * _LOOKS
@@ -317,7 +317,7 @@ def _judge(
     places = np.flatnonzero(mask)
     same_core = np.where(disordered, np.arange(len(row)), entry[row % n_cores])
 
-    def fill(values: np.ndarray, unused: float) -> np.ndarray:
+    def fill(values: np.ndarray, unused: int) -> np.ndarray:
         """Values of the entries in use, spread over all."""
         filled = np.full((len(mask), *values.shape[1:]), unused, values.dtype)
         filled[places] = values

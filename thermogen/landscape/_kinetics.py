@@ -40,7 +40,7 @@ def shares(
 
 
 def metastable_sets(
-    exchange: Float[np.ndarray, "cores cores"], lag: float, threshold: float
+    exchange: Float[np.ndarray, "cores cores"], lag: float, threshold: float | int
 ) -> tuple[Int[np.ndarray, " cores"], Float[np.ndarray, " processes"]]:
     """Sets of cores, and all relaxation times, from the exchange between cores after a lag.
 
@@ -112,7 +112,7 @@ def inner_times(
     rows = np.arange(len(mean))
     high, low = mean[rows, after - 1], mean[rows, after]
     step = (high - level) / np.where(high > low, high - low, 1)
-    return np.where(after > 0, interval * (after - 1 + step), 0.0)
+    return np.where(stay.any(axis=1) & (after > 0), interval * (after - 1 + step), 0.0)
 
 
 def exchange_rates(
