@@ -1,7 +1,5 @@
 """Kinetic certificates: which candidates trap heat-bath dynamics, and which are one bound state."""
 
-from typing import NamedTuple
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -21,7 +19,7 @@ from ._kinetics import (
     shares,
 )
 from ._library import Library
-from ._trajectories import Observations, descend_all, observe, prepared
+from ._trajectories import Cores, Observations, descend_all, prepared, run, starts_of
 
 # Trajectories are looked at this often within the threshold, ...
 _LOOKS = 10
@@ -31,8 +29,6 @@ _LAG = 2
 # A candidate of a smaller root-mean-square magnetization is no configuration that dynamics
 # could come back to.
 _DISORDERED = 0.2
-# Trajectories that are run at once.
-_ROWS = 8192
 
 
 class Certificate(eqx.Module):
@@ -61,7 +57,8 @@ class Certificate(eqx.Module):
         same_core: the first entry of the same core, shape `(K,)`; -1 for unused entries.
         disordered: states without magnetization, which have no core; shape `(K,)`.
         relaxation_times: of the exchange between cores, mirror images counted, longest first,
-            shape `(cores - 1,)`; infinite if no exchange was seen.
+            shape `(cores - 1,)`; infinite if no exchange was seen. Below about 0.7 thresholds
+            they are lost in the noise of few trajectories.
         rates: of exchange between sets, per sweep, rows sum to 0, shape `(sets, sets)`; in the
             order of their numbers, a set before its mirror image.
         threshold: the sets are those that exchange more slowly than this.
@@ -104,10 +101,11 @@ class Certificate(eqx.Module):
             )
         if self.same_core[k] != k:
             return f"part of {first}: it descends to the same configuration as {self.same_core[k]}"
-        own = self.occupations[k, k]
+        own, first_own = self.occupations[k, k], self.occupations[k, first]
         return (
             f"part of {first}: they exchange faster than {self.threshold:g} sweeps; after "
-            f"{self.lag:g} sweeps {own:.0%} of its trajectories are at its own bottom"
+            f"{self.lag:g} sweeps {own:.0%} of its trajectories are with it, {first_own:.0%} "
+            f"with {first}"
         )
 
     def _reason_of_its_own(self, k: int) -> str:
@@ -115,11 +113,19 @@ class Certificate(eqx.Module):
         others = np.flatnonzero((self.group == self.group[k]) & ~self.bound)
         merged = f", with {', '.join(map(str, others))} in it" if others.size else ""
         if self.n_bound == 1:
-            return f"the only bound state{merged}: everything exchanges within the threshold"
+            why = "everything exchanges within the threshold" if merged else "there is no other"
+            return f"the only bound state{merged}: {why}"
         low, high = self.intervals[k]
         time = self.escape_times[k]
         left = f"is left after {time:.3g} sweeps" if np.isfinite(time) else "was never left"
-        return f"bound state{image}{merged}: it {left} (95 %: {low:.3g} to {high:.3g})"
+        return f"bound state{image}{merged}: it {left} (95 %: {low:.3g} to {high:.3g})" + (
+            f", mostly for {self._goal(k)}" if self.escapes[k].any() else ""
+        )
+
+    def _goal(self, k: int) -> str:
+        goal = int(np.argmax(self.escapes[k]))
+        own = self.group[goal] == self.group[k]
+        return "its mirror image" if own else str(goal)
 
 
 def certify(
@@ -177,51 +183,11 @@ def certify(
         if disordered.all():
             disordered[:] = False
         bottoms = descend_all(model, used)
-        cores = _Cores.of(bottoms[~disordered], mirrored)
+        cores = Cores.of(bottoms[~disordered], mirrored)
         draw_key, run_key = jax.random.split(key)
-        starts = _starts(cores, used[disordered], n_trajectories, draw_key)
-        seen = _run(model, beta, cores, starts, stride, run_key, horizon * _LOOKS)
+        starts = starts_of(cores, used[disordered], n_trajectories, draw_key)
+        seen = run(model, beta, cores, starts, stride, run_key, horizon * _LOOKS)
     return _judge(seen, cores, bottoms, disordered, mask, stride / energy.n_spins, threshold)
-
-
-class _Cores(NamedTuple):
-    """Distinct cores in lexicographic order, in which mirror images stand at opposite ends."""
-
-    spins: Int8[np.ndarray, "cores n"]
-    mirrored: bool
-
-    @classmethod
-    def of(cls, bottoms: Int8[np.ndarray, "states n"], mirrored: bool) -> "_Cores":
-        both = np.concatenate([bottoms, -bottoms]) if mirrored else bottoms
-        return cls(np.unique(both, axis=0), mirrored)
-
-    def find(self, bottoms: Int8[np.ndarray, "states n"]) -> Int[np.ndarray, " states"]:
-        return np.argmax(np.all(bottoms[:, None] == self.spins, axis=2), axis=1)
-
-    @property
-    def n_starts(self) -> int:
-        """Trajectories start from these first cores alone; the others are mirror images."""
-        return len(self.spins) // (2 if self.mirrored else 1)
-
-    def with_images(self, seen: Observations) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and overlaps of all cores, from those of the first, and of all other starts."""
-        labels, overlaps = np.asarray(seen.labels), np.asarray(seen.overlaps)
-        if not self.mirrored:
-            return labels, overlaps
-        first, rest = labels[: self.n_starts], labels[self.n_starts :]
-        images = len(self.spins) - 1 - first[::-1]
-        return np.concatenate([first, images, rest]), np.concatenate(
-            [overlaps[: self.n_starts], overlaps[: self.n_starts][::-1], overlaps[self.n_starts :]]
-        )
-
-    def entries(self, cores: np.ndarray, states: np.ndarray) -> Int[np.ndarray, " cores"]:
-        """The first of `states` whose core, or its image, is each core; `cores` of all states."""
-        entry = np.zeros(len(self.spins), int)
-        for k in states[::-1]:
-            entry[cores[k]] = k
-            if self.mirrored:
-                entry[len(entry) - 1 - cores[k]] = k
-        return entry
 
 
 def _candidates(library, n: int) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -241,49 +207,9 @@ def _candidates(library, n: int) -> tuple[np.ndarray, np.ndarray, bool]:
     return m, mask, mirrored
 
 
-def _starts(
-    cores: _Cores, disordered: Float[np.ndarray, "states n"], n_trajectories: int, key: Key
-) -> Int8[np.ndarray, "starts trajectories n"]:
-    """Each core many times, then draws from the product measures of the disordered states."""
-    first = np.repeat(cores.spins[: cores.n_starts, None], n_trajectories, axis=1)
-    shape = (len(disordered), n_trajectories, cores.spins.shape[1])
-    dice = np.asarray(jax.random.uniform(key, shape))
-    drawn = np.where(dice < 0.5 * (1 + disordered[:, None]), 1, -1)
-    return np.concatenate([first, drawn.astype(np.int8)])
-
-
-def _run(model, beta, cores: _Cores, starts, stride: int, key: Key, n_times: int) -> Observations:
-    """Observe in batches; numbers of cores and starts are padded, so that few programs serve."""
-    size = min(_power_of_two(len(starts)), max(1, _ROWS // starts.shape[1]))
-    padded = _padded(starts, -(-len(starts) // size) * size)
-    centres = jnp.asarray(_padded(cores.spins, _power_of_two(len(cores.spins))))
-    seen = [
-        observe(
-            model,
-            beta,
-            centres,
-            jnp.asarray(padded[k : k + size]),
-            jnp.asarray(stride),
-            jax.random.fold_in(key, k),
-            n_times=n_times,
-        )
-        for k in range(0, len(padded), size)
-    ]
-    return jax.tree.map(lambda *x: np.concatenate(jax.device_get(x))[: len(starts)], *seen)
-
-
-def _power_of_two(count: int) -> int:
-    return 1 << (count - 1).bit_length()
-
-
-def _padded(x: np.ndarray, size: int) -> np.ndarray:
-    """The first row repeated at the end; of equal cores the first is the nearest."""
-    return np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
-
-
 def _judge(
     seen: Observations,
-    cores: _Cores,
+    cores: Cores,
     bottoms: Int8[np.ndarray, "states n"],
     disordered: Bool[np.ndarray, " states"],
     mask: Bool[np.ndarray, " K"],

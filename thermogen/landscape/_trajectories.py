@@ -30,6 +30,8 @@ _MAX_TABLE = 12
 # Gaps below this share of the largest field count as zero: a descent never runs in circles.
 _TIE = 1e-9
 _BATCH = 1024
+# Trajectories that are run at once.
+_ROWS = 8192
 
 
 class Table(eqx.Module):
@@ -182,3 +184,83 @@ def observe(
 
     _, seen = jax.lax.scan(observation, (first, key), length=n_times)
     return Observations(*(x.reshape(n_times, n_starts, -1).transpose(1, 2, 0) for x in seen))
+
+
+class Cores(NamedTuple):
+    """Distinct cores in lexicographic order, in which mirror images stand at opposite ends."""
+
+    spins: Int8[np.ndarray, "cores n"]
+    mirrored: bool
+
+    @classmethod
+    def of(cls, bottoms: Int8[np.ndarray, "states n"], mirrored: bool) -> "Cores":
+        both = np.concatenate([bottoms, -bottoms]) if mirrored else bottoms
+        return cls(np.unique(both, axis=0), mirrored)
+
+    def find(self, bottoms: Int8[np.ndarray, "states n"]) -> Int[np.ndarray, " states"]:
+        return np.argmax(np.all(bottoms[:, None] == self.spins, axis=2), axis=1)
+
+    @property
+    def n_starts(self) -> int:
+        """Trajectories start from these first cores alone; the others are mirror images."""
+        return len(self.spins) // (2 if self.mirrored else 1)
+
+    def with_images(self, seen: Observations) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and overlaps of all cores, from those of the first, and of all other starts."""
+        labels, overlaps = np.asarray(seen.labels), np.asarray(seen.overlaps)
+        if not self.mirrored:
+            return labels, overlaps
+        first, rest = labels[: self.n_starts], labels[self.n_starts :]
+        images = len(self.spins) - 1 - first[::-1]
+        return np.concatenate([first, images, rest]), np.concatenate(
+            [overlaps[: self.n_starts], overlaps[: self.n_starts][::-1], overlaps[self.n_starts :]]
+        )
+
+    def entries(self, cores: np.ndarray, states: np.ndarray) -> Int[np.ndarray, " cores"]:
+        """The first of `states` whose core, or its image, is each core; `cores` of all states."""
+        entry = np.zeros(len(self.spins), int)
+        for k in states[::-1]:
+            entry[cores[k]] = k
+            if self.mirrored:
+                entry[len(entry) - 1 - cores[k]] = k
+        return entry
+
+
+def starts_of(
+    cores: Cores, disordered: Float[np.ndarray, "states n"], n_trajectories: int, key: Key
+) -> Int8[np.ndarray, "starts trajectories n"]:
+    """Each core many times, then draws from the product measures of the disordered states."""
+    first = np.repeat(cores.spins[: cores.n_starts, None], n_trajectories, axis=1)
+    shape = (len(disordered), n_trajectories, cores.spins.shape[1])
+    dice = np.asarray(jax.random.uniform(key, shape))
+    drawn = np.where(dice < 0.5 * (1 + disordered[:, None]), 1, -1)
+    return np.concatenate([first, drawn.astype(np.int8)])
+
+
+def run(model, beta, cores: Cores, starts, stride: int, key: Key, n_times: int) -> Observations:
+    """Observe in batches; numbers of cores and starts are padded, so that few programs serve."""
+    size = min(_power_of_two(len(starts)), max(1, _ROWS // starts.shape[1]))
+    padded = _padded(starts, -(-len(starts) // size) * size)
+    centres = jnp.asarray(_padded(cores.spins, _power_of_two(len(cores.spins))))
+    seen = [
+        observe(
+            model,
+            beta,
+            centres,
+            jnp.asarray(padded[k : k + size]),
+            jnp.asarray(stride),
+            jax.random.fold_in(key, k),
+            n_times=n_times,
+        )
+        for k in range(0, len(padded), size)
+    ]
+    return jax.tree.map(lambda *x: np.concatenate(jax.device_get(x))[: len(starts)], *seen)
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length()
+
+
+def _padded(x: np.ndarray, size: int) -> np.ndarray:
+    """The first row repeated at the end; of equal cores the first is the nearest."""
+    return np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
