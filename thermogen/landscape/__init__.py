@@ -3,6 +3,8 @@
 from ._barriers import TRANSITIONS as TRANSITIONS
 from ._barriers import Barriers as Barriers
 from ._barriers import barriers as barriers
+from ._certify import Certificate as Certificate
+from ._certify import certify as certify
 from ._hopping import find_bound_states as find_bound_states
 from ._library import Library as Library
 from ._minima import Minima as Minima
@@ -16,5 +18,6 @@ from ._thermodynamics import log_partition as log_partition
 from ._thermodynamics import mixture_bound as mixture_bound
 from ._thermodynamics import overlap_distribution as overlap_distribution
 from ._thermodynamics import overlaps as overlaps
+from ._trajectories import flip_minima as flip_minima
 from ._tree import DisconnectivityTree as DisconnectivityTree
 from ._tree import disconnectivity_tree as disconnectivity_tree

@@ -1,0 +1,430 @@
+"""Kinetic certificates against the exact spectrum and exact escape times of the heat bath."""
+
+import dataclasses
+import logging
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.linalg import hadamard
+from scipy.special import expit
+
+import thermogen as tg
+from thermogen.landscape import _trajectories
+from thermogen.landscape._kinetics import (
+    Departures,
+    departures,
+    escape_times,
+    exchange_rates,
+    fold,
+    inner_times,
+    metastable_sets,
+    shares,
+)
+
+# One number of spins for nearly all tests: programs are shared.
+N = 8
+CORNERS = helpers.configurations(N)
+THRESHOLD = 20.0
+
+
+def _key(i: int) -> jax.Array:
+    return jax.random.key(i)
+
+
+def _curie_weiss(coupling: float, field: float = 0.0) -> tg.Pairwise:
+    return tg.Pairwise(coupling / N * (1 - np.eye(N)), np.full(N, field))
+
+
+def _hopfield(fields: float = 0.0) -> tg.Pairwise:
+    patterns = hadamard(N)[[1, 2]].astype(float)
+    couplings = patterns.T @ patterns / N * (1 - np.eye(N))
+    return tg.Pairwise(couplings, fields * patterns[0])
+
+
+# name -> energy, beta; with 1, 2, 4, ... states.
+MODELS = {
+    "independent": (_curie_weiss(0.0, 0.5), 1.0),
+    "ferromagnet, hot": (_curie_weiss(1.0), 0.5),
+    "ferromagnet": (_curie_weiss(1.0), 2.5),
+    "ferromagnet in a field": (_curie_weiss(1.0, 0.05), 2.5),
+    "Hopfield": (_hopfield(0.01), 4.0),
+    "SK": (helpers.random_pairwise(N, _key(3), fields=0.1), 4.0),
+    "interactions": (helpers.random_interactions(N, _key(6)), 2.0),
+}
+
+
+def _certify(energy, beta, candidates=None, key=0, **options):
+    if candidates is None:
+        candidates = tg.landscape.flip_minima(energy, CORNERS)
+    return tg.certify(candidates, energy, beta, key=_key(key), threshold=THRESHOLD, **options)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bound_states_are_the_metastable_sets(name):
+    energy, beta = MODELS[name]
+    times = tg.exact.relaxation_times(energy, beta)
+    assert not np.any((times > THRESHOLD / 2) & (times < 2 * THRESHOLD))
+    sets = tg.exact.metastable_sets(energy, beta, threshold=THRESHOLD)
+
+    certificate = _certify(energy, beta)
+    assert certificate.n_bound == len(sets.weights) == 1 + np.sum(times > THRESHOLD)
+    assert np.sum(certificate.relaxation_times > THRESHOLD) == certificate.n_bound - 1
+    found = sets.labels[np.asarray(tg.index_from_spins(certificate.cores[certificate.bound]))]
+    assert sorted(found) == list(range(len(sets.weights)))
+    # All candidates of a group lie in one set, and each group has one representative.
+    labels = sets.labels[np.asarray(tg.index_from_spins(certificate.cores))]
+    assert len(set(zip(labels, certificate.group, strict=True))) == certificate.n_bound
+    np.testing.assert_array_equal(np.sort(certificate.group[certificate.bound]), np.unique(labels))
+
+
+def test_the_models_have_one_and_two_and_more_states():
+    counts = [
+        len(tg.exact.metastable_sets(*m, threshold=THRESHOLD).weights) for m in MODELS.values()
+    ]
+    assert {1, 2, 4} <= set(counts)
+
+
+def _step_matrix(energy, beta):
+    """One step of random-site heat bath, from the table of energies."""
+    table, index = helpers.energy_table(energy), np.arange(2**energy.n_spins)
+    matrix = np.zeros((index.size, index.size))
+    for k in range(energy.n_spins):
+        other = index ^ (1 << k)
+        matrix[index, other] = expit(-beta * (table[other] - table)) / energy.n_spins
+    return matrix + np.diag(1 - matrix.sum(axis=1))
+
+
+def _exact_escape_time(energy, beta, cores, home, stride):
+    """Mean time at which a trajectory from core `home` is first seen outside twice in a row."""
+    looks = np.linalg.matrix_power(_step_matrix(energy, beta), stride)
+    with jax.enable_x64(True):
+        bottoms = _trajectories.descend_all(_trajectories.prepared(energy), CORNERS)
+    inside = np.argmax(bottoms.astype(float) @ cores.T, axis=1) == home
+    stay, out = looks[np.ix_(inside, inside)], looks[np.ix_(inside, ~inside)]
+    back, away = looks[np.ix_(~inside, inside)], looks[np.ix_(~inside, ~inside)]
+    # T = stay (1 + T) + out (away 1 + back (2 + T)), counted in looks.
+    constant = stay.sum(axis=1) + out @ (away.sum(axis=1) + 2 * back.sum(axis=1))
+    times = np.linalg.solve(np.eye(inside.sum()) - stay - out @ back, constant)
+    start = np.flatnonzero(inside) == int(tg.index_from_spins(cores[home]))
+    return float(times[start].item() - 0.5) * stride / energy.n_spins
+
+
+@pytest.mark.parametrize("field", [0.0, 0.05])
+def test_escape_times_are_exact(field):
+    """Against the mean of the very event, by linear equations on all configurations."""
+    energy, beta = _curie_weiss(1.0, field), 2.0
+    cores = np.array([-np.ones(N), np.ones(N)])
+    certificate = _certify(energy, beta, cores, n_trajectories=1024)
+    for k in range(2):
+        exact = _exact_escape_time(energy, beta, cores, k, stride=16)
+        assert exact > 2 * THRESHOLD
+        low, high = certificate.intervals[k]
+        assert low < certificate.escape_times[k] < high
+        # A 95 % interval of a Poisson count is about 1.96 standard errors wide to each side; the
+        # law is exponential to about the time within the state over its life.
+        error = (high - low) / (2 * 1.96)
+        bias = certificate.inner_times[k]
+        assert abs(certificate.escape_times[k] - exact) < 4 * error + bias
+        assert error < 0.06 * exact
+
+
+def test_rates_and_relaxation_times_are_exact():
+    energy, beta = _curie_weiss(1.0, 0.05), 2.0
+    exact = tg.exact.relaxation_times(energy, beta)[0]
+    certificate = _certify(energy, beta, n_trajectories=1024)
+    (by_rates,) = 1 / np.sort(-np.linalg.eigvals(certificate.rates).real)[1:]
+    # About 900 departures at the lesser rate; 1024 trajectories at the lag: 10 % is over 3 sigma.
+    np.testing.assert_allclose(by_rates, exact, rtol=0.1)
+    np.testing.assert_allclose(certificate.relaxation_times[0], exact, rtol=0.2)
+    np.testing.assert_allclose(certificate.rates.sum(axis=1), 0, atol=1e-15)
+
+
+def test_inner_time_of_independent_spins():
+    """A spin is drawn once a sweep, so that the overlap falls to its mean as exp(-t)."""
+    certificate = _certify(_curie_weiss(0.0, 0.2), 1.0, n_trajectories=4096)
+    # Looked at every 2 sweeps and interpolated: at 1/e of the way is (1 - 1/e) / (1 - 1/e^2) looks.
+    expected = 2 * (1 - np.exp(-1)) / (1 - np.exp(-2))
+    np.testing.assert_allclose(certificate.inner_times, expected, rtol=0.05)
+
+
+def test_states_that_are_never_left():
+    certificate = _certify(_curie_weiss(1.0), 20.0, horizon=3)
+    assert certificate.n_bound == 2
+    assert np.all(np.isinf(certificate.escape_times))
+    risk = 256 * 29 * 2.0  # trajectories, looks of which one must be left, sweeps between looks
+    np.testing.assert_allclose(certificate.intervals[:, 0], risk / -np.log(0.025))
+    assert np.all(np.isinf(certificate.intervals[:, 1]))
+    assert not certificate.escapes.any()
+    assert np.all(np.isinf(certificate.relaxation_times))
+    assert "never left" in certificate.reason(0)
+
+
+def _library(energy, beta):
+    return tg.find_bound_states(
+        helpers.FUNCTIONALS["naive"], energy, beta, key=_key(0), n_walkers=32, n_hops=0, capacity=6
+    )
+
+
+def test_mirror_images_are_states_of_their_own():
+    energy = _curie_weiss(1.0)
+    library = _library(energy, 2.5)
+    assert (library.size, library.multiplicity[0]) == (1, 2)
+    cold = _certify(energy, 2.5, library)
+    assert (cold.n_bound, cold.multiplicity[0], cold.group[0]) == (2, 2, 0)
+    assert "mirror image" in cold.reason(0)
+    # To leave is to go to the image; an image counts as its state.
+    np.testing.assert_allclose(cold.escapes[0], np.eye(6)[0])
+    np.testing.assert_allclose(cold.rates[0, 1], cold.rates[1, 0])
+    # Where mean field still breaks the symmetry, but the dynamics does not, they are one state.
+    library = _library(energy, 1.25)
+    assert (library.size, library.multiplicity[0]) == (1, 2)
+    warm = _certify(energy, 1.25, library)
+    assert (warm.n_bound, warm.multiplicity[0]) == (1, 1)
+    assert "only bound state" in warm.reason(0)
+
+
+def test_images_are_the_same_whether_folded_or_listed():
+    energy, beta = _hopfield(), 4.0
+    library = _library(energy, beta)
+    m = library.magnetizations[: library.size]
+    folded, listed = (
+        _certify(energy, beta, library),
+        _certify(energy, beta, np.concatenate([m, -m])),
+    )
+    assert library.size == 2
+    assert folded.n_bound == listed.n_bound == 4
+    assert np.sum(folded.multiplicity[folded.bound]) == np.sum(listed.bound) == 4
+    assert set(folded.group[:2]) == {0, 1}
+
+
+def test_unused_entries_are_left_alone():
+    library = _library(_hopfield(), 4.0)
+    certificate = _certify(_hopfield(), 4.0, library)
+    unused = ~library.mask
+    assert unused.any()
+    np.testing.assert_array_equal(certificate.group[unused], -1)
+    np.testing.assert_array_equal(certificate.same_core[unused], -1)
+    for name in ("bound", "escape_times", "intervals", "inner_times", "occupations", "escapes"):
+        assert not getattr(certificate, name)[unused].any()
+    assert certificate.reason(int(np.argmax(unused))) == "unused entry"
+    np.testing.assert_allclose(certificate.occupations[library.mask].sum(axis=1), 1)
+
+
+def test_disordered_states_belong_where_they_go():
+    energy = _curie_weiss(1.0, 0.05)
+    states = np.array([np.zeros(N), -np.ones(N), np.ones(N)])
+    cold = _certify(energy, 2.5, states)
+    assert cold.n_bound == 2
+    np.testing.assert_array_equal(cold.disordered, [True, False, False])
+    # The field sends most trajectories up.
+    assert cold.group[0] == cold.group[2] != cold.group[1]
+    np.testing.assert_array_equal(cold.bound, [False, True, True])
+    assert "no magnetization" in cold.reason(0)
+    assert 0 < cold.occupations[0, 1] < cold.occupations[0, 2] < 1
+    hot = _certify(energy, 0.5, states[:1])
+    assert (hot.n_bound, hot.bound[0], hot.disordered[0]) == (1, True, False)
+
+
+def test_entries_of_one_core_and_entries_that_exchange_are_merged():
+    energy = _curie_weiss(1.0, 0.05)
+    states = np.array([np.full(N, 0.9), np.full(N, 0.5), -np.ones(N)])
+    certificate = _certify(energy, 2.5, states)
+    np.testing.assert_array_equal(certificate.group, [0, 0, 1])
+    np.testing.assert_array_equal(certificate.bound, [True, False, True])
+    np.testing.assert_array_equal(certificate.same_core, [0, 0, 2])
+    assert certificate.reason(1) == "part of 0: it descends to the same configuration as 0"
+    assert "with 1 in it" in certificate.reason(0)
+    hot = _certify(energy, 1.0, states)
+    assert hot.n_bound == 1
+    assert "exchange faster" in hot.reason(int(np.argmax(~hot.bound & (hot.same_core != 0))) or 2)
+
+
+class _Magnetization(tg.AbstractEnergy):
+    """`-n |mean of s|^strength`: not multilinear."""
+
+    strength: jax.Array
+    n_spins: int = N
+
+    def __call__(self, spins):
+        return -self.n_spins * jnp.abs(jnp.mean(jnp.asarray(spins, float))) ** self.strength
+
+
+def test_any_energy_will_do():
+    energy = _Magnetization(jnp.asarray(2.0))
+    certificate = _certify(energy, 1.5)
+    same = _certify(_curie_weiss(2.0), 1.5)
+    # Of equal flip gaps, so of equal trajectories, up to fields that are zero to rounding.
+    np.testing.assert_array_equal(certificate.cores, same.cores)
+    assert certificate.n_bound == same.n_bound == 2
+    np.testing.assert_allclose(certificate.escape_times, same.escape_times, rtol=0.2)
+
+
+@pytest.mark.parametrize("name", helpers.ENERGIES)
+def test_looked_up_and_computed_fields_agree(name, monkeypatch):
+    """The same random numbers lead along the same trajectories, whatever gives the fields."""
+    energy = helpers.ENERGIES[name](N, _key(3))
+    cores = np.unique(tg.landscape.flip_minima(energy, CORNERS), axis=0)
+    starts = np.repeat(cores[:1, None], 8, axis=1)
+
+    def run(model):
+        stride = jnp.asarray(N)
+        return _trajectories.observe(
+            model, jnp.asarray(1.0), jnp.asarray(cores), starts, stride, _key(4), n_times=16
+        )
+
+    looked_up = run(_trajectories.prepared(energy))
+    monkeypatch.setattr(_trajectories, "_MAX_TABLE", 0)
+    model = _trajectories.prepared(energy)
+    assert not isinstance(model, _trajectories.Table)
+    computed = run(model)
+    np.testing.assert_array_equal(looked_up.labels, computed.labels)
+    np.testing.assert_allclose(looked_up.overlaps, computed.overlaps, atol=1e-15)
+    assert np.std(computed.overlaps) > 0.1
+
+
+def test_trajectories_are_the_heat_bath():
+    """Distribution after one step, and after a sweep, against the transition matrix."""
+    n, beta, n_trajectories = 3, 0.7, 200_000
+    energy = helpers.random_pairwise(n, _key(5))
+    matrix = _step_matrix(energy, beta)
+    cores = helpers.configurations(n)
+    start = np.repeat(cores[5].astype(np.int8)[None, None], n_trajectories, axis=1)
+    for stride in (1, n):
+        seen = _trajectories.observe(
+            _trajectories.prepared(energy),
+            jnp.asarray(beta),
+            # Only the overlap with the start tells configurations apart here.
+            jnp.asarray(cores.astype(np.int8)),
+            start,
+            jnp.asarray(stride),
+            _key(stride),
+            n_times=1,
+        )
+        exact = np.linalg.matrix_power(matrix, stride)[5]
+        overlap = cores @ cores[5] / n
+        for value in np.unique(overlap):
+            p = exact[overlap == value].sum()
+            share = np.mean(np.abs(np.asarray(seen.overlaps).ravel() - value) < 1e-9)
+            assert abs(share - p) < 4 * np.sqrt(p * (1 - p) / n_trajectories) + 1e-12
+
+
+@pytest.mark.parametrize("name", helpers.ENERGIES)
+def test_quenches_find_the_single_flip_minima(name):
+    energy = helpers.ENERGIES[name](N, _key(6))
+    found = np.asarray(tg.index_from_spins(tg.landscape.flip_minima(energy, CORNERS)))
+    np.testing.assert_array_equal(np.sort(found), tg.exact.single_flip_minima(energy))
+
+
+def test_intervals_cover_the_truth():
+    """Exponential escapes with censoring: at least 95 % of the intervals, and not nearly all."""
+    rng = np.random.default_rng(0)
+    n, mean, horizon = 4000, 50.0, 30.0
+    times = rng.exponential(mean, size=(n, 64))
+    leaving = Departures(times < horizon, np.minimum(times, horizon), np.zeros(times.shape, int))
+    found, intervals = escape_times(leaving)
+    covered = np.mean((intervals[:, 0] < mean) & (mean < intervals[:, 1]))
+    assert 0.95 - 4 * np.sqrt(0.05 * 0.95 / n) < covered < 0.99
+    np.testing.assert_allclose(np.median(found), mean, rtol=0.03)
+
+
+def test_departures_by_hand():
+    """Two looks outside in a row; one look outside is none."""
+    sets = np.array([0, 0, 1])
+    labels = np.array([[[0, 2, 1, 2, 2], [1, 0, 2, 0, 2], [2, 2, 0, 0, 0]]])
+    leaving = departures(labels, sets, np.array([[0]]), 2.0)
+    np.testing.assert_array_equal(leaving.left, [[True, False, True]])
+    np.testing.assert_array_equal(leaving.times, [[7.0, 8.0, 1.0]])
+    assert leaving.to[0, 0] == leaving.to[0, 2] == 2
+    rates = exchange_rates(labels, sets, 2.0)
+    # From set 0: one of two leaves, 7 + 8 sweeps; from set 1: one of one, back at its third look.
+    np.testing.assert_allclose(rates, [[-1 / 15, 1 / 15], [1 / 5, -1 / 5]])
+
+
+def test_shares_by_hand():
+    labels = np.array([[0, 1, 1, 2], [2, 2, 2, 2]])
+    np.testing.assert_allclose(shares(labels, 3), [[0.25, 0.5, 0.25], [0, 0, 1]])
+    weights = np.array([[1, 1, 0, 0], [0, 0, 0, 0]])
+    np.testing.assert_allclose(shares(labels, 3, weights), [[0.5, 0.5, 0], [0, 0, 0]])
+
+
+def test_inner_times_by_hand():
+    clock = 2.0 * np.arange(1, 41)
+    overlaps = 0.4 + 0.6 * np.exp(-clock / 10)[None, None]
+    stay = Departures(np.zeros((1, 1), bool), np.full((1, 1), 1e3), np.zeros((1, 1), int))
+    np.testing.assert_allclose(inner_times(overlaps, stay, 2.0), 10, rtol=0.02)
+    gone = stay._replace(times=np.ones((1, 1)))
+    np.testing.assert_array_equal(inner_times(overlaps, gone, 2.0), 0)
+
+
+def test_sets_of_a_known_exchange():
+    """Cores 0, 1 mix at once and so do 2, 3; core 4 lies between and goes mostly to the second."""
+    lag, slow = 40.0, 100.0
+    size = np.exp(-lag / slow)
+    left, right = np.array([0.5, 0.5, 0, 0, 0]), np.array([0, 0, 0.5, 0.5, 0])
+    first = 0.5 * ((1 + size) * left + (1 - size) * right)
+    second = 0.5 * ((1 - size) * left + (1 + size) * right)
+    exchange = np.stack([first, first, second, second, 0.2 * first + 0.8 * second])
+    sets, times = metastable_sets(exchange, lag, 20.0)
+    assert sets[0] == sets[1] != sets[2] == sets[3] == sets[4]
+    np.testing.assert_allclose(times[0], slow)
+    assert np.all(times[1:] < 2)
+    assert len(np.unique(metastable_sets(exchange, lag, 150.0)[0])) == 1
+
+
+def test_images_of_sets_share_a_number():
+    np.testing.assert_array_equal(fold(np.array([0, 1, 1, 0]), False), [0, 1])
+    np.testing.assert_array_equal(fold(np.array([2, 1, 1, 0]), True), [0, 1, 0])
+
+
+def test_keys_decide_and_precision_does_not():
+    energy, beta = MODELS["ferromagnet in a field"]
+    first = _certify(energy, beta)
+    again = _certify(energy, beta)
+    other = _certify(energy, beta, key=1)
+    with jax.enable_x64(False):
+        narrow = _certify(energy, beta)
+    for name in (f.name for f in dataclasses.fields(first)):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+    assert np.any(first.escape_times != other.escape_times)
+    # Energies in single precision differ in their last digits, and so may a rare flip.
+    np.testing.assert_allclose(narrow.escape_times, first.escape_times, rtol=0.01)
+
+
+def test_new_numbers_do_not_recompile(caplog):
+    energy = helpers.random_pairwise(N, _key(20), fields=0.1)
+    states = tg.landscape.flip_minima(energy, CORNERS)[:2]
+    _certify(energy, 2.0, states)
+    with caplog.at_level(logging.WARNING), jax.log_compiles():
+        other = helpers.random_pairwise(N, _key(21), fields=0.1)
+        caplog.clear()
+        tg.certify(states[::-1], other, 3.0, key=_key(1), threshold=7.0)
+    assert not [r.getMessage() for r in caplog.records if "Compiling" in r.getMessage()]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"library": np.zeros((2, N + 1))}, "library must hold states of 8 spins"),
+        ({"library": np.zeros((0, N))}, "library holds no state"),
+        ({"library": np.full((1, N), 1.5)}, "library must hold magnetizations"),
+        ({"library": np.full((1, N), np.nan)}, "library must hold magnetizations"),
+        ({"threshold": 0.0}, "threshold must be positive"),
+        ({"threshold": np.inf}, "threshold must be positive"),
+        ({"beta": -1.0}, "beta"),
+        ({"n_trajectories": 15}, "n_trajectories must be at least 16"),
+        ({"horizon": 2}, "horizon must be at least 3"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    arguments = {
+        "library": np.ones((1, N)),
+        "energy": _curie_weiss(1.0),
+        "beta": 1.0,
+        "key": _key(0),
+        "threshold": THRESHOLD,
+    } | change
+    with pytest.raises(ValueError, match=message):
+        tg.certify(**arguments)

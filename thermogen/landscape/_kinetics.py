@@ -1,0 +1,144 @@
+"""Metastable sets, escape times and rates from trajectories that were looked at now and then."""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+import scipy.stats
+from jaxtyping import Bool, Float, Int
+
+# A trajectory has left its set when it is seen outside so many times in a row: crossings that
+# turn back at once are none.
+_DWELL = 2
+_CONFIDENCE = 0.95
+_ROUNDING = 1e-9
+
+
+class Departures(NamedTuple):
+    """The first departure of each trajectory from its set, of every start.
+
+    Attributes:
+        left: whether it was seen to leave, shape `(starts, trajectories)`.
+        times: when it left or was last seen inside, in sweeps, `(starts, trajectories)`.
+        to: the core to which it went, where it left, `(starts, trajectories)`.
+    """
+
+    left: Bool[np.ndarray, "starts trajectories"]
+    times: Float[np.ndarray, "starts trajectories"]
+    to: Int[np.ndarray, "starts trajectories"]
+
+
+def shares(
+    labels: Int[np.ndarray, "starts trajectories"], n_labels: int, weights: np.ndarray | None = None
+) -> Float[np.ndarray, "starts labels"]:
+    """Share of the (weighted) trajectories of each start that have each label."""
+    weights = np.ones(labels.shape) if weights is None else weights
+    counts = np.zeros((len(labels), n_labels))
+    np.add.at(counts, (np.arange(len(labels))[:, None], labels), weights)
+    return counts / np.maximum(1, weights.sum(axis=1, keepdims=True))
+
+
+def metastable_sets(
+    exchange: Float[np.ndarray, "cores cores"], lag: float, threshold: float | int
+) -> tuple[Int[np.ndarray, " cores"], Float[np.ndarray, " processes"]]:
+    """Sets of cores, and all relaxation times, from the exchange between cores after a lag.
+
+    Rows of the leading eigenvectors are points of a simplex; at its corners lie cores that
+    represent the sets, and each core belongs to the corner that it has most of (Deuflhard and
+    Weber 2005). A basis of their space by a Schur form does as well, and stays real.
+    """
+    sizes = np.sort(np.abs(np.linalg.eigvals(exchange)))[::-1]
+    with np.errstate(divide="ignore"):
+        times = np.where(sizes[1:] < 1 - _ROUNDING, lag / np.abs(np.log(sizes[1:])), np.inf)
+    n_sets = 1 + int(np.sum(times > threshold))
+    # A cut between two sizes, for equal ones may differ by rounding.
+    cut = np.sqrt(sizes[n_sets - 1] * sizes[n_sets]) if n_sets < len(sizes) else 0.0
+    _, vectors, *found = scipy.linalg.schur(
+        exchange, output="real", sort=lambda re, im: np.hypot(re, im) > cut
+    )
+    basis = vectors[:, : found[0]]
+    corners = np.asarray(scipy.linalg.qr(basis.T, mode="economic", pivoting=True)[-1])[: found[0]]
+    memberships = np.linalg.solve(basis[corners].T, basis.T).T
+    return np.argmax(memberships, axis=1), times
+
+
+def departures(
+    labels: Int[np.ndarray, "starts trajectories times"],
+    sets: Int[np.ndarray, " cores"],
+    home: Int[np.ndarray, "#starts #trajectories"],
+    interval: float,
+) -> Departures:
+    """When trajectories leave their home sets, looked at every `interval` sweeps."""
+    outside = sets[labels] != home[..., None]
+    n_last = labels.shape[-1] - _DWELL + 1
+    away = np.all([outside[..., k : k + n_last] for k in range(_DWELL)], axis=0)
+    left, first = away.any(axis=-1), away.argmax(axis=-1)
+    # Look number k is k + 1 intervals after the start; it left since the look before.
+    times = interval * np.where(left, first + 0.5, n_last)
+    to = np.take_along_axis(labels, first[..., None] + _DWELL - 1, axis=-1)[..., 0]
+    return Departures(left, times, to)
+
+
+def escape_times(
+    leaving: Departures,
+) -> tuple[Float[np.ndarray, " starts"], Float[np.ndarray, "starts 2"]]:
+    """Mean escape time of an exponential law with censoring, and its confidence interval.
+
+    Time at risk over number of escapes; the interval is that of a Poisson count (Garwood 1936).
+    """
+    count, risk = leaving.left.sum(axis=1), leaving.times.sum(axis=1)
+    tail = 0.5 * (1 - _CONFIDENCE)
+    most = 0.5 * scipy.stats.chi2.ppf(1 - tail, 2 * count + 2)
+    least = np.where(count > 0, 0.5 * scipy.stats.chi2.ppf(tail, 2 * np.maximum(count, 1)), 0)
+    with np.errstate(divide="ignore"):
+        return risk / count, np.stack([risk / most, risk / least], axis=1)
+
+
+def inner_times(
+    overlaps: Float[np.ndarray, "starts trajectories times"], leaving: Departures, interval: float
+) -> Float[np.ndarray, " starts"]:
+    """When the overlap of those that stay has gone all but 1/e of its way from 1 to its plateau.
+
+    The plateau is the mean over the second half of the times; 0 where nobody stays that long.
+    """
+    clock = interval * np.arange(overlaps.shape[-1] + 1)
+    stay = leaving.times > clock[-1]
+    mean = np.sum(overlaps * stay[..., None], axis=1) / np.maximum(1, stay.sum(axis=1))[:, None]
+    mean = np.concatenate([np.ones((len(mean), 1)), mean], axis=1)
+    plateau = mean[:, len(clock) // 2 :].mean(axis=1)
+    level = plateau + (1 - plateau) / np.e
+    after = np.argmax(mean <= level[:, None], axis=1)
+    rows = np.arange(len(mean))
+    high, low = mean[rows, after - 1], mean[rows, after]
+    step = (high - level) / np.where(high > low, high - low, 1)
+    return np.where(stay.any(axis=1) & (after > 0), interval * (after - 1 + step), 0.0)
+
+
+def exchange_rates(
+    labels: Int[np.ndarray, "starts trajectories times"],
+    sets: Int[np.ndarray, " cores"],
+    interval: float,
+) -> Float[np.ndarray, "sets sets"]:
+    """Rates between sets per sweep, departures over time at risk; rows sum to 0.
+
+    A trajectory counts for the set in which it is at the first look, which should come late
+    enough for it to have forgotten where in the set it started.
+    """
+    home, n_sets = sets[labels[..., 0]], sets.max() + 1
+    leaving = departures(labels, sets, home, interval)
+    counts, risk = np.zeros((n_sets, n_sets)), np.zeros(n_sets)
+    np.add.at(counts, (home, sets[leaving.to]), leaving.left)
+    np.add.at(risk, home, leaving.times)
+    rates = counts / np.maximum(risk, interval)[:, None]
+    return rates - np.diag(rates.sum(axis=1))
+
+
+def fold(sets: Int[np.ndarray, " cores"], mirrored: bool) -> Int[np.ndarray, " sets"]:
+    """One number for sets that are images of each other, where the last core is that of the first.
+
+    Returns the number of each set, shape `(sets,)`.
+    """
+    images = sets[::-1] if mirrored else sets
+    links = scipy.sparse.coo_array((np.ones(len(sets)), (sets, images)))
+    return scipy.sparse.csgraph.connected_components(links, directed=False)[1]
