@@ -25,7 +25,7 @@ _FINE = MirrorDescent(rtol=1e-14, atol=1e-10)
 # What descends so slowly is left to Newton steps, which take it to a minimum or to a saddle.
 _FINE_STEPS = 256
 _STEPS_PER_ROUND = 64
-_HESSIAN_ENTRIES = 2**22
+_HESSIAN_ENTRIES = 2**21
 
 
 def quench(
@@ -101,9 +101,10 @@ def fall(
     m = np.tanh(rough) if known is None else np.concatenate([known.value, np.tanh(rough)])
     leader, sign = (x[n_known:] for x in leaders(m, symmetric))
     own = np.unique(leader[leader >= n_known])
-    ends = _certify(problem, rough[own - n_known], tol, max_steps)
     place = np.where(leader < n_known, leader, n_known + np.searchsorted(own, leader))
-    ends = jax.tree.map(lambda x: x[place], ends if known is None else joined(known, ends))
+    fresh = [_certify(problem, rough[own - n_known], tol, max_steps)] if own.size else []
+    ends = joined(*([] if known is None else [known]), *fresh)
+    ends = jax.tree.map(lambda x: x[place], ends)
     ends.stats["fields"] *= sign[:, None]
     ends = Solution(ends.value * sign[:, None], ends.result, ends.stats)
     # A leader that ended on a saddle speaks for itself alone.
@@ -170,7 +171,8 @@ def _examine(problem: Problem, tol: Array, theta: Float[Array, "batch n"]) -> So
 
     def single(row):
         residual = jnp.max(jnp.abs(gradient_at(functional, energy, row, beta)))
-        hessian = scaled_hessian_at(functional, energy, row, beta)
+        # Computed once, not again for every use of it.
+        hessian = jax.lax.optimization_barrier(scaled_hessian_at(functional, energy, row, beta))
         good = (residual <= tol) & is_surely_positive(hessian)
         result = RESULTS.where(good, RESULTS.converged, RESULTS.stalled)
         return _solution(problem, row, residual, result)
@@ -202,8 +204,8 @@ def is_surely_positive(matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
     that success is a proof (Rump 2006, BIT 46, 433); a matrix positive by less stays undecided.
     """
     n, unit = len(matrix), 0.5 * jnp.finfo(jnp.float32).eps
-    # Rounding of the entries, and of the factorisation.
-    shift = 1.1 * unit * (jnp.sqrt(jnp.sum(matrix**2)) + (n + 2) * jnp.trace(matrix))
+    # Rounding of the factorisation and of the entries, none of which exceeds the diagonal.
+    shift = 1.1 * unit * (n + 4) * jnp.trace(matrix)
     lowered = (matrix - shift * jnp.eye(n)).astype(jnp.float32)
     return jnp.isfinite(jax.lax.linalg.cholesky(lowered, symmetrize_input=False)[-1, -1])
 
