@@ -13,13 +13,10 @@ from .._solution import Solution
 from .._types import Beta, Key, Magnetizations
 from ..energies import AbstractMultilinear, is_flip_symmetric, local_fields
 from ..meanfield import AbstractFunctional
-from ..meanfield._base import lowest_curvature, scaled_hessian_at
-from ..meanfield._solve import Problem
-from ._library import MERGE_TOLERANCE, Candidates, Library, empty_library, insert
-from ._quench import cast, in_batches, is_converged, quench
-
-# New minima are examined and merged in batches of this many, so that one program serves all.
-_BATCH = 32
+from ._curvature import lowest_curvatures
+from ._library import Library
+from ._merge import Pool
+from ._quench import fall, is_converged, make_problem, starting_fields
 
 
 def find_bound_states(
@@ -76,22 +73,41 @@ def find_bound_states(
     corners = jax.random.rademacher(corner_key, (n_walkers, energy.n_spins), float)
     first = np.asarray(corners) if starts is None else np.concatenate([starts, corners])
 
-    solution = quench(functional, energy, beta, first)
-    with jax.enable_x64(True):
-        library = empty_library(capacity, energy.n_spins)
-    library = _collect(library, functional, energy, beta, solution)
+    search = _Search(functional, energy, beta, capacity)
+    solution = search.quench(first)
     walkers = _draw_walkers(solution, n_walkers, walker_key)
     for hop in range(n_hops + 1):
         if callback is not None:
-            callback(jax.device_get(library), hop)
+            callback(search.library(), hop)
         if hop == n_hops or walkers is None:
             break
         key, kick_key, accept_key = jax.random.split(key, 3)
         kicked = _kick(energy, jnp.asarray(walkers[0]), kick_key)
-        solution = quench(functional, energy, beta, np.asarray(kicked))
-        library = _collect(library, functional, energy, beta, solution)
+        solution = search.quench(np.asarray(kicked))
         walkers = _accept(walkers, solution, accept_key)
-    return jax.device_get(library)
+    return search.library()
+
+
+class _Search:
+    """Quenches that collect what they find."""
+
+    def __init__(self, functional, energy, beta, capacity):
+        with jax.enable_x64(True):
+            self._problem = make_problem(functional, energy, beta)
+            symmetric = bool(is_flip_symmetric(self._problem[1]))
+        measure = functools.partial(lowest_curvatures, self._problem)
+        self._pool = Pool(capacity, symmetric, measure)
+
+    def quench(self, starts: np.ndarray) -> Solution:
+        with jax.enable_x64(True):
+            theta = starting_fields(self._problem, starts)
+            solution = fall(self._problem, theta, known=self._pool.states)
+            found = np.flatnonzero(is_converged(solution))
+            self._pool.add(jax.tree.map(lambda x: x[found], solution))
+        return solution
+
+    def library(self) -> Library:
+        return self._pool.library(self._problem[1].n_spins)
 
 
 _Walkers = tuple[Float[np.ndarray, "walkers n"], Float[np.ndarray, " walkers"]]
@@ -138,54 +154,3 @@ def flip_cluster(energy: AbstractMultilinear, m: Magnetizations, key: Key) -> Ma
     score = jnp.where(first, jnp.inf, score)
     size = jnp.floor(jnp.exp(dice[1] * jnp.log(n // 2 + 1))).astype(int)
     return jnp.where(score >= jnp.sort(score)[n - size], -m, m)
-
-
-def _collect(
-    library: Library,
-    functional: AbstractFunctional,
-    energy: AbstractMultilinear,
-    beta: Beta,
-    solution: Solution,
-) -> Library:
-    """Merge what a batch of quenches found; curvatures are computed once per distinct point."""
-    converged = np.flatnonzero(is_converged(solution))
-    if converged.size == 0:
-        return library
-    # Equal points round alike, but for a few at the edge of a cell; those the library merges.
-    rounded = np.round(solution.value[converged] / MERGE_TOLERANCE)
-    _, index, hits = np.unique(rounded, axis=0, return_index=True, return_counts=True)
-    rows = converged[index]
-    m, fields = solution.value[rows], solution.stats["fields"][rows]
-    with jax.enable_x64(True):
-        exact = cast(energy, jnp.float64)
-        problem = (functional, exact, jnp.asarray(beta, jnp.float64))
-        curvatures = in_batches(functools.partial(_curvatures, problem), fields, _BATCH)
-        symmetric = bool(is_flip_symmetric(exact)) & (np.abs(m).max(axis=1) > MERGE_TOLERANCE)
-        candidates = Candidates(
-            magnetizations=m,
-            free_energies=solution.stats["free_energy"][rows],
-            residuals=solution.stats["residual"][rows],
-            curvatures=curvatures,
-            hits=np.where(curvatures > 0, hits, 0),
-            multiplicity=1 + symmetric,
-        )
-        for first in range(0, len(rows), _BATCH):
-            batch = jax.tree.map(lambda x, k=first: _padded(x[k : k + _BATCH]), candidates)
-            library = insert(library, batch)
-    return library
-
-
-@eqx.filter_jit
-def _curvatures(problem: Problem, fields: Float[Array, "batch n"]) -> Float[Array, " batch"]:
-    functional, energy, beta = problem
-
-    def single(theta):
-        hessian = scaled_hessian_at(functional, energy, theta, beta)
-        return lowest_curvature(hessian, theta, beta)
-
-    return jax.vmap(single)(fields)
-
-
-def _padded(x: np.ndarray) -> np.ndarray:
-    """Zeros appended up to `_BATCH` rows; zero hits mark them as padding."""
-    return np.concatenate([x, np.zeros((_BATCH - len(x), *x.shape[1:]), x.dtype)])

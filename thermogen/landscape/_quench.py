@@ -1,7 +1,6 @@
 """Quench a population of starts: fall to the nearest minimum of G(m), and certify it."""
 
 import functools
-from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -12,20 +11,21 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Num, PyTree
 
 from .._solution import RESULTS, Solution
-from .._types import Beta
-from ..energies import AbstractMultilinear
+from .._types import Beta, Magnetizations
+from ..energies import AbstractMultilinear, is_flip_symmetric
 from ..meanfield import AbstractFunctional, MirrorDescent
-from ..meanfield._base import free_energy_at
+from ..meanfield._base import free_energy_at, gradient_at, scaled_hessian_at
 from ..meanfield._solve import Problem, checked_beta, descend, judge, polish, starting_field
+from ._batches import in_batches
+from ._merge import joined, leaders
 
-# Precision and tolerance of the descent before each attempt to polish. Float32 is enough for
-# nearly all starts; one that ends on a saddle or between two basins descends further.
-_Stage = tuple[DTypeLike, float]
-_STAGES: tuple[_Stage, ...] = ((jnp.float32, 1e-3), (jnp.float64, 1e-6), (jnp.float64, 1e-9))
+# All starts descend in float32; what came together goes on as one, in float64.
+_ROUGH = MirrorDescent(rtol=1e-6, atol=1e-5)
+_FINE = MirrorDescent(rtol=1e-14, atol=1e-10)
+# What descends so slowly is left to Newton steps, which take it to a minimum or to a saddle.
+_FINE_STEPS = 256
 _STEPS_PER_ROUND = 64
-# Batches are padded to one of these sizes, so that few programs are compiled.
-_BATCH_SIZES = (32, 256, 1024)
-_HESSIAN_ENTRIES = 2**22
+_HESSIAN_ENTRIES = 2**21
 
 
 def quench(
@@ -67,9 +67,51 @@ def quench(
     if not np.all(np.abs(starts) <= 1):
         raise ValueError("starts must lie within [-1, 1]")
     with jax.enable_x64(True):
-        problem = (functional, cast(energy, jnp.float64), checked_beta(beta, jnp.float64))
-        theta = np.array(jax.vmap(lambda s: starting_field(problem[1], s))(starts))
-        return _attempt(problem, theta, jnp.asarray(tol), max_steps, _STAGES)
+        problem = make_problem(functional, energy, beta)
+        return fall(problem, starting_fields(problem, starts), tol, max_steps)
+
+
+def make_problem(
+    functional: AbstractFunctional, energy: AbstractMultilinear, beta: Beta
+) -> Problem:
+    """What is minimised, in float64, which must be enabled."""
+    return functional, cast(energy, jnp.float64), checked_beta(beta, jnp.float64)
+
+
+def starting_fields(problem: Problem, starts: np.ndarray) -> np.ndarray:
+    """Effective fields of a batch of starts."""
+    return np.array(jax.vmap(lambda s: starting_field(problem[1], s))(starts))
+
+
+def fall(
+    problem: Problem,
+    theta: Float[np.ndarray, "batch n"],
+    tol: float = 1e-9,
+    max_steps: int = 4096,
+    known: Solution | None = None,
+) -> Solution:
+    """`quench` from effective fields; what falls to a `known` minimum is not solved again.
+
+    To be called where float64 is enabled. Rows that end alike are copies to the last bit, or
+    their mirror images.
+    """
+    rough = _descend(problem, theta, jnp.float32, _ROUGH, max_steps)
+    symmetric = bool(is_flip_symmetric(problem[1]))
+    n_known = 0 if known is None else len(known.value)
+    m = np.tanh(rough) if known is None else np.concatenate([known.value, np.tanh(rough)])
+    leader, sign = (x[n_known:] for x in leaders(m, symmetric))
+    own = np.unique(leader[leader >= n_known])
+    place = np.where(leader < n_known, leader, n_known + np.searchsorted(own, leader))
+    fresh = [_certify(problem, rough[own - n_known], tol, max_steps)] if own.size else []
+    ends = joined(*([] if known is None else [known]), *fresh)
+    ends = jax.tree.map(lambda x: x[place], ends)
+    ends.stats["fields"] *= sign[:, None]
+    ends = Solution(ends.value * sign[:, None], ends.result, ends.stats)
+    # A leader that ended on a saddle speaks for itself alone.
+    alone = np.flatnonzero(~is_converged(ends) & (leader != n_known + np.arange(len(leader))))
+    if alone.size:
+        ends = _replaced(ends, alone, _certify(problem, rough[alone], tol, max_steps))
+    return ends
 
 
 def is_converged(solution: Solution) -> Bool[np.ndarray, " batch"]:
@@ -82,39 +124,35 @@ def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
 
 
-def _attempt(
-    problem: Problem, theta: np.ndarray, tol: Array, max_steps: int, stages: Sequence[_Stage]
-) -> Solution:
-    """Descend and certify; what did not converge goes on from there with the later stages."""
-    descended = _descend(problem, theta, *stages[0], max_steps)
-    solution = _certify(problem, descended, tol)
-    rest = np.flatnonzero(~is_converged(solution))
-    if rest.size == 0 or len(stages) == 1:
-        return solution
-    later = _attempt(problem, descended[rest], tol, max_steps, stages[1:])
-    return _replaced(solution, rest, later)
+def _certify(problem: Problem, theta: np.ndarray, tol: float, max_steps: int) -> Solution:
+    """Descend in float64 and certify, with Newton steps only where that does not suffice."""
+    tolerance = jnp.asarray(tol)
+    theta = _descend(problem, theta, jnp.float64, _FINE, _FINE_STEPS)
+    largest = max(1, min(1024, _HESSIAN_ENTRIES // theta.shape[1] ** 2))
+    solution = in_batches(functools.partial(_examine, problem, tolerance), theta, largest)
+    for again in (False, True):
+        rest = np.flatnonzero(~is_converged(solution))
+        if rest.size == 0:
+            break
+        if again:
+            theta[rest] = _descend(problem, theta[rest], jnp.float64, _FINE, max_steps)
+        polished = in_batches(functools.partial(_polish, problem, tolerance), theta[rest], largest)
+        solution = _replaced(solution, rest, polished)
+    return solution
 
 
 def _descend(
-    problem: Problem, theta: np.ndarray, dtype: DTypeLike, atol: float, max_steps: int
+    problem: Problem, theta: np.ndarray, dtype: DTypeLike, solver: MirrorDescent, max_steps: int
 ) -> np.ndarray:
     """Descend all rows, in rounds between which the finished ones are dropped."""
-    kernel = functools.partial(
-        _descend_batch, cast(problem, dtype), MirrorDescent(rtol=1e-3 * atol, atol=atol)
-    )
+    kernel = functools.partial(_descend_batch, cast(problem, dtype), solver)
     theta, todo = theta.copy(), np.arange(len(theta))
     for _ in range(-(-max_steps // _STEPS_PER_ROUND)):
-        theta[todo], done = in_batches(kernel, theta[todo].astype(dtype), _BATCH_SIZES[-1])
+        theta[todo], done = in_batches(kernel, theta[todo].astype(dtype))
         todo = todo[~done]
         if todo.size == 0:
             break
     return theta
-
-
-def _certify(problem: Problem, theta: np.ndarray, tol: Array) -> Solution:
-    """Polish all rows and judge where they end."""
-    largest = max(1, min(_BATCH_SIZES[-1], _HESSIAN_ENTRIES // theta.shape[1] ** 2))
-    return in_batches(functools.partial(_certify_batch, problem, tol), theta, largest)
 
 
 @eqx.filter_jit
@@ -127,31 +165,49 @@ def _descend_batch(problem: Problem, solver: MirrorDescent, theta: Float[Array, 
 
 
 @eqx.filter_jit
-def _certify_batch(problem: Problem, tol: Array, theta: Float[Array, "batch n"]) -> Solution:
+def _examine(problem: Problem, tol: Array, theta: Float[Array, "batch n"]) -> Solution:
+    """Judge rows as they stand: `converged` where a minimum is proved, else `stalled`."""
+    functional, energy, beta = problem
+
     def single(row):
-        row = polish(problem, row, tol=tol).value
-        residual, result = judge(problem, row, tol=tol)
-        stats = {
-            "fields": row,
-            "residual": residual,
-            "free_energy": free_energy_at(*problem[:2], row, problem[2]),
-        }
-        return Solution(jnp.tanh(row), result, stats)
+        residual = jnp.max(jnp.abs(gradient_at(functional, energy, row, beta)))
+        # Computed once, not again for every use of it.
+        hessian = jax.lax.optimization_barrier(scaled_hessian_at(functional, energy, row, beta))
+        good = (residual <= tol) & is_surely_positive(hessian)
+        result = RESULTS.where(good, RESULTS.converged, RESULTS.stalled)
+        return _solution(problem, row, residual, result)
 
     return jax.vmap(single)(theta)
 
 
-def in_batches(kernel: Callable[[Array], PyTree], rows: np.ndarray, largest: int) -> PyTree:
-    """Apply a batched kernel to all rows, in batches padded to few sizes; NumPy arrays out."""
-    sizes = [size for size in _BATCH_SIZES if size < largest] + [largest]
-    outputs = []
-    for first in range(0, len(rows), largest):
-        batch = rows[first : first + largest]
-        size = next(size for size in sizes if size >= len(batch))
-        padding = np.repeat(batch[:1], size - len(batch), axis=0)
-        output = kernel(jnp.asarray(np.concatenate([batch, padding])))
-        outputs.append(jax.tree.map(lambda x, k=len(batch): np.asarray(x)[:k], output))
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+@eqx.filter_jit
+def _polish(problem: Problem, tol: Array, theta: Float[Array, "batch n"]) -> Solution:
+    """Newton steps, and a verdict in float64 on where they end."""
+
+    def single(row):
+        row = polish(problem, row, tol=tol).value
+        return _solution(problem, row, *judge(problem, row, tol=tol))
+
+    return jax.vmap(single)(theta)
+
+
+def _solution(problem: Problem, theta: Magnetizations, residual: Array, result: RESULTS):
+    free_energy = free_energy_at(*problem[:2], theta, problem[2])
+    stats = {"fields": theta, "residual": residual, "free_energy": free_energy}
+    return Solution(jnp.tanh(theta), result, stats)
+
+
+def is_surely_positive(matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
+    """Whether a float32 Cholesky factorisation proves a symmetric float64 matrix positive.
+
+    It is run on the matrix less a multiple of the identity that exceeds all rounding errors, so
+    that success is a proof (Rump 2006, BIT 46, 433); a matrix positive by less stays undecided.
+    """
+    n, unit = len(matrix), 0.5 * jnp.finfo(jnp.float32).eps
+    # Rounding of the factorisation and of the entries, none of which exceeds the diagonal.
+    shift = 1.1 * unit * (n + 4) * jnp.trace(matrix)
+    lowered = (matrix - shift * jnp.eye(n)).astype(jnp.float32)
+    return jnp.isfinite(jax.lax.linalg.cholesky(lowered, symmetrize_input=False)[-1, -1])
 
 
 def _replaced(solution: Solution, rows: np.ndarray, new: Solution) -> Solution:

@@ -1,0 +1,296 @@
+"""How fast is the search for minima, against what scipy offers?
+
+Part one, the race: an SK model of n = 256 spins, couplings N(0, 1/n), no fields; naive mean field
+at beta = 2, then TAP at beta = 6. Every contender has 5 s on all cores after compilation, and
+counts distinct certified minima modulo the global flip: max |dG/dm| < 1e-8 in float64, Hessian
+positive definite by a Cholesky factorisation. Polishing and that certificate are inside everybody's
+time. The contenders, all from random corners of the cube:
+
+- `find_bound_states` without hops, as many walkers as fit, curvatures of the library included;
+- `scipy.optimize.minimize`, L-BFGS-B on m in a box, then Newton steps;
+- `scipy.optimize.basinhopping` that flips an eighth of the spins, with the same local solver;
+- the adaptive mirror descent of this package one start after the other in NumPy, then Newton steps.
+
+What each found is certified once more by one function, outside the time: the column "wrong".
+
+Part two: milliseconds for each new state of n = 64 ... 1024 spins.
+
+    python experiments/benchmarks/search.py
+"""
+
+import argparse
+import time
+
+import jax
+import numpy as np
+import scipy.linalg
+import scipy.optimize
+
+import thermogen as tg
+
+BUDGET = 5.0
+SEEDS = (0, 1, 2)
+FUNCTIONALS = {"naive": tg.NaiveMeanField(), "TAP": tg.TAP()}
+
+
+def couplings(n: int, seed: int) -> np.ndarray:
+    upper = np.triu(np.random.default_rng(seed).normal(size=(n, n)), 1) / np.sqrt(n)
+    return upper + upper.T
+
+
+class Landscape:
+    """G(m) of an SK model in NumPy: value, gradient, Hessian."""
+
+    def __init__(self, j: np.ndarray, beta: float, name: str):
+        self.j, self.beta = j, beta
+        self.squared = beta * j * j if name == "TAP" else None
+
+    def value_and_gradient(self, m):
+        fields = self.j @ m
+        entropy = np.sum((1 + m) * np.log1p(m) + (1 - m) * np.log1p(-m)) / 2
+        value = -0.5 * m @ fields + entropy / self.beta
+        gradient = np.arctanh(m) / self.beta - fields
+        if self.squared is not None:
+            v = 1 - m * m
+            reaction = self.squared @ v
+            value, gradient = value - 0.25 * v @ reaction, gradient + m * reaction
+        return value, gradient
+
+    def hessian(self, m):
+        v = 1 - m * m
+        hessian = np.diag(1 / (self.beta * v)) - self.j
+        if self.squared is not None:
+            hessian += np.diag(self.squared @ v) - 2 * m[:, None] * self.squared * m[None, :]
+        return hessian
+
+    def is_minimum(self, m) -> bool:
+        """The certificate."""
+        if not np.max(np.abs(self.value_and_gradient(m)[1])) < 1e-8:
+            return False
+        return scipy.linalg.lapack.dpotrf(self.hessian(m))[1] == 0
+
+    def polish(self, m):
+        """Newton steps to the certificate; None if they do not lead to a minimum."""
+        for _ in range(20):
+            residual = self.value_and_gradient(m)[1]
+            if np.max(np.abs(residual)) < 1e-10:
+                break
+            try:
+                step = scipy.linalg.solve(self.hessian(m), residual, assume_a="sym")
+            except np.linalg.LinAlgError:
+                return None
+            # Never through a face of the cube.
+            room = np.where(step < 0, 1 - m, 1 + m) / np.maximum(np.abs(step), 1e-300)
+            m = m - min(1.0, 0.9 * room.min()) * step
+        return m if self.is_minimum(m) else None
+
+
+class Collection:
+    """Distinct minima modulo the flip."""
+
+    def __init__(self):
+        self.minima: dict[bytes, list[np.ndarray]] = {}
+        self.quenches = 0
+
+    def add(self, m) -> None:
+        self.quenches += 1
+        if m is None:
+            return
+        m = m if m[0] > 0 else -m
+        # Where all |m| are small signs are noise.
+        code = np.packbits(m > 0).tobytes() if np.max(np.abs(m)) > 1e-4 else b""
+        same = self.minima.setdefault(code, [])
+        if all(np.max(np.abs(m - other)) > 1e-5 for other in same):
+            same.append(m)
+
+    def all(self) -> np.ndarray:
+        return np.array([m for same in self.minima.values() for m in same])
+
+
+def random_corner(rng, n):
+    return 0.99 * rng.choice([-1.0, 1.0], n)
+
+
+def lbfgsb(landscape, m):
+    bounds = [(-1 + 1e-12, 1 - 1e-12)] * len(m)
+    found = scipy.optimize.minimize(
+        landscape.value_and_gradient, m, jac=True, method="L-BFGS-B", bounds=bounds
+    )
+    return landscape.polish(found.x)
+
+
+def by_lbfgsb(landscape, n, rng, until) -> Collection:
+    found = Collection()
+    while time.perf_counter() < until:
+        found.add(lbfgsb(landscape, random_corner(rng, n)))
+    return found
+
+
+class OutOfTime(Exception):
+    pass
+
+
+def by_basinhopping(landscape, n, rng, until) -> Collection:
+    found = Collection()
+
+    def flip(m):
+        flipped = rng.choice(n, n // 8, replace=False)
+        m = np.array(m)
+        m[flipped] = -m[flipped]
+        return m
+
+    def collect(m, value, accepted):
+        found.add(landscape.polish(m))
+        if time.perf_counter() >= until:
+            raise OutOfTime
+
+    bounds = [(-1 + 1e-12, 1 - 1e-12)] * n
+    local = {"jac": True, "method": "L-BFGS-B", "bounds": bounds}
+    try:
+        scipy.optimize.basinhopping(
+            landscape.value_and_gradient,
+            random_corner(rng, n),
+            niter=10**6,
+            take_step=flip,
+            callback=collect,
+            minimizer_kwargs=local,
+            rng=rng,
+        )
+    except OutOfTime:
+        pass
+    return found
+
+
+def mirror_descent(landscape, theta, atol, max_steps=4096):
+    """`thermogen.meanfield.MirrorDescent`, line by line, for one start."""
+    beta, step_size, eps = landscape.beta, 0.2, np.finfo(float).eps
+    m = np.tanh(theta)
+    residual = theta - beta * excess_field(landscape, m)
+    for _ in range(max_steps):
+        if np.max(np.abs(residual)) <= atol or step_size < eps:
+            break
+        trial = theta - step_size * residual
+        new = np.tanh(trial)
+        turned = trial - beta * excess_field(landscape, new)
+        shift = new - m
+        rounding = eps * (np.abs(theta) + np.abs(trial)) * np.abs(shift)
+        accept = np.sum((residual + turned) * shift - rounding) <= 0
+        change = turned - residual
+        weighted = (1 - new * new) * change
+        bend, along = weighted @ change, -weighted @ residual
+        suggested = step_size * along / bend if bend > 0 else 1.0
+        suggested = max(suggested, 0.1 * step_size) if suggested > 0 else 2 * step_size
+        if accept:
+            theta, m, residual = trial, new, turned
+            step_size = min(suggested, 10 * step_size)
+        else:
+            step_size *= 0.3
+    return m
+
+
+def excess_field(landscape, m):
+    field = landscape.j @ m
+    if landscape.squared is not None:
+        field = field - m * (landscape.squared @ (1 - m * m))
+    return field
+
+
+def by_numpy(landscape, n, rng, until) -> Collection:
+    found = Collection()
+    while time.perf_counter() < until:
+        theta = 4 * rng.choice([-1.0, 1.0], n)
+        m = mirror_descent(landscape, theta, 1e-5)
+        found.add(landscape.polish(np.clip(m, -1 + 1e-15, 1 - 1e-15)))
+    return found
+
+
+PEERS = {
+    "L-BFGS-B": by_lbfgsb,
+    "basinhopping": by_basinhopping,
+    "serial NumPy": by_numpy,
+}
+
+
+def search(name, energy, beta, seed, n_walkers):
+    """One call of the search, and its seconds."""
+    began = time.perf_counter()
+    library = tg.find_bound_states(
+        FUNCTIONALS[name],
+        energy,
+        beta,
+        key=jax.random.key(seed),
+        n_walkers=n_walkers,
+        n_hops=0,
+        capacity=n_walkers,
+    )
+    return library, time.perf_counter() - began
+
+
+def fitting_walkers(name, energy, beta) -> int:
+    """How many walkers fit into the budget: asked of runs that also compile."""
+    n_walkers = 2048
+    search(name, energy, beta, 90, n_walkers)
+    for margin in (0.6, 0.95):
+        _, seconds = search(name, energy, beta, 91, n_walkers)
+        n_walkers = int(n_walkers * margin * BUDGET / seconds)
+    return n_walkers
+
+
+def race(name: str, beta: float, seeds) -> None:
+    n = 256
+    print(f"{name} at beta = {beta}, n = {n}, {BUDGET:.0f} s each")
+    print(
+        f"{'contender':>20}{'seed':>6}{'seconds':>9}{'quenches':>10}{'minima':>8}{'wrong':>7}{'ours/it':>9}"
+    )
+    energies = {seed: tg.Pairwise(couplings(n, seed), np.zeros(n)) for seed in seeds}
+    n_walkers = fitting_walkers(name, energies[seeds[0]], beta)
+    for seed in seeds:
+        landscape = Landscape(couplings(n, seed), beta, name)
+        library, seconds = search(name, energies[seed], beta, seed, n_walkers)
+        rows = [("find_bound_states", seconds, n_walkers, library.magnetizations[: library.size])]
+        for label, peer in PEERS.items():
+            began = time.perf_counter()
+            found = peer(landscape, n, np.random.default_rng(seed), began + BUDGET)
+            seconds = time.perf_counter() - began
+            rows.append((label, seconds, found.quenches, found.all()))
+        ours = len(rows[0][3]) / rows[0][1]
+        for label, seconds, quenches, minima in rows:
+            wrong = sum(not landscape.is_minimum(m) for m in minima)
+            ratio = ours / (max(len(minima), 1) / seconds)
+            print(
+                f"{label:>20}{seed:6}{seconds:9.2f}{quenches:10}{len(minima):8}{wrong:7}{ratio:9.1f}",
+                flush=True,
+            )
+
+
+def growth() -> None:
+    """Cost of a new state against size, in runs of about the same number of spins in all."""
+    print("naive at beta = 2: cost of a new state")
+    print(f"{'n':>6}{'quenches':>10}{'minima':>8}{'coverage':>10}{'ms/quench':>11}{'ms/new':>14}")
+    for n in (64, 128, 256, 512, 1024):
+        energy, n_walkers = tg.Pairwise(couplings(n, 0), np.zeros(n)), 2**18 // n
+        search("naive", energy, 2.0, 0, n_walkers)
+        library, seconds = search("naive", energy, 2.0, 1, n_walkers)
+        each = 1e3 * seconds / np.array([n_walkers, library.size])
+        print(
+            f"{n:6}{n_walkers:10}{library.size:8}{library.coverage():10.2f}"
+            f"{each[0]:11.3f}{each[1]:14.3f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", nargs="?", choices=["naive", "TAP", "growth"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    arguments = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    for name, beta in (("naive", 2.0), ("TAP", 6.0)):
+        if arguments.part in (None, name):
+            race(name, beta, arguments.seeds)
+    if arguments.part in (None, "growth"):
+        growth()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""Batches padded to few sizes, so that few programs are compiled."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import PyTree
+
+_SIZES = (32, 256, 1024)
+
+
+def in_batches(
+    kernel: Callable[[Array], PyTree], rows: np.ndarray, largest: int = _SIZES[-1]
+) -> PyTree:
+    """Apply a batched kernel to all rows, in batches padded to few sizes; NumPy arrays out."""
+    sizes = [size for size in _SIZES if size < largest] + [largest]
+    outputs = []
+    for first in range(0, len(rows), largest):
+        batch = rows[first : first + largest]
+        size = next(size for size in sizes if size >= len(batch))
+        padding = np.repeat(batch[:1], size - len(batch), axis=0)
+        output = kernel(jnp.asarray(np.concatenate([batch, padding])))
+        outputs.append(jax.tree.map(lambda x, k=len(batch): np.asarray(x)[:k], output))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)

@@ -1,0 +1,113 @@
+"""How complete a search is: estimates from how often each state was hit."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.special import gammaln, ndtri
+
+from ._library import Library
+
+
+class Completeness(NamedTuple):
+    """What the hit counts of a library say about the states that it does not hold.
+
+    The estimates treat quenches as independent draws: they hold for plain multistart
+    (`n_hops=0`), and speak of the starts that were used. A state whose basin is too small to be
+    hit at all is known to none of them: `n_states` is a bound from below.
+
+    Attributes:
+        coverage: estimated share of quenches that end in a state held (Good 1953).
+        coverage_interval: confidence interval of it (Esty 1983, Ann. Stat. 11, 905).
+        n_states: estimated least number of states, those not seen included; a state and its
+            mirror image count once (Chao 1984).
+        n_states_interval: log-normal confidence interval of it (Chao 1987, Biometrics 43, 783).
+    """
+
+    coverage: float
+    coverage_interval: tuple[float, float]
+    n_states: float
+    n_states_interval: tuple[float, float]
+
+
+def completeness(library: Library, *, level: float = 0.95) -> Completeness:
+    """Estimate what share of the landscape a library holds, and how many states there are.
+
+    Args:
+        library: as `find_bound_states` returns it, with `overflow` unset.
+        level: level of the confidence intervals, in (0, 1).
+
+    Raises:
+        ValueError: for a level outside (0, 1), an empty library, or one that overflowed, whose
+            hit counts are incomplete.
+    """
+    hits = _hits(library)
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    z = float(ndtri(0.5 + 0.5 * level))
+    n, once, twice = hits.sum(), np.sum(hits == 1), np.sum(hits == 2)
+    missed = once / n
+    error = z * np.sqrt(once * (1 - missed) + 2 * twice) / n
+    interval = (max(0.0, 1 - missed - error), min(1.0, 1 - missed + error))
+    unseen, bounds = _unseen(hits, z)
+    states = (len(hits) + bounds[0], len(hits) + bounds[1])
+    return Completeness(float(1 - missed), interval, len(hits) + unseen, states)
+
+
+def discovery_curve(
+    library: Library, quenches: Int[np.ndarray, " points"]
+) -> Float[np.ndarray, " points"]:
+    """Expected number of states in the first so many of the quenches, by rarefaction.
+
+    The mean over all orders in which the quenches could have come (Hurlbert 1971): a curve that
+    still climbs at its end says that the search was too short.
+
+    Args:
+        library: as `find_bound_states` returns it, with `overflow` unset.
+        quenches: numbers of quenches, from 0 to `library.hits.sum()`.
+
+    Returns:
+        Expected numbers of distinct states.
+
+    Raises:
+        ValueError: for an empty library, one that overflowed, or numbers out of range.
+    """
+    hits = _hits(library)
+    n, t = hits.sum(), np.asarray(quenches)
+    if np.any((t < 0) | (t > n)):
+        raise ValueError(f"quenches must lie between 0 and the {n} of the library")
+    # log of C(n - h, t) / C(n, t), the chance that none of t quenches hits a state.
+    left = n - hits[None, :] - t[:, None]
+    log_missed = gammaln(n - hits + 1)[None, :] - gammaln(np.maximum(left, 0) + 1)
+    log_missed += (gammaln(n - t + 1) - gammaln(n + 1))[:, None]
+    return np.sum(1 - np.where(left >= 0, np.exp(log_missed), 0.0), axis=1)
+
+
+def _hits(library: Library) -> np.ndarray:
+    if library.overflow:
+        raise ValueError("the library overflowed, so its hits are incomplete; raise capacity")
+    if library.size == 0:
+        raise ValueError("the library must hold at least one state, got an empty one")
+    return np.asarray(library.hits)[np.asarray(library.mask)]
+
+
+def _unseen(hits: np.ndarray, z: float) -> tuple[float, tuple[float, float]]:
+    """Chao's estimate of the number of unseen states, and its interval (Chao 1987)."""
+    seen, n, once, twice = len(hits), hits.sum(), np.sum(hits == 1), np.sum(hits == 2)
+    share = (n - 1) / n
+    if twice > 0:
+        ratio = once / twice
+        unseen = share * once * ratio / 2
+        variance = twice * (share * ratio**2 / 2 + share**2 * (ratio**3 + ratio**4 / 4))
+    else:
+        unseen = share * once * (once - 1) / 2
+        variance = unseen + share**2 * once * (2 * once - 1) ** 2 / 4
+        variance -= share**2 * once**4 / (4 * (seen + unseen))
+    if unseen > 0:
+        # Log-normal, because the number cannot be negative.
+        spread = np.exp(z * np.sqrt(np.log1p(variance / unseen**2)))
+        return float(unseen), (float(unseen / spread), float(unseen * spread))
+    # No two states were hit but once. Of states hit at equal rates this share would be missed.
+    missed = np.exp(-n / seen)
+    upper = (seen * missed + z * np.sqrt(seen * missed * (1 - missed))) / (1 - missed)
+    return 0.0, (0.0, float(upper))

@@ -1,0 +1,154 @@
+"""Merge points of a landscape on the host, in time that hardly grows with how many are held."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from .._solution import Solution
+from ._library import MERGE_TOLERANCE, Library
+
+# Points that a descent left closer than this, with equal patterns, are taken to have one end.
+_TOGETHER = 1e-3
+# Smaller magnetizations count as undecided in a pattern: their signs may be noise.
+_UNDECIDED = 0.05
+
+
+def leaders(
+    m: Float[np.ndarray, "rows n"], symmetric: bool
+) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
+    """For each row the first row that it lies together with, and whether as its mirror image.
+
+    Rows lie together whose signs agree and which differ nowhere by more than 1e-3, modulo the
+    global flip where `symmetric`. They are hashed by their signs: no distance matrix is made.
+
+    Returns:
+        Index of the leader of each row, its own if it is one; and the sign, +-1, with which the
+        leader stands for the row.
+    """
+    pattern = np.where(np.abs(m) > _UNDECIDED, np.sign(m), 0).astype(np.int8)
+    sign = np.ones(len(m), np.int8)
+    if symmetric:
+        decided = pattern[np.arange(len(m)), np.argmax(pattern != 0, axis=1)]
+        sign = np.where(decided < 0, -1, 1).astype(np.int8)
+        pattern = pattern * sign[:, None]
+    codes = pattern.view(np.dtype((np.void, pattern.shape[1])))[:, 0]
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    leader = first[inverse]
+    turned = (sign * sign[leader])[:, None] * m[leader]
+    apart = np.abs(m - turned).max(axis=1) > _TOGETHER
+    leader = np.where(apart, np.arange(len(m)), leader)
+    return leader, sign * sign[leader]
+
+
+class Pool:
+    """The states of a search while it runs: certified minima, each held once.
+
+    States are looked up by their projection on a random direction, cut into cells: only those in
+    the same cell or next to it are compared. `library` is what the search hands out.
+
+    Args:
+        capacity: most states to hold; beyond it those of highest G give way.
+        symmetric: whether a state and its mirror image are one.
+        curvatures: lowest curvatures of states from their effective fields; asked once for each.
+
+    Attributes:
+        states: the states held, `value` their magnetizations; None before the first.
+        hits: number of quenches that ended in each.
+    """
+
+    def __init__(
+        self, capacity: int, symmetric: bool, curvatures: Callable[[np.ndarray], np.ndarray]
+    ):
+        self._capacity, self._symmetric, self._measure = capacity, symmetric, curvatures
+        self._overflow = False
+        self._cells: dict[int, list[int]] = {}
+        self._curvatures = np.zeros(0)
+        self.hits = np.zeros(0, int)
+        self.states: Solution | None = None
+
+    def add(self, found: Solution) -> int:
+        """Count the hits of converged minima, hold those that are new, and say how many were."""
+        held = len(self.hits)
+        m = found.value if self.states is None else np.concatenate([self.states.value, found.value])
+        cells, keys = self._keys(found.value)
+        # Copies of one minimum have one key to the last bit: they are looked up once.
+        _, rows, counts = np.unique(keys, return_index=True, return_counts=True)
+        places, hits = list(range(held)), self.hits.tolist()
+        for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
+            state = self._match(m, places, held + row, cells[row])
+            if state == len(places):
+                places.append(held + row)
+                hits.append(0)
+                self._cells.setdefault(cells[row], []).append(state)
+            hits[state] += count
+        self.hits = np.array(hits, int)
+        fresh = np.array(places[held:], int) - held
+        if fresh.size:
+            new = jax.tree.map(lambda x: x[fresh], found)
+            self._curvatures = np.append(self._curvatures, self._measure(new.stats["fields"]))
+            self.states = new if self.states is None else joined(self.states, new)
+            if len(self.hits) > self._capacity:
+                self._make_room()
+        return fresh.size
+
+    def library(self, n_spins: int) -> Library:
+        """The states as NumPy arrays of the fixed length `capacity`, lowest first."""
+        size, padding = len(self.hits), self._capacity - len(self.hits)
+        if self.states is None:
+            m, free_energies, residuals = np.zeros((0, n_spins)), np.zeros(0), np.zeros(0)
+        else:
+            m, stats = self.states.value, self.states.stats
+            free_energies, residuals = stats["free_energy"], stats["residual"]
+        order = np.argsort(free_energies, kind="stable")
+        paired = self._symmetric & (np.abs(m).max(axis=1) > MERGE_TOLERANCE)
+
+        def padded(x, fill):
+            widths = [(0, padding)] + [(0, 0)] * (x.ndim - 1)
+            return np.pad(x[order], widths, constant_values=fill)
+
+        return Library(
+            magnetizations=padded(m, 0.0),
+            free_energies=padded(free_energies, np.inf),
+            residuals=padded(residuals, np.inf),
+            curvatures=padded(self._curvatures, 0.0),
+            hits=padded(self.hits, 0),
+            multiplicity=padded(1 + paired, 1),
+            mask=np.arange(self._capacity) < size,
+            overflow=np.array(self._overflow),
+        )
+
+    def _keys(self, m: Float[np.ndarray, "rows n"]) -> tuple[list[int], np.ndarray]:
+        """Cell of each row, and its projection, which is the same for copies."""
+        probe = np.random.default_rng(0).normal(size=m.shape[1])
+        keys = np.sum(m * probe, axis=1)
+        keys = np.abs(keys) if self._symmetric else keys
+        # Rows within the tolerance differ by at most half a cell.
+        width = 2 * MERGE_TOLERANCE * np.abs(probe).sum()
+        return np.floor(keys / width).astype(int).tolist(), keys
+
+    def _match(self, m: np.ndarray, places: list[int], row: int, cell: int) -> int:
+        """The state that row `row` of m is; one more than there are if it is new."""
+        for near in (cell, cell - 1, cell + 1):
+            for state in self._cells.get(near, ()):
+                other = m[places[state]]
+                if np.abs(m[row] - other).max() < MERGE_TOLERANCE:
+                    return state
+                if self._symmetric and np.abs(m[row] + other).max() < MERGE_TOLERANCE:
+                    return state
+        return len(places)
+
+    def _make_room(self) -> None:
+        assert self.states is not None
+        kept = np.sort(np.argsort(self.states.stats["free_energy"])[: self._capacity])
+        self.states = jax.tree.map(lambda x: x[kept], self.states)
+        self.hits, self._curvatures = self.hits[kept], self._curvatures[kept]
+        self._overflow, self._cells = True, {}
+        for state, cell in enumerate(self._keys(self.states.value)[0]):
+            self._cells.setdefault(cell, []).append(state)
+
+
+def joined(*solutions: Solution) -> Solution:
+    """Batches of solves one after the other."""
+    return jax.tree.map(lambda *x: np.concatenate(x), *solutions)
