@@ -45,9 +45,9 @@ MODELS = {
     "Hopfield, 2 patterns": (hopfield(16, 2), (1.5, 2.5, 5.0)),
     "SK": (sk(16), (1.0, 2.0, 4.0)),
     "adder(2) table": (adder_table(2), (0.5, 1.0, 2.0)),
-    "adder(3) table": (adder_table(3), (0.5, 1.0)),
     "Hopfield, 4 patterns": (hopfield(100, 4), (1.5, 5.0)),
     "SK, larger": (sk(64), (1.0, 2.0)),
+    "adder(3) table": (adder_table(3), (1.0,)),
 }
 
 

@@ -7,7 +7,7 @@ of equal potential are images under the symmetries of the data, and make one lev
 it is told which data its first minimum fails to hold, p(row) < 0.1/M for M rows. Prints tables and
 saves JSON and a picture.
 
-    python experiments/training_landscape.py [--out DIR] [--starts 512]
+    python experiments/training_landscape.py [--out DIR] [--starts 256]
 """
 
 import argparse
@@ -166,7 +166,7 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"))
-    parser.add_argument("--starts", type=int, default=512)
+    parser.add_argument("--starts", type=int, default=256)
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     matplotlib.use("agg")
