@@ -138,7 +138,7 @@ def test_no_lower_pass_is_found_at_random(fields):
     """Minimax heights against those over the saddles that 300 random points climb to."""
     energy, beta = _glass(fields), 4.0
     library, found = _found(energy, beta)
-    assert library.size > 2
+    assert library.size > 1
     assert np.all(np.isfinite(found.heights))
     m = _climbed(energy, beta, np.random.default_rng(0).uniform(-1, 1, (300, N)))
     states = np.concatenate([library.magnetizations[: library.size]] * 2)
@@ -173,6 +173,7 @@ def _climbed(energy, beta, starts):
             values = np.append(-np.abs(values[0]), np.abs(values[1:]))
             step = -vectors @ ((vectors.T @ (np.sqrt(v) * residual)) / values)
             theta = theta + step * min(1, 0.3 / np.linalg.norm(step)) / np.sqrt(v)
+            theta = np.clip(theta, -12, 12)
         values = np.linalg.eigvalsh(hessian)
         if np.abs(residual).max() > 1e-9 or np.sum(values < 0) != 1:
             continue
@@ -186,11 +187,18 @@ def _climbed(energy, beta, starts):
 
 
 def test_other_functionals_and_precisions():
+    """TAP, from a float32 energy under a float32 configuration, certified in float64 all the same."""
+    functional = helpers.FUNCTIONALS["tap"]
     energy = jax.tree.map(lambda x: x.astype(jnp.float32), _glass(0.1, seed=7))
     with jax.enable_x64(False):
-        library, found = _found(energy, 4.0, tg.TAP())
+        library = tg.find_bound_states(
+            functional, energy, 4.0, key=jax.random.key(0), n_walkers=16, n_hops=3, capacity=32
+        )
+        found = barriers(library, functional, energy, 4.0)
     assert library.size > 1 and found.free_energies.dtype == np.float64
     assert np.any(np.asarray(found.result == TRANSITIONS.converged))
+    energy = jax.tree.map(lambda x: x.astype(jnp.float64), energy)
+    _assert_sound(functional, energy, 4.0, library, found)
 
 
 def test_without_rounds_and_neighbours_less_is_known():
@@ -239,8 +247,8 @@ def _minima(energy, count: int = 10) -> tuple[np.ndarray, np.ndarray]:
 def test_bounds_of_energy_barriers(name, n_floods):
     options = {"fields": 0.1} if name == "pairwise" else {}
     exact_above = []
-    for seed in range(3):
-        energy = helpers.ENERGIES[name](12, jax.random.key(seed), **options)
+    for seed in range(2):
+        energy = helpers.ENERGIES[name](11, jax.random.key(seed), **options)
         indices, spins = _minima(energy)
         truth = tg.exact.barriers(energy, indices)
         bounds = energy_barriers(energy, spins, key=jax.random.key(1), n_floods=n_floods)
@@ -260,9 +268,9 @@ def test_the_barrier_of_a_large_magnet_is_that_of_half_its_spins():
     n = 60
     energy = tg.Pairwise((1 - np.eye(n)) / n, np.zeros(n))
     ends = np.stack([np.ones(n), -np.ones(n)])
-    bounds = energy_barriers(energy, ends, key=jax.random.key(0), width=4, n_floods=10)
+    bounds = energy_barriers(energy, ends, key=jax.random.key(0), width=4, n_floods=61)
     np.testing.assert_allclose(bounds.upper[0, 1], 0.5, rtol=1e-12)  # E = (n - M^2) / 2n at M = 0
-    # Ten floods reach one flip down, M = n - 2, and see M = n - 4 on the rim.
+    # Sixty-one floods take the start and all single flips, M = n - 2, and leave M = n - 4.
     np.testing.assert_allclose(bounds.lower[0, 1], (n - (n - 4) ** 2) / (2 * n), rtol=1e-12)
 
 

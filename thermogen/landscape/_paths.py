@@ -77,7 +77,7 @@ def energy_barriers(
             raise ValueError(f"{name} must be at least {least}, got {count}")
     with jax.enable_x64(True):
         exact = cast(energy, jnp.float64)
-        energies = np.asarray(eqx.filter_jit(jax.vmap(exact))(spins))
+        energies = np.asarray(_all_energies(exact, spins))
         lower, reached = _floods(exact, spins, energies, n_floods)
         upper = np.where(reached, lower, np.inf)
         first, last = np.nonzero(~reached & ~np.eye(len(spins), dtype=bool))
@@ -215,6 +215,16 @@ class _Flood:
                 heapq.heappush(self.rim, (energy + gap, name))
 
 
+@eqx.filter_jit
+def _all_energies(energy: AbstractMultilinear, spins: Float[Array | np.ndarray, "K n"]):
+    return jax.vmap(energy)(spins)
+
+
+@eqx.filter_jit
+def _all_gaps(energy: AbstractMultilinear, spins: Float[Array | np.ndarray, "K n"]):
+    return jax.vmap(lambda s: flip_gaps(energy, s))(jnp.asarray(spins))
+
+
 def _floods(
     energy: AbstractMultilinear, spins: np.ndarray, energies: np.ndarray, count: int
 ) -> tuple[Float[np.ndarray, "K K"], Bool[np.ndarray, "K K"]]:
@@ -223,7 +233,6 @@ def _floods(
     floods = [_Flood(s, float(e)) for s, e in zip(spins, energies, strict=True)]
     lower = np.maximum.outer(energies, energies)
     reached = np.eye(len(spins), dtype=bool)
-    gaps_of = eqx.filter_jit(jax.vmap(flip_gaps, in_axes=(None, 0)))
     for _ in range(count):
         active = [k for k, flood in enumerate(floods) if flood.rim and not reached[k].all()]
         if not active:
@@ -236,7 +245,7 @@ def _floods(
         rows = spins.copy()
         for k, (_, configuration) in taken.items():
             rows[k] = np.frombuffer(configuration, np.int8)
-        gaps = np.asarray(gaps_of(energy, rows))
+        gaps = np.asarray(_all_gaps(energy, rows))
         for k, (own, configuration) in taken.items():
             floods[k].widen(own, configuration, gaps[k])
     for k, flood in enumerate(floods):

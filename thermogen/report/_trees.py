@@ -14,8 +14,9 @@ from ._plots import ACCENT, GRID, INK, MUTED, WIDTH, styled
 
 # Lines run straight up and lean towards their node over this share of the axis.
 _LEAN = 0.05
-# An empty stretch of more than this share of the axis is cut down to the other.
-_WIDE, _CUT = 0.35, 0.08
+# A stretch without levels is cut to this share of the axis where it takes nearly as much as all
+# others, if those are enough to be worth it.
+_WIDE, _LEAST_OTHERS, _CUT = 0.75, 4, 0.08
 _PICTURE = 20  # points: the longer side of a picture
 
 
@@ -72,10 +73,12 @@ class _Cuts:
         self.known = np.unique(levels[np.isfinite(levels)])
         gaps = np.diff(self.known)
         self.is_cut = np.zeros(len(gaps), bool)
-        while np.any(wide := ~self.is_cut & (gaps > _WIDE * gaps[~self.is_cut].sum())):
-            if wide.sum() == np.sum(~self.is_cut):
-                break  # nothing else would be left to show
-            self.is_cut |= wide
+        while len(gaps) > _LEAST_OTHERS:
+            widest = int(np.argmax(np.where(self.is_cut, 0, gaps)))
+            others = np.delete(gaps, widest)[~np.delete(self.is_cut, widest)]
+            if len(others) < _LEAST_OTHERS or gaps[widest] < _WIDE * others.sum():
+                break
+            self.is_cut[widest] = True
         shown = gaps[~self.is_cut]
         room = (1 - _CUT * self.is_cut.sum()) / max(shown.sum(), np.finfo(float).tiny)
         steps = np.where(self.is_cut, _CUT, room * gaps)
