@@ -75,7 +75,7 @@ FAMILIES = {
     "SK, fields": Family(functools.partial(sk, fields=0.3), 10, (1, 2, 3, 5), 8),
     "3-spin": Family(three_spin, 10, (0.5, 0.75, 4, 6), 10),
     "adder": Family(adder, 10, (0.5, 1, 2, 3), 6),
-    "adder, degree 4": Family(functools.partial(adder, max_degree=4), 10, (0.5, 1, 2, 3), 6),
+    "adder, degree 4": Family(functools.partial(adder, max_degree=4), 10, (1, 2, 3, 8), 6),
     "Hopfield 12": Family(hopfield, 12, (2, 4), 5),
     "SK 12": Family(sk, 12, (2, 4), 5),
 }
