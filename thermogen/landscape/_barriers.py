@@ -19,14 +19,13 @@ from ..energies import AbstractMultilinear, is_flip_symmetric
 from ..meanfield import AbstractFunctional
 from ..meanfield._solve import Problem, checked_beta
 from ._library import MERGE_TOLERANCE, Library
-from ._quench import _STAGES, _attempt, cast, is_converged
+from ._quench import cast, fall, is_converged
 from ._saddles import BATCH, Points, refined, tops_between, ways_down
 
 # Each pair is joined by several strings, whose middle is moved at random by so much in the angles
 # arcsin m: a straight one may keep a symmetry that no path of least free energy has, a bent one
 # may find another pass. Few pairs get more of them, up to one full batch.
 _LEAST_BEND, _LARGEST_BEND, _LEAST_STRINGS = 0.1, 1.0, 2
-_MAX_QUENCH_STEPS = 4096
 # Saddles whose angles differ by less are the same.
 _SAME_SADDLE = 1e-5
 
@@ -183,7 +182,7 @@ class _Search:
             self.ends.append(self._ends_of(points))
 
     def _is_saddle(self, points: Points) -> Bool[np.ndarray, " S"]:
-        return (points.residuals <= self.tol) & (points.indices == 1)
+        return np.asarray(points.residuals <= self.tol) & np.asarray(points.indices == 1)
 
     def _ends_of(self, points: Points) -> Int[np.ndarray, "S 2"]:
         """The nodes on either side of each saddle; -1 for what is no saddle, or no minimum."""
@@ -191,10 +190,10 @@ class _Search:
         saddles = np.flatnonzero(self._is_saddle(points))
         if saddles.size == 0:
             return nodes
-        starts = ways_down(self.problem, points.fields[saddles], points.modes[saddles])
+        fields, modes = np.asarray(points.fields), np.asarray(points.modes)
+        starts = ways_down(self.problem, fields[saddles], modes[saddles])
         starts = starts.reshape(2 * saddles.size, -1)
-        tol = jnp.asarray(self.tol)
-        solution = _attempt(self.problem, starts, tol, _MAX_QUENCH_STEPS, _STAGES)
+        solution = fall(self.problem, starts, self.tol)
         side = np.full(len(starts), -1)
         for row in np.flatnonzero(is_converged(solution)):
             side[row] = self._node(solution.value[row], solution.stats["free_energy"][row])

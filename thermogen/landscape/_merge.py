@@ -142,10 +142,11 @@ class Pool:
     def _make_room(self) -> None:
         assert self.states is not None
         kept = np.sort(np.argsort(self.states.stats["free_energy"])[: self._capacity])
-        self.states = jax.tree.map(lambda x: x[kept], self.states)
-        self.hits, self._curvatures = self.hits[kept], self._curvatures[kept]
+        states = jax.tree.map(lambda x: x[kept], self.states)
+        self.states, self.hits = states, self.hits[kept]
+        self._curvatures = self._curvatures[kept]
         self._overflow, self._cells = True, {}
-        for state, cell in enumerate(self._keys(self.states.value)[0]):
+        for state, cell in enumerate(self._keys(states.value)[0]):
             self._cells.setdefault(cell, []).append(state)
 
 
