@@ -31,7 +31,7 @@ DATA = {
     "bars and stripes 3x3": tg.datasets.bars_and_stripes(3),
     "adder(2)": tg.datasets.adder(2),
 }
-HIDDEN = (1, 2, 3, 4, 5)
+HIDDEN = (1, 2, 3, 4)
 
 
 def log_probabilities(energy, visible):
