@@ -23,9 +23,11 @@ from ._merge import joined, leaders
 _ROUGH = MirrorDescent(rtol=1e-6, atol=1e-5)
 _FINE = MirrorDescent(rtol=1e-14, atol=1e-10)
 # What descends so slowly is left to Newton steps, which take it to a minimum or to a saddle.
-_FINE_STEPS = 256
+_FINE_STEPS = 1024
 _STEPS_PER_ROUND = 64
-_HESSIAN_ENTRIES = 2**21
+# Entries of the Hessians that are held at once: where they are factorised, and in Newton steps,
+# in which all rows of a batch wait for the slowest.
+_EXAMINED_ENTRIES, _POLISHED_ENTRIES = 2**21, 2**19
 
 
 def quench(
@@ -128,17 +130,23 @@ def _certify(problem: Problem, theta: np.ndarray, tol: float, max_steps: int) ->
     """Descend in float64 and certify, with Newton steps only where that does not suffice."""
     tolerance = jnp.asarray(tol)
     theta = _descend(problem, theta, jnp.float64, _FINE, _FINE_STEPS)
-    largest = max(1, min(1024, _HESSIAN_ENTRIES // theta.shape[1] ** 2))
-    solution = in_batches(functools.partial(_examine, problem, tolerance), theta, largest)
+    examine = functools.partial(_examine, problem, tolerance)
+    solution = in_batches(examine, theta, _rows_of(_EXAMINED_ENTRIES, theta))
+    newton = functools.partial(_polish, problem, tolerance)
     for again in (False, True):
         rest = np.flatnonzero(~is_converged(solution))
         if rest.size == 0:
             break
         if again:
             theta[rest] = _descend(problem, theta[rest], jnp.float64, _FINE, max_steps)
-        polished = in_batches(functools.partial(_polish, problem, tolerance), theta[rest], largest)
+        polished = in_batches(newton, theta[rest], _rows_of(_POLISHED_ENTRIES, theta))
         solution = _replaced(solution, rest, polished)
     return solution
+
+
+def _rows_of(entries: int, theta: np.ndarray) -> int:
+    """How many Hessians have so many entries, within the largest batch."""
+    return max(1, min(1024, entries // theta.shape[1] ** 2))
 
 
 def _descend(
