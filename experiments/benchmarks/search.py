@@ -3,7 +3,8 @@
 Part one, the race: an SK model of n = 256 spins, couplings N(0, 1/n), no fields; naive mean field
 at beta = 2, then TAP at beta = 6. Every contender has 5 s on all cores after compilation, and
 counts distinct certified minima modulo the global flip: max |dG/dm| < 1e-8 in float64, Hessian
-positive definite by a Cholesky factorisation. Polishing and that certificate are inside everybody's
+positive definite by a Cholesky factorisation (what a rounded m at saturation cannot resolve is
+granted to all). Polishing and that certificate are inside everybody's
 time. The contenders, all from random corners of the cube:
 
 - `find_bound_states` without hops, as many walkers as fit, curvatures of the library included;
@@ -65,7 +66,9 @@ class Landscape:
 
     def is_minimum(self, m) -> bool:
         """The certificate."""
-        if not np.max(np.abs(self.value_and_gradient(m)[1])) < 1e-8:
+        # A gradient in m cannot be known better than m is rounded where it saturates.
+        rounding = 2 * np.finfo(float).eps / (self.beta * (1 - m * m))
+        if not np.all(np.abs(self.value_and_gradient(m)[1]) < 1e-8 + rounding):
             return False
         return scipy.linalg.lapack.dpotrf(self.hessian(m))[1] == 0
 

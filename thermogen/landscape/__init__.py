@@ -5,6 +5,9 @@ from ._barriers import Barriers as Barriers
 from ._barriers import barriers as barriers
 from ._certify import Certificate as Certificate
 from ._certify import certify as certify
+from ._coverage import Completeness as Completeness
+from ._coverage import completeness as completeness
+from ._coverage import discovery_curve as discovery_curve
 from ._hopping import find_bound_states as find_bound_states
 from ._library import Library as Library
 from ._minima import Minima as Minima

@@ -18,8 +18,9 @@ from .._types import Beta
 from ..energies import AbstractMultilinear, is_flip_symmetric
 from ..meanfield import AbstractFunctional
 from ..meanfield._solve import Problem, checked_beta
+from ._batches import cast
 from ._library import MERGE_TOLERANCE, Library
-from ._quench import cast, fall, is_converged
+from ._quench import fall, is_converged
 from ._saddles import BATCH, Points, refined, tops_between, ways_down
 
 # Each pair is joined by several strings, whose middle is moved at random by so much in the angles

@@ -1,4 +1,4 @@
-"""Batches padded to few sizes, so that few programs are compiled."""
+"""Batches padded to few sizes, so that few programs are compiled; casts between precisions."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
 _SIZES = (32, 256, 1024)
@@ -24,3 +25,8 @@ def in_batches(
         output = kernel(jnp.asarray(np.concatenate([batch, padding])))
         outputs.append(jax.tree.map(lambda x, k=len(batch): np.asarray(x)[:k], output))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+
+
+def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
+    """The same pytree with its arrays in another floating dtype."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)

@@ -14,7 +14,7 @@ from ._batches import in_batches
 
 _MAX_STEPS = 256
 # Residual of the eigenvector relative to its eigenvalue, whose error is about its square.
-_TOLERANCE = 1e-5
+_TOLERANCE = 1e-4
 
 
 def lowest_curvatures(
@@ -25,7 +25,7 @@ def lowest_curvatures(
     Needs products with the Hessian alone (Bradbury and Fletcher 1966), preconditioned by the
     variances; where it does not settle, dense eigenvalues decide. To be called with float64.
     """
-    values, settled = in_batches(functools.partial(_by_gradients, problem), fields, 256)
+    values, _, settled = in_batches(functools.partial(_by_gradients, problem), fields, 256)
     rest = np.flatnonzero(~settled)
     if rest.size:
         values[rest] = in_batches(functools.partial(_dense, problem), fields[rest], 32)
@@ -49,7 +49,7 @@ def _by_gradients(problem: Problem, fields: Float[Array, "batch n"]):
 
 
 def _lowest(problem: Problem, theta: Float[Array, " n"]):
-    """Lowest eigenvalue of the Hessian, and whether the iteration settled."""
+    """Lowest eigenvalue of the Hessian, its eigenvector, and whether the iteration settled."""
     functional, energy, beta = problem
     # A saturated spin is as good as clamped: no eigenvector of low curvature moves it.
     variance = jnp.maximum(beta * variance_at(theta), 1e-12)
@@ -81,4 +81,4 @@ def _lowest(problem: Problem, theta: Float[Array, " n"]):
     infinite = jnp.full((), jnp.inf, x.dtype)
     state = (x, product(x), 0 * x, 0 * x, infinite, jnp.array(0), jnp.array(False))
     x, *_, settled = jax.lax.while_loop(lambda s: ~s[6] & (s[5] < _MAX_STEPS), step, state)
-    return jnp.dot(x, product(x)), settled
+    return jnp.dot(x, product(x)), x, settled

@@ -18,7 +18,7 @@ from ..energies import AbstractMultilinear, is_flip_symmetric
 from ..meanfield import AbstractFunctional
 from ..meanfield._base import gradient_at, lowest_curvature, scaled_hessian_at
 from ..meanfield._solve import Problem, checked_beta
-from ._quench import cast, in_batches
+from ._batches import cast, in_batches
 
 # Two minima polished to 1e-9 in dG/dm are the same when no magnetization differs by more.
 MERGE_TOLERANCE = 1e-5

@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._solution import RESULTS, Solution
 from ..meanfield._solve import NewtonPolish
+from ._batches import in_batches
 from ._library import good_turing, leaders
-from ._quench import in_batches, is_converged
+from ._quench import is_converged
 
 # Precision and tolerance of the descent before each attempt to polish, as in a quench.
 _STAGES: tuple[tuple[DTypeLike, float], ...] = (

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Num, UInt
 
 from .._types import Key
 from ..energies import AbstractMultilinear, flip_gaps
-from ._quench import cast
+from ._batches import cast
 
 # Pairs are searched in batches of this many, so that one program serves all.
 _BATCH = 16

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Num, PyTree
+from jaxtyping import Array, Bool, Float, Num
 
 from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations
@@ -16,16 +16,18 @@ from ..energies import AbstractMultilinear, is_flip_symmetric
 from ..meanfield import AbstractFunctional, MirrorDescent
 from ..meanfield._base import free_energy_at, gradient_at, scaled_hessian_at
 from ..meanfield._solve import Problem, checked_beta, descend, judge, polish, starting_field
-from ._batches import in_batches
+from ._batches import cast, in_batches
 from ._merge import joined, leaders
 
 # All starts descend in float32; what came together goes on as one, in float64.
 _ROUGH = MirrorDescent(rtol=1e-6, atol=1e-5)
 _FINE = MirrorDescent(rtol=1e-14, atol=1e-10)
 # What descends so slowly is left to Newton steps, which take it to a minimum or to a saddle.
-_FINE_STEPS = 256
+_FINE_STEPS = 1024
 _STEPS_PER_ROUND = 64
-_HESSIAN_ENTRIES = 2**21
+# Entries of the Hessians that are held at once: where they are factorised, and in Newton steps,
+# in which all rows of a batch wait for the slowest.
+_EXAMINED_ENTRIES, _POLISHED_ENTRIES = 2**21, 2**19
 
 
 def quench(
@@ -119,26 +121,27 @@ def is_converged(solution: Solution) -> Bool[np.ndarray, " batch"]:
     return np.asarray(solution.result == RESULTS.converged)
 
 
-def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
-    """The same pytree with its arrays in another floating dtype."""
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
-
-
 def _certify(problem: Problem, theta: np.ndarray, tol: float, max_steps: int) -> Solution:
     """Descend in float64 and certify, with Newton steps only where that does not suffice."""
     tolerance = jnp.asarray(tol)
     theta = _descend(problem, theta, jnp.float64, _FINE, _FINE_STEPS)
-    largest = max(1, min(1024, _HESSIAN_ENTRIES // theta.shape[1] ** 2))
-    solution = in_batches(functools.partial(_examine, problem, tolerance), theta, largest)
+    examine = functools.partial(_examine, problem, tolerance)
+    solution = in_batches(examine, theta, _rows_of(_EXAMINED_ENTRIES, theta))
+    newton = functools.partial(_polish, problem, tolerance)
     for again in (False, True):
         rest = np.flatnonzero(~is_converged(solution))
         if rest.size == 0:
             break
         if again:
             theta[rest] = _descend(problem, theta[rest], jnp.float64, _FINE, max_steps)
-        polished = in_batches(functools.partial(_polish, problem, tolerance), theta[rest], largest)
+        polished = in_batches(newton, theta[rest], _rows_of(_POLISHED_ENTRIES, theta))
         solution = _replaced(solution, rest, polished)
     return solution
+
+
+def _rows_of(entries: int, theta: np.ndarray) -> int:
+    """How many Hessians have so many entries, within the largest batch."""
+    return max(1, min(1024, entries // theta.shape[1] ** 2))
 
 
 def _descend(

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float
 from .._types import Beta
 from ..energies import AbstractMultilinear
 from ..meanfield import NaiveMeanField
+from ._batches import cast
 from ._library import Library
-from ._quench import cast
 
 _Edges = Float[Array | np.ndarray, " edges"]
 

@@ -23,7 +23,7 @@ from ..energies import (
     local_fields,
 )
 from ..energies._base import constrain
-from ._quench import cast, in_batches
+from ._batches import cast, in_batches
 
 # Up to this size the energies of all configurations are one table, and fields are looked up.
 _MAX_TABLE = 12

@@ -1,0 +1,86 @@
+"""Is the claimed coverage true? Searches of models of 16 spins against all 2^16 starts.
+
+For each model every corner of the cube is quenched (naive mean field; modulo the flip where the
+model has it): the true set of minima that random corners fall to, and the true share of each.
+Against it, 20 searches of 64 and of 256 random corners: Good-Turing coverage and how often its
+95 % interval holds the true share of what was found; the Chao1 bound on the number of states and
+how often it, and the lower end of its interval, do not exceed the truth.
+
+    python experiments/coverage.py
+"""
+
+import jax
+import numpy as np
+
+import thermogen as tg
+from thermogen.landscape import completeness, discovery_curve
+
+N, N_SEARCHES = 16, 20
+NAIVE = tg.NaiveMeanField()
+
+
+def sk(seed: int, fields: float) -> tg.Pairwise:
+    rng = np.random.default_rng(seed)
+    upper = np.triu(rng.normal(size=(N, N)), 1) / np.sqrt(N)
+    return tg.Pairwise(upper + upper.T, fields * rng.normal(size=N))
+
+
+def hopfield(seed: int) -> tg.Pairwise:
+    patterns = np.random.default_rng(seed).choice([-1.0, 1.0], (4, N))
+    return tg.Pairwise(patterns.T @ patterns / N * (1 - np.eye(N)), np.zeros(N))
+
+
+MODELS = {
+    "SK, beta 3": (sk(0, 0.0), 3.0),
+    "SK, beta 8": (sk(1, 0.0), 8.0),
+    "SK in a field": (sk(2, 0.1), 8.0),
+    "Hopfield": (hopfield(3), 4.0),
+}
+
+
+def all_corners() -> np.ndarray:
+    return np.asarray(tg.enumerate_spins(N), float)
+
+
+def main() -> None:
+    jax.config.update("jax_enable_x64", True)
+    corners = all_corners()
+    print(
+        f"{'model':>14}{'states':>8}{'rarest':>9}{'starts':>8}{'held':>7}{'true':>8}{'claimed':>9}"
+        f"{'within':>8}{'Chao1':>8}{'low end':>9}{'<= truth':>9}{'curve':>8}"
+    )
+    for name, (energy, beta) in MODELS.items():
+        truth = tg.find_bound_states(
+            NAIVE, energy, beta, key=jax.random.key(0), starts=corners, n_walkers=1, n_hops=0,
+            capacity=2048,
+        )  # fmt: skip
+        states, shares = truth.magnetizations[: truth.size], truth.hits / truth.hits.sum()
+        for n_starts in (64, 256):
+            rows, curve = [], []
+            for seed in range(N_SEARCHES):
+                library = tg.find_bound_states(
+                    NAIVE, energy, beta, key=jax.random.key(seed), n_walkers=n_starts, n_hops=0
+                )
+                held = truth.nearest(library.magnetizations[: library.size])
+                assert np.all(held >= 0), "a state that no corner falls to"
+                true, claim = shares[held].sum(), completeness(library)
+                low, high = claim.coverage_interval
+                least = claim.n_states_interval[0]
+                rows.append(
+                    (library.size, true, claim.coverage, low - 1e-9 <= true <= high + 1e-9,
+                     claim.n_states, least, least <= len(states))
+                )  # fmt: skip
+                half = discovery_curve(library, np.array([library.hits.sum() // 2]))[0]
+                shared = 1 - (1 - shares[: len(states)]) ** (library.hits.sum() // 2)
+                curve.append(half / shared.sum())
+            held, true, claimed, within, chao, least, bound = np.mean(rows, axis=0)
+            print(
+                f"{name:>14}{len(states):8}{shares[: len(states)].min():9.1e}{n_starts:8}"
+                f"{held:7.1f}{true:8.3f}{claimed:9.3f}{within:8.2f}{chao:8.1f}{least:9.1f}{bound:9.2f}"
+                f"{np.mean(curve):8.3f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

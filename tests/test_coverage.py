@@ -1,0 +1,127 @@
+"""Completeness estimates against landscapes that are enumerated, and against their definitions."""
+
+import itertools
+
+import helpers
+import jax
+import numpy as np
+import pytest
+
+import thermogen as tg
+from thermogen.landscape._coverage import completeness, discovery_curve
+from thermogen.landscape._merge import Pool, leaders
+
+N = 10
+NAIVE = helpers.FUNCTIONALS["naive"]
+
+
+def _library(hits, overflow: bool = False) -> tg.Library:
+    hits = np.array(hits, int)
+    k = len(hits)
+    return tg.Library(
+        magnetizations=np.zeros((k, 2)),
+        free_energies=np.arange(k, dtype=float),
+        residuals=np.zeros(k),
+        curvatures=np.ones(k),
+        hits=hits,
+        multiplicity=np.ones(k, int),
+        mask=hits > 0,
+        overflow=np.array(overflow),
+    )
+
+
+def test_chao1_by_hand():
+    """Six states: three hit once, two twice, one five times."""
+    estimate = completeness(_library([5, 2, 1, 1, 1, 2, 0]))
+    n, once, twice = 12, 3, 2
+    assert estimate.coverage == 1 - once / n
+    unseen = (n - 1) / n * once**2 / (2 * twice)
+    np.testing.assert_allclose(estimate.n_states, 6 + unseen)
+    share, ratio = (n - 1) / n, once / twice
+    variance = twice * (share / 2 * ratio**2 + share**2 * ratio**3 + share**2 * ratio**4 / 4)
+    spread = np.exp(1.959963984540054 * np.sqrt(np.log(1 + variance / unseen**2)))
+    np.testing.assert_allclose(
+        estimate.n_states_interval, (6 + unseen / spread, 6 + unseen * spread)
+    )
+    error = 1.959963984540054 * np.sqrt(once * (1 - once / n) + 2 * twice) / n
+    np.testing.assert_allclose(estimate.coverage_interval, (0.75 - error, min(1, 0.75 + error)))
+
+
+def test_chao1_without_doubletons():
+    n, once = 7, 3
+    estimate = completeness(_library([4, 1, 1, 1]))
+    np.testing.assert_allclose(estimate.n_states, 4 + (n - 1) / n * once * (once - 1) / 2)
+    sure = completeness(_library([50, 40]))
+    assert sure.coverage == 1 and sure.n_states == 2 and sure.n_states_interval[0] == 2
+    assert 2 <= sure.n_states_interval[1] < 2.001
+    # Two states, hit three times in all: a third one would surprise nobody.
+    assert completeness(_library([3, 0])).n_states_interval[1] > 1
+
+
+def test_discovery_curve_is_the_mean_over_orders():
+    hits = [3, 2, 1]
+    labels = np.repeat(np.arange(3), hits)
+    curve = discovery_curve(_library([*hits, 0]), np.arange(7))
+    for t in range(7):
+        sizes = [len(set(labels[list(s)])) for s in itertools.combinations(range(6), t)]
+        np.testing.assert_allclose(curve[t], np.mean(sizes), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("library", "level", "message"),
+    [
+        (_library([3, 1], overflow=True), 0.95, "raise capacity"),
+        (_library([0, 0]), 0.95, "got an empty one"),
+        (_library([3, 1]), 1.0, "level must lie between 0 and 1"),
+    ],
+)
+def test_bad_input(library, level, message):
+    with pytest.raises(ValueError, match=message):
+        completeness(library, level=level)
+    with pytest.raises(ValueError, match="between 0 and the 4"):
+        discovery_curve(_library([3, 1]), np.array([5]))
+
+
+def test_claimed_coverage_against_all_corners():
+    """Truth: the share of all corners that fall to states which the library holds.
+
+    Esty's interval is asymptotic; in 40 searches of 64 quenches at least 3 in 4 must hold the
+    truth within it, and the mean error of the claim must vanish within 4 sigma.
+    """
+    corners = helpers.configurations(N)
+    errors, inside, bounds = [], [], []
+    for model in range(4):
+        energy = helpers.random_pairwise(N, jax.random.key(model), fields=0.1)
+        ends = tg.quench(NAIVE, energy, 4.0, corners)
+        good = np.asarray(ends.result == tg.RESULTS.converged)
+        everything = Pool(2**N, False, lambda fields: np.zeros(len(fields)))
+        everything.add(jax.tree.map(lambda x, rows=np.flatnonzero(good): x[rows], ends))
+        truth = everything.library(N)
+        assert truth.hits.sum() == good.sum() and truth.size > 5
+        for seed in range(10):
+            library = tg.find_bound_states(
+                NAIVE, energy, 4.0, key=jax.random.key(seed), n_walkers=64, n_hops=0
+            )
+            held = library.nearest(truth.magnetizations[: truth.size]) >= 0
+            assert held.sum() == library.size
+            covered = truth.hits[: truth.size][held].sum() / truth.hits.sum()
+            claim = completeness(library)
+            errors.append(claim.coverage - covered)
+            low, high = claim.coverage_interval
+            inside.append(low - 1e-9 <= covered <= high + 1e-9)
+            bounds.append(claim.n_states_interval[0] <= truth.size)
+    assert abs(np.mean(errors)) < 4 * np.std(errors) / np.sqrt(len(errors)) + 1e-3
+    assert np.mean(inside) > 0.75
+    assert np.mean(bounds) > 0.9
+
+
+def test_leaders_modulo_the_flip():
+    m = np.array([[0.9, 0.0, -0.5], [-0.9, 1e-4, 0.5], [0.9, 0.0, -0.5 + 2e-3], [0.9, 0, 0.5]])
+    index, sign = leaders(m, True)
+    np.testing.assert_array_equal(index, [0, 0, 2, 3])
+    np.testing.assert_array_equal(sign, [1, -1, 1, 1])
+    index, sign = leaders(m, False)
+    np.testing.assert_array_equal(index, np.arange(4))
+    # Where all magnetizations are undecided only their distance counts.
+    index, _ = leaders(np.array([[1e-5, -1e-5], [-1e-5, 2e-5]]), True)
+    np.testing.assert_array_equal(index, [0, 0])
