@@ -277,9 +277,9 @@ class _Search:
         return Barriers(
             ends,
             np.tanh(points.fields),
-            np.asarray(points.free_energies),
-            np.asarray(points.residuals),
-            np.asarray(points.indices),
+            points.free_energies,
+            points.residuals,
+            points.indices,
             self._codes(points, ends),
             between,
             own,

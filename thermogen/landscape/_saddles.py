@@ -27,7 +27,6 @@ _SATURATED = 1e-8
 # The way down from a saddle: how far off it starts, the longest step of the flow, their number.
 _OFF_SADDLE, _FLOW_STEP, _FLOW_STEPS = 1e-2, 0.05, 512
 
-_Array = Array | np.ndarray
 _Angles = Float[Array, " n"]
 
 
@@ -42,11 +41,11 @@ class Points(NamedTuple):
         indices: number of negative eigenvalues of the Hessian, shape `(S,)`.
     """
 
-    fields: Float[_Array, "S n"]
-    modes: Float[_Array, "S n"]
-    free_energies: Float[_Array, " S"]
-    residuals: Float[_Array, " S"]
-    indices: Int[_Array, " S"]
+    fields: Float[np.ndarray, "S n"]
+    modes: Float[np.ndarray, "S n"]
+    free_energies: Float[np.ndarray, " S"]
+    residuals: Float[np.ndarray, " S"]
+    indices: Int[np.ndarray, " S"]
 
 
 def tops_between(
@@ -148,7 +147,7 @@ def refined(problem: Problem, tops: Float[np.ndarray, "tops n"], tol: float) -> 
         todo = todo[~done]
         if todo.size == 0:
             break
-    return in_batches(functools.partial(_describe, problem), theta, BATCH)
+    return Points(*in_batches(functools.partial(_describe, problem), theta, BATCH))
 
 
 @eqx.filter_jit
@@ -170,12 +169,13 @@ def _climb_once(problem: Problem, theta: Float[Array, " n"]) -> Float[Array, " n
 
 
 @eqx.filter_jit
-def _describe(problem: Problem, theta: Float[Array, "batch n"]) -> Points:
+def _describe(problem: Problem, theta: Float[Array, "batch n"]) -> tuple[Array, ...]:
+    """What `Points` documents."""
     functional, energy, beta = problem
 
     def single(row):
         values, vectors = jnp.linalg.eigh(scaled_hessian_at(functional, energy, row, beta))
-        return Points(
+        return (
             row,
             vectors[:, 0],
             free_energy_at(functional, energy, row, beta),
