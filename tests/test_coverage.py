@@ -9,7 +9,9 @@ import pytest
 
 import thermogen as tg
 from thermogen.landscape._coverage import completeness, discovery_curve
+from thermogen.landscape._curvature import _by_gradients, _dense
 from thermogen.landscape._merge import Pool, leaders
+from thermogen.landscape._quench import is_surely_positive, make_problem
 
 N = 10
 NAIVE = helpers.FUNCTIONALS["naive"]
@@ -125,3 +127,37 @@ def test_leaders_modulo_the_flip():
     # Where all magnetizations are undecided only their distance counts.
     index, _ = leaders(np.array([[1e-5, -1e-5], [-1e-5, 2e-5]]), True)
     np.testing.assert_array_equal(index, [0, 0])
+
+
+def test_the_search_stops_at_the_coverage():
+    energy = helpers.random_pairwise(N, jax.random.key(0), fields=0.1)
+    rounds, options = [], {"key": jax.random.key(0), "n_walkers": 64, "n_hops": 50}
+    library = tg.find_bound_states(
+        NAIVE, energy, 4.0, coverage=0.95, callback=lambda *x: rounds.append(x[0]), **options
+    )
+    assert library.coverage() >= 0.95 and len(rounds) < 51
+    assert all(partial.coverage() < 0.95 for partial in rounds[:-1])
+    with pytest.raises(ValueError, match=r"coverage must lie in \(0, 1\], got 0"):
+        tg.find_bound_states(NAIVE, energy, 4.0, coverage=0, **options)
+
+
+def test_positivity_is_proved_or_left_open():
+    """Never claimed for a matrix that is not positive, nor missed for a well-conditioned one."""
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(64, 64)))[0]
+    lowest = np.array([-1.0, -1e-2, -1e-5, -1e-7, 0.0, 1e-1, 1.0])
+    spectra = np.concatenate([lowest[:, None], np.tile(rng.uniform(0.5, 2, 63), (7, 1))], axis=1)
+    matrices = np.einsum("ik,bk,jk->bij", basis, spectra, basis)
+    proved = jax.jit(jax.vmap(is_surely_positive))(matrices)
+    np.testing.assert_array_equal(proved, lowest >= 1e-1)
+
+
+def test_curvatures_are_those_of_dense_matrices():
+    energy = helpers.random_pairwise(N, jax.random.key(1), fields=0.1)
+    problem = make_problem(NAIVE, energy, 4.0)
+    fields = np.arctanh(
+        tg.find_bound_states(NAIVE, energy, 4.0, key=jax.random.key(0), n_hops=0).magnetizations[:4]
+    )
+    values, _, settled = _by_gradients(problem, fields)
+    assert np.all(settled)
+    np.testing.assert_allclose(values, _dense(problem, fields), rtol=1e-7)

@@ -29,6 +29,7 @@ def find_bound_states(
     n_hops: int = 8,
     capacity: int = 256,
     starts: Num[Array | np.ndarray, "starts n"] | None = None,
+    coverage: float | None = None,
     callback: Callable[[Library, int], None] | None = None,
 ) -> Library:
     """Enumerate minima of G(m) by quenches from data, from random corners, and basin hopping.
@@ -49,6 +50,8 @@ def find_bound_states(
         capacity: most states that the library can hold.
         starts: spins or magnetizations to quench first, for example the data, shape
             `(starts, n)`; see `thermogen.energies.embed` for energies with hidden spins.
+        coverage: hop no more once this share of the quenches is estimated to end in states that
+            are held (Good and Turing), in (0, 1]; None for all `n_hops`.
         callback: called on the host with the library so far and the number of hops done, at
             first with 0. An exception that it raises ends the search.
 
@@ -56,7 +59,7 @@ def find_bound_states(
         A `Library` of NumPy arrays, lowest free energy first.
 
     Raises:
-        ValueError: for counts that are not positive, or bad `starts` or `beta`.
+        ValueError: for counts that are not positive, or bad `starts`, `coverage` or `beta`.
     """
     for name, count, least in [
         ("n_walkers", n_walkers, 1),
@@ -65,6 +68,8 @@ def find_bound_states(
     ]:
         if count < least:
             raise ValueError(f"{name} must be at least {least}, got {count}")
+    if coverage is not None and not 0 < coverage <= 1:
+        raise ValueError(f"coverage must lie in (0, 1], got {coverage}")
     key, corner_key, walker_key = jax.random.split(key, 3)
     if starts is not None and np.shape(starts)[1:] != (energy.n_spins,):
         raise ValueError(
@@ -79,7 +84,7 @@ def find_bound_states(
     for hop in range(n_hops + 1):
         if callback is not None:
             callback(search.library(), hop)
-        if hop == n_hops or walkers is None:
+        if hop == n_hops or walkers is None or search.covers(coverage):
             break
         key, kick_key, accept_key = jax.random.split(key, 3)
         kicked = _kick(energy, jnp.asarray(walkers[0]), kick_key)
@@ -91,7 +96,13 @@ def find_bound_states(
 class _Search:
     """Quenches that collect what they find."""
 
-    def __init__(self, functional, energy, beta, capacity):
+    def __init__(
+        self,
+        functional: AbstractFunctional,
+        energy: AbstractMultilinear,
+        beta: Beta,
+        capacity: int,
+    ):
         with jax.enable_x64(True):
             self._problem = make_problem(functional, energy, beta)
             symmetric = bool(is_flip_symmetric(self._problem[1]))
@@ -99,6 +110,7 @@ class _Search:
         self._pool = Pool(capacity, symmetric, measure)
 
     def quench(self, starts: np.ndarray) -> Solution:
+        """Where the starts end; the minima among them are counted and held."""
         with jax.enable_x64(True):
             theta = starting_fields(self._problem, starts)
             solution = fall(self._problem, theta, known=self._pool.states)
@@ -106,7 +118,13 @@ class _Search:
             self._pool.add(jax.tree.map(lambda x: x[found], solution))
         return solution
 
+    def covers(self, coverage: float | None) -> bool:
+        """Whether the hits of the states held claim that coverage."""
+        hits = self._pool.hits
+        return coverage is not None and np.sum(hits == 1) <= (1 - coverage) * hits.sum()
+
     def library(self) -> Library:
+        """What was found so far."""
         return self._pool.library(self._problem[1].n_spins)
 
 

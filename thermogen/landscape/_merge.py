@@ -88,9 +88,10 @@ class Pool:
         if fresh.size:
             new = jax.tree.map(lambda x: x[fresh], found)
             self._curvatures = np.append(self._curvatures, self._measure(new.stats["fields"]))
-            self.states = new if self.states is None else joined(self.states, new)
+            states = new if self.states is None else joined(self.states, new)
+            self.states = states
             if len(self.hits) > self._capacity:
-                self._make_room()
+                self._make_room(states)
         return fresh.size
 
     def library(self, n_spins: int) -> Library:
@@ -139,14 +140,12 @@ class Pool:
                     return state
         return len(places)
 
-    def _make_room(self) -> None:
-        assert self.states is not None
-        kept = np.sort(np.argsort(self.states.stats["free_energy"])[: self._capacity])
-        states = jax.tree.map(lambda x: x[kept], self.states)
-        self.states, self.hits = states, self.hits[kept]
-        self._curvatures = self._curvatures[kept]
+    def _make_room(self, states: Solution) -> None:
+        kept = np.sort(np.argsort(states.stats["free_energy"])[: self._capacity])
+        self.states = jax.tree.map(lambda x: x[kept], states)
+        self.hits, self._curvatures = self.hits[kept], self._curvatures[kept]
         self._overflow, self._cells = True, {}
-        for state, cell in enumerate(self._keys(states.value)[0]):
+        for state, cell in enumerate(self._keys(states.value[kept])[0]):
             self._cells.setdefault(cell, []).append(state)
 
 
