@@ -43,6 +43,15 @@ def test_sampling_guide_code_runs():
     assert float(names["capacity"].value) > 0 and names["diagnosis"].rhat < 1.2
 
 
+def test_landscape_guide_code_runs():
+    names = run(ROOT / "docs" / "landscape.md")
+    energy, threshold = names["energy"], 20
+    assert names["library"].size >= 2 and len(names["lowest"]) == 1
+    assert len(names["certificate"].group) == len(names["candidates"])
+    assert names["certificate"].n_bound >= 2 and names["certificate"].threshold == threshold
+    assert energy.n_spins == 16 and names["tree"].n_trees == 1
+
+
 def test_guide_code_runs():
     names = run(ROOT / "docs" / "functionals.md")
     assert names["trust"].stability > 0
