@@ -18,10 +18,12 @@ class Completeness(NamedTuple):
 
     Attributes:
         coverage: estimated share of quenches that end in a state held (Good 1953).
-        coverage_interval: confidence interval of it (Esty 1983, Ann. Stat. 11, 905).
+        coverage_interval: confidence interval of it (Esty 1983, Ann. Stat. 11, 905), no narrower
+            than the rule of three.
         n_states: estimated least number of states, those not seen included; a state and its
             mirror image count once (Chao 1984).
-        n_states_interval: log-normal confidence interval of it (Chao 1987, Biometrics 43, 783).
+        n_states_interval: log-normal confidence interval of it, rounded outwards to whole states
+            (Chao 1987, Biometrics 43, 783).
     """
 
     coverage: float
@@ -48,9 +50,11 @@ def completeness(library: Library, *, level: float = 0.95) -> Completeness:
     n, once, twice = hits.sum(), np.sum(hits == 1), np.sum(hits == 2)
     missed = once / n
     error = z * np.sqrt(once * (1 - missed) + 2 * twice) / n
+    # Without rare states that error is none at all; then the rule of three holds.
+    error = max(error, -np.log1p(-level) / n)
     interval = (max(0.0, 1 - missed - error), min(1.0, 1 - missed + error))
     unseen, bounds = _unseen(hits, z)
-    states = (len(hits) + bounds[0], len(hits) + bounds[1])
+    states = (np.floor(len(hits) + bounds[0]), np.ceil(len(hits) + bounds[1]))
     return Completeness(float(1 - missed), interval, len(hits) + unseen, states)
 
 

@@ -121,7 +121,8 @@ class _Search:
     def covers(self, coverage: float | None) -> bool:
         """Whether the hits of the states held claim that coverage."""
         hits = self._pool.hits
-        return coverage is not None and np.sum(hits == 1) <= (1 - coverage) * hits.sum()
+        claimed = coverage is not None and np.sum(hits == 1) <= (1 - coverage) * hits.sum()
+        return bool(claimed)
 
     def library(self) -> Library:
         """What was found so far."""
