@@ -34,6 +34,12 @@ class RESULTS(eqx.Enumeration):
         "All steps were used. For a stochastic objective this is the regular end; for a "
         "deterministic one raise n_steps."
     )
+    separable = (
+        "Some spin follows from the others in all samples, so that without a penalty the loss "
+        "has no minimum: the parameters grow without bound, and those returned are where the fit "
+        "stopped. Add a penalty, such as penalty=thermogen.learning.L2(1e-3) or "
+        "Pseudolikelihood(l2=1e-3)."
+    )
 
 
 class Solution(eqx.Module):

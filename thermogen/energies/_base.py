@@ -94,7 +94,7 @@ def nonlinear_variance(energy: AbstractMultilinear, m: Magnetizations) -> Float[
     Raises:
         TypeError: if no rule is registered for this class of energy.
     """
-    raise _no_rule("variance", nonlinear_variance, energy)
+    raise _no_rule("the nonlinear variance", nonlinear_variance, energy)
 
 
 @functools.singledispatch
@@ -117,7 +117,7 @@ def nonlinear_third_moment(energy: AbstractMultilinear, m: Magnetizations) -> Fl
     Raises:
         TypeError: if no rule is registered for this class of energy.
     """
-    raise _no_rule("third moment", nonlinear_third_moment, energy)
+    raise _no_rule("the nonlinear third moment", nonlinear_third_moment, energy)
 
 
 @functools.singledispatch
@@ -139,15 +139,20 @@ def nonlinear_fourth_cumulant(energy: AbstractMultilinear, m: Magnetizations) ->
         TypeError: if no rule is registered for this class of energy. There is none for
             `Interactions`, because the number of terms explodes.
     """
-    raise _no_rule("fourth cumulant", nonlinear_fourth_cumulant, energy)
+    raise _no_rule("the nonlinear fourth cumulant", nonlinear_fourth_cumulant, energy)
 
 
-def _no_rule(name: str, function: Any, energy: AbstractMultilinear) -> TypeError:
+def _no_rule(
+    name: str,
+    function: Any,
+    energy: AbstractEnergy,
+    remedy: str = "Use a lower order, convert with thermogen.energies.complete (n <= 24), or "
+    "register a rule",
+) -> TypeError:
     supported = sorted(cls.__name__ for cls in function.registry if cls is not object)
     return TypeError(
-        f"no rule for the nonlinear {name} of {type(energy).__name__}; there is one for "
-        f"{', '.join(supported)}. Use a lower order, convert with thermogen.energies.complete "
-        f"(n <= 24), or register a rule with thermogen.energies.{function.__name__}.register"
+        f"no rule for {name} of {type(energy).__name__}; there is one for "
+        f"{', '.join(supported)}. {remedy} with thermogen.energies.{function.__name__}.register"
     )
 
 
@@ -162,9 +167,36 @@ def constrain(energy: AbstractEnergy) -> PyTree:
 
 
 @functools.singledispatch
+def parameter_degrees(energy: AbstractEnergy) -> PyTree:
+    """How many spins each parameter couples: 1 for fields, 2 for pairs, and so on.
+
+    Penalties and the choice of a description ask for it. Open for extension:
+    `parameter_degrees.register(YourEnergy)`.
+
+    Returns:
+        A pytree like the energy; each leaf is an integer, or an array of the shape of the
+        parameter.
+
+    Raises:
+        TypeError: if no rule is registered for this class of energy.
+    """
+    raise _no_rule("the degrees of the parameters", parameter_degrees, energy, "Register one")
+
+
+@functools.singledispatch
+def parameter_copies(energy: AbstractEnergy) -> PyTree:
+    """How many entries share one parameter: 2 for the halves of a symmetric matrix, else 1.
+
+    Returns:
+        A pytree like the energy, of integers.
+    """
+    return jax.tree.map(lambda _: 1, energy)
+
+
 def squared_norm(energy: AbstractEnergy) -> Float[Array, ""]:
     """Sum of the squared parameters, every coupling and field counted once."""
-    return sum((jnp.sum(jnp.square(x)) for x in jax.tree.leaves(energy)), jnp.zeros(()))
+    squares = jax.tree.map(lambda x, c: jnp.sum(x * x) / c, energy, parameter_copies(energy))
+    return sum(jax.tree.leaves(squares), jnp.zeros(()))
 
 
 @functools.singledispatch
@@ -183,6 +215,26 @@ def visible_free_energy(energy: AbstractEnergy, visible: Spins, beta: Beta) -> F
         beta: inverse temperature.
     """
     return energy(visible)
+
+
+@functools.singledispatch
+def conditional_fields(
+    energy: AbstractMultilinear, visible: Spins, beta: Beta
+) -> Float[Array, " visible"]:
+    """Effective field on each visible spin given the other visible ones, hidden spins summed out.
+
+    `P(s_k = 1 | rest) = 1 / (1 + exp(-2 beta h_k))`, that is `2 h_k = F(s_k = -1) - F(s_k = 1)`
+    with the `visible_free_energy` F. The local field where no spin is hidden.
+
+    Args:
+        energy: a multilinear energy.
+        visible: spins of one sample, shape `(n_visible(energy),)`.
+        beta: inverse temperature.
+
+    Returns:
+        Fields in energy units, shape `(n_visible(energy),)`; entry k does not depend on spin k.
+    """
+    return local_fields(energy, visible)
 
 
 @functools.singledispatch

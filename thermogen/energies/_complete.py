@@ -2,6 +2,7 @@
 
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from ._base import (
     nonlinear_fourth_cumulant,
     nonlinear_third_moment,
     nonlinear_variance,
+    parameter_degrees,
 )
 from ._interactions import Interactions
 from ._pairwise import Pairwise
@@ -146,6 +148,11 @@ def _(energy: Complete, m: Magnetizations) -> Float[Array, ""]:
     # <Y^2 (s_k - m_k)> = v_k d<Y^2>/dm_k, for fixed values of Y.
     linear = jnp.dot(1 - m * m, jnp.square(slopes))
     return _mean(jnp.square(squares), m) - 3 * jnp.square(variance) - 3 * linear
+
+
+@parameter_degrees.register
+def _(energy: Complete) -> Complete:
+    return eqx.tree_at(lambda e: e.couplings, energy, degrees(energy.n_spins))
 
 
 def _nonlinear_derivatives(energy: Complete, m: Magnetizations) -> Float[Array, " masks"]:

@@ -18,6 +18,7 @@ from ._base import (
     as_parameters,
     nonlinear_third_moment,
     nonlinear_variance,
+    parameter_degrees,
 )
 from ._plans import Overlaps, Triples, has_short_terms, overlap_plan, subset_plan, triple_plan
 
@@ -161,6 +162,12 @@ def _(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
         moments *= product_over(-2 * m * variance, triples.thrice)
         total -= jnp.dot(products, moments)
     return total
+
+
+@parameter_degrees.register
+def _(energy: Interactions) -> Interactions:
+    orders = tuple(table.order for table in energy.sets)
+    return eqx.tree_at(lambda e: e.couplings, energy, orders)
 
 
 def _derivatives(energy: Interactions, m: Magnetizations) -> list[Float[Array, " subsets"]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,8 @@ from ._base import (
     nonlinear_fourth_cumulant,
     nonlinear_third_moment,
     nonlinear_variance,
-    squared_norm,
+    parameter_copies,
+    parameter_degrees,
 )
 
 
@@ -113,10 +115,14 @@ def _(energy: Pairwise) -> Pairwise:
     return Pairwise(_symmetrised(energy.couplings), energy.fields)
 
 
-@squared_norm.register
-def _(energy: Pairwise) -> Float[Array, ""]:
-    bonds = 0.5 * jnp.sum(jnp.square(energy.couplings))
-    return bonds + jnp.sum(jnp.square(energy.fields))
+@parameter_degrees.register
+def _(energy: Pairwise) -> Pairwise:
+    return eqx.tree_at(lambda e: (e.couplings, e.fields), energy, (2, 1))
+
+
+@parameter_copies.register
+def _(energy: Pairwise) -> Pairwise:
+    return eqx.tree_at(lambda e: (e.couplings, e.fields), energy, (2, 1))
 
 
 @jax.custom_jvp

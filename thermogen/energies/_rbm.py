@@ -1,5 +1,6 @@
 """The restricted Boltzmann machine with +-1 units, as a joint energy of both layers."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +10,13 @@ from .._types import Beta, Key, Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
     as_parameters,
+    conditional_fields,
     embed,
     n_visible,
     nonlinear_fourth_cumulant,
     nonlinear_third_moment,
     nonlinear_variance,
+    parameter_degrees,
     visible_free_energy,
 )
 from ._pairwise import bond_cumulant
@@ -138,6 +141,22 @@ def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, ""]:
     """`-a . v - T sum_k ln 2 cosh(beta (b_k + (v W)_k))`."""
     x = beta * (energy.hidden_fields + visible @ energy.weights)
     return -jnp.dot(energy.visible_fields, visible) - jnp.sum(jnp.logaddexp(x, -x)) / beta
+
+
+@conditional_fields.register
+def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, " v"]:
+    """`a_k + (T/2) sum_j [ln cosh(x_j with s_k = 1) - ln cosh(x_j with s_k = -1)]`."""
+    w = beta * energy.weights
+    x = beta * energy.hidden_fields + visible @ w
+    rest = x[None, :] - jnp.asarray(visible)[:, None] * w
+    difference = jnp.logaddexp(rest + w, -rest - w) - jnp.logaddexp(rest - w, w - rest)
+    return energy.visible_fields + 0.5 * jnp.sum(difference, axis=1) / beta
+
+
+@parameter_degrees.register
+def _(energy: RBM) -> RBM:
+    leaves = lambda e: (e.weights, e.visible_fields, e.hidden_fields)  # noqa: E731
+    return eqx.tree_at(leaves, energy, (2, 1, 1))
 
 
 @embed.register

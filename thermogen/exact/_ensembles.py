@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._types import Beta, Key
-from ..energies import AbstractMultilinear, complete
+from ..energies import RBM, AbstractMultilinear, complete
 from ..walsh import walsh_transform
+from ._layers import layered_log_partition
 
 
 def energies(energy: AbstractMultilinear) -> Float[Array, " configurations"]:
@@ -22,7 +23,13 @@ def energies(energy: AbstractMultilinear) -> Float[Array, " configurations"]:
 
 
 def log_partition(energy: AbstractMultilinear, beta: Beta) -> Float[Array, ""]:
-    """`ln Z = ln sum_i exp(-beta E_i)`."""
+    """`ln Z = ln sum_i exp(-beta E_i)`.
+
+    For an RBM the smaller layer alone is enumerated, up to 24 spins of it, and the other is summed
+    out in closed form.
+    """
+    if isinstance(energy, RBM):
+        return layered_log_partition(energy, beta)
     return jax.nn.logsumexp(-beta * energies(energy))
 
 

@@ -1,11 +1,21 @@
 """Learning: one potential, `<E>_data - A(model)`, and several ways to its gradient."""
 
+from ._centred import centred_gradient as centred_gradient
+from ._chains import AnnealedLikelihood as AnnealedLikelihood
+from ._chains import ContrastiveDivergence as ContrastiveDivergence
+from ._chains import PersistentCD as PersistentCD
+from ._conditional import MinimumProbabilityFlow as MinimumProbabilityFlow
+from ._conditional import Pseudolikelihood as Pseudolikelihood
 from ._fit import FitResult as FitResult
 from ._fit import fit as fit
+from ._meanfield import MeanFieldLikelihood as MeanFieldLikelihood
 from ._objectives import AbstractObjective as AbstractObjective
-from ._objectives import MeanFieldLikelihood as MeanFieldLikelihood
-from ._objectives import PersistentCD as PersistentCD
-from ._objectives import Pseudolikelihood as Pseudolikelihood
+from ._objectives import Defaults as Defaults
+from ._objectives import Samples as Samples
+from ._penalties import L1 as L1
+from ._penalties import L2 as L2
+from ._penalties import AbstractPenalty as AbstractPenalty
+from ._penalties import GroupL1 as GroupL1
 from ._phases import coexistence_temperature as coexistence_temperature
 from ._phases import library_mass as library_mass
 from ._phases import required_gap as required_gap

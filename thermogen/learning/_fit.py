@@ -1,6 +1,7 @@
 """Learning: minimise an objective with optax, in compiled chunks under a loop on the host."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 
 import equinox as eqx
@@ -14,7 +15,12 @@ from .._solution import RESULTS
 from .._types import Key
 from ..datasets import validate_spins
 from ..energies import AbstractMultilinear, constrain, n_visible
-from ._objectives import MINI_BATCH_OPTIMIZER, AbstractObjective, Data
+from ._conditional import margins
+from ._objectives import ADAM, LBFGS, AbstractObjective, Defaults, Samples
+from ._penalties import L2, AbstractPenalty, proximal_gradient, stationarity
+
+# Made once: a new transformation object would compile anew.
+PROXIMAL = proximal_gradient()
 
 _STEPS_PER_CHUNK = 20
 
@@ -27,7 +33,8 @@ class FitResult(eqx.Module):
         history: loss of each step that was taken, shape `(steps,)`, in nats per sample.
         result: a `RESULTS` code: `converged` if the gradient met the objective's tolerance,
             `step_limit` if the steps ran out, `non_finite` if the loss or its gradient stopped
-            being finite; the energy is then the last finite one.
+            being finite; the energy is then the last finite one; `separable` if the data let a
+            loss of conditionals fall for ever.
     """
 
     energy: AbstractMultilinear
@@ -46,11 +53,16 @@ class _Carry(eqx.Module):
 class _Run(eqx.Module):
     """What stays the same during a fit."""
 
-    samples: Data
+    samples: Samples
     objective: AbstractObjective
+    penalty: AbstractPenalty | None
     optimizer: optax.GradientTransformation
+    # Whether the optimiser deals with the penalty, and whether it keeps the gradient where it is.
+    proximal: bool
+    line_search: bool
     tolerance: float | None
     batch_size: int | None
+    means: Float[Array, " visible"]
     key: Key
 
     def step(self, carry: _Carry) -> tuple[_Carry, Float[Array, ""]]:
@@ -58,33 +70,53 @@ class _Run(eqx.Module):
         batch_key, loss_key = jax.random.split(jax.random.fold_in(self.key, carry.step))
         batch = self.samples
         if self.batch_size is not None:
-            batch = jax.random.choice(batch_key, self.samples, (self.batch_size,))
+            drawn = self.samples.draw(batch_key, self.batch_size)
+            share = jnp.full(self.batch_size, 1 / self.batch_size, self.samples.weights.dtype)
+            batch = Samples(drawn, share)
 
         def loss(energy):
             allowed = constrain(energy)
-            return self.objective.loss(allowed, batch, carry.objective_state, loss_key)
+            value, state = self.objective.loss(allowed, batch, carry.objective_state, loss_key)
+            if self.penalty is not None and not self.proximal:
+                value += self.penalty(allowed)
+            return value, state
 
-        (value, objective_state), gradient = jax.value_and_grad(loss, has_aux=True)(carry.energy)
+        # Line searches hand on what the update is given.
+        def value_fn(energy, means=None, penalty=None):
+            return loss(energy)[0]
+
+        if self.line_search:
+            evaluate = optax.value_and_grad_from_state(value_fn)
+            value, gradient = evaluate(carry.energy, state=carry.optimizer_state)
+            objective_state = carry.objective_state
+        else:
+            evaluate = jax.value_and_grad(loss, has_aux=True)
+            (value, objective_state), gradient = evaluate(carry.energy)
         updates, optimizer_state = optax.with_extra_args_support(self.optimizer).update(
             gradient,
             carry.optimizer_state,
             carry.energy,
             value=value,
             grad=gradient,
-            value_fn=lambda energy: loss(energy)[0],
+            value_fn=value_fn,
+            means=self.means,
+            penalty=self.penalty,
         )
         energy = optax.apply_updates(carry.energy, updates)
 
         result = carry.result
         if self.tolerance is not None:
-            met = optax.tree.norm(gradient, ord=jnp.inf) <= self.tolerance
-            result = RESULTS.where(met, RESULTS.converged, result)
+            if self.proximal:
+                distance = stationarity(self.penalty, carry.energy, gradient)
+            else:
+                distance = optax.tree.norm(gradient, ord=jnp.inf)
+            result = RESULTS.where(distance <= self.tolerance, RESULTS.converged, result)
         finite = _all_finite(value, gradient, energy)
         result = RESULTS.where(finite, result, RESULTS.non_finite)
         new = _Carry(energy, optimizer_state, objective_state, carry.step, result)
         new = jax.tree.map(lambda a, b: jnp.where(result == RESULTS.step_limit, a, b), new, carry)
         new = dataclasses.replace(new, step=carry.step + 1, result=result)
-        return new, value
+        return new, value + self.penalty(carry.energy) if self.proximal else value
 
 
 def fit(
@@ -93,6 +125,8 @@ def fit(
     *,
     objective: AbstractObjective,
     key: Key,
+    weights: Float[Array | np.ndarray, " samples"] | None = None,
+    penalty: AbstractPenalty | None = None,
     optimizer: optax.GradientTransformation | None = None,
     n_steps: int | None = None,
     batch_size: int | None = None,
@@ -106,9 +140,14 @@ def fit(
         data: samples of +-1, shape `(samples, n_visible(energy))`.
         objective: what to minimise, such as `Pseudolikelihood()`.
         key: random key, for mini-batches and for objectives that sample.
+        weights: relative weight of each sample, >= 0, shape `(samples,)`; equal where None.
+        penalty: added to the loss, such as `thermogen.learning.L1(0.01)`. A deterministic objective
+            with an L1 or group penalty is minimised by proximal steps, which reach exact zeros;
+            where `optimizer` is given, or the loss is stochastic, the penalty is one more term of
+            the loss.
         optimizer: any optax transformation; where None the objective's own default, or Adam for
             mini-batches of a deterministic one. Each new transformation object compiles anew:
-            keep one to fit many times.
+            keep one to fit many times. Its update gets the means of the data as `means`.
         n_steps: most steps to take; the objective's own default where None.
         batch_size: samples drawn (with replacement) for each step; all of them where None.
         callback: called on the host after every few steps with the `FitResult` so far, for
@@ -119,9 +158,14 @@ def fit(
         A `FitResult`. With a deterministic objective and all samples, the fit ends as soon as
         the gradient meets the objective's tolerance.
 
+    Warns:
+        UserWarning: where nothing bounds the parameters, and spins that are constant in the data,
+            or pairs that are always equal or always opposite, send some to infinity.
+
     Raises:
-        ValueError: for data of wrong shape or with values other than +-1, counts that are not
-            positive, or an energy that the objective does not take.
+        ValueError: for data of wrong shape or with values other than +-1, weights that are
+            negative or all zero, counts that are not positive, or an energy that the objective
+            does not take.
     """
     data = validate_spins(data)
     if data.shape[1] != n_visible(energy):
@@ -129,19 +173,22 @@ def fit(
             f"data must have {n_visible(energy)} spins a sample for this energy, got shape "
             f"{data.shape}"
         )
+    share = _shares(weights, len(data))
     defaults = objective.defaults
+    full_batch = batch_size is None and defaults.gradient_tolerance is not None
     if optimizer is None:
-        # Line searches and curvature estimates need the gradient of one and the same loss.
-        exact = batch_size is None or defaults.gradient_tolerance is None
-        optimizer = defaults.optimizer if exact else MINI_BATCH_OPTIMIZER
+        optimizer = _default_optimizer(defaults, penalty, full_batch, batch_size)
     n_steps = defaults.n_steps if n_steps is None else n_steps
     for name, count in [("n_steps", n_steps), ("batch_size", batch_size)]:
         if count is not None and count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
-    tolerance = defaults.gradient_tolerance if batch_size is None else None
+    unbounded = penalty is None and not defaults.bounded
+    if unbounded:
+        _warn_of_infinite_parameters(data[share > 0])
 
     init_key, step_key = jax.random.split(key)
-    samples = jnp.asarray(data, jnp.result_type(*jax.tree.leaves(energy)))
+    dtype = jnp.result_type(*jax.tree.leaves(energy))
+    samples = Samples(jnp.asarray(data, dtype), jnp.asarray(share, dtype))
     parameters: PyTree = energy
     carry = _Carry(
         energy=parameters,
@@ -151,17 +198,86 @@ def fit(
         result=RESULTS.step_limit,
     )
     # Numbers are traced, so that another value of one compiles nothing.
-    objective = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float) else x, objective)
-    run = _Run(samples, objective, optimizer, tolerance, batch_size, step_key)
+    objective, penalty = jax.tree.map(
+        lambda x: jnp.asarray(x, dtype) if isinstance(x, float) else x, (objective, penalty)
+    )
+    run = _Run(
+        samples=samples,
+        objective=objective,
+        penalty=penalty,
+        optimizer=optimizer,
+        proximal=optimizer is PROXIMAL,
+        line_search=optimizer is LBFGS and full_batch,
+        tolerance=defaults.gradient_tolerance if full_batch else None,
+        batch_size=batch_size,
+        means=jnp.asarray(share @ data, dtype),
+        key=step_key,
+    )
     history = np.zeros(0)
     while True:
         carry, losses = _chunk(run, carry, jnp.asarray(n_steps))
         history = np.append(history, np.asarray(losses)[: int(carry.step) - len(history)])
-        outcome = FitResult(constrain(carry.energy), history, carry.result)
+        done = len(history) == n_steps or carry.result != RESULTS.step_limit
+        result = carry.result
+        if done and unbounded and defaults.conditional and result != RESULTS.non_finite:
+            result = RESULTS.where(_separated(carry.energy, samples), RESULTS.separable, result)
+        outcome = FitResult(constrain(carry.energy), history, result)
         if callback is not None:
             callback(outcome)
-        if len(history) == n_steps or carry.result != RESULTS.step_limit:
+        if done:
             return outcome
+
+
+def _shares(weights, n_samples: int) -> Float[np.ndarray, " samples"]:
+    """Weights that sum to 1."""
+    if weights is None:
+        return np.full(n_samples, 1 / n_samples)
+    weights = np.asarray(weights, float)
+    if weights.shape != (n_samples,):
+        raise ValueError(f"weights must have shape ({n_samples},), got {weights.shape}")
+    if not (np.all(weights >= 0) and 0 < weights.sum() < np.inf):
+        raise ValueError("weights must be finite, not negative, and not all zero")
+    return weights / weights.sum()
+
+
+def _default_optimizer(
+    defaults: Defaults, penalty: AbstractPenalty | None, full_batch: bool, batch_size: int | None
+) -> optax.GradientTransformation:
+    """Line searches and spectral steps need the gradient of one and the same loss."""
+    if full_batch and penalty is not None and not isinstance(penalty, L2):
+        return PROXIMAL
+    stochastic = defaults.gradient_tolerance is None
+    return defaults.optimizer if stochastic or batch_size is None else ADAM
+
+
+def _warn_of_infinite_parameters(data: Num[np.ndarray, "samples visible"]) -> None:
+    constant = np.flatnonzero(np.all(data == data[0], axis=0))
+    free = np.setdiff1d(np.arange(data.shape[1]), constant)
+    products = data[:, free].T @ data[:, free]
+    bound = np.argwhere(np.triu(np.abs(products) == len(data), 1))
+    found = []
+    if constant.size:
+        found.append(f"spins {constant[:10].tolist()} are constant")
+    if bound.size:
+        found.append(f"pairs {free[bound[:5]].tolist()} are always equal or always opposite")
+    if found:
+        warnings.warn(
+            f"in data {' and '.join(found)} (at most ten spins and five pairs are named): without a "
+            "penalty their parameters grow without bound. Add one, such as "
+            "penalty=thermogen.learning.L2(1e-3), or leave these spins out",
+            stacklevel=3,
+        )
+
+
+def _separated(energy: PyTree, samples: Samples) -> Array:
+    """Whether the model predicts some spin from the others right in all samples.
+
+    That proves that the data are separable: along the parameters of that spin the loss falls for
+    ever.
+    """
+    aligned = margins(constrain(energy), samples) > 0
+    used = samples.weights[:, None] > 0
+    return jnp.any(jnp.all(aligned | ~used, axis=0))
 
 
 @eqx.filter_jit
@@ -169,7 +285,7 @@ def _chunk(run: _Run, carry: _Carry, n_steps: Array) -> tuple[_Carry, Float[Arra
     """A few steps in one compiled call; once the fit has ended the rest of them do nothing."""
 
     def skip(carry: _Carry):
-        return carry, jnp.zeros((), run.samples.dtype)
+        return carry, jnp.zeros((), run.samples.spins.dtype)
 
     def step(carry: _Carry, _):
         going = (carry.step < n_steps) & (carry.result == RESULTS.step_limit)

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, Int, Num
 
 from .. import exact
 from .._types import Beta, Key, Temperature
-from ..energies import AbstractMultilinear, constrain, n_visible, visible_free_energy
+from ..energies import RBM, AbstractMultilinear, constrain, n_visible, visible_free_energy
 from ..spins import enumerate_spins
-from ._objectives import _LBFGS, AbstractObjective, Data, Defaults
+from ._objectives import LBFGS, AbstractObjective, Defaults, Samples
 
 Table = Num[Array | np.ndarray, " entries"]
 
@@ -126,7 +126,7 @@ def potential(
     parameters of a fully visible energy.
 
     Args:
-        energy: an energy of n <= 24 spins, hidden ones included.
+        energy: an energy of n <= 24 spins, hidden ones included; an `RBM` in one of its layers.
         data: samples of +-1, shape `(batch, n_visible(energy))`.
         beta: inverse temperature.
 
@@ -139,28 +139,32 @@ def potential(
 
 
 class ExactLikelihood(AbstractObjective):
-    """The exact negative log-likelihood, `potential` at beta = 1, for n <= 20 spins.
+    """The exact negative log-likelihood at beta = 1: `potential`, with weights of the samples.
 
-    Gradient contract: exact, by enumeration of all 2^n configurations in each step. Convex in the
-    parameters of fully visible energies; those of data on the edge of what the energy can
-    represent run to infinity, and the fit ends where the gradient meets the tolerance.
+    For n <= 20 spins, and for an `RBM` with one layer of at most 20 spins.
+
+    Gradient contract: exact, by enumeration in each step. Convex in the parameters of fully
+    visible energies; those of data on the edge of what the energy can represent run to infinity,
+    and the fit ends where the gradient meets the tolerance.
     """
 
     @property
     def defaults(self) -> Defaults:
-        return Defaults(_LBFGS, 3000, 1e-5)
+        return Defaults(LBFGS, 3000, 1e-5)
 
-    def init(self, energy: AbstractMultilinear, data: Data, key: Key) -> None:
-        if energy.n_spins > _MAX_SPINS:
+    def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> None:
+        layered = isinstance(energy, RBM)
+        n = min(energy.n_visible, energy.n_hidden) if layered else energy.n_spins
+        if n > _MAX_SPINS:
             raise ValueError(
-                f"energy must have at most {_MAX_SPINS} spins for ExactLikelihood, got "
-                f"{energy.n_spins}, {n_visible(energy)} of them visible"
+                f"energy must have at most {_MAX_SPINS} spins for ExactLikelihood, an RBM in one "
+                f"of its layers, got {energy.n_spins}, {n_visible(energy)} of them visible"
             )
 
     def loss(
-        self, energy: AbstractMultilinear, batch: Data, state: None, key: Key
+        self, energy: AbstractMultilinear, batch: Samples, state: None, key: Key
     ) -> tuple[Float[Array, ""], None]:
-        return potential(energy, batch, 1.0), None
+        return batch.free_energy(energy) + exact.log_partition(energy, 1.0), None
 
 
 def generating_function(

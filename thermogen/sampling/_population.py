@@ -102,7 +102,7 @@ def _population(energy, betas, key, n_chains, kernel, clamp):
         beta, change, key = inputs
         draw_key, move_key = jax.random.split(key)
         log_weights = -change * jax.vmap(energy)(spins)
-        parents = _systematic(jax.nn.softmax(log_weights), draw_key)
+        parents = systematic_draws(jax.nn.softmax(log_weights), draw_key)
         keys = jax.random.split(move_key, n_chains)
         spins = move(energy, spins[parents], beta, keys, clamped)
         return (spins, starts[parents], log_ratio + log_mean(log_weights)[0]), None
@@ -113,7 +113,7 @@ def _population(energy, betas, key, n_chains, kernel, clamp):
     return log_ratio, spins, jnp.zeros(n_chains, path.dtype).at[starts].add(1)
 
 
-def _systematic(weights, key):
+def systematic_draws(weights, key):
     """As many draws as weights, by equidistant places with one random offset, in order."""
     edges = jnp.cumsum(weights)
     offset = jax.random.uniform(key, dtype=weights.dtype)

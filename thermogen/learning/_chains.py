@@ -1,0 +1,206 @@
+"""Objectives whose `A(model)` is sampled by Markov chains: the gradient is that of its mean."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from .._types import Key
+from ..energies import AbstractMultilinear, embed, n_visible
+from ..sampling import AbstractKernel, AbstractSampler, Gibbs
+from ..sampling._annealing import log_mean, log_states
+from ..sampling._base import random_corners, step_chains
+from ..sampling._population import systematic_draws
+from ._centred import centred_gradient
+from ._objectives import AbstractObjective, Defaults, Samples
+
+# Made once: a new transformation object would compile anew.
+_SGD = optax.chain(centred_gradient(), optax.sgd(2e-2))
+
+
+class ContrastiveDivergence(AbstractObjective):
+    """`<F>_data - <F>_chains`, chains of a few Gibbs sweeps that start at the batch (CD-k).
+
+    F is the free energy of the visible spins, the energy itself where none is hidden (Hinton
+    2002). The chains do not forget the data, so that states of the model far from all data stay
+    unseen: `PersistentCD` finds them.
+
+    Gradient contract: Monte Carlo, and biased: that of the negative log-likelihood in the limit
+    of many sweeps only. The value of the loss means nothing.
+
+    Attributes:
+        n_sweeps: Gibbs sweeps of each chain, k.
+    """
+
+    n_sweeps: int = 1
+
+    @property
+    def defaults(self) -> Defaults:
+        return Defaults(_SGD, 3000, None)
+
+    def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> None:
+        return None
+
+    def loss(
+        self, energy: AbstractMultilinear, batch: Samples, state: None, key: Key
+    ) -> tuple[Float[Array, ""], None]:
+        frozen = jax.lax.stop_gradient(energy)
+        start_key, key = jax.random.split(key)
+        chains = _at_samples(Gibbs(), frozen, batch.spins, start_key)
+        chains = _move(Gibbs(), frozen, chains, key, self.n_sweeps)
+        negative = Samples(chains[: n_visible(energy)].T, batch.weights)
+        return batch.free_energy(energy) - negative.free_energy(energy), None
+
+
+class PersistentCD(AbstractObjective):
+    """Persistent contrastive divergence: `<F>_data - <F>_chains` over chains that go on.
+
+    F is the free energy of the visible spins, the energy itself where none is hidden (Tieleman
+    2008). With `sampler=ParallelTempering(betas)` hot replicas carry the chains between states
+    that the model has parted (Desjardins et al. 2010).
+
+    Gradient contract: Monte Carlo. The value of the loss means nothing; its gradient is that of
+    the negative log-likelihood in the limit of slow learning.
+
+    Attributes:
+        n_chains: number of persistent chains.
+        n_sweeps: sweeps between two steps of learning.
+        sampler: moves the chains.
+    """
+
+    n_chains: int = 256
+    n_sweeps: int = 5
+    sampler: AbstractSampler = Gibbs()
+
+    @property
+    def defaults(self) -> Defaults:
+        return Defaults(_SGD, 3000, None)
+
+    def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> PyTree:
+        """Chains start at samples: random corners get caught in the mirror image of the data.
+
+        Returns:
+            State of the sampler, the chains on the last axis.
+        """
+        draw_key, start_key = jax.random.split(key)
+        starts = samples.draw(draw_key, self.n_chains)
+        return _at_samples(self.sampler, energy, starts, start_key)
+
+    def loss(
+        self, energy: AbstractMultilinear, batch: Samples, state: PyTree, key: Key
+    ) -> tuple[Float[Array, ""], PyTree]:
+        frozen = jax.lax.stop_gradient(energy)
+        state = _move(self.sampler, frozen, state, key, self.n_sweeps)
+        spins = jax.vmap(self.sampler.spins, in_axes=-1)(state)[:, : n_visible(energy)]
+        negative = Samples(spins, jnp.full(self.n_chains, 1 / self.n_chains, spins.dtype))
+        return batch.free_energy(energy) - negative.free_energy(energy), state
+
+
+class AnnealedState(NamedTuple):
+    """Chains that sample `energy` with weights, and ln Z of it.
+
+    Attributes:
+        chains: configurations, shape `(n, n_chains)`.
+        log_weights: of the chains, since they were last drawn anew, shape `(n_chains,)`.
+        log_partition: ln Z when they were last drawn anew.
+        energy: the energy that they sample.
+    """
+
+    chains: Float[Array, "n chains"]
+    log_weights: Float[Array, " chains"]
+    log_partition: Float[Array, ""]
+    energy: PyTree
+
+
+class AnnealedLikelihood(AbstractObjective):
+    """The negative log-likelihood by annealed importance sampling along the path of learning.
+
+    Every step of learning is a step of annealing: chains keep the weight `exp(E_old - E_new)` by
+    which the model has moved on before they could follow, and gradients are weighted means. So
+    the bias of slow chains, which `PersistentCD` leaves, is corrected, and `Z = Z_0 <w>` comes
+    for free (Neal 2001; Carbone et al. 2023). Chains are drawn anew in proportion to their
+    weights where less than half of them count.
+
+    Gradient contract: Monte Carlo, consistent in the number of chains. Unlike that of the other
+    sampled objectives the value of the loss is an estimate, of the negative log-likelihood; it
+    is too low rather than too high, as ln Z by annealing is.
+
+    Attributes:
+        n_chains: number of chains.
+        n_sweeps: sweeps between two steps of learning.
+        n_rungs: steps of annealing from infinite temperature to the first model.
+        kernel: moves the chains.
+    """
+
+    n_chains: int = 1024
+    n_sweeps: int = 1
+    n_rungs: int = 64
+    kernel: AbstractKernel = Gibbs()
+
+    @property
+    def defaults(self) -> Defaults:
+        return Defaults(_SGD, 3000, None)
+
+    def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> AnnealedState:
+        start_key, key = jax.random.split(key)
+        chains = random_corners(energy, self.n_chains, start_key).T
+        hottest = jax.tree.map(jnp.zeros_like, energy)
+        zeros = jnp.zeros(self.n_chains, chains.dtype)
+        state = AnnealedState(chains, zeros, log_states(energy, chains.dtype), hottest)
+
+        def rung(state, inputs):
+            beta, key = inputs
+            return self._follow(state, jax.tree.map(lambda x: beta * x, energy), key), None
+
+        betas = jnp.linspace(0.0, 1.0, self.n_rungs + 1, dtype=chains.dtype)[1:]
+        return jax.lax.scan(rung, state, (betas, jax.random.split(key, self.n_rungs)))[0]
+
+    def loss(
+        self, energy: AbstractMultilinear, batch: Samples, state: AnnealedState, key: Key
+    ) -> tuple[Float[Array, ""], AnnealedState]:
+        state = self._follow(state, jax.lax.stop_gradient(energy), key)
+        weights = jax.nn.softmax(state.log_weights)
+        chains = Samples(state.chains[: n_visible(energy)].T, weights)
+        negative = chains.free_energy(energy)
+        log_partition = state.log_partition + log_mean(state.log_weights)[0]
+        # The gradient of ln Z is that of minus the weighted mean; its value is the estimate.
+        constant = jax.lax.stop_gradient(log_partition + negative)
+        return batch.free_energy(energy) - negative + constant, state
+
+    def _follow(self, state: AnnealedState, energy: PyTree, key: Key) -> AnnealedState:
+        """Weigh the chains for another energy, draw them anew if need be, and move them."""
+        draw_key, key = jax.random.split(key)
+        before, after = (jax.vmap(e, in_axes=-1)(state.chains) for e in (state.energy, energy))
+        log_weights = state.log_weights + before - after
+        gain, _, ess = log_mean(log_weights)
+        poor = ess < 0.5 * self.n_chains
+        parents = systematic_draws(jax.nn.softmax(log_weights), draw_key)
+        chains = jnp.where(poor, state.chains[:, parents], state.chains)
+        return AnnealedState(
+            _move(self.kernel, energy, chains, key, self.n_sweeps),
+            jnp.where(poor, 0.0, log_weights),
+            state.log_partition + jnp.where(poor, gain, 0.0),
+            energy,
+        )
+
+
+def _at_samples(
+    sampler: AbstractSampler,
+    energy: AbstractMultilinear,
+    visible: Float[Array, "chains visible"],
+    key: Key,
+) -> PyTree:
+    """Chains that start at samples, on the last axis; hidden spins at their means."""
+    keys = jax.random.split(key, len(visible))
+    start = lambda s, k: sampler.init(energy, jnp.asarray(embed(energy, s, 1.0)), 1.0, k)  # noqa: E731
+    return jax.vmap(start, out_axes=-1)(visible, keys)
+
+
+def _move(
+    sampler: AbstractSampler, energy: AbstractMultilinear, states: PyTree, key: Key, n_sweeps: int
+) -> PyTree:
+    """All chains a few sweeps on."""
+    sweep = lambda states, k: (step_chains(sampler, energy, states, 1.0, k), None)  # noqa: E731
+    return jax.lax.scan(sweep, states, jax.random.split(key, n_sweeps))[0]

@@ -1,0 +1,49 @@
+"""The potential with `A(model)` from a minimum of a mean-field free energy."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._solution import RESULTS
+from .._types import Key
+from ..energies import AbstractMultilinear, embed
+from ..meanfield import AbstractFunctional, solve
+from ._objectives import ADAM, AbstractObjective, Defaults, Samples
+
+
+class MeanFieldLikelihood(AbstractObjective):
+    """The mean-field potential `<E>_data - min_m G(m)`: `A(model)` by a minimum of G.
+
+    G is minimised from a few samples of the batch, and the lowest converged minimum counts; if
+    none converges the loss is infinite, which `fit` reports. Hidden spins are summed out of the
+    data term and take part in m.
+
+    Gradient contract: implicit, through the solve. For order 1 the loss bounds the negative
+    log-likelihood from below; beyond it bounds nothing.
+
+    Attributes:
+        functional: the free energy, such as `TAP()`.
+        n_starts: number of samples from which G is minimised in each step.
+    """
+
+    functional: AbstractFunctional
+    n_starts: int = 4
+
+    @property
+    def defaults(self) -> Defaults:
+        return Defaults(ADAM, 300, None)
+
+    def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> None:
+        return None
+
+    def loss(
+        self, energy: AbstractMultilinear, batch: Samples, state: None, key: Key
+    ) -> tuple[Float[Array, ""], None]:
+        def minimum(start):
+            solution = solve(self.functional, energy, 1.0, start, throw=False)
+            converged = solution.result == RESULTS.converged
+            return jnp.where(converged, solution.stats["free_energy"], jnp.inf)
+
+        starts = batch.draw(key, self.n_starts)
+        minima = jax.vmap(lambda s: minimum(embed(energy, s, 1.0)))(starts)
+        return batch.free_energy(energy) - jnp.min(minima), None

@@ -1,0 +1,188 @@
+"""Penalties on the parameters, and the optimiser for those that set parameters to zero."""
+
+import abc
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from ..energies import (
+    AbstractEnergy,
+    constrain,
+    parameter_copies,
+    parameter_degrees,
+    squared_norm,
+)
+
+Strength = float | int | Float[Array, ""]
+
+# A step is accepted by the worst of so many losses: spectral steps need not descend each time.
+_MEMORY = 5
+_MAX_HALVINGS = 40
+
+
+class AbstractPenalty(eqx.Module):
+    """A convex function of the parameters that is added to the loss."""
+
+    @abc.abstractmethod
+    def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
+        """The penalty, in nats; every coupling counts once."""
+
+    @abc.abstractmethod
+    def shrink(self, energy: PyTree, step: Float[Array, ""]) -> PyTree:
+        """The proximal map: the minimum of `|x - energy|^2/2 + step * penalty(x)` over x."""
+
+
+class L2(AbstractPenalty):
+    """`strength` times the sum of all squared couplings and fields, in nats.
+
+    Attributes:
+        strength: in nats per squared energy unit.
+    """
+
+    strength: Strength
+
+    def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
+        return self.strength * squared_norm(energy)
+
+    def shrink(self, energy: PyTree, step: Float[Array, ""]) -> PyTree:
+        factor = 2 * step * self.strength
+        return jax.tree.map(lambda x, c: x / (1 + factor / c), energy, parameter_copies(energy))
+
+
+class L1(AbstractPenalty):
+    """`strength` times the sum of |J| over the couplings of two spins and more; fields are free.
+
+    Sets couplings to exactly zero (Ravikumar, Wainwright and Lafferty 2010).
+
+    Attributes:
+        strength: in nats per energy unit.
+    """
+
+    strength: Strength
+
+    def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
+        sums = jax.tree.map(
+            lambda x, d, c: jnp.sum(jnp.abs(x) * (jnp.asarray(d) >= 2)) / c,
+            energy,
+            parameter_degrees(energy),
+            parameter_copies(energy),
+        )
+        return self.strength * sum(jax.tree.leaves(sums), jnp.zeros(()))
+
+    def shrink(self, energy: PyTree, step: Float[Array, ""]) -> PyTree:
+        def soft(x, degree, copies):
+            threshold = jnp.where(jnp.asarray(degree) >= 2, step * self.strength / copies, 0.0)
+            return jnp.sign(x) * jnp.maximum(jnp.abs(x) - threshold, 0)
+
+        return jax.tree.map(soft, energy, parameter_degrees(energy), parameter_copies(energy))
+
+
+class GroupL1(AbstractPenalty):
+    """`strength * sum_d sqrt(K_d sum_a J_a^2)` over degrees d >= 2, of K_d couplings each.
+
+    A degree lives or dies as a whole (Yuan and Lin 2006): the penalty says up to which order the
+    data ask for interactions.
+
+    Attributes:
+        strength: in nats per energy unit.
+    """
+
+    strength: Strength
+
+    def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
+        norms = [jnp.sqrt(jnp.where(s > 0, s, 1)) * (s > 0) for s in _by_degree(energy)[0]]
+        return self.strength * sum(norms, jnp.zeros(()))
+
+    def shrink(self, energy: PyTree, step: Float[Array, ""]) -> PyTree:
+        squares, sizes = _by_degree(energy)
+        copies = parameter_copies(energy)
+
+        def scaled(x, degree, copies):
+            # In the metric of the entries a coupling of c copies weighs c times as much.
+            factors = [
+                jnp.maximum(1 - step * self.strength * k / copies / jnp.sqrt(s + (s == 0)), 0)
+                for s, k in zip(squares, sizes, strict=True)
+            ]
+            table = jnp.stack([jnp.ones(()), jnp.ones(()), *factors]).astype(x.dtype)
+            return x * table[jnp.asarray(degree)]
+
+        return jax.tree.map(scaled, energy, parameter_degrees(energy), copies)
+
+
+def _by_degree(energy: PyTree) -> tuple[list[Array], list[Array]]:
+    """For each degree from 2 on: `K sum J^2`, and K, the number of couplings."""
+    ones = constrain(jax.tree.map(jnp.ones_like, energy))
+    trees = energy, ones, parameter_degrees(energy), parameter_copies(energy)
+    leaves = list(zip(*(jax.tree.leaves(tree) for tree in trees), strict=True))
+    squares, sizes = [], []
+    for d in range(2, max(int(np.max(degrees)) for _, _, degrees, _ in leaves) + 1):
+        chosen = [(x, one * (degrees == d) / copies) for x, one, degrees, copies in leaves]
+        sizes.append(sum(jnp.sum(share) for _, share in chosen))
+        squares.append(sizes[-1] * sum(jnp.sum(share * x * x) for x, share in chosen))
+    return squares, sizes
+
+
+class _SpectralState(NamedTuple):
+    parameters: PyTree
+    gradient: PyTree
+    recent: Float[Array, " memory"]  # losses, penalties included
+
+
+def proximal_gradient() -> optax.GradientTransformationExtraArgs:
+    """Proximal gradient steps of spectral length, for a loss with an `L1` or `GroupL1` penalty.
+
+    SpaRSA (Wright, Nowak and Figueiredo 2009): `x <- shrink(x - t g, t)`, t from the last two
+    gradients (Barzilai and Borwein), halved until the loss lies below the worst of the last five.
+    `fit` hands over the penalty, so that another strength does not compile anew.
+    """
+
+    def init(params: PyTree) -> _SpectralState:
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return _SpectralState(params, zeros, jnp.full(_MEMORY, -jnp.inf, dtype))
+
+    def update(updates, state, params=None, *, value, value_fn, penalty, **_):
+        gradient, dtype = updates, state.recent.dtype
+        recent = jnp.roll(state.recent, 1).at[0].set(value + penalty(params))
+        bound = jnp.max(recent)
+
+        def attempt(length):
+            moved = jax.tree.map(lambda x, g: x - length * g, params, gradient)
+            new = penalty.shrink(moved, length)
+            step = jax.tree.map(jnp.subtract, new, params)
+            enough = 1e-4 / length * optax.tree.vdot(step, step)
+            return step, value_fn(new) + penalty(new) <= bound - enough
+
+        def again(carry):
+            _, (_, accepted), halvings = carry
+            return ~accepted & (halvings < _MAX_HALVINGS)
+
+        def halve(carry):
+            length, _, halvings = carry
+            return 0.5 * length, attempt(0.5 * length), halvings + 1
+
+        length = _spectral_length(state, params, gradient).astype(dtype)
+        _, (step, _), _ = jax.lax.while_loop(again, halve, (length, attempt(length), 0))
+        return step, _SpectralState(params, gradient, recent)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _spectral_length(state: _SpectralState, params: PyTree, gradient: PyTree) -> Array:
+    """`|s|^2 / s.y` of the last step s and the change y of the gradient along it."""
+    s = jax.tree.map(jnp.subtract, params, state.parameters)
+    y = jax.tree.map(jnp.subtract, gradient, state.gradient)
+    squared, curvature = optax.tree.vdot(s, s), optax.tree.vdot(s, y)
+    known = curvature > 0
+    return jnp.where(known, jnp.clip(squared / jnp.where(known, curvature, 1), 1e-6, 1e6), 1.0)
+
+
+def stationarity(penalty: AbstractPenalty, energy: PyTree, gradient: PyTree) -> Float[Array, ""]:
+    """Largest entry of `x - shrink(x - g, 1)`: zero at a minimum of loss and penalty."""
+    moved = penalty.shrink(jax.tree.map(jnp.subtract, energy, gradient), jnp.ones(()))
+    return optax.tree.norm(jax.tree.map(jnp.subtract, energy, moved), ord=jnp.inf)
