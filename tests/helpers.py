@@ -4,8 +4,10 @@ A new energy, functional or objective is added to its table here, and every cont
 on it. Truth is computed in plain NumPy from the definition, without the code under test.
 """
 
+import contextlib
 import functools
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -96,14 +98,41 @@ def quick(*pairs: tuple[str, str]) -> list:
 
 # Objectives and, for each, the energies that it learns.
 OBJECTIVES: dict[str, tuple[tg.learning.AbstractObjective, tuple[str, ...]]] = {
-    "pseudolikelihood": (tg.Pseudolikelihood(), ("pairwise", "interactions")),
+    "pseudolikelihood": (tg.Pseudolikelihood(), ("pairwise", "interactions", "rbm")),
+    "probability-flow": (
+        tg.learning.MinimumProbabilityFlow(),
+        ("pairwise", "interactions", "rbm"),
+    ),
     "mean-field": (tg.MeanFieldLikelihood(tg.TAP()), ("pairwise", "interactions", "rbm")),
     "persistent-cd": (
         tg.PersistentCD(n_chains=16, n_sweeps=1),
         ("pairwise", "interactions", "rbm"),
     ),
+    "contrastive": (
+        tg.learning.ContrastiveDivergence(),
+        ("pairwise", "interactions", "rbm"),
+    ),
+    "tempered-cd": (
+        tg.PersistentCD(n_chains=16, n_sweeps=1, sampler=tg.ParallelTempering([0.5, 1.0])),
+        ("pairwise", "rbm"),
+    ),
+    "annealed": (
+        tg.learning.AnnealedLikelihood(n_chains=16, n_rungs=4),
+        ("pairwise", "interactions", "rbm"),
+    ),
     "exact": (tg.ExactLikelihood(), ("pairwise", "interactions", "rbm", "complete")),
 }
+
+
+@contextlib.contextmanager
+def compilations(caplog) -> Iterator[list[str]]:
+    """Names of the functions that JAX compiles meanwhile."""
+    names: list[str] = []
+    caplog.clear()
+    with caplog.at_level(logging.WARNING), jax.log_compiles():
+        yield names
+    names += [r.getMessage() for r in caplog.records if "Compiling" in r.getMessage()]
+    caplog.clear()
 
 
 def configurations(n: int) -> np.ndarray:

@@ -196,7 +196,8 @@ def parameter_copies(energy: AbstractEnergy) -> PyTree:
 def squared_norm(energy: AbstractEnergy) -> Float[Array, ""]:
     """Sum of the squared parameters, every coupling and field counted once."""
     squares = jax.tree.map(lambda x, c: jnp.sum(x * x) / c, energy, parameter_copies(energy))
-    return sum(jax.tree.leaves(squares), jnp.zeros(()))
+    terms = jax.tree.leaves(squares)
+    return sum(terms, jnp.zeros((), jnp.result_type(*terms or [float])))
 
 
 @functools.singledispatch

@@ -1,9 +1,15 @@
 """The landscape of E itself: single-flip minima and the barriers between them."""
 
-import numpy as np
-from jaxtyping import Float, Int
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Num
+
+from .._types import Beta
 from ..energies import AbstractMultilinear
+from ..spins import index_from_spins
 from ._ensembles import energies
 
 
@@ -23,6 +29,41 @@ def single_flip_minima(
     for k in range(energy.n_spins):
         np.minimum(lowest, table[flipped(table.size, k)], out=lowest)
     return np.flatnonzero(lowest - table > threshold)
+
+
+class Retention(NamedTuple):
+    """What a model keeps of the data, and what it adds.
+
+    Attributes:
+        library_mass: Boltzmann weight of all configurations of the data.
+        held: how many of the different configurations are strict single-flip minima of E.
+        false_positives: strict single-flip minima that are not data.
+    """
+
+    library_mass: Float[Array, ""]
+    held: Int[Array, ""]
+    false_positives: Int[Array, ""]
+
+
+def retention(
+    energy: AbstractMultilinear, data: Num[Array | np.ndarray, "samples n"], beta: Beta
+) -> Retention:
+    """Which data a model still holds, for example along training; of fixed shape, it jits.
+
+    Args:
+        energy: an energy of n <= 24 spins.
+        data: configurations of +-1, shape `(samples, n)`; repeated ones count once.
+        beta: inverse temperature of retrieval, for the library mass; minima do not depend on it.
+    """
+    table = energies(energy)
+    represented = jnp.zeros(table.size, bool).at[index_from_spins(data)].set(True)
+    lowest = jnp.full_like(table, jnp.inf)
+    for k in range(energy.n_spins):
+        lowest = jnp.minimum(lowest, table[flipped(table.size, k)])
+    threshold = 16 * jnp.finfo(table.dtype).eps * jnp.max(jnp.abs(table))
+    minima = lowest - table > threshold
+    mass = jnp.sum(jnp.where(represented, jax.nn.softmax(-beta * table), 0))
+    return Retention(mass, jnp.sum(minima & represented), jnp.sum(minima & ~represented))
 
 
 def barriers(

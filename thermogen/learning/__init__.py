@@ -1,5 +1,6 @@
 """Learning: one potential, `<E>_data - A(model)`, and several ways to its gradient."""
 
+from ._background import with_background as with_background
 from ._centred import centred_gradient as centred_gradient
 from ._chains import AnnealedLikelihood as AnnealedLikelihood
 from ._chains import ContrastiveDivergence as ContrastiveDivergence
@@ -15,7 +16,10 @@ from ._objectives import Samples as Samples
 from ._penalties import L1 as L1
 from ._penalties import L2 as L2
 from ._penalties import AbstractPenalty as AbstractPenalty
+from ._penalties import AbstractProximal as AbstractProximal
 from ._penalties import GroupL1 as GroupL1
+from ._penalties import NegativeExamples as NegativeExamples
+from ._penalties import Support as Support
 from ._phases import coexistence_temperature as coexistence_temperature
 from ._phases import library_mass as library_mass
 from ._phases import required_gap as required_gap
@@ -27,3 +31,7 @@ from ._potential import gibbs_gap as gibbs_gap
 from ._potential import legendre_potential as legendre_potential
 from ._potential import potential as potential
 from ._potential import weights as weights
+from ._selection import Path as Path
+from ._selection import decimate as decimate
+from ._selection import grow as grow
+from ._selection import l1_path as l1_path

@@ -17,7 +17,15 @@ from ..datasets import validate_spins
 from ..energies import AbstractMultilinear, constrain, n_visible
 from ._conditional import margins
 from ._objectives import ADAM, LBFGS, AbstractObjective, Defaults, Samples
-from ._penalties import L2, AbstractPenalty, proximal_gradient, stationarity
+from ._penalties import (
+    L1,
+    L2,
+    AbstractPenalty,
+    AbstractProximal,
+    GroupL1,
+    proximal_gradient,
+    stationarity,
+)
 
 # Made once: a new transformation object would compile anew.
 PROXIMAL = proximal_gradient()
@@ -182,9 +190,10 @@ def fit(
     for name, count in [("n_steps", n_steps), ("batch_size", batch_size)]:
         if count is not None and count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
-    unbounded = penalty is None and not defaults.bounded
-    if unbounded:
-        _warn_of_infinite_parameters(data[share > 0])
+    fields_are_free = not (defaults.bounded or isinstance(penalty, L2))
+    couplings_are_free = fields_are_free and not isinstance(penalty, L1 | GroupL1)
+    if fields_are_free:
+        _warn_of_infinite_parameters(data[share > 0], couplings_are_free)
 
     init_key, step_key = jax.random.split(key)
     dtype = jnp.result_type(*jax.tree.leaves(energy))
@@ -219,7 +228,7 @@ def fit(
         history = np.append(history, np.asarray(losses)[: int(carry.step) - len(history)])
         done = len(history) == n_steps or carry.result != RESULTS.step_limit
         result = carry.result
-        if done and unbounded and defaults.conditional and result != RESULTS.non_finite:
+        if done and couplings_are_free and defaults.conditional and result != RESULTS.non_finite:
             result = RESULTS.where(_separated(carry.energy, samples), RESULTS.separable, result)
         outcome = FitResult(constrain(carry.energy), history, result)
         if callback is not None:
@@ -244,27 +253,27 @@ def _default_optimizer(
     defaults: Defaults, penalty: AbstractPenalty | None, full_batch: bool, batch_size: int | None
 ) -> optax.GradientTransformation:
     """Line searches and spectral steps need the gradient of one and the same loss."""
-    if full_batch and penalty is not None and not isinstance(penalty, L2):
+    if full_batch and isinstance(penalty, AbstractProximal):
         return PROXIMAL
     stochastic = defaults.gradient_tolerance is None
     return defaults.optimizer if stochastic or batch_size is None else ADAM
 
 
-def _warn_of_infinite_parameters(data: Num[np.ndarray, "samples visible"]) -> None:
+def _warn_of_infinite_parameters(data: Num[np.ndarray, "samples visible"], pairs: bool) -> None:
+    """Name at most ten constant spins and, if asked, five pairs that are fixed to each other."""
     constant = np.flatnonzero(np.all(data == data[0], axis=0))
     free = np.setdiff1d(np.arange(data.shape[1]), constant)
-    products = data[:, free].T @ data[:, free]
-    bound = np.argwhere(np.triu(np.abs(products) == len(data), 1))
+    varying = data[:, free].astype(np.float32)
+    bound = np.argwhere(np.triu(np.abs(varying.T @ varying) == len(data), 1))
     found = []
     if constant.size:
         found.append(f"spins {constant[:10].tolist()} are constant")
-    if bound.size:
+    if pairs and bound.size:
         found.append(f"pairs {free[bound[:5]].tolist()} are always equal or always opposite")
     if found:
         warnings.warn(
-            f"in data {' and '.join(found)} (at most ten spins and five pairs are named): without a "
-            "penalty their parameters grow without bound. Add one, such as "
-            "penalty=thermogen.learning.L2(1e-3), or leave these spins out",
+            f"data: {' and '.join(found)}: without a penalty their parameters grow without bound. "
+            "Add one, such as penalty=thermogen.learning.L2(1e-3), or leave these spins out",
             stacklevel=3,
         )
 

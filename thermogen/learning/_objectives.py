@@ -1,4 +1,4 @@
-"""What an objective is: one way to the gradient of the potential `<E>_data - A(model)` at beta = 1."""
+"""What an objective is: one way to the gradient of `<E>_data - A(model)` at beta = 1."""
 
 import abc
 from typing import NamedTuple

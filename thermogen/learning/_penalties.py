@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Num, PyTree
 
 from ..energies import (
     AbstractEnergy,
@@ -16,6 +16,7 @@ from ..energies import (
     parameter_copies,
     parameter_degrees,
     squared_norm,
+    visible_free_energy,
 )
 
 Strength = float | int | Float[Array, ""]
@@ -32,9 +33,39 @@ class AbstractPenalty(eqx.Module):
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         """The penalty, in nats; every coupling counts once."""
 
+
+class AbstractProximal(AbstractPenalty):
+    """A penalty with kinks, which set parameters to zero: it comes with its proximal map."""
+
     @abc.abstractmethod
     def shrink(self, energy: PyTree, step: Float[Array, ""]) -> PyTree:
         """The proximal map: the minimum of `|x - energy|^2/2 + step * penalty(x)` over x."""
+
+
+class NegativeExamples(AbstractPenalty):
+    """Configurations that the model should not hold: their energies are pushed over those of data.
+
+    `strength` times the mean of `ln(1 + exp(F_data + gap - F))` over the examples, F their free
+    energies at beta = 1 with hidden spins summed out and `F_data` the mean of that of `data`.
+    Convex where no spin is hidden.
+
+    Attributes:
+        examples: configurations of +-1, shape `(examples, visible)`, for example false positives.
+        data: configurations that they are compared with, shape `(samples, visible)`.
+        gap: by which an example should lie above the data, in energy units.
+        strength: in nats per energy unit.
+    """
+
+    examples: Num[Array, "examples visible"]
+    data: Num[Array, "samples visible"]
+    gap: Strength
+    strength: Strength
+
+    def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
+        free_energies = jax.vmap(lambda s: visible_free_energy(energy, s, 1.0))
+        reference = jnp.mean(free_energies(self.data))
+        missing = reference + self.gap - free_energies(self.examples)
+        return self.strength * jnp.mean(jax.nn.softplus(missing))
 
 
 class L2(AbstractPenalty):
@@ -49,12 +80,8 @@ class L2(AbstractPenalty):
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         return self.strength * squared_norm(energy)
 
-    def shrink(self, energy: PyTree, step: Float[Array, ""]) -> PyTree:
-        factor = 2 * step * self.strength
-        return jax.tree.map(lambda x, c: x / (1 + factor / c), energy, parameter_copies(energy))
 
-
-class L1(AbstractPenalty):
+class L1(AbstractProximal):
     """`strength` times the sum of |J| over the couplings of two spins and more; fields are free.
 
     Sets couplings to exactly zero (Ravikumar, Wainwright and Lafferty 2010).
@@ -72,7 +99,7 @@ class L1(AbstractPenalty):
             parameter_degrees(energy),
             parameter_copies(energy),
         )
-        return self.strength * sum(jax.tree.leaves(sums), jnp.zeros(()))
+        return self.strength * optax.tree.sum(sums)
 
     def shrink(self, energy: PyTree, step: Float[Array, ""]) -> PyTree:
         def soft(x, degree, copies):
@@ -82,7 +109,7 @@ class L1(AbstractPenalty):
         return jax.tree.map(soft, energy, parameter_degrees(energy), parameter_copies(energy))
 
 
-class GroupL1(AbstractPenalty):
+class GroupL1(AbstractProximal):
     """`strength * sum_d sqrt(K_d sum_a J_a^2)` over degrees d >= 2, of K_d couplings each.
 
     A degree lives or dies as a whole (Yuan and Lin 2006): the penalty says up to which order the
@@ -96,7 +123,7 @@ class GroupL1(AbstractPenalty):
 
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         norms = [jnp.sqrt(jnp.where(s > 0, s, 1)) * (s > 0) for s in _by_degree(energy)[0]]
-        return self.strength * sum(norms, jnp.zeros(()))
+        return self.strength * optax.tree.sum(norms)
 
     def shrink(self, energy: PyTree, step: Float[Array, ""]) -> PyTree:
         squares, sizes = _by_degree(energy)
@@ -108,10 +135,27 @@ class GroupL1(AbstractPenalty):
                 jnp.maximum(1 - step * self.strength * k / copies / jnp.sqrt(s + (s == 0)), 0)
                 for s, k in zip(squares, sizes, strict=True)
             ]
-            table = jnp.stack([jnp.ones(()), jnp.ones(()), *factors]).astype(x.dtype)
+            table = jnp.stack([*jnp.ones((2,), x.dtype), *factors])
             return x * table[jnp.asarray(degree)]
 
         return jax.tree.map(scaled, energy, parameter_degrees(energy), copies)
+
+
+class Support(AbstractProximal):
+    """No penalty on chosen parameters, an infinite one on all others: they are held at zero.
+
+    Attributes:
+        allowed: a pytree like the energy; True, or an array of True, where a parameter is free.
+    """
+
+    allowed: PyTree
+
+    def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
+        outside = jax.tree.map(lambda x, a: jnp.any((x != 0) & ~a), energy, self.allowed)
+        return jnp.where(jnp.any(jnp.stack(jax.tree.leaves(outside))), jnp.inf, 0.0)
+
+    def shrink(self, energy: PyTree, step: Float[Array, ""]) -> PyTree:
+        return jax.tree.map(lambda x, a: x * a, energy, self.allowed)
 
 
 def _by_degree(energy: PyTree) -> tuple[list[Array], list[Array]]:
@@ -182,7 +226,7 @@ def _spectral_length(state: _SpectralState, params: PyTree, gradient: PyTree) ->
     return jnp.where(known, jnp.clip(squared / jnp.where(known, curvature, 1), 1e-6, 1e6), 1.0)
 
 
-def stationarity(penalty: AbstractPenalty, energy: PyTree, gradient: PyTree) -> Float[Array, ""]:
+def stationarity(penalty: AbstractProximal, energy: PyTree, gradient: PyTree) -> Float[Array, ""]:
     """Largest entry of `x - shrink(x - g, 1)`: zero at a minimum of loss and penalty."""
     moved = penalty.shrink(jax.tree.map(jnp.subtract, energy, gradient), jnp.ones(()))
     return optax.tree.norm(jax.tree.map(jnp.subtract, energy, moved), ord=jnp.inf)

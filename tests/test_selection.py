@@ -1,0 +1,91 @@
+"""Reduced descriptions: the couplings of a sparse model are found again."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+import thermogen as tg
+from thermogen.learning import decimate, grow, l1_path
+
+N = 7
+TERMS = {(0,): 0.2, (0, 1): 0.7, (2, 3): -0.6, (1, 4): 0.5, (5, 6): 0.6}
+
+
+def _draw(energy, n_samples):
+    indices = tg.exact.sample(energy, 1.0, key=jax.random.key(1), n_samples=n_samples)
+    return np.asarray(tg.spins_from_index(indices, energy.n_spins), float)
+
+
+DATA = _draw(tg.Interactions.from_terms(N, TERMS), 6000)
+TRAINING, HELD_OUT = DATA[:4000], DATA[4000:]
+PAIRWISE = tg.Pairwise(np.zeros((N, N)), np.zeros(N))
+OBJECTIVE = tg.Pseudolikelihood(0.0)
+WAYS = {
+    "l1": (l1_path, {"strengths": np.geomspace(0.5, 0.01, 8)}),
+    "decimation": (decimate, {"n_models": 14}),
+    "growth": (grow, {"n_per_round": 1}),
+}
+
+
+def _bonds(energy):
+    return {tuple(map(int, pair)) for pair in np.argwhere(np.triu(energy.couplings))}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_couplings_of_a_sparse_model_are_found(way):
+    choose, options = WAYS[way]
+    run = lambda: choose(  # noqa: E731
+        PAIRWISE, TRAINING, HELD_OUT, objective=OBJECTIVE, key=jax.random.key(0), **options
+    )
+    path = run()
+    truth = {pair for pair in TERMS if len(pair) == 2}
+    sizes = path.counts[:, 1]
+    # Some model on the path has these couplings and no others, and the criterion picks it.
+    exact = path.energies[int(np.argmin(path.criterion))]
+    assert _bonds(exact) == truth
+    assert truth <= _bonds(path.best)
+    assert np.all(path.counts[:, 0] == N)
+    assert np.all(np.diff(sizes) < 0) if way == "decimation" else np.all(np.diff(sizes) > 0)
+    # Nested models: more couplings fit the training data better.
+    by_size = path.training[np.argsort(sizes)]
+    assert np.all(np.diff(by_size) < 1e-9)
+    for energy, count, loss in zip(path.energies, sizes, path.training, strict=True):
+        assert np.count_nonzero(np.triu(energy.couplings)) == count
+        fields = TRAINING @ np.asarray(energy.couplings) + np.asarray(energy.fields)
+        surprise = np.logaddexp(0, -2 * TRAINING * fields).sum(axis=1).mean()
+        np.testing.assert_allclose(loss, surprise, rtol=1e-10)
+    assert str(path).count("best") == 1
+    for a, b in zip(jax.tree.leaves(path), jax.tree.leaves(run()), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_interactions_of_growing_degree():
+    sets = [np.array(list(itertools.combinations(range(5), p))) for p in (1, 2, 3)]
+    every = tg.Interactions(5, sets, [np.zeros(len(s)) for s in sets])
+    truth = tg.Interactions.from_terms(5, {(0, 1): 0.5, (0, 2, 3): 0.6, (1, 2, 4): -0.5})
+    data = _draw(truth, 4000)
+    path = grow(
+        every, data[:3000], data[3000:], objective=tg.ExactLikelihood(), key=jax.random.key(0)
+    )
+    assert path.degrees.tolist() == [1, 2, 3]
+    best = path.energies[int(np.argmin(path.criterion))]
+    chosen = [
+        tuple(map(int, row))
+        for table, values in zip(best.sets[1:], best.couplings[1:], strict=True)
+        for row in table.indices[np.asarray(values) != 0]
+    ]
+    assert chosen == [(0, 1), (0, 2, 3), (1, 2, 4)]
+
+
+def test_errors():
+    options = {"key": jax.random.key(0)}
+    with pytest.raises(ValueError, match="objective must be deterministic"):
+        grow(PAIRWISE, TRAINING, HELD_OUT, objective=tg.PersistentCD(), **options)
+    with pytest.raises(ValueError, match="fraction must lie"):
+        decimate(PAIRWISE, TRAINING, HELD_OUT, objective=OBJECTIVE, fraction=1.0, **options)
+    with pytest.raises(ValueError, match="n_per_round and n_models must be at least 1"):
+        grow(PAIRWISE, TRAINING, HELD_OUT, objective=OBJECTIVE, n_per_round=0, **options)
+    with pytest.raises(ValueError, match=r"only -1 and \+1"):
+        grow(PAIRWISE, TRAINING, 0 * HELD_OUT, objective=OBJECTIVE, **options)

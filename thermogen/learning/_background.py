@@ -1,0 +1,68 @@
+"""Non-represented configurations as data: their weights behind the gap."""
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int8, Num
+
+from .._types import Key, Temperature
+from ..datasets import validate_spins
+from ..spins import enumerate_spins
+from ._phases import library_mass
+
+_MAX_ENUMERATED = 16
+
+
+def with_background(
+    data: Num[Array | np.ndarray, "samples n"],
+    gap: Temperature,
+    *,
+    key: Key | None = None,
+    n_background: int | None = None,
+) -> tuple[Int8[np.ndarray, "rows n"], Float[np.ndarray, " rows"]]:
+    """The data together with configurations that are not represented, and weights for `fit`.
+
+    The represented configurations, M of them different, share the weight that the library has
+    behind a gap at T = 1, `M / (M + (2^n - M) exp(-gap))`; the others share the rest. The
+    potential then has its minimum at finite parameters, whatever the data: constant spins and
+    separable data included.
+
+    Args:
+        data: samples of +-1, shape `(samples, n)`.
+        gap: Delta > 0 in units of T, a total and not per spin; see `required_gap`.
+        key: random key, where the others are drawn.
+        n_background: how many others to draw evenly; None for all of them, n <= 16.
+
+    Returns:
+        Configurations, the data first, and their weights, which sum to 1.
+
+    Raises:
+        ValueError: for bad data, for None beyond 16 spins, and for a number without a key.
+    """
+    data = validate_spins(data)
+    n = data.shape[1]
+    represented = np.unique(data, axis=0)
+    if n_background is None:
+        if n > _MAX_ENUMERATED:
+            raise ValueError(
+                f"n_background must be given beyond {_MAX_ENUMERATED} spins, got data of {n}"
+            )
+        drawn = np.asarray(enumerate_spins(n), np.int8)
+    elif n_background < 1 or key is None:
+        raise ValueError(
+            f"n_background must be at least 1 and come with a key, got {n_background} and {key}"
+        )
+    else:
+        drawn = np.asarray(jax.random.rademacher(key, (n_background, n), np.int8))
+    others = drawn[~_occurs(drawn, represented)]
+    mass = float(library_mass(gap, n, len(represented), 1.0))
+    weights = [
+        np.full(len(data), mass / len(data)),
+        np.full(len(others), (1 - mass) / max(len(others), 1)),
+    ]
+    return np.concatenate([data, others]), np.concatenate(weights)
+
+
+def _occurs(rows: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Which rows are rows of the table."""
+    known = {row.tobytes() for row in table}
+    return np.array([row.tobytes() in known for row in rows], bool)
