@@ -83,12 +83,12 @@ def test_tempered_chains_cross_where_plain_ones_are_caught():
 def test_annealed_likelihood_follows_the_exact_one(name):
     """Along a path of learning: values of the loss, and the gradient at its end."""
     start = helpers.ENERGIES[name](6, _key(1), scale=0.5)
-    end = helpers.ENERGIES[name](6, _key(2), scale=1.5)
+    end = helpers.ENERGIES[name](6, _key(2), scale=3.0)
     data = _equal(_draw(end, 50)[:, : tg.energies.n_visible(end)])
     objective = AnnealedLikelihood(n_chains=4000, n_rungs=16)
     exact = ExactLikelihood()
     state = objective.init(start, data, _key(0))
-    values, n_steps = [], 12
+    values, n_steps = [], 8
     for i in range(n_steps + 1):
         mixed = jax.tree.map(lambda a, b, t=i / n_steps: (1 - t) * a + t * b, start, end)
         value, gradient, state = _gradient(objective, mixed, data, state, _key(i))
@@ -96,9 +96,10 @@ def test_annealed_likelihood_follows_the_exact_one(name):
         values.append([float(value), float(truth)])
     values = np.array(values)
     # The chains were drawn anew at least once: ln Z was carried on.
-    assert not np.isclose(state.log_partition, 6 * np.log(2))
-    # Weights of unit variance or less since then: 1/sqrt(chains) each time.
-    np.testing.assert_allclose(values[:, 0], values[:, 1], atol=SIGMAS * 3 / np.sqrt(4000))
+    assert not np.any(np.isclose(state.log_partition, 6 * np.log(2)))
+    # Of 4000 chains at least half count: the relative error of each mean weight is below
+    # 1/sqrt(4000), and there are two of them, before and since the chains were drawn.
+    np.testing.assert_allclose(values[:, 0], values[:, 1], atol=SIGMAS * np.sqrt(2 / 4000))
     for ours, true in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, true, atol=SIGMAS * np.sqrt(2 / 4000))
 
@@ -115,8 +116,8 @@ def test_annealed_fit_reports_the_likelihood():
         n_steps=80,
     )
     exact = float(tg.learning.potential(fitted.energy, data, 1.0))
-    # The last value speaks of the energy one small step before.
-    np.testing.assert_allclose(fitted.history[-1], exact, atol=0.05)
+    # The last value speaks of the energy one small step before; chains drawn anew a few times.
+    np.testing.assert_allclose(fitted.history[-1], exact, atol=SIGMAS * np.sqrt(3 / 2000))
     assert exact < float(tg.learning.potential(truth, data, 1.0)) + 0.01
 
 
@@ -149,13 +150,18 @@ def test_centred_gradient_is_that_of_centred_parameters():
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
-def test_centring_learns_faster_far_from_zero_means():
-    data = np.where(np.random.default_rng(0).random((200, 5)) < 0.95, 1.0, -1.0)
-    data[:100, :2] *= -1
-    start = tg.RBM.random(2, data.mean(axis=0), key=_key(0), scale=0.1)
+def test_centring_lets_learning_take_longer_steps():
+    """Two hidden causes far from zero means; plain descent is thrown off at this rate."""
+    rng = np.random.default_rng(0)
+    causes = rng.choice([-1, 1], size=(400, 2))
+    data = np.where(rng.random((400, 8)) < 0.08, -1.0, 1.0)
+    data[:, :4] = np.where(causes[:, :1] > 0, data[:, :4], 1.0)
+    data[:, 4:][causes[:, 1] > 0] = 1
+    data[causes[:, 0] * causes[:, 1] < 0, 2:6] *= -1
+    start = tg.RBM.random(4, data.mean(axis=0), key=_key(0), scale=0.05)
     losses = {}
     for name, first in {"centred": centred_gradient(), "plain": optax.identity()}.items():
-        optimizer = optax.chain(first, optax.sgd(0.1))
-        options = {"objective": ExactLikelihood(), "optimizer": optimizer, "n_steps": 60}
+        optimizer = optax.chain(first, optax.sgd(0.2))
+        options = {"objective": ExactLikelihood(), "optimizer": optimizer, "n_steps": 100}
         losses[name] = tg.fit(start, data, key=_key(0), **options).history[-1]
-    assert losses["centred"] < losses["plain"] - 0.01
+    assert losses["centred"] < losses["plain"] - 0.1

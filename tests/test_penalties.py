@@ -6,6 +6,7 @@ import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy.optimize import minimize
 
@@ -140,7 +141,7 @@ def test_strengths_and_supports_do_not_compile_anew(caplog):
     assert fits[1] == []
     for seed in (0, 1):
         chosen = np.triu(np.random.default_rng(seed).random((5, 5)) < 0.5, 1)
-        allowed = tg.Pairwise(chosen + chosen.T, np.ones(5))
+        allowed = tg.Pairwise(1.0 * (chosen + chosen.T), np.ones(5))
         support = Support(jax.tree.map(lambda x: x != 0, allowed))
         with helpers.compilations(caplog) as names:
             fitted = tg.fit(ZEROS, data, objective=objective, penalty=support, key=_key(0))
@@ -163,8 +164,6 @@ def test_ridge_as_a_penalty_is_the_ridge_of_the_objective():
 
 
 def test_penalty_is_a_term_of_the_loss_for_an_optimiser_of_ones_own():
-    import optax
-
     data, adam = _data(), optax.adam(1e-2)
     options = {"objective": tg.Pseudolikelihood(0.0), "optimizer": adam, "n_steps": 3}
     plain = tg.fit(_full(), data, key=_key(0), **options)

@@ -99,18 +99,18 @@ class PersistentCD(AbstractObjective):
 
 
 class AnnealedState(NamedTuple):
-    """Chains that sample `energy` with weights, and ln Z of it.
+    """Two populations of chains that sample `energy` with weights, and ln Z of it by each.
 
     Attributes:
-        chains: configurations, shape `(n, n_chains)`.
-        log_weights: of the chains, since they were last drawn anew, shape `(n_chains,)`.
-        log_partition: ln Z when they were last drawn anew.
+        chains: configurations, shape `(2, n, n_chains)`.
+        log_weights: of the chains, since they were last drawn anew, shape `(2, n_chains)`.
+        log_partition: ln Z when they were last drawn anew, shape `(2,)`.
         energy: the energy that they sample.
     """
 
-    chains: Float[Array, "n chains"]
-    log_weights: Float[Array, " chains"]
-    log_partition: Float[Array, ""]
+    chains: Float[Array, "2 n chains"]
+    log_weights: Float[Array, "2 chains"]
+    log_partition: Float[Array, " 2"]
     energy: PyTree
 
 
@@ -123,18 +123,21 @@ class AnnealedLikelihood(AbstractObjective):
     for free (Neal 2001; Carbone et al. 2023). Chains are drawn anew in proportion to their
     weights where less than half of them count.
 
+    One population of chains steers the learning, a second one, which has no part in it, keeps the
+    account of Z: chains that steer would be led where they make Z too small.
+
     Gradient contract: Monte Carlo, consistent in the number of chains. Unlike that of the other
     sampled objectives the value of the loss is an estimate, of the negative log-likelihood; it
     is too low rather than too high, as ln Z by annealing is.
 
     Attributes:
-        n_chains: number of chains.
+        n_chains: number of chains in each population.
         n_sweeps: sweeps between two steps of learning.
         n_rungs: steps of annealing from infinite temperature to the first model.
         kernel: moves the chains.
     """
 
-    n_chains: int = 1024
+    n_chains: int = 512
     n_sweeps: int = 1
     n_rungs: int = 64
     kernel: AbstractKernel = Gibbs()
@@ -145,10 +148,12 @@ class AnnealedLikelihood(AbstractObjective):
 
     def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> AnnealedState:
         start_key, key = jax.random.split(key)
-        chains = random_corners(energy, self.n_chains, start_key).T
+        corners = random_corners(energy, 2 * self.n_chains, start_key)
+        chains = corners.reshape(2, self.n_chains, -1).swapaxes(1, 2)
         hottest = jax.tree.map(jnp.zeros_like, energy)
-        zeros = jnp.zeros(self.n_chains, chains.dtype)
-        state = AnnealedState(chains, zeros, log_states(energy, chains.dtype), hottest)
+        log_partition = jnp.full(2, log_states(energy, chains.dtype))
+        zeros = jnp.zeros((2, self.n_chains), chains.dtype)
+        state = AnnealedState(chains, zeros, log_partition, hottest)
 
         def rung(state, inputs):
             beta, key = inputs
@@ -161,29 +166,32 @@ class AnnealedLikelihood(AbstractObjective):
         self, energy: AbstractMultilinear, batch: Samples, state: AnnealedState, key: Key
     ) -> tuple[Float[Array, ""], AnnealedState]:
         state = self._follow(state, jax.lax.stop_gradient(energy), key)
-        weights = jax.nn.softmax(state.log_weights)
-        chains = Samples(state.chains[: n_visible(energy)].T, weights)
-        negative = chains.free_energy(energy)
-        log_partition = state.log_partition + log_mean(state.log_weights)[0]
+        visible = state.chains[0, : n_visible(energy)].T
+        negative = Samples(visible, jax.nn.softmax(state.log_weights[0])).free_energy(energy)
+        log_partition = state.log_partition[1] + log_mean(state.log_weights[1])[0]
         # The gradient of ln Z is that of minus the weighted mean; its value is the estimate.
         constant = jax.lax.stop_gradient(log_partition + negative)
         return batch.free_energy(energy) - negative + constant, state
 
     def _follow(self, state: AnnealedState, energy: PyTree, key: Key) -> AnnealedState:
         """Weigh the chains for another energy, draw them anew if need be, and move them."""
-        draw_key, key = jax.random.split(key)
-        before, after = (jax.vmap(e, in_axes=-1)(state.chains) for e in (state.energy, energy))
-        log_weights = state.log_weights + before - after
-        gain, _, ess = log_mean(log_weights)
-        poor = ess < 0.5 * self.n_chains
-        parents = systematic_draws(jax.nn.softmax(log_weights), draw_key)
-        chains = jnp.where(poor, state.chains[:, parents], state.chains)
-        return AnnealedState(
-            _move(self.kernel, energy, chains, key, self.n_sweeps),
-            jnp.where(poor, 0.0, log_weights),
-            state.log_partition + jnp.where(poor, gain, 0.0),
-            energy,
-        )
+
+        def population(chains, log_weights, log_partition, key):
+            draw_key, key = jax.random.split(key)
+            before, after = (jax.vmap(e, in_axes=-1)(chains) for e in (state.energy, energy))
+            log_weights += before - after
+            gain, _, ess = log_mean(log_weights)
+            poor = ess < 0.5 * self.n_chains
+            parents = systematic_draws(jax.nn.softmax(log_weights), draw_key)
+            chains = jnp.where(poor, chains[:, parents], chains)
+            return (
+                _move(self.kernel, energy, chains, key, self.n_sweeps),
+                jnp.where(poor, 0.0, log_weights),
+                log_partition + jnp.where(poor, gain, 0.0),
+            )
+
+        keys = jax.random.split(key)
+        return AnnealedState(*jax.vmap(population)(*state[:3], keys), energy)
 
 
 def _at_samples(

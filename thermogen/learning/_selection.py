@@ -20,7 +20,8 @@ from ._fit import fit
 from ._objectives import AbstractObjective, Samples
 from ._penalties import L1, Support
 
-Spins = Num[Array | np.ndarray, "samples n"]
+Training = Num[Array | np.ndarray, "samples n"]
+HeldOut = Num[Array | np.ndarray, "judges n"]
 
 
 class Path(eqx.Module):
@@ -62,8 +63,8 @@ class Path(eqx.Module):
 
 def l1_path(
     energy: AbstractMultilinear,
-    data: Spins,
-    held_out: Spins,
+    data: Training,
+    held_out: HeldOut,
     *,
     objective: AbstractObjective,
     strengths: Sequence[float] | Float[np.ndarray, " models"],
@@ -97,8 +98,8 @@ def l1_path(
 
 def decimate(
     energy: AbstractMultilinear,
-    data: Spins,
-    held_out: Spins,
+    data: Training,
+    held_out: HeldOut,
     *,
     objective: AbstractObjective,
     fraction: float = 0.2,
@@ -140,8 +141,8 @@ def decimate(
 
 def grow(
     energy: AbstractMultilinear,
-    data: Spins,
-    held_out: Spins,
+    data: Training,
+    held_out: HeldOut,
     *,
     objective: AbstractObjective,
     n_per_round: int = 8,
