@@ -71,6 +71,33 @@ def test_bars_and_stripes_refuse_sizes(n):
         datasets.bars_and_stripes(n)
 
 
+# --- Southern Women, splits
+
+
+def test_southern_women():
+    spins = datasets.southern_women()
+    assert spins.shape == (18, 14) and spins.dtype == np.int8
+    # 89 attendances; Evelyn Jefferson, the first, went to events 1 to 6, 8 and 9.
+    assert np.sum(spins == 1) == 89
+    assert (np.flatnonzero(spins[0] == 1) + 1).tolist() == [1, 2, 3, 4, 5, 6, 8, 9]
+
+
+def test_split_is_a_fixed_partition():
+    data = np.arange(10)[:, None]
+    parts = datasets.split(data, 0.3, seed=1)
+    assert [len(part) for part in parts] == [7, 3]
+    assert sorted(np.concatenate(parts).ravel().tolist()) == list(range(10))
+    again, other = datasets.split(data, 0.3, seed=1), datasets.split(data, 0.3, seed=2)
+    np.testing.assert_array_equal(parts.held_out, again.held_out)
+    assert not np.array_equal(parts.held_out, other.held_out)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 0.01, -0.5])
+def test_split_leaves_no_part_empty(share):
+    with pytest.raises(ValueError, match="held_out is"):
+        datasets.split(np.ones((10, 2)), share)
+
+
 # --- digits
 
 

@@ -43,6 +43,14 @@ def test_sampling_guide_code_runs():
     assert float(names["capacity"].value) > 0 and names["diagnosis"].rhat < 1.2
 
 
+def test_learning_guide_code_runs():
+    names = run(ROOT / "docs" / "learning.md")
+    true_bonds = [(0, 1), (2, 3), (4, 5), (5, 6)]
+    found = np.argwhere(np.triu(names["best"].couplings)).tolist()
+    assert set(true_bonds) <= {tuple(pair) for pair in found}
+    assert float(names["kept"].library_mass) > 0.5
+
+
 def test_landscape_guide_code_runs():
     names = run(ROOT / "docs" / "landscape.md")
     energy, threshold = names["energy"], 20

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import networkx as nx
 import numpy as np
-from jaxtyping import Int, Int8
+from jaxtyping import Array, Int, Int8, Num
 
 _MAX_ADDER_BITS = 12  # 4**12 rows of 37 spins: 0.6 GB
 _MAX_BARS = 12  # 2**13 pictures of 144 pixels
@@ -104,6 +105,55 @@ def digits() -> LabelledSpins:
     pixels, labels = load_digits(return_X_y=True)
     spins = np.where(np.asarray(pixels) >= 8, np.int8(1), np.int8(-1))
     return LabelledSpins(spins, np.asarray(labels))
+
+
+def southern_women() -> Int8[np.ndarray, "samples spins"]:
+    """Which of 18 women attended which of 14 social events (Davis, Gardner and Gardner 1941).
+
+    Returns:
+        Spins of shape (18, 14), int8, +1 where a woman was present; events in order of their
+        number.
+    """
+    graph = nx.davis_southern_women_graph()
+    women, events = graph.graph["top"], sorted(graph.graph["bottom"], key=lambda e: int(e[1:]))
+    present = [[graph.has_edge(woman, event) for event in events] for woman in women]
+    return np.where(present, np.int8(1), np.int8(-1))
+
+
+class Split(NamedTuple):
+    """Data in two parts.
+
+    Attributes:
+        training: Samples to learn from, shape (training, n_spins).
+        held_out: Samples to judge by, shape (held_out, n_spins).
+    """
+
+    training: Num[np.ndarray, "training spins"]
+    held_out: Num[np.ndarray, "held_out spins"]
+
+
+def split(
+    data: Num[Array | np.ndarray, "samples spins"], held_out: float = 0.2, *, seed: int = 0
+) -> Split:
+    """Part samples at random, the same way for the same seed and number of samples.
+
+    Args:
+        data: Samples, one a row.
+        held_out: Share that is held out, in (0, 1); at least one sample on either side.
+        seed: Of NumPy's generator.
+
+    Raises:
+        ValueError: If the share leaves one of the parts empty.
+    """
+    rows = np.asarray(data)
+    n_held_out = round(held_out * len(rows))
+    if not 0 < n_held_out < len(rows):
+        raise ValueError(
+            f"held_out is {held_out}; expected a share of {len(rows)} samples that leaves at "
+            "least one on either side"
+        )
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return Split(rows[order[n_held_out:]], rows[order[:n_held_out]])
 
 
 def load(path: str | os.PathLike[str]) -> Int8[np.ndarray, "samples spins"]:

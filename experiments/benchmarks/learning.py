@@ -149,10 +149,8 @@ def study(name: str) -> None:
     for method in INVERSIONS:
         couplings, seconds = inverted(data, method)
         figures = f"{error(couplings):10.5f}{error(couplings) / floor:9.3f}{'':9}"
-        print(
-            f"{type(method).__name__ + ' inversion':34}{figures}{seconds:9.3f}{reference / seconds:8.1f}",
-            flush=True,
-        )
+        label = f"{type(method).__name__} inversion"
+        print(f"{label:34}{figures}{seconds:9.3f}{reference / seconds:8.1f}", flush=True)
 
 
 def main() -> None:

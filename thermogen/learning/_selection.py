@@ -5,7 +5,8 @@ All three ways start from an energy that lists every coupling in question, `Pair
 Fields are always kept.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,7 +19,7 @@ from ..datasets import validate_spins
 from ..energies import AbstractMultilinear, constrain, parameter_copies, parameter_degrees
 from ._fit import fit
 from ._objectives import AbstractObjective, Samples
-from ._penalties import L1, Support
+from ._penalties import L1, AbstractPenalty, Support
 
 Training = Num[Array | np.ndarray, "samples n"]
 HeldOut = Num[Array | np.ndarray, "judges n"]
@@ -33,8 +34,9 @@ class Path(eqx.Module):
         counts: number of couplings of each degree in each model, shape `(models, degrees)`.
         training: loss of the objective on the training data, in nats, shape `(models,)`.
         held_out: the same on the held-out data.
-        criterion: `2 N loss + K ln N` for N training samples and K parameters (Schwarz 1978);
-            for a pseudolikelihood it is heuristic.
+        criterion: `2 N loss + K ln N` for N training samples and K parameters (Schwarz 1978),
+            shape `(models,)`. A coupling of d spins enters d of the terms of a conditional
+            objective, such as the pseudolikelihood, and counts d times there.
     """
 
     energies: tuple[AbstractMultilinear, ...]
@@ -86,14 +88,11 @@ def l1_path(
         ValueError: as `fit` does, and for an objective that is stochastic.
     """
     search = _Selection(energy, data, held_out, objective, key)
-
-    def models():
-        penalised = energy
-        for strength in sorted(map(float, strengths), reverse=True):
-            penalised = search.fit(penalised, L1(strength))
-            yield jax.tree.map(lambda x: np.asarray(x) != 0, penalised)
-
-    return search.path(models())
+    penalised, models = energy, []
+    for strength in sorted(map(float, strengths), reverse=True):
+        penalised = search.fit(penalised, L1(strength))
+        models.append(search.model(jax.tree.map(lambda x: np.asarray(x) != 0, penalised), energy))
+    return search.path(models)
 
 
 def decimate(
@@ -124,19 +123,18 @@ def decimate(
             f"fraction must lie in (0, 1) and n_models be at least 1, got {fraction} and {n_models}"
         )
     search = _Selection(energy, data, held_out, objective, key)
-
-    def models():
-        allowed = search.present(lambda degree: degree >= 0)
-        for _ in range(n_models):
-            yield allowed
-            size = _magnitudes(search.last, search.present(lambda d: d >= 2), allowed)
-            left = np.sort(size[size > 0])
-            if left.size < 2:
-                return
-            threshold = left[max(1, int(fraction * left.size)) - 1]
-            allowed = search.narrowed(allowed, lambda x, t=threshold: np.abs(x) > t)
-
-    return search.path(models())
+    models = [search.model(search.present(lambda degree: degree >= 0), energy)]
+    while len(models) < n_models:
+        last = models[-1]
+        chosen = jax.tree.map(np.logical_and, last.mask, search.present(lambda d: d >= 2))
+        sizes = np.unique(np.abs(_entries(last.energy, chosen)))
+        if sizes.size < 2:
+            break
+        threshold = sizes[max(1, int(fraction * sizes.size)) - 1]
+        weak = jax.tree.map(lambda x, c, t=threshold: c & (np.abs(x) <= t), last.energy, chosen)
+        mask = jax.tree.map(lambda a, w: a & ~w, last.mask, weak)
+        models.append(search.model(mask, last.energy))
+    return search.path(models)
 
 
 def grow(
@@ -151,10 +149,9 @@ def grow(
 ) -> Path:
     """Start from fields alone and add the couplings that the loss asks for most, low degrees first.
 
-    A coupling that is absent is judged by its score, the slope of the loss at zero (Rao 1948).
-    Degree by degree: the next one is opened where no score of the lower ones exceeds
-    `sqrt(ln N / N)`, the point from which a coupling of unit variance pays for itself in the
-    information criterion.
+    A coupling that is absent is judged by its score, the slope of the loss at zero (Rao 1948). A
+    round that does not lower the information criterion is taken back and repeated with half as
+    many; where a single coupling does not lower it, the next degree is opened.
 
     Args:
         energy, data, held_out, objective, key: as for `l1_path`.
@@ -170,32 +167,28 @@ def grow(
             f"n_per_round and n_models must be at least 1, got {n_per_round} and {n_models}"
         )
     search = _Selection(energy, data, held_out, objective, key)
-    threshold = np.sqrt(np.log(len(data)) / len(data))
+    models = [search.model(search.present(lambda degree: degree < 2), energy)]
+    degrees = [int(d) for d in search.degrees if d >= 2]
+    size = n_per_round
+    while degrees and len(models) < n_models:
+        last = models[-1]
+        added = search.strongest(last, degrees[0], size)
+        tried = search.model(jax.tree.map(np.logical_or, last.mask, added), last.energy)
+        if tried.criterion < last.criterion:
+            models.append(tried)
+        elif size > 1:
+            size //= 2
+        else:
+            degrees, size = degrees[1:], n_per_round
+    return search.path(models)
 
-    def models():
-        allowed = search.present(lambda degree: degree < 2)
-        degree = 2
-        for _ in range(n_models):
-            yield allowed
-            score = search.score(search.last)
-            while degree <= search.degrees[-1]:
-                open_ = search.present(lambda d, most=degree: d <= most)
-                absent = jax.tree.map(lambda o, a: o & ~a, open_, allowed)
-                size = _magnitudes(score, absent, absent)
-                if np.max(size, initial=0) > threshold:
-                    break
-                degree += 1
-            else:
-                return
-            best = np.sort(size)[::-1][: min(n_per_round, np.sum(size > threshold))]
-            allowed = jax.tree.map(
-                lambda a, new, s, least=best[-1]: a | (new & (np.abs(s) >= least)),
-                allowed,
-                absent,
-                score,
-            )
 
-    return search.path(models())
+class _Model(NamedTuple):
+    mask: PyTree
+    energy: AbstractMultilinear
+    counts: list[int]
+    losses: tuple[float, float]  # training and held out
+    criterion: float | np.floating
 
 
 class _Selection:
@@ -222,58 +215,58 @@ class _Selection:
         self._copies = parameter_copies(energy)
         every = [np.unique(d) for d in jax.tree.leaves(self._degrees)]
         self.degrees = np.unique(np.concatenate(every))
-        self.last = energy
 
-    def fit(self, start, penalty):
+    def fit(self, start: PyTree, penalty: AbstractPenalty) -> AbstractMultilinear:
         result = fit(start, self._data, objective=self._objective, penalty=penalty, key=self._key)
         return result.energy
 
-    def present(self, chosen) -> PyTree:
-        """Masks of all parameters of some degrees."""
-        return jax.tree.map(lambda e, d: e & chosen(d), self._exists, self._degrees)
-
-    def narrowed(self, allowed: PyTree, keep) -> PyTree:
-        """Masks without the couplings that are not to be kept, by their last values."""
-        return jax.tree.map(
-            lambda a, d, x: a & ((d < 2) | keep(np.asarray(x))), allowed, self._degrees, self.last
+    def model(self, mask: PyTree, start: PyTree) -> _Model:
+        """Fit the couplings of a mask, from the values that `start` has for them."""
+        start = jax.tree.map(lambda x, a: x * a, start, mask)
+        energy = self.fit(start, Support(jax.tree.map(jnp.asarray, mask)))
+        training, held_out = (
+            float(_loss(self._objective, judge, energy))
+            for judge in (self._training, self._held_out)
         )
-
-    def score(self, energy) -> PyTree:
-        """Slope of the loss by each coupling, in nats per energy unit."""
-        slopes = _slopes(self._objective, self._training, energy)
-        return jax.tree.map(lambda s, c: np.asarray(s) * c, slopes, self._copies)
-
-    def path(self, masks: Iterator[PyTree]) -> Path:
-        """Fit a model on each mask; the next mask may depend on `last`, the model before it."""
-        energies, counts, losses = [], [], []
-        for mask in masks:
-            start = jax.tree.map(lambda x, a: x * a, self.last, mask)
-            self.last = self.fit(start, Support(jax.tree.map(jnp.asarray, mask)))
-            energies.append(self.last)
-            counts.append(self._count(mask))
-            losses.append(
-                [
-                    float(_loss(self._objective, s, self.last))
-                    for s in (self._training, self._held_out)
-                ]
-            )
-        training, held_out = np.array(losses).T
-        n, k = len(self._data), np.sum(counts, axis=1)
-        criterion = 2 * n * training + k * np.log(n)
-        return Path(tuple(energies), self.degrees, np.array(counts), training, held_out, criterion)
-
-    def _count(self, mask: PyTree) -> list[int]:
         leaves = [jax.tree.leaves(t) for t in (mask, self._degrees, self._copies)]
-        return [
+        counts = [
             sum(int(np.sum(m & (d == degree))) // c for m, d, c in zip(*leaves, strict=True))
             for degree in self.degrees
         ]
+        n, times = len(self._data), 1
+        if self._objective.defaults.conditional:
+            times = self.degrees
+        criterion = 2 * n * training + float(np.sum(times * np.array(counts))) * np.log(n)
+        return _Model(mask, energy, counts, (training, held_out), criterion)
+
+    def present(self, chosen: Callable[[np.ndarray], np.ndarray]) -> PyTree:
+        """A mask of all parameters of some degrees."""
+        return jax.tree.map(lambda e, d: e & chosen(d), self._exists, self._degrees)
+
+    def strongest(self, model: _Model, degree: int, count: int) -> PyTree:
+        """A mask of the absent couplings of a degree that have the largest scores."""
+        slopes = _slopes(self._objective, self._training, model.energy)
+        absent = jax.tree.map(lambda e, a: e & ~a, self.present(lambda d: d == degree), model.mask)
+        sizes = np.unique(np.abs(_entries(slopes, absent)))
+        least = sizes[-min(count, sizes.size)] if sizes.size else np.inf
+        return jax.tree.map(lambda a, s: a & (np.abs(s) >= least), absent, slopes)
+
+    def path(self, models: Sequence[_Model]) -> Path:
+        training, held_out = np.array([model.losses for model in models]).T
+        return Path(
+            energies=tuple(model.energy for model in models),
+            degrees=self.degrees,
+            counts=np.array([model.counts for model in models]),
+            training=training,
+            held_out=held_out,
+            criterion=np.array([model.criterion for model in models]),
+        )
 
 
-def _magnitudes(values: PyTree, chosen: PyTree, allowed: PyTree) -> Float[np.ndarray, " couplings"]:
-    """Absolute values of the chosen and allowed entries, 0 elsewhere, in one vector."""
-    sizes = jax.tree.map(lambda x, c, a: np.abs(x) * (c & a), values, chosen, allowed)
-    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(sizes)])
+def _entries(values: PyTree, chosen: PyTree) -> Float[np.ndarray, " couplings"]:
+    """The chosen entries in one vector."""
+    parts = jax.tree.map(lambda x, c: np.asarray(x)[c], values, chosen)
+    return np.concatenate(jax.tree.leaves(parts))
 
 
 @eqx.filter_jit
