@@ -1,5 +1,7 @@
 """The centred gradient of a restricted Boltzmann machine, as an optax transformation."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import optax
@@ -27,7 +29,7 @@ def centred_gradient() -> optax.GradientTransformationExtraArgs:
         *,
         means: Float[Array, " visible"],
         **_,
-    ):
+    ) -> Any:
         if not isinstance(updates, RBM):
             return updates, state
         hidden = jnp.tanh(params.hidden_fields + means @ params.weights)
@@ -37,4 +39,6 @@ def centred_gradient() -> optax.GradientTransformationExtraArgs:
         leaves = lambda e: (e.weights, e.visible_fields, e.hidden_fields)  # noqa: E731
         return eqx.tree_at(leaves, updates, centred), state
 
-    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    # Named arguments of its own are what the extra arguments are for.
+    rule: Any = update
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), rule)

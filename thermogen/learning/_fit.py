@@ -65,8 +65,8 @@ class _Run(eqx.Module):
     objective: AbstractObjective
     penalty: AbstractPenalty | None
     optimizer: optax.GradientTransformation
-    # Whether the optimiser deals with the penalty, and whether it keeps the gradient where it is.
-    proximal: bool
+    # The penalty again where the optimiser deals with it, and whether that keeps gradients.
+    proximal: AbstractProximal | None
     line_search: bool
     tolerance: float | None
     batch_size: int | None
@@ -85,7 +85,7 @@ class _Run(eqx.Module):
         def loss(energy):
             allowed = constrain(energy)
             value, state = self.objective.loss(allowed, batch, carry.objective_state, loss_key)
-            if self.penalty is not None and not self.proximal:
+            if self.penalty is not None and self.proximal is None:
                 value += self.penalty(allowed)
             return value, state
 
@@ -114,8 +114,8 @@ class _Run(eqx.Module):
 
         result = carry.result
         if self.tolerance is not None:
-            if self.proximal:
-                distance = stationarity(self.penalty, carry.energy, gradient)
+            if self.proximal is not None:
+                distance = stationarity(self.proximal, carry.energy, gradient)
             else:
                 distance = optax.tree.norm(gradient, ord=jnp.inf)
             result = RESULTS.where(distance <= self.tolerance, RESULTS.converged, result)
@@ -124,7 +124,9 @@ class _Run(eqx.Module):
         new = _Carry(energy, optimizer_state, objective_state, carry.step, result)
         new = jax.tree.map(lambda a, b: jnp.where(result == RESULTS.step_limit, a, b), new, carry)
         new = dataclasses.replace(new, step=carry.step + 1, result=result)
-        return new, value + self.penalty(carry.energy) if self.proximal else value
+        if self.proximal is not None:
+            value += self.proximal(carry.energy)
+        return new, jnp.asarray(value)
 
 
 def fit(
@@ -215,7 +217,9 @@ def fit(
         objective=objective,
         penalty=penalty,
         optimizer=optimizer,
-        proximal=optimizer is PROXIMAL,
+        proximal=penalty
+        if isinstance(penalty, AbstractProximal) and optimizer is PROXIMAL
+        else None,
         line_search=optimizer is LBFGS and full_batch,
         tolerance=defaults.gradient_tolerance if full_batch else None,
         batch_size=batch_size,

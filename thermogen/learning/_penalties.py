@@ -1,7 +1,7 @@
 """Penalties on the parameters, and the optimiser for those that set parameters to zero."""
 
 import abc
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -99,7 +99,7 @@ class L1(AbstractProximal):
             parameter_degrees(energy),
             parameter_copies(energy),
         )
-        return self.strength * optax.tree.sum(sums)
+        return self.strength * jnp.asarray(optax.tree.sum(sums))
 
     def shrink(self, energy: PyTree, step: Float[Array, ""]) -> PyTree:
         def soft(x, degree, copies):
@@ -123,7 +123,7 @@ class GroupL1(AbstractProximal):
 
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         norms = [jnp.sqrt(jnp.where(s > 0, s, 1)) * (s > 0) for s in _by_degree(energy)[0]]
-        return self.strength * optax.tree.sum(norms)
+        return self.strength * jnp.asarray(optax.tree.sum(norms))
 
     def shrink(self, energy: PyTree, step: Float[Array, ""]) -> PyTree:
         squares, sizes = _by_degree(energy)
@@ -190,8 +190,8 @@ def proximal_gradient() -> optax.GradientTransformationExtraArgs:
         zeros = jax.tree.map(jnp.zeros_like, params)
         return _SpectralState(params, zeros, jnp.full(_MEMORY, -jnp.inf, dtype))
 
-    def update(updates, state, params=None, *, value, value_fn, penalty, **_):
-        gradient, dtype = updates, state.recent.dtype
+    def update(gradient, state, params, *, value, value_fn, penalty, **_) -> Any:
+        dtype = state.recent.dtype
         recent = jnp.roll(state.recent, 1).at[0].set(value + penalty(params))
         bound = jnp.max(recent)
 
@@ -214,14 +214,16 @@ def proximal_gradient() -> optax.GradientTransformationExtraArgs:
         _, (step, _), _ = jax.lax.while_loop(again, halve, (length, attempt(length), 0))
         return step, _SpectralState(params, gradient, recent)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    # Named arguments of its own are what the extra arguments are for.
+    rule: Any = update
+    return optax.GradientTransformationExtraArgs(init, rule)
 
 
 def _spectral_length(state: _SpectralState, params: PyTree, gradient: PyTree) -> Array:
     """`|s|^2 / s.y` of the last step s and the change y of the gradient along it."""
     s = jax.tree.map(jnp.subtract, params, state.parameters)
     y = jax.tree.map(jnp.subtract, gradient, state.gradient)
-    squared, curvature = optax.tree.vdot(s, s), optax.tree.vdot(s, y)
+    squared, curvature = (jnp.asarray(optax.tree.vdot(s, x)) for x in (s, y))
     known = curvature > 0
     return jnp.where(known, jnp.clip(squared / jnp.where(known, curvature, 1), 1e-6, 1e6), 1.0)
 

@@ -143,8 +143,8 @@ def grow(
     held_out: HeldOut,
     *,
     objective: AbstractObjective,
-    n_per_round: int = 8,
-    n_models: int = 12,
+    n_per_round: int = 1,
+    n_models: int = 32,
     key: Key,
 ) -> Path:
     """Start from fields alone and add the couplings that the loss asks for most, low degrees first.
@@ -155,7 +155,8 @@ def grow(
 
     Args:
         energy, data, held_out, objective, key: as for `l1_path`.
-        n_per_round: most couplings that are added at once.
+        n_per_round: most couplings that are added at once; larger rounds are faster, and let in
+            couplings that would not pay alone.
         n_models: number of models, that of independent spins included.
 
     Raises:
