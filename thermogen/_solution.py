@@ -34,6 +34,11 @@ class RESULTS(eqx.Enumeration):
         "All steps were used. For a stochastic objective this is the regular end; for a "
         "deterministic one raise n_steps."
     )
+    no_inverse = (
+        "No couplings of this approximation have these correlations: the covariances are not "
+        "positive definite, or too strong for a pair of spins (`n_failed` counts these). Raise "
+        "the pseudocount of `moments`, or learn with `Pseudolikelihood`."
+    )
 
 
 class Solution(eqx.Module):

@@ -2,6 +2,9 @@
 
 from ._fit import FitResult as FitResult
 from ._fit import fit as fit
+from ._inversion import SessakMonasson as SessakMonasson
+from ._inversion import invert as invert
+from ._inversion import moments as moments
 from ._objectives import AbstractObjective as AbstractObjective
 from ._objectives import MeanFieldLikelihood as MeanFieldLikelihood
 from ._objectives import PersistentCD as PersistentCD
