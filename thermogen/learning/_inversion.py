@@ -15,6 +15,7 @@ from ..datasets import validate_spins
 from ..energies import Pairwise
 from ..meanfield import AbstractFunctional, Bethe, Plefka
 
+Vector = Float[Array, " n"]
 Matrix = Float[Array, "n n"]
 
 
@@ -82,7 +83,7 @@ def invert(
 
 
 @eqx.filter_jit
-def _invert(method: AbstractFunctional | SessakMonasson, m: Magnetizations, c: Matrix) -> Solution:
+def _invert(method: AbstractFunctional | SessakMonasson, m: Vector, c: Matrix) -> Solution:
     inverse = jnp.linalg.inv(c)
     energy = _model(method, m, c, 0.5 * (inverse + inverse.T))
     failed = jnp.sum(~jnp.isfinite(energy.couplings)) // 2
@@ -95,7 +96,7 @@ def _invert(method: AbstractFunctional | SessakMonasson, m: Magnetizations, c: M
 
 
 @functools.singledispatch
-def _model(method, m: Magnetizations, c: Matrix, inverse: Matrix) -> Pairwise:
+def _model(method, m: Vector, c: Matrix, inverse: Matrix) -> Pairwise:
     raise TypeError(
         "method must be NaiveMeanField(), TAP(), Bethe() or SessakMonasson(), got "
         f"{type(method).__name__}"
@@ -103,7 +104,7 @@ def _model(method, m: Magnetizations, c: Matrix, inverse: Matrix) -> Pairwise:
 
 
 @_model.register
-def _(method: Plefka, m: Magnetizations, c: Matrix, inverse: Matrix) -> Pairwise:
+def _(method: Plefka, m: Vector, c: Matrix, inverse: Matrix) -> Pairwise:
     if method.order > 2:
         raise TypeError(f"method must be of order 1 or 2 for a closed form, got {method}")
     naive = _off_diagonal(-inverse)
@@ -115,7 +116,7 @@ def _(method: Plefka, m: Magnetizations, c: Matrix, inverse: Matrix) -> Pairwise
 
 
 @_model.register
-def _(method: Bethe, m: Magnetizations, c: Matrix, inverse: Matrix) -> Pairwise:
+def _(method: Bethe, m: Vector, c: Matrix, inverse: Matrix) -> Pairwise:
     naive, v = _off_diagonal(-inverse), 1 - m * m
     # The correlation of a pair alone, of which -C^-1 is c / (v v' - c^2).
     vv = jnp.outer(v, v)
@@ -124,7 +125,7 @@ def _(method: Bethe, m: Magnetizations, c: Matrix, inverse: Matrix) -> Pairwise:
 
 
 @_model.register
-def _(method: SessakMonasson, m: Magnetizations, c: Matrix, inverse: Matrix) -> Pairwise:
+def _(method: SessakMonasson, m: Vector, c: Matrix, inverse: Matrix) -> Pairwise:
     c, v = _off_diagonal(c), 1 - m * m
     couplings, fields = _pairs(m, c)
     # Entries of the inverse of the covariance of two spins alone.
@@ -135,13 +136,13 @@ def _(method: SessakMonasson, m: Magnetizations, c: Matrix, inverse: Matrix) -> 
     return Pairwise(couplings, jnp.arctanh(m) + jnp.sum(fields, axis=1) + loops)
 
 
-def _with_fields(functional: AbstractFunctional, couplings: Matrix, m: Magnetizations) -> Pairwise:
+def _with_fields(functional: AbstractFunctional, couplings: Matrix, m: Vector) -> Pairwise:
     """The fields that make m a stationary point of G with these couplings."""
     free = Pairwise(couplings, jnp.zeros_like(m))
     return Pairwise(couplings, jnp.asarray(jax.grad(functional, 1)(free, m, 1.0)))
 
 
-def _pairs(m: Magnetizations, c: Matrix) -> tuple[Matrix, Matrix]:
+def _pairs(m: Vector, c: Matrix) -> tuple[Matrix, Matrix]:
     """Of each pair of spins alone, with covariance c: its coupling, and the field on the first.
 
     The field is that beyond `artanh m`. Not finite where a probability is not positive.
@@ -158,7 +159,7 @@ def _off_diagonal(matrix: Matrix) -> Matrix:
     return jnp.where(np.eye(len(matrix), dtype=bool), 0, matrix)
 
 
-def _check(m: Magnetizations, c: Matrix) -> None:
+def _check(m: Vector, c: Matrix) -> None:
     if m.ndim != 1 or c.shape != (m.size, m.size):
         raise ValueError(
             "magnetizations and covariances must have shapes (n,) and (n, n), got "
@@ -181,7 +182,7 @@ def _check(m: Magnetizations, c: Matrix) -> None:
 
 
 def moments(
-    data: Num[Array | np.ndarray, "samples n"], *, pseudocount: float = 0.0
+    data: Num[Array | np.ndarray, "samples n"], *, pseudocount: float | int = 0.0
 ) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
     """Means and connected correlations of data, for `invert(method, *moments(data))`.
 
