@@ -56,16 +56,19 @@ class RidgeLikelihood(AbstractObjective):
         return potential(energy, batch, 1.0) + RIDGE * squared_norm(energy), None
 
 
+def count(energy: tg.AbstractMultilinear, rows: np.ndarray, tie: float) -> tuple[int, int]:
+    """Strict single-flip minima, and those among them that are data."""
+    spread = float(np.ptp(tg.exact.energies(energy)))
+    minima = tg.exact.single_flip_minima(energy, threshold=tie * spread)
+    return len(minima), int(np.isin(minima, rows).sum())
+
+
 def judge(table: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
     """What a table of energies makes of the data `rows`."""
     n = len(table).bit_length() - 1
     energy = tg.Complete.from_energies(table)
     spread = np.ptp(table)
-    counts = []
-    for tie in TIES:
-        minima = tg.exact.single_flip_minima(energy, threshold=tie * spread)
-        held = int(np.isin(minima, rows).sum())
-        counts.append((len(minima), held))
+    counts = [count(energy, rows, tie) for tie in TIES]
 
     def excess(scale):
         return -log_probabilities(scale * table)[rows].mean() - np.log(len(rows))
@@ -96,8 +99,7 @@ def learn(start: tg.Interactions, data: np.ndarray, rows: np.ndarray, objective)
     path = []
 
     def watch(fitted):
-        minima = tg.exact.single_flip_minima(fitted.energy)
-        path.append((len(fitted.history), len(minima), int(np.isin(minima, rows).sum())))
+        path.append((len(fitted.history), *count(fitted.energy, rows, TIES[0])))
 
     fitted = tg.fit(start, data, objective=objective, key=jax.random.key(0), callback=watch)
     return {
@@ -145,13 +147,15 @@ def verdicts(found: dict[int, list], hands: dict[int, dict]) -> list[dict[str, A
     size = {b: 4**b for b in found}
     every = [(size[b], row) for b, rows in found.items() for row in rows]
     pairs_up = [(m, row) for m, row in every if row["degree"] >= 2]
-    cut = found[3][1]["cut"]
     claims = {
         "every fit met its tolerance": all(
             row[name]["converged"] for _, row in every for name in ("learned", "ridge")
         ),
-        "adder:3 cut at degree 2 has 2 minima, none of them data": (cut["minima"], cut["data"])
-        == (2, 0),
+        "cut at degree 2 every table has 2 minima, none of them data": all(
+            (row["cut"]["minima"], row["cut"]["data"]) == (2, 0)
+            for _, row in every
+            if row["degree"] == 2
+        ),
         "(a + b - c)^2 is pairwise, and its lowest states are the data: mass 1 when cold": all(
             hand["best excess"] < HELD for hand in hands.values()
         ),
@@ -163,11 +167,9 @@ def verdicts(found: dict[int, list], hands: dict[int, dict]) -> list[dict[str, A
             row["learned"]["excess"] < HELD for _, row in pairs_up
         ),
         "the cut never is more likely, at any temperature": all(
-            row["cut"]["best excess"] >= row["learned"]["excess"] for _, row in every
+            row["cut"]["best excess"] > row["learned"]["excess"] - 1e-6 for _, row in every
         ),
-        "the cut at degrees 2 and 3 holds no datum as a minimum": all(
-            row["cut"]["data"] == 0 for _, row in every if row["degree"] in (2, 3)
-        ),
+        "at no degree does the cut hold all data": all(row["cut"]["data"] < m for m, row in every),
         "no count of a learned model depends on ties": not any(
             row[name]["ties matter"] for _, row in every for name in ("learned", "ridge")
         ),

@@ -112,7 +112,7 @@ def test_two_spins_are_exact(name):
 # --- the equations that define each method
 
 
-@pytest.mark.parametrize("name", ["naive", "tap", "bethe"])
+@pytest.mark.parametrize("name", ["tap", "bethe"])
 def test_inverts_the_linear_response_of_its_functional(name):
     """At one of its own stationary points, the diagonal of the response included."""
     functional = METHODS[name]
@@ -153,7 +153,7 @@ def test_sessak_monasson_is_the_derivative_of_its_entropy():
                 total += pair - 0.5 * jnp.log(1 - c[i, j] ** 2 / (v[i] * v[j]))
         return total
 
-    couplings, fields = _models(4, 2, 1)
+    couplings, fields = _models(3, 2, 1)
     m, c = _exact_moments(tg.Pairwise(0.2 * couplings[0], fields[0]))
     by_m, by_products = jax.jit(jax.grad(entropy, (0, 1)))(m, c + jnp.outer(m, m))
     found = invert(SessakMonasson(), m, c).value
