@@ -240,7 +240,7 @@ def draw(found: dict[int, list]) -> Figure:
             below.set(xlabel="largest degree", ylabel="Boltzmann weight of the data", xticks=k)
             below.set_ylim(0, 1.05)
         handles, labels = grid[0, 0].get_legend_handles_labels()
-        grid[0, 0].legend(
+        figure.legend(
             handles[1:] + handles[:1],
             [
                 "cut: data",
@@ -249,9 +249,11 @@ def draw(found: dict[int, list]) -> Figure:
                 "learned: false positives",
                 "size of the data",
             ],
-            loc="upper left",
+            loc="outside upper center",
+            ncols=5,
         )
-        grid[1, 1].legend(loc="center right")
+        lines = grid[1, 0].get_legend_handles_labels()
+        figure.legend(*lines, loc="outside lower center", ncols=4)
     return figure
 
 
