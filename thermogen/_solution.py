@@ -40,6 +40,11 @@ class RESULTS(eqx.Enumeration):
         "stopped. Add a penalty, such as penalty=thermogen.learning.L2(1e-3) or "
         "Pseudolikelihood(l2=1e-3)."
     )
+    no_inverse = (
+        "No couplings of this approximation have these correlations: the covariances are not "
+        "positive definite, or too strong for a pair of spins (`n_failed` counts these). Raise "
+        "the pseudocount of `moments`, or learn with `Pseudolikelihood`."
+    )
 
 
 class Solution(eqx.Module):

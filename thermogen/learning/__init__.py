@@ -9,6 +9,9 @@ from ._conditional import MinimumProbabilityFlow as MinimumProbabilityFlow
 from ._conditional import Pseudolikelihood as Pseudolikelihood
 from ._fit import FitResult as FitResult
 from ._fit import fit as fit
+from ._inversion import SessakMonasson as SessakMonasson
+from ._inversion import invert as invert
+from ._inversion import moments as moments
 from ._meanfield import MeanFieldLikelihood as MeanFieldLikelihood
 from ._objectives import AbstractObjective as AbstractObjective
 from ._objectives import Defaults as Defaults

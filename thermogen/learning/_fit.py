@@ -212,6 +212,9 @@ def fit(
     objective, penalty = jax.tree.map(
         lambda x: jnp.asarray(x, dtype) if isinstance(x, float) else x, (objective, penalty)
     )
+    proximal = None
+    if optimizer is PROXIMAL and isinstance(penalty, AbstractProximal):
+        proximal = penalty
     run = _Run(
         samples=samples,
         objective=objective,
