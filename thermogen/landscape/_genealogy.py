@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, Real
 
 from .._types import Beta, Key
 from ..energies import AbstractMultilinear, is_flip_symmetric
-from ..meanfield import AbstractFunctional, Bifurcation, bifurcations, follow_beta
+from ..meanfield import AbstractFunctional
 from ..meanfield._solve import checked_beta
 from ._batches import cast
 from ._curvature import lowest_curvatures
@@ -34,7 +34,8 @@ class Genealogy(NamedTuple):
     A node and its heir are the same state, moved, if each is where the other falls. The
     other nodes begin or end a state. So every node has one parent, and the parents make a forest
     whose roots are the states of the first stage: for stages from hot to cold it is the merge
-    tree of the states, read towards higher temperature.
+    tree of the states, read towards higher temperature. Where a node that stands for two goes on
+    as two states that differ, as in a field, one of them is the same and the other counts as born.
 
     Attributes:
         betas: inverse temperature of each stage, shape `(S,)`.
@@ -191,66 +192,6 @@ def genealogy(
     return _assembled(stages, beta_of)
 
 
-def birth_points(
-    family: Genealogy, functional: AbstractFunctional, energy: AbstractMultilinear
-) -> dict[int, Bifurcation]:
-    """At which beta, and how, the states of a genealogy over beta at one energy came to be.
-
-    Each node that was born is followed back towards the beta of the stage before until it ends
-    in a bifurcation (`thermogen.meanfield.follow_beta`), and the parent of each split is followed
-    on until it loses its stability. Works in float64.
-
-    Args:
-        family: from `genealogy` with one energy, each beta different from the one before.
-        functional: the free energy that it was made with.
-        energy: the energy that it was made with.
-
-    Returns:
-        The bifurcation at which each node, the key, first appears. A node is left out where no
-        bifurcation was met: its state exists at the stage before too, but is not where the quench
-        led, a sign that stages are too far apart.
-
-    Raises:
-        ValueError: where beta does not change from one stage to the next.
-    """
-    born, split = np.flatnonzero(family.born), np.flatnonzero(family.split)
-    found = _ends_of(family, born, -1, functional, energy)
-    lost = _ends_of(family, family.parents[split], 1, functional, energy)
-    return found | {int(family.heirs[node]): point for node, point in lost.items()}
-
-
-def death_points(
-    family: Genealogy, functional: AbstractFunctional, energy: AbstractMultilinear
-) -> dict[int, Bifurcation]:
-    """At which beta, and how, states ended before the last stage; see `birth_points`."""
-    return _ends_of(family, np.flatnonzero(family.died), 1, functional, energy)
-
-
-def _ends_of(
-    family: Genealogy,
-    nodes: Int[np.ndarray, " chosen"],
-    way: int,
-    functional: AbstractFunctional,
-    energy: AbstractMultilinear,
-) -> dict[int, Bifurcation]:
-    """Where some nodes end on the way to the next stage, or for -1 to the one before."""
-    if np.any(np.diff(family.betas) == 0):
-        raise ValueError("family must have another beta at each stage, and one energy")
-    found = {}
-    with jax.enable_x64(True):
-        exact = cast(energy, jnp.float64)
-        for node in nodes.tolist():
-            stage = family.stages[node]
-            # As arrays, so that no number is compiled in.
-            span = (jnp.asarray(family.betas[stage]), jnp.asarray(family.betas[stage + way]))
-            branch = follow_beta(functional, exact, span, jnp.asarray(family.magnetizations[node]))
-            # So close to its end a minimum may be taken for the saddle that ends there with it.
-            ends = [point for point in bifurcations(branch) if min(point.n_unstable) == 0]
-            if ends:
-                found[node] = ends[0]
-    return found
-
-
 class _Stage:
     """The states of one stage, in the order in which they were found, and their links so far."""
 
@@ -305,7 +246,7 @@ def _linked(origin: _Stage, target: _Stage, links: np.ndarray, noise: np.ndarray
     rest on a saddle goes on down both its sides. The lowest end counts.
     """
     states = origin.library[len(links) :]
-    m, owner = states.magnetizations, np.arange(len(states))
+    m, owner = np.asarray(states.magnetizations), np.arange(len(states))
     if not len(m):
         return links
     if not target.is_even:
@@ -328,17 +269,17 @@ def _assembled(stages: list[_Stage], betas: np.ndarray) -> Genealogy:
     """All stages in one table, the states of each lowest first."""
     sizes = [len(stage.library) for stage in stages]
     orders = [np.argsort(stage.library.free_energies, kind="stable") for stage in stages]
-    first = np.cumsum([0, *sizes])
-    # Where each state of a stage ends up, and -1 for the last entry, which -1 points to.
-    nodes = [np.append(f + np.argsort(o), -1) for f, o in zip(first, orders, strict=False)]
+    starts = np.cumsum([0, *sizes[:-1]])
+    # The node of each state of a stage, and last that of the state -1, which is none.
+    nodes = [np.append(k + np.argsort(order), -1) for k, order in zip(starts, orders, strict=True)]
     none = [np.array([-1])]
     parents = [
-        targets[stage.parents[order] if len(targets) > 1 else np.full(len(order), -1)]
-        for stage, order, targets in zip(stages, orders, none + nodes[:-1], strict=True)
+        before[_padded(stage.parents, size)[order]]
+        for stage, size, order, before in zip(stages, sizes, orders, none + nodes[:-1], strict=True)
     ]
     heirs = [
-        targets[stage.heirs[order] if len(targets) > 1 else np.full(len(order), -1)]
-        for stage, order, targets in zip(stages, orders, nodes[1:] + none, strict=True)
+        after[_padded(stage.heirs, size)[order]]
+        for stage, size, order, after in zip(stages, sizes, orders, nodes[1:] + none, strict=True)
     ]
 
     def gathered(name: str) -> np.ndarray:
@@ -355,6 +296,11 @@ def _assembled(stages: list[_Stage], betas: np.ndarray) -> Genealogy:
         parents=np.concatenate(parents),
         heirs=np.concatenate(heirs),
     )
+
+
+def _padded(links: np.ndarray, size: int) -> np.ndarray:
+    """The links of all states; -1 for those that have none."""
+    return np.append(links, np.full(size - len(links), -1))
 
 
 def _paired(energies, betas) -> tuple[int, list[AbstractMultilinear], np.ndarray]:

@@ -81,8 +81,8 @@ def genealogy_figure(
     )
     split = family.split
     if np.any(split):
-        face = {"facecolor": "white", "edgecolor": ACCENT, "label": "split into mirror images"}
-        axes.scatter(low[split], y[split], s=26, zorder=3, **face)
+        places, text = (low[split], y[split]), "split into mirror images"
+        axes.scatter(*places, s=26, facecolor="white", edgecolor=ACCENT, zorder=3, label=text)
     died = family.died[branches.last]
     if np.any(died):
         axes.scatter(
@@ -169,7 +169,7 @@ def _hang_pictures(
         out = 6 + (place % 2) * (_PICTURE + 5)
         box = AnnotationBbox(
             image,
-            (branches.stop[b], row[b]),
+            (float(branches.stop[b]), float(row[b])),
             (out, 0),
             boxcoords="offset points",
             box_alignment=(0, 0.5),
