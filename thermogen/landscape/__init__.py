@@ -3,11 +3,15 @@
 from ._barriers import TRANSITIONS as TRANSITIONS
 from ._barriers import Barriers as Barriers
 from ._barriers import barriers as barriers
+from ._births import birth_points as birth_points
+from ._births import death_points as death_points
 from ._certify import Certificate as Certificate
 from ._certify import certify as certify
 from ._coverage import Completeness as Completeness
 from ._coverage import completeness as completeness
 from ._coverage import discovery_curve as discovery_curve
+from ._genealogy import Genealogy as Genealogy
+from ._genealogy import genealogy as genealogy
 from ._hopping import find_bound_states as find_bound_states
 from ._library import Library as Library
 from ._minima import Minima as Minima

@@ -1,5 +1,6 @@
 """The main job and its report: from data to one HTML page."""
 
+from ._genealogy import genealogy_figure as genealogy_figure
 from ._page import render as render
 from ._pictures import states_figure as states_figure
 from ._pipeline import run_study as run_study
