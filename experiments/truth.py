@@ -1,17 +1,17 @@
 """Is a certified bound state one? Their number against the spectrum of the heat bath.
 
 Random models of 10 and 12 spins: Hopfield with two to four patterns, SK without and with fields,
-3-spin interactions, addition tables of three bits with random weights, complete and truncated, at
-four temperatures each, and represented states behind a gap about the temperature T_c at which
-they coexist with all the others, the high-temperature phase. The truth is the transition matrix of random-site heat-bath dynamics: one
-plus its relaxation times above tau* = 20 sweeps, and the metastable sets of its leading
-eigenvectors. Against it stand the raw minima of naive mean field, TAP, Bethe, adaptive TAP and
-E (single flips), and what `certify` leaves of them; and the certified union of all, for which the
-representatives must moreover fall into the exact sets one to one. Bethe needs a list of
-interactions and adaptive TAP pairs: where they do not apply they have no column and no part in
-the union. Models with a relaxation time within a factor 2 of tau* are listed apart: there the count
-hangs on a decimal. Every disagreement of the certified union is printed with its spectrum and
-its candidates.
+3-spin interactions, addition tables of three bits with random weights, complete and truncated;
+and represented states behind a gap near the temperature at which they coexist with all the
+others, the high-temperature phase. The truth is the transition matrix of random-site heat-bath
+dynamics: one plus its relaxation times above tau* = 20 sweeps, and the metastable sets of its
+leading eigenvectors. Against it stand the raw minima of naive mean field, TAP, Bethe, adaptive
+TAP and E (single flips), and what `certify` leaves of them; and the certified union of all, for
+which the representatives must moreover fall into the exact sets one to one. Bethe needs a list
+of interactions and adaptive TAP pairs: where they do not apply they have no part in the union.
+Models with a relaxation time within a factor 2 of tau* are listed apart: there the count hangs
+on a decimal. Every disagreement of the certified union is printed with its spectrum and its
+candidates.
 
 The search owns its batch axis, so that models are not vmapped; they are arguments of the compiled
 programs, which all models of a family share.
@@ -96,8 +96,8 @@ FAMILIES = {
     "adder, degree 4": Family(functools.partial(adder, max_degree=4), 10, (1, 2, 3, 8), 6),
     "Hopfield 12": Family(hopfield, 12, (2, 4), 5),
     "SK 12": Family(sk, 12, (2, 4), 5),
-    "gap, 1 state": Family(functools.partial(gapped, n_represented=1), 10, (0.9, 1, 1.1), 2),
-    "gap, 4 states": Family(functools.partial(gapped, n_represented=4), 12, (0.9, 1, 1.1), 2),
+    "gap, 1 state": Family(functools.partial(gapped, n_represented=1), 10, (1, 1.1, 1.2), 2),
+    "gap, 4 states": Family(functools.partial(gapped, n_represented=4), 12, (1, 1.1, 1.2), 2),
 }
 
 
