@@ -203,15 +203,13 @@ def explain(case: Case) -> None:
         print(f"  {k}: {case.certificate.reason(k)}")
 
 
+def heads() -> str:
+    names = ["models", "clear", *RAW, *(f"[{k}]" for k in CERTIFIED), "match"]
+    title = f"tau* = {THRESHOLD:g} sweeps; of the clear models, how many agree with the spectrum"
+    return f"{title}\n{'':26}" + "".join(f"{x:>11}" for x in names) + "    [k]: certified"
+
+
 def report(cases: list[Case]) -> None:
-    print(f"\ntau* = {THRESHOLD:g} sweeps; of the clear models, how many agree with the spectrum")
-    heads = ["models", "clear", *RAW, *(f"[{k}]" for k in CERTIFIED), "match"]
-    print(" " * 26 + "".join(f"{x:>11}" for x in heads) + "    [k]: certified")
-    for name, family in FAMILIES.items():
-        for beta in family.betas:
-            some = [c for c in cases if (c.family, c.beta) == (name, beta)]
-            if some:
-                print(line(f"{name}, beta = {beta:g}", some))
     print(line("all", cases))
     clear = [c for c in cases if c.clear]
     apart = [c for c in cases if not c.clear]
@@ -241,14 +239,15 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     cases: list[Case] = []
     began = time.perf_counter()
+    print(heads())
     for name, family in FAMILIES.items():
         if quick and family.n > 10:
             continue
-        start = time.perf_counter()
         for beta in family.betas:
             seeds = range(1 if quick else family.n_models)
-            cases += [study(name, family, beta, seed) for seed in seeds]
-        print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+            some = [study(name, family, beta, seed) for seed in seeds]
+            print(line(f"{name}, beta = {beta:g}", some), flush=True)
+            cases += some
 
     report(cases)
     print(f"\n{time.perf_counter() - began:.0f} s")

@@ -375,8 +375,8 @@ def test_sets_of_a_known_exchange():
 
 
 def test_images_of_sets_share_a_number():
-    np.testing.assert_array_equal(fold(np.array([0, 1, 1, 0]), False), [0, 1])
-    np.testing.assert_array_equal(fold(np.array([2, 1, 1, 0]), True), [0, 1, 0])
+    np.testing.assert_array_equal(fold(np.array([0, 1, 1, 0]), np.arange(4)), [0, 1])
+    np.testing.assert_array_equal(fold(np.array([2, 1, 1, 0]), np.arange(4)[::-1]), [0, 1, 0])
 
 
 def test_keys_decide_and_precision_does_not():

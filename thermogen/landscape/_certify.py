@@ -10,6 +10,7 @@ from .._types import Beta, Key
 from ..energies import AbstractEnergy
 from ..meanfield._solve import checked_beta
 from ._kinetics import (
+    apart,
     departures,
     escape_times,
     exchange_rates,
@@ -27,8 +28,10 @@ _LOOKS = 10
 # then decayed to 2 %, what takes two of them still stands at 37 %.
 _LAG = 2
 # A candidate of a smaller root-mean-square magnetization is no configuration that dynamics
-# could come back to.
+# could come back to, but the ensemble of those far from all cores.
 _DISORDERED = 0.2
+# Within half a threshold trajectories from a core show how far it reaches.
+_EARLY = _LOOKS // 2
 
 
 class Certificate(eqx.Module):
@@ -218,25 +221,32 @@ def _judge(
 ) -> Certificate:
     """The certificate, from trajectories looked at every `interval` sweeps."""
     n_cores, looks = len(cores.spins), _LAG * _LOOKS
-    labels, overlaps = cores.with_images(seen)
-    exchange = shares(labels[..., looks - 1], n_cores)
-    sets, relaxation_times = metastable_sets(exchange[:n_cores], looks * interval, threshold)
-    settled = [np.bincount(sets[x]).argmax() for x in labels[n_cores:, :, looks - 1]]
-    home = np.concatenate([sets, np.array(settled, int)])
+    seen = cores.with_images(seen)
+    labels, sets, relaxation_times = _sets(seen, n_cores, looks, interval, threshold)
+    n_labels = len(sets)
+    exchange = shares(labels[..., looks - 1], n_labels)
+    if n_labels > n_cores:
+        settled = np.full(disordered.sum(), sets[-1])
+    else:
+        ends = sets[labels[n_cores:, :, looks - 1]]
+        settled = np.array([np.bincount(x).argmax() for x in ends], int)
+    home = np.concatenate([sets[:n_cores], settled])
     leaving = departures(labels, sets, home[:, None], interval)
     times, intervals = escape_times(leaving)
-    rates = exchange_rates(labels[:n_cores, :, looks - 1 :], sets, interval)
+    rates = exchange_rates(labels[:, :, looks - 1 :], sets, interval)
 
     # Entries in use have a row of observations each: that of their core, or of their own draws.
     row = np.zeros(len(disordered), int)
     row[~disordered] = cores.find(bottoms[~disordered])
     row[disordered] = n_cores + np.arange(disordered.sum())
+    # Columns are the entries of the cores, and after them the first disordered one if it counts.
     entry = cores.entries(row, np.flatnonzero(~disordered))
-    number = _numbers(fold(sets, cores.mirrored), home[row])
+    entry = np.append(entry, np.flatnonzero(disordered)[: n_labels - n_cores])
+    number = _numbers(fold(sets, cores.images(n_labels)), home[row])
     group = number[home[row]]
     visits = np.zeros((len(number), len(row)))
-    np.add.at(visits, (number[sets][:, None], entry[None, :]), exchange[:n_cores])
-    bound = _representatives(group, np.where(disordered, -1, visits))
+    np.add.at(visits, (number[home][:, None], entry[None, :]), exchange)
+    bound = _representatives(group, np.where(np.isin(np.arange(len(row)), entry), visits, -1))
     # A set comes before its mirror image.
     order = np.lexsort((~np.isin(np.arange(len(number)), home[row[bound]]), number))
 
@@ -258,12 +268,12 @@ def _judge(
     return Certificate(
         escape_times=fill(times[row], 0),
         intervals=fill(intervals[row], 0),
-        inner_times=fill(inner_times(overlaps[..., :looks], leaving, interval)[row], 0),
+        inner_times=fill(inner_times(seen.overlaps[..., :looks], leaving, interval)[row], 0),
         group=fill(group, -1),
         bound=fill(bound, False),
         multiplicity=fill(np.bincount(number)[group], 1),
         occupations=table(exchange),
-        escapes=table(shares(leaving.to, n_cores, leaving.left)),
+        escapes=table(shares(leaving.to, n_labels, leaving.left)),
         cores=fill(bottoms, 0),
         same_core=fill(places[same_core], -1),
         disordered=fill(disordered, False),
@@ -272,6 +282,28 @@ def _judge(
         threshold=float(threshold),
         lag=looks * interval,
     )
+
+
+def _sets(
+    seen: Observations, n_cores: int, looks: int, interval: float, threshold: float | int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels of the trajectories, the metastable set of each label, and relaxation times.
+
+    With disordered starts there may be one label more than cores: for being far from all of
+    them. It stands if more sets are told apart with it. Labels can only hide slow processes, so
+    that those which show more of them are the better ones (Djurdjevac, Sarich and Schütte,
+    Multiscale Model. Simul. 10, 61 (2012)).
+    """
+    lag = looks * interval
+    exchange = shares(seen.labels[:n_cores, :, looks - 1], n_cores)
+    plain = seen.labels, *metastable_sets(exchange, lag, threshold)
+    if len(seen.labels) == n_cores:
+        return plain
+    labels = apart(seen.labels, seen.nearness, n_cores, _EARLY)
+    exchange = shares(labels[:, :, looks - 1], n_cores + 1)
+    exchange = np.concatenate([exchange[:n_cores], exchange[n_cores:].mean(axis=0)[None]])
+    finer = labels, *metastable_sets(exchange, lag, threshold)
+    return finer if finer[1].max() > plain[1].max() else plain
 
 
 def _numbers(orbits: Int[np.ndarray, " sets"], homes: Int[np.ndarray, " states"]) -> np.ndarray:
