@@ -51,14 +51,16 @@ class Certificate(eqx.Module):
             found most often, shape `(K,)`.
         multiplicity: 2 if the set of the state and its mirror image are two sets that share a
             number, else 1; shape `(K,)`.
-        occupations: share of the trajectories from i that are with j after `lag`, `(K, K)`.
+        occupations: share of the trajectories from i that are with j after `lag`, `(K, K)`. What
+            is with no core counts for the first disordered state, if these are a set.
         escapes: share of those that left the set of i which went to j, `(K, K)`; rows of
             states that were not seen to be left are 0. In both tables an image counts as its
             state, and the first stands for all entries of the same core.
         cores: configuration at the bottom of a zero-temperature descent from the signs of m,
             shape `(K, n)`; 0 for unused entries.
         same_core: the first entry of the same core, shape `(K,)`; -1 for unused entries.
-        disordered: states without magnetization, which have no core; shape `(K,)`.
+        disordered: states without magnetization, which have no core; shape `(K,)`. Where their
+            trajectories keep away from all cores, they are a set: what is far from every core.
         relaxation_times: of the exchange between cores, mirror images counted, longest first,
             shape `(cores - 1,)`; infinite if no exchange was seen. Below about 0.7 thresholds
             they are lost in the noise of few trajectories.
@@ -121,7 +123,8 @@ class Certificate(eqx.Module):
         low, high = self.intervals[k]
         time = self.escape_times[k]
         left = f"is left after {time:.3g} sweeps" if np.isfinite(time) else "was never left"
-        return f"bound state{image}{merged}: it {left} (95 %: {low:.3g} to {high:.3g})" + (
+        kind = "disordered bound state" if self.disordered[k] else "bound state"
+        return f"{kind}{image}{merged}: it {left} (95 %: {low:.3g} to {high:.3g})" + (
             f", mostly for {self._goal(k)}" if self.escapes[k].any() else ""
         )
 
@@ -147,15 +150,18 @@ def certify(
     the signs of its magnetizations. Later configurations belong to the core that they
     descend to, or that is nearest to it. The eigenvalues of the exchange after twice the
     threshold count the metastable sets, and its leading eigenvectors tell which cores share one
-    (PCCA: Deuflhard and Weber, Linear Algebra Appl. 398, 161 (2005)). The escape from a set is an
-    exponential law, fitted with censoring. Errors of the exchange are about
-    `1/sqrt(n_trajectories)`; a relaxation time within a factor of about 1.5 of the threshold may be
-    taken for one on the other side.
+    (PCCA: Deuflhard and Weber, Linear Algebra Appl. 398, 161 (2005)). A disordered state, such as
+    a paramagnet beside ordered states at a first-order transition, starts from draws of its product
+    measure, and configurations far from the core below them belong to it, where that shows one
+    set more. The escape from a set is an exponential law, fitted with censoring. Errors of the
+    exchange are about `1/sqrt(n_trajectories)`; a relaxation time within a factor of about 1.5 of
+    the threshold may be taken for one on the other side.
 
     Args:
         library: candidates: a `Library`, whose states of multiplicity 2 stand for two, or
-            magnetizations or spins of shape `(K, n)`. Disordered states have no core: they
-            belong to where most of their trajectories go.
+            magnetizations or spins of shape `(K, n)`. Disordered states, of a root-mean-square
+            magnetization below 0.2, are one set at most, and belong to where most of their
+            trajectories go if they are none.
         energy: any energy of n spins, a mixture of experts included.
         beta: inverse temperature, > 0.
         key: random key; equal keys give equal certificates.
