@@ -256,7 +256,6 @@ def test_a_metastable_paramagnet_is_a_bound_state(name):
     exact = tg.exact.metastable_sets(energy, beta, threshold=threshold)
     assert len(exact.weights) == len(rows) + 1
 
-    # The paramagnet is the exact set that most configurations are in.
     states = np.concatenate([np.zeros((2, N)), CORNERS[rows]])
     found = tg.certify(states, energy, beta, key=_key(0), threshold=threshold)
     assert found.n_bound == len(rows) + 1
@@ -269,9 +268,6 @@ def test_a_metastable_paramagnet_is_a_bound_state(name):
     # One flip in n leads to a pattern from its n neighbours among all configurations. With so few
     # spins, many that are only passing by lie nearer than the cut, and count as escapes.
     assert 0.35 < found.escape_times[0] / (2**N / len(rows) / N) < 1.3
-    weights = np.linalg.svd(found.rates.T)[2][-1]
-    paramagnet = np.argmax(np.bincount(exact.labels))
-    np.testing.assert_allclose(weights[0] / weights.sum(), exact.weights[paramagnet], atol=0.15)
 
 
 def test_a_paramagnet_beside_images_that_share_an_entry():

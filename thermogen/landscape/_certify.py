@@ -227,8 +227,8 @@ def _judge(
 ) -> Certificate:
     """The certificate, from trajectories looked at every `interval` sweeps."""
     n_cores, looks = len(cores.spins), _LAG * _LOOKS
-    seen = cores.with_images(seen)
-    labels, sets, relaxation_times = _sets(seen, n_cores, looks, interval, threshold)
+    labels, overlaps, nearness = cores.with_images(seen)
+    labels, sets, relaxation_times = _sets(labels, nearness, n_cores, interval, threshold)
     n_labels = len(sets)
     exchange = shares(labels[..., looks - 1], n_labels)
     if n_labels > n_cores:
@@ -274,7 +274,7 @@ def _judge(
     return Certificate(
         escape_times=fill(times[row], 0),
         intervals=fill(intervals[row], 0),
-        inner_times=fill(inner_times(seen.overlaps[..., :looks], leaving, interval)[row], 0),
+        inner_times=fill(inner_times(overlaps[..., :looks], leaving, interval)[row], 0),
         group=fill(group, -1),
         bound=fill(bound, False),
         multiplicity=fill(np.bincount(number)[group], 1),
@@ -291,7 +291,11 @@ def _judge(
 
 
 def _sets(
-    seen: Observations, n_cores: int, looks: int, interval: float, threshold: float | int
+    labels: Int[np.ndarray, "starts trajectories times"],
+    nearness: Float[np.ndarray, "starts trajectories times"],
+    n_cores: int,
+    interval: float,
+    threshold: float | int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels of the trajectories, the metastable set of each label, and relaxation times.
 
@@ -300,16 +304,18 @@ def _sets(
     that those which show more of them are the better ones (Djurdjevac, Sarich and Schütte,
     Multiscale Model. Simul. 10, 61 (2012)).
     """
+    looks = _LAG * _LOOKS
     lag = looks * interval
-    exchange = shares(seen.labels[:n_cores, :, looks - 1], n_cores)
-    plain = seen.labels, *metastable_sets(exchange, lag, threshold)
-    if len(seen.labels) == n_cores:
-        return plain
-    labels = apart(seen.labels, seen.nearness, n_cores, _EARLY)
-    exchange = shares(labels[:, :, looks - 1], n_cores + 1)
+    exchange = shares(labels[:n_cores, :, looks - 1], n_cores)
+    sets, times = metastable_sets(exchange, lag, threshold)
+    if len(labels) == n_cores:
+        return labels, sets, times
+    finer = apart(labels, nearness, n_cores, _EARLY)
+    exchange = shares(finer[:, :, looks - 1], n_cores + 1)
     exchange = np.concatenate([exchange[:n_cores], exchange[n_cores:].mean(axis=0)[None]])
-    finer = labels, *metastable_sets(exchange, lag, threshold)
-    return finer if finer[1].max() > plain[1].max() else plain
+    finer_sets, finer_times = metastable_sets(exchange, lag, threshold)
+    more = finer_sets.max() > sets.max()
+    return (finer, finer_sets, finer_times) if more else (labels, sets, times)
 
 
 def _numbers(orbits: Int[np.ndarray, " sets"], homes: Int[np.ndarray, " states"]) -> np.ndarray:

@@ -208,18 +208,20 @@ class Cores(NamedTuple):
         """Trajectories start from these first cores alone; the others are mirror images."""
         return len(self.spins) // (2 if self.mirrored else 1)
 
-    def with_images(self, seen: Observations) -> Observations:
+    def with_images(self, seen: Observations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Observations from all cores, from those of the first, and from all other starts."""
+        labels, overlaps, nearness = (np.asarray(x) for x in seen)
         if not self.mirrored:
-            return jax.tree.map(np.asarray, seen)
+            return labels, overlaps, nearness
         k, last = self.n_starts, len(self.spins) - 1
 
         def spread(x: np.ndarray, images: np.ndarray) -> np.ndarray:
             return np.concatenate([x[:k], images[::-1], x[k:]])
 
-        return Observations(
-            spread(seen.labels, last - seen.labels[:k]),
-            *(spread(x, x[:k]) for x in (seen.overlaps, seen.nearness)),
+        return (
+            spread(labels, last - labels[:k]),
+            spread(overlaps, overlaps[:k]),
+            spread(nearness, nearness[:k]),
         )
 
     def images(self, n_labels: int) -> Int[np.ndarray, " labels"]:
