@@ -15,6 +15,7 @@ import thermogen as tg
 from thermogen.landscape import _trajectories
 from thermogen.landscape._kinetics import (
     Departures,
+    apart,
     departures,
     escape_times,
     exchange_rates,
@@ -228,6 +229,71 @@ def test_disordered_states_belong_where_they_go():
     assert (hot.n_bound, hot.bound[0], hot.disordered[0]) == (1, True, False)
 
 
+def _gapped(patterns: np.ndarray) -> tg.Complete:
+    """The patterns at 0, all else at the gap at which both weigh the same at beta = 1."""
+    table = np.full(2**N, np.log(2**N / len(patterns) - 1))
+    table[np.asarray(tg.index_from_spins(patterns))] = 0
+    couplings = np.array(tg.walsh_transform(-table))
+    # Those of even tables are zero for odd sets, but for rounding.
+    return tg.Complete(np.where(np.abs(couplings) > 1e-12, couplings, 0))
+
+
+# Patterns, beta, threshold: about coexistence, and where the patterns outweigh all else.
+GAPPED = {
+    "one": ([7], 1.0, 6.0),
+    "one, colder": ([7], 1.3, 6.0),
+    "two": ([7, 200], 1.0, 3.0),
+    "a pair of images": ([7, 248], 1.2, 3.0),
+}
+
+
+@pytest.mark.parametrize("name", GAPPED)
+def test_a_metastable_paramagnet_is_a_bound_state(name):
+    rows, beta, threshold = GAPPED[name]
+    energy = _gapped(CORNERS[rows])
+    times = tg.exact.metastable_sets(energy, beta, threshold=threshold / 2).relaxation_times
+    assert np.all(times > 2 * threshold)
+    exact = tg.exact.metastable_sets(energy, beta, threshold=threshold)
+    assert len(exact.weights) == len(rows) + 1
+
+    states = np.concatenate([np.zeros((2, N)), CORNERS[rows]])
+    found = tg.certify(states, energy, beta, key=_key(0), threshold=threshold)
+    assert found.n_bound == len(rows) + 1
+    np.testing.assert_array_equal(found.disordered, [True, True] + [False] * len(rows))
+    np.testing.assert_array_equal(found.bound, [True, False] + [True] * len(rows))
+    np.testing.assert_array_equal(found.group, [0, 0, *range(1, len(rows) + 1)])
+    assert "disordered bound state" in found.reason(0)
+    # Errors of 256 trajectories: about 1/16 of the exchange each.
+    np.testing.assert_allclose(found.relaxation_times, times, rtol=0.35)
+    # One flip in n leads to a pattern from its n neighbours among all configurations. With so few
+    # spins, many that are only passing by lie nearer than the cut, and count as escapes.
+    assert 0.35 < found.escape_times[0] / (2**N / len(rows) / N) < 1.3
+
+
+def test_a_paramagnet_beside_images_that_share_an_entry():
+    energy, beta, threshold = _gapped(CORNERS[[7, 248]]), 1.2, 3.0
+    states = np.stack([np.zeros(N), 0.99 * CORNERS[7]])
+    functional = helpers.FUNCTIONALS["naive"]
+    library = tg.Library.from_magnetizations(functional, energy, beta, states)
+    found = tg.certify(library, energy, beta, key=_key(0), threshold=threshold)
+    assert found.n_bound == 3
+    disordered = found.disordered
+    np.testing.assert_array_equal(found.multiplicity[disordered], 1)
+    np.testing.assert_array_equal(found.multiplicity[~disordered], 2)
+    np.testing.assert_array_equal(found.bound, True)
+    # From order to disorder, and seldom to the image at once.
+    assert found.escapes[~disordered, disordered][0] > 0.8
+
+
+def test_configurations_far_from_all_cores_by_hand():
+    """One core seen at 1 and 0.8 early on, draws at 0.2: the cut is at 0.55."""
+    labels = np.zeros((2, 3, 3), int)
+    nearness = np.array([[[1, 0.8, 0.5], [0.8, 0.9, 0.6], [1, 1, 0.2]], [[0.2, 0.9, 0.5]] * 3])
+    found = apart(labels, nearness, 1, 2)
+    np.testing.assert_array_equal(found[0], [[0, 0, 1], [0, 0, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(found[1], [[1, 0, 1]] * 3)
+
+
 def test_entries_of_one_core_and_entries_that_exchange_are_merged():
     energy = _curie_weiss(1.0, 0.05)
     states = np.array([np.full(N, 0.9), np.full(N, 0.5), -np.ones(N)])
@@ -375,8 +441,8 @@ def test_sets_of_a_known_exchange():
 
 
 def test_images_of_sets_share_a_number():
-    np.testing.assert_array_equal(fold(np.array([0, 1, 1, 0]), False), [0, 1])
-    np.testing.assert_array_equal(fold(np.array([2, 1, 1, 0]), True), [0, 1, 0])
+    np.testing.assert_array_equal(fold(np.array([0, 1, 1, 0]), np.arange(4)), [0, 1])
+    np.testing.assert_array_equal(fold(np.array([2, 1, 1, 0]), np.arange(4)[::-1]), [0, 1, 0])
 
 
 def test_keys_decide_and_precision_does_not():

@@ -10,6 +10,7 @@ from .._types import Beta, Key
 from ..energies import AbstractEnergy
 from ..meanfield._solve import checked_beta
 from ._kinetics import (
+    apart,
     departures,
     escape_times,
     exchange_rates,
@@ -27,8 +28,10 @@ _LOOKS = 10
 # then decayed to 2 %, what takes two of them still stands at 37 %.
 _LAG = 2
 # A candidate of a smaller root-mean-square magnetization is no configuration that dynamics
-# could come back to.
+# could come back to, but the ensemble of those far from all cores.
 _DISORDERED = 0.2
+# Within half a threshold trajectories from a core show how far it reaches.
+_EARLY = _LOOKS // 2
 
 
 class Certificate(eqx.Module):
@@ -48,14 +51,16 @@ class Certificate(eqx.Module):
             found most often, shape `(K,)`.
         multiplicity: 2 if the set of the state and its mirror image are two sets that share a
             number, else 1; shape `(K,)`.
-        occupations: share of the trajectories from i that are with j after `lag`, `(K, K)`.
+        occupations: share of the trajectories from i that are with j after `lag`, `(K, K)`. What
+            is with no core counts for the first disordered state, if these are a set.
         escapes: share of those that left the set of i which went to j, `(K, K)`; rows of
             states that were not seen to be left are 0. In both tables an image counts as its
             state, and the first stands for all entries of the same core.
         cores: configuration at the bottom of a zero-temperature descent from the signs of m,
             shape `(K, n)`; 0 for unused entries.
         same_core: the first entry of the same core, shape `(K,)`; -1 for unused entries.
-        disordered: states without magnetization, which have no core; shape `(K,)`.
+        disordered: states without magnetization, which have no core; shape `(K,)`. Where their
+            trajectories keep away from all cores, they are a set: what is far from every core.
         relaxation_times: of the exchange between cores, mirror images counted, longest first,
             shape `(cores - 1,)`; infinite if no exchange was seen. Below about 0.7 thresholds
             they are lost in the noise of few trajectories.
@@ -118,7 +123,8 @@ class Certificate(eqx.Module):
         low, high = self.intervals[k]
         time = self.escape_times[k]
         left = f"is left after {time:.3g} sweeps" if np.isfinite(time) else "was never left"
-        return f"bound state{image}{merged}: it {left} (95 %: {low:.3g} to {high:.3g})" + (
+        kind = "disordered bound state" if self.disordered[k] else "bound state"
+        return f"{kind}{image}{merged}: it {left} (95 %: {low:.3g} to {high:.3g})" + (
             f", mostly for {self._goal(k)}" if self.escapes[k].any() else ""
         )
 
@@ -144,15 +150,18 @@ def certify(
     the signs of its magnetizations. Later configurations belong to the core that they
     descend to, or that is nearest to it. The eigenvalues of the exchange after twice the
     threshold count the metastable sets, and its leading eigenvectors tell which cores share one
-    (PCCA: Deuflhard and Weber, Linear Algebra Appl. 398, 161 (2005)). The escape from a set is an
-    exponential law, fitted with censoring. Errors of the exchange are about
-    `1/sqrt(n_trajectories)`; a relaxation time within a factor of about 1.5 of the threshold may be
-    taken for one on the other side.
+    (PCCA: Deuflhard and Weber, Linear Algebra Appl. 398, 161 (2005)). A disordered state, such as
+    a paramagnet beside ordered states at a first-order transition, starts from draws of its product
+    measure, and configurations far from the core below them belong to it, where that shows one
+    set more. The escape from a set is an exponential law, fitted with censoring. Errors of the
+    exchange are about `1/sqrt(n_trajectories)`; a relaxation time within a factor of about 1.5 of
+    the threshold may be taken for one on the other side.
 
     Args:
         library: candidates: a `Library`, whose states of multiplicity 2 stand for two, or
-            magnetizations or spins of shape `(K, n)`. Disordered states have no core: they
-            belong to where most of their trajectories go.
+            magnetizations or spins of shape `(K, n)`. Disordered states, of a root-mean-square
+            magnetization below 0.2, are one set at most, and belong to where most of their
+            trajectories go if they are none.
         energy: any energy of n spins, a mixture of experts included.
         beta: inverse temperature, > 0.
         key: random key; equal keys give equal certificates.
@@ -218,25 +227,32 @@ def _judge(
 ) -> Certificate:
     """The certificate, from trajectories looked at every `interval` sweeps."""
     n_cores, looks = len(cores.spins), _LAG * _LOOKS
-    labels, overlaps = cores.with_images(seen)
-    exchange = shares(labels[..., looks - 1], n_cores)
-    sets, relaxation_times = metastable_sets(exchange[:n_cores], looks * interval, threshold)
-    settled = [np.bincount(sets[x]).argmax() for x in labels[n_cores:, :, looks - 1]]
-    home = np.concatenate([sets, np.array(settled, int)])
+    labels, overlaps, nearness = cores.with_images(seen)
+    labels, sets, relaxation_times = _sets(labels, nearness, n_cores, interval, threshold)
+    n_labels = len(sets)
+    exchange = shares(labels[..., looks - 1], n_labels)
+    if n_labels > n_cores:
+        settled = np.full(disordered.sum(), sets[-1])
+    else:
+        ends = sets[labels[n_cores:, :, looks - 1]]
+        settled = np.array([np.bincount(x).argmax() for x in ends], int)
+    home = np.concatenate([sets[:n_cores], settled])
     leaving = departures(labels, sets, home[:, None], interval)
     times, intervals = escape_times(leaving)
-    rates = exchange_rates(labels[:n_cores, :, looks - 1 :], sets, interval)
+    rates = exchange_rates(labels[:, :, looks - 1 :], sets, interval)
 
     # Entries in use have a row of observations each: that of their core, or of their own draws.
     row = np.zeros(len(disordered), int)
     row[~disordered] = cores.find(bottoms[~disordered])
     row[disordered] = n_cores + np.arange(disordered.sum())
+    # Columns are the entries of the cores, and after them the first disordered one if it counts.
     entry = cores.entries(row, np.flatnonzero(~disordered))
-    number = _numbers(fold(sets, cores.mirrored), home[row])
+    entry = np.append(entry, np.flatnonzero(disordered)[: n_labels - n_cores])
+    number = _numbers(fold(sets, cores.images(n_labels)), home[row])
     group = number[home[row]]
     visits = np.zeros((len(number), len(row)))
-    np.add.at(visits, (number[sets][:, None], entry[None, :]), exchange[:n_cores])
-    bound = _representatives(group, np.where(disordered, -1, visits))
+    np.add.at(visits, (number[home][:, None], entry[None, :]), exchange)
+    bound = _representatives(group, np.where(np.isin(np.arange(len(row)), entry), visits, -1))
     # A set comes before its mirror image.
     order = np.lexsort((~np.isin(np.arange(len(number)), home[row[bound]]), number))
 
@@ -263,7 +279,7 @@ def _judge(
         bound=fill(bound, False),
         multiplicity=fill(np.bincount(number)[group], 1),
         occupations=table(exchange),
-        escapes=table(shares(leaving.to, n_cores, leaving.left)),
+        escapes=table(shares(leaving.to, n_labels, leaving.left)),
         cores=fill(bottoms, 0),
         same_core=fill(places[same_core], -1),
         disordered=fill(disordered, False),
@@ -272,6 +288,34 @@ def _judge(
         threshold=float(threshold),
         lag=looks * interval,
     )
+
+
+def _sets(
+    labels: Int[np.ndarray, "starts trajectories times"],
+    nearness: Float[np.ndarray, "starts trajectories times"],
+    n_cores: int,
+    interval: float,
+    threshold: float | int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels of the trajectories, the metastable set of each label, and relaxation times.
+
+    With disordered starts there may be one label more than cores: for being far from all of
+    them. It stands if more sets are told apart with it. Labels can only hide slow processes, so
+    that those which show more of them are the better ones (Djurdjevac, Sarich and Schütte,
+    Multiscale Model. Simul. 10, 61 (2012)).
+    """
+    looks = _LAG * _LOOKS
+    lag = looks * interval
+    exchange = shares(labels[:n_cores, :, looks - 1], n_cores)
+    sets, times = metastable_sets(exchange, lag, threshold)
+    if len(labels) == n_cores:
+        return labels, sets, times
+    finer = apart(labels, nearness, n_cores, _EARLY)
+    exchange = shares(finer[:, :, looks - 1], n_cores + 1)
+    exchange = np.concatenate([exchange[:n_cores], exchange[n_cores:].mean(axis=0)[None]])
+    finer_sets, finer_times = metastable_sets(exchange, lag, threshold)
+    more = finer_sets.max() > sets.max()
+    return (finer, finer_sets, finer_times) if more else (labels, sets, times)
 
 
 def _numbers(orbits: Int[np.ndarray, " sets"], homes: Int[np.ndarray, " states"]) -> np.ndarray:

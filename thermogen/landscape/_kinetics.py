@@ -63,6 +63,27 @@ def metastable_sets(
     return np.argmax(memberships, axis=1), times
 
 
+def apart(
+    labels: Int[np.ndarray, "starts trajectories times"],
+    nearness: Float[np.ndarray, "starts trajectories times"],
+    n_cores: int,
+    n_early: int,
+) -> Int[np.ndarray, "starts trajectories times"]:
+    """Labels in which configurations far from the core below them have one of their own, the next.
+
+    Far from a core is nearer to where disordered starts, the rows after those of the cores, are at
+    their first look than to where trajectories from the core itself are at their `n_early` first
+    looks, both by the median overlap with the core.
+    """
+    drawn, towards = nearness[n_cores:, :, 0], labels[n_cores:, :, 0]
+    cuts = np.empty(n_cores)
+    for k in range(n_cores):
+        own, theirs = labels[k, :, :n_early] == k, towards == k
+        inner = np.median(nearness[k, :, :n_early][own]) if own.any() else 1.0
+        cuts[k] = 0.5 * (inner + np.median(drawn[theirs] if theirs.any() else drawn))
+    return np.where(nearness < cuts[labels] - _ROUNDING, n_cores, labels)
+
+
 def departures(
     labels: Int[np.ndarray, "starts trajectories times"],
     sets: Int[np.ndarray, " cores"],
@@ -134,11 +155,12 @@ def exchange_rates(
     return rates - np.diag(rates.sum(axis=1))
 
 
-def fold(sets: Int[np.ndarray, " cores"], mirrored: bool) -> Int[np.ndarray, " sets"]:
-    """One number for sets that are images of each other, where the last core is that of the first.
+def fold(
+    sets: Int[np.ndarray, " labels"], images: Int[np.ndarray, " labels"]
+) -> Int[np.ndarray, " sets"]:
+    """One number for sets that are images of each other, by the image of each label.
 
     Returns the number of each set, shape `(sets,)`.
     """
-    images = sets[::-1] if mirrored else sets
-    links = scipy.sparse.coo_array((np.ones(len(sets)), (sets, images)))
+    links = scipy.sparse.coo_array((np.ones(len(sets)), (sets, sets[images])))
     return scipy.sparse.csgraph.connected_components(links, directed=False)[1]

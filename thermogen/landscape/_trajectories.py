@@ -46,10 +46,12 @@ class Observations(NamedTuple):
     Attributes:
         labels: the core that each trajectory belongs to, shape `(starts, trajectories, times)`.
         overlaps: with its start, shape `(starts, trajectories, times)`.
+        nearness: overlap with the core that it belongs to, shape `(starts, trajectories, times)`.
     """
 
     labels: Int[Array | np.ndarray, "starts trajectories times"]
     overlaps: Float[Array | np.ndarray, "starts trajectories times"]
+    nearness: Float[Array | np.ndarray, "starts trajectories times"]
 
 
 def flip_minima(
@@ -180,7 +182,8 @@ def observe(
         carry = jax.lax.fori_loop(0, stride, step, carry)
         bottoms = jax.vmap(lambda s: _descend(model, s))(carry[0])
         labels = jnp.argmax(bottoms.astype(jnp.float32) @ cores.astype(jnp.float32).T, axis=1)
-        return carry, (labels.astype(jnp.int32), jnp.mean(carry[0] * first, axis=1, dtype=float))
+        overlaps = [jnp.mean(carry[0] * x, axis=1, dtype=float) for x in (first, cores[labels])]
+        return carry, (labels.astype(jnp.int32), *overlaps)
 
     _, seen = jax.lax.scan(observation, (first, key), length=n_times)
     return Observations(*(x.reshape(n_times, n_starts, -1).transpose(1, 2, 0) for x in seen))
@@ -205,16 +208,28 @@ class Cores(NamedTuple):
         """Trajectories start from these first cores alone; the others are mirror images."""
         return len(self.spins) // (2 if self.mirrored else 1)
 
-    def with_images(self, seen: Observations) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and overlaps of all cores, from those of the first, and of all other starts."""
-        labels, overlaps = np.asarray(seen.labels), np.asarray(seen.overlaps)
+    def with_images(self, seen: Observations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Observations from all cores, from those of the first, and from all other starts."""
+        labels, overlaps, nearness = (np.asarray(x) for x in seen)
         if not self.mirrored:
-            return labels, overlaps
-        first, rest = labels[: self.n_starts], labels[self.n_starts :]
-        images = len(self.spins) - 1 - first[::-1]
-        return np.concatenate([first, images, rest]), np.concatenate(
-            [overlaps[: self.n_starts], overlaps[: self.n_starts][::-1], overlaps[self.n_starts :]]
+            return labels, overlaps, nearness
+        k, last = self.n_starts, len(self.spins) - 1
+
+        def spread(x: np.ndarray, images: np.ndarray) -> np.ndarray:
+            return np.concatenate([x[:k], images[::-1], x[k:]])
+
+        return (
+            spread(labels, last - labels[:k]),
+            spread(overlaps, overlaps[:k]),
+            spread(nearness, nearness[:k]),
         )
+
+    def images(self, n_labels: int) -> Int[np.ndarray, " labels"]:
+        """The image of each label: labels beyond the cores are their own."""
+        labels = np.arange(n_labels)
+        if self.mirrored:
+            labels[: len(self.spins)] = labels[: len(self.spins)][::-1]
+        return labels
 
     def entries(self, cores: np.ndarray, states: np.ndarray) -> Int[np.ndarray, " cores"]:
         """The first of `states` whose core, or its image, is each core; `cores` of all states."""
