@@ -13,7 +13,9 @@ the same quench and count once it has certified them:
 - warmer: minima found at 0.8 beta, followed to beta (both descents take time);
 - deflation: descent on G plus a bump on 256 states known, then on G (both take time).
 
-But for the walkers, states to move from are drawn evenly from the library.
+But for the walkers, states to move from are drawn evenly from the library. `early` counts the
+new states in an eighth of the time, `low` those held at last as low as the lowest tenth of the
+first round.
 
     python experiments/moves.py [--models "SK 128" ...] [--moves mix ...] [--seconds 4]
 """
@@ -197,26 +199,38 @@ class Clock:
         return time.perf_counter() - self._compiling
 
 
-def measure(model: str, problem, name: str, seconds: float, clock: Clock) -> str:
-    """One line of the table; the first rounds, on another library, warm up."""
-    warm = MOVES[name](Search(problem, seed=1))
-    for _ in range(2):
-        warm()
-    search = Search(problem)
-    one_round = MOVES[name](search)
-    search.made[:] = 0
-    began, new, rounds = clock(), 0, 0
-    while clock() - began < seconds:
-        new += one_round().size
-        rounds += 1
-    spent, quenches = clock() - began, rounds * N_WALKERS
-    free_energies = search.pool.states.stats["free_energy"]
-    low = np.sum(free_energies < np.quantile(free_energies[: search.first], 0.1))
-    shares = " ".join(f"{x:.2f}" for x in search.made / quenches) if name == "mix" else ""
-    return (
-        f"{model:>10}{name:>12}{search.first:8}{new:8}{quenches:9}{new / quenches:11.4f}"
-        f"{new / spent:9.1f}{low:8}{free_energies.min():12.5f}  {shares}"
-    )
+class Contender:
+    """A search by one way to propose starts; the first rounds, of another, warm up."""
+
+    def __init__(self, problem, name: str, clock: Clock):
+        warm = MOVES[name](Search(problem, seed=1))
+        for _ in range(3):
+            warm()
+        self.name, self.clock, self.search = name, clock, Search(problem)
+        self.one_round = MOVES[name](self.search)
+        self.spent, self.found = 0.0, []
+
+    def run(self, until: float) -> None:
+        """Rounds until so many seconds are spent in all."""
+        while self.spent < until:
+            began = self.clock()
+            new = self.one_round().size
+            self.spent += self.clock() - began
+            self.found.append((self.spent, new))
+
+    def line(self) -> str:
+        seconds, new = np.transpose(self.found)
+        quenches = len(new) * N_WALKERS
+        early = int(new[seconds <= self.spent / 8].sum())
+        free_energies = self.search.pool.states.stats["free_energy"]
+        first = self.search.first
+        low = np.sum(free_energies < np.quantile(free_energies[:first], 0.1))
+        shares = " ".join(f"{x:.2f}" for x in self.search.made / quenches)
+        return (
+            f"{self.name:>12}{first:8}{early:8}{int(new.sum()):8}{quenches:9}"
+            f"{new.sum() / quenches:11.4f}{new.sum() / self.spent:9.1f}{low:8}"
+            f"{free_energies.min():12.5f}  {shares if self.name == 'mix' else ''}"
+        )
 
 
 def main() -> None:
@@ -227,14 +241,19 @@ def main() -> None:
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     clock = Clock()
-    columns = ["first", "new", "quenches", "new/quench", "new/s", "low", "lowest G"]
-    widths = [8, 8, 9, 11, 9, 8, 12]
+    columns = ["first", "early", "new", "quenches", "new/quench", "new/s", "low", "lowest G"]
+    widths = [8, 8, 8, 9, 11, 9, 8, 12]
     head = "".join(f"{c:>{w}}" for c, w in zip(columns, widths, strict=True))
-    print(f"{'model':>10}{'move':>12}{head}  (low: as the lowest tenth of the first round)")
+    print(f"{'model':>10}{'move':>12}{head}  shares")
     for model in arguments.models:
         problem = MODELS[model]()
-        for name in arguments.moves:
-            print(measure(model, problem, name, arguments.seconds, clock), flush=True)
+        contenders = [Contender(problem, name, clock) for name in arguments.moves]
+        # In turns, so that whatever else the machine does slows all of them.
+        for share in np.linspace(0, 1, 9)[1:]:
+            for contender in contenders:
+                contender.run(share * arguments.seconds)
+        for contender in contenders:
+            print(f"{model:>10}" + contender.line(), flush=True)
 
 
 if __name__ == "__main__":

@@ -181,9 +181,9 @@ class Search:
             return found[self.pool.add(jax.tree.map(lambda x: x[found], solution))]
 
     def parents(self, count: int) -> Float[np.ndarray, "count 2 n"]:
-        """Pairs of states, drawn evenly, the second on the side of the first if mirror images count.
+        """Pairs of states drawn evenly, of corners while none is held.
 
-        Corners serve while no state is held.
+        Where mirror images count the second of a pair is turned to the side of the first.
         """
         held = self.corners(2 * count) if self.pool.states is None else self.pool.states.value
         pairs = held[self.rng.integers(len(held), size=(count, 2))]
