@@ -3,7 +3,7 @@
 For each model every corner of the cube is quenched (naive mean field; modulo the flip where the
 model has it): the true set of minima that random corners fall to, and the true share of each.
 Against it, 20 searches of 64 and of 256 quenches, all from random corners (plain) or, but for an
-eighth, by the default mix of moves: Good-Turing coverage and how often its 95 % interval holds the
+eighth, by an even mix of moves: Good-Turing coverage and how often its 95 % interval holds the
 true share, of corners, that fall to what was found; the Chao1 bound on the number of states and how
 often it, and the lower end of its interval, do not exceed the truth; for plain searches the
 discovery curve over its expectation at half the quenches.
@@ -15,9 +15,10 @@ import jax
 import numpy as np
 
 import thermogen as tg
-from thermogen.landscape import completeness, discovery_curve
+from thermogen.landscape import completeness, corner, crossover, discovery_curve, flip_cluster
 
 N, N_SEARCHES = 16, 20
+MOVES = (corner, flip_cluster, crossover)
 NAIVE = tg.NaiveMeanField()
 
 
@@ -75,7 +76,13 @@ def main() -> None:
 def searched(truth, energy, beta, seed: int, n_walkers: int, n_hops: int) -> tuple:
     """What one search holds and claims, against the truth."""
     library = tg.find_bound_states(
-        NAIVE, energy, beta, key=jax.random.key(seed), n_walkers=n_walkers, n_hops=n_hops
+        NAIVE,
+        energy,
+        beta,
+        key=jax.random.key(seed),
+        n_walkers=n_walkers,
+        n_hops=n_hops,
+        moves=MOVES,
     )
     shares = truth[:].hits / truth.hits.sum()
     held = truth.nearest(library[:].magnetizations)

@@ -4,10 +4,10 @@ Each contender starts from the states of one round of random corners and adds ro
 quenches for so many seconds, compilation not counted, on one model. All starts go through
 the same quench and count once it has certified them:
 
-- corner: plain multistart;
+- corner: plain multistart, the default of `find_bound_states`;
 - cluster: a random spin and those that it couples to flip;
 - crossover: every spin from one of two states, taken at random;
-- mix: the default of `find_bound_states`, these three by Thompson sampling;
+- mix: these three, those that bring new states more often (Thompson sampling);
 - walkers: clusters flipped by walkers that accept by Metropolis at the spread of their G;
 - soft modes: the spins that dominate the eigenvector of lowest curvature flip;
 - warmer: minima found at 0.8 beta, followed to beta (both descents take time);
@@ -27,6 +27,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 import thermogen as tg
 from thermogen.landscape import _hopping
@@ -37,6 +38,9 @@ from thermogen.landscape._quench import fall, is_converged, starting_fields
 from thermogen.meanfield import AbstractFunctional
 
 N_WALKERS = 512
+
+# Share of its past that the tally of a move keeps from one round to the next.
+MEMORY = 0.5
 
 
 class Deflated(AbstractFunctional):
@@ -53,6 +57,24 @@ class Deflated(AbstractFunctional):
             far = jnp.mean((self.states - sign * m[None, :]) ** 2, axis=1)
             bumps = bumps + jnp.sum(jnp.exp(-far / (2 * self.width**2)))
         return self.functional.excess(energy, m, beta) + self.height * bumps
+
+
+class Mix:
+    """Which move to make: Thompson sampling of the share of quenches that bring a new state."""
+
+    def __init__(self, n_moves: int):
+        self._new, self._old = np.zeros((2, n_moves))
+
+    def choose(self, n_walkers: int, rng: np.random.Generator) -> Int[np.ndarray, " walkers"]:
+        """The move of each walker: of the highest rate, drawn from what is known of each."""
+        rates = rng.beta(1 + self._new, 1 + self._old, (n_walkers, len(self._new)))
+        return np.argmax(rates, axis=1)
+
+    def learn(self, chosen: Int[np.ndarray, " walkers"], new: Int[np.ndarray, " found"]) -> None:
+        """Tally a round, `new` the walkers that brought a new state; the past fades."""
+        made, brought = (np.bincount(x, minlength=len(self._new)) for x in (chosen, chosen[new]))
+        self._new = MEMORY * self._new + brought
+        self._old = MEMORY * self._old + made - brought
 
 
 def softest(search):
@@ -88,10 +110,10 @@ def proposed(propose):
 
 
 def mixed(*moves):
-    """Rounds as `find_bound_states` makes them of these moves."""
+    """Rounds by these moves."""
 
     def rounds(search):
-        mix = _hopping.Mix(len(moves))
+        mix = Mix(len(moves))
 
         def one_round():
             chosen = mix.choose(N_WALKERS, search.rng)
@@ -137,7 +159,7 @@ MOVES = {
     "corner": mixed(_hopping.corner),
     "cluster": mixed(_hopping.flip_cluster),
     "crossover": mixed(_hopping.crossover),
-    "mix": mixed(*_hopping.MOVES),
+    "mix": mixed(_hopping.corner, _hopping.flip_cluster, _hopping.crossover),
     "walkers": walked,
     "soft modes": proposed(softest),
     "warmer": proposed(warmer),
@@ -151,7 +173,7 @@ def sk(n: int, fields: float = 0.0) -> tg.Pairwise:
     return tg.Pairwise(upper + upper.T, fields * rng.normal(size=n))
 
 
-def digits() -> tg.Pairwise:
+def digits() -> tg.AbstractMultilinear:
     data = tg.datasets.digits().spins
     start = tg.Pairwise(jnp.zeros((64, 64)), jnp.zeros(64))
     return tg.fit(start, data, objective=tg.Pseudolikelihood(1e-3), key=jax.random.key(0)).energy
@@ -178,7 +200,8 @@ class Search(_hopping.Search):
     """That of the library, but for the curvatures of what it holds, which nobody reads."""
 
     def __init__(self, problem, seed: int = 0):
-        super().__init__(*problem, 10**6, jax.random.key(seed))
+        functional, energy, beta = problem
+        super().__init__(functional, energy, beta, 10**6, jax.random.key(seed))
         self.pool = Pool(10**6, self.symmetric, lambda fields: np.zeros(len(fields)))
         self.made = np.zeros(3, int)
         self.first = self.quench(self.corners(N_WALKERS)).size
@@ -191,9 +214,9 @@ class Clock:
         self._compiling = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
-    def _listen(self, event: str, seconds: float, **_):
+    def _listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event.startswith("/jax/core/compile/"):
-            self._compiling += seconds
+            self._compiling += duration_secs
 
     def __call__(self) -> float:
         return time.perf_counter() - self._compiling
@@ -222,6 +245,7 @@ class Contender:
         seconds, new = np.transpose(self.found)
         quenches = len(new) * N_WALKERS
         early = int(new[seconds <= self.spent / 8].sum())
+        assert self.search.pool.states is not None
         free_energies = self.search.pool.states.stats["free_energy"]
         first = self.search.first
         low = np.sum(free_energies < np.quantile(free_energies[:first], 0.1))
@@ -234,7 +258,7 @@ class Contender:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--moves", nargs="+", default=list(MOVES), choices=list(MOVES))
     parser.add_argument("--seconds", type=float, default=4.0)

@@ -10,7 +10,7 @@ from scipy.linalg import hadamard
 from scipy.optimize import brentq
 
 import thermogen as tg
-from thermogen.landscape._hopping import MOVES, Mix, corner, crossover, flip_cluster
+from thermogen.landscape import corner, crossover, flip_cluster
 
 # One number of spins for nearly all tests: programs are shared.
 N = 8
@@ -389,17 +389,45 @@ def test_nothing_found_is_an_empty_library():
     assert library.size == 1
 
 
+MOVES = (corner, flip_cluster, crossover)
+
+
 @pytest.mark.parametrize("fields", [0.0, 0.1])
-def test_the_default_search_finds_what_multistart_finds(fields):
-    """On models whose minima are enumerated by quenching all corners; equal numbers of quenches."""
+def test_searches_find_all_that_corners_fall_to(fields):
+    """Models whose minima are enumerated; by default, and by a mix that finds no less."""
     for seed in (11, 12, 13):
         energy = _glass(fields, seed)
         truth = _find(NAIVE, energy, 4.0, starts=CORNERS, n_walkers=1, n_hops=0)
-        mixed = _find(NAIVE, energy, 4.0, n_hops=7)
-        plain = _find(NAIVE, energy, 4.0, n_hops=7, moves=[corner])
-        assert np.all(mixed.nearest(_held(plain)) >= 0)
-        assert np.all(mixed.nearest(_held(truth)) >= 0) and truth.size > 1
-        assert mixed.hits.sum() <= 16 * 8 and plain.hits.sum() <= 16 * 8
+        assert truth.size > 1
+        for options in ({"n_hops": 7}, {"n_hops": 15, "moves": MOVES}):
+            library = _find(NAIVE, energy, 4.0, **options)
+            assert np.all(library.nearest(_held(truth)) >= 0)
+            assert library.hits.sum() <= 16 * (options["n_hops"] + 1)
+
+
+def test_walkers_hop_by_the_moves_that_they_are_given():
+    """A move that stays where it is, or takes the other state, finds nothing more."""
+    starts = {"starts": CORNERS[:16], "n_walkers": 4}
+    held = _find(NAIVE, _glass(0.1), 4.0, n_hops=0, **starts)
+    for move in (lambda energy, states, key: states[0], lambda energy, states, key: states[1]):
+        library = _find(NAIVE, _glass(0.1), 4.0, n_hops=8, moves=[move], **starts)
+        np.testing.assert_array_equal(library.free_energies, held.free_energies)
+        assert library.hits.sum() == held.hits.sum() + 4 * 8
+
+
+def test_mirror_images_are_turned_to_one_side():
+    """Two states of an even energy: a move that shows how they overlap."""
+    seen = []
+
+    def overlap(energy, states, key):
+        jax.debug.callback(lambda q: seen.append(float(q)), jnp.dot(states[0], states[1]))
+        return states[0]
+
+    for fields in (0.0, 0.1):
+        seen.clear()
+        _find(NAIVE, _glass(fields), 4.0, n_hops=2, moves=[overlap])
+        jax.effects_barrier()
+        assert len(seen) == 2 * 16 and (min(seen) >= 0) == (fields == 0)
 
 
 @pytest.mark.parametrize(
@@ -515,26 +543,6 @@ def test_spins_are_drawn_one_by_one(move, values):
     assert np.all(np.abs(high.mean(axis=0) - 0.5) < 5 * 0.5 / np.sqrt(1000))
     pairs = np.cov(high.T)[np.triu_indices(N, 1)]
     assert np.all(np.abs(pairs) < 5 * 0.25 / np.sqrt(1000))
-
-
-def test_the_mix_makes_what_brings_new_states():
-    """Three moves of fixed rates of discovery, then the best one runs dry."""
-    rng, mix, shares = np.random.default_rng(0), Mix(3), []
-    for hop in range(80):
-        rates = np.array([0.05, 0.2, 0.0] if hop < 40 else [0.05, 0.0, 0.0])
-        chosen = mix.choose(256, rng)
-        shares.append(np.bincount(chosen, minlength=3) / 256)
-        mix.learn(chosen, np.flatnonzero(rng.random(256) < rates[chosen]))
-    before, after = np.mean(shares[20:40], axis=0), np.mean(shares[60:], axis=0)
-    assert before[1] > 0.8 and after[0] > 0.8
-    # No move is forgotten.
-    assert np.all(np.sum(shares[20:40], axis=0) > 0) and np.all(np.sum(shares[60:], axis=0) > 0)
-
-
-def test_a_round_may_lack_a_move():
-    mix = Mix(len(MOVES))
-    mix.learn(np.array([1, 1]), np.array([], int))
-    assert set(mix.choose(1000, np.random.default_rng(0))) == {0, 1, 2}
 
 
 # --- convergence on real data

@@ -1,4 +1,4 @@
-"""Search for minima: quenches from data and random corners, then moves from what is held."""
+"""Search for minima: quenches from data, from random corners, by moves from what is held."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -19,9 +19,6 @@ from ._quench import fall, is_converged, make_problem, starting_fields
 
 # A new start from two states that are held, shape (2, n), of which it may ignore either.
 Move = Callable[[AbstractMultilinear, Float[Array, "2 n"], Key], Magnetizations]
-
-# Share of its past that the tally of a move keeps from one round to the next.
-_MEMORY = 0.5
 
 
 def corner(energy: AbstractMultilinear, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
@@ -54,9 +51,6 @@ def crossover(energy: AbstractMultilinear, states: Float[Array, "2 n"], key: Key
     return jnp.where(jax.random.bernoulli(key, shape=a.shape), a, b)
 
 
-MOVES: tuple[Move, ...] = (corner, flip_cluster, crossover)
-
-
 def find_bound_states(
     functional: AbstractFunctional,
     energy: AbstractMultilinear,
@@ -68,18 +62,18 @@ def find_bound_states(
     capacity: int = 256,
     starts: Num[Array | np.ndarray, "starts n"] | None = None,
     coverage: float | None = None,
-    moves: Sequence[Move] = MOVES,
+    moves: Sequence[Move] = (corner,),
     callback: Callable[[Library, int], None] | None = None,
 ) -> Library:
-    """Enumerate minima of G(m) by quenches from data, from random corners, and from moves.
+    """Enumerate minima of G(m) by quenches from data and from random corners of the cube.
 
-    First every row of `starts` and `n_walkers` random corners of the cube are quenched. Then
-    each of `n_walkers` walkers hops `n_hops` times: it makes a new start from two states drawn
-    evenly from those held, by one of `moves`, and quenches it. Moves that bring new states are
-    made more often: every walker draws a rate of discovery for each move from what it brought of
-    late, and makes the move of the highest (Thompson sampling; Thompson 1933, Raj and Kalyani
-    2017). Only quenches that end in a certified minimum enter the library: saddles and points
-    that did not converge never do.
+    First every row of `starts` and `n_walkers` random corners are quenched. Then each of
+    `n_walkers` walkers hops `n_hops` times: it makes a new start by one of `moves`, drawn evenly,
+    from two states drawn evenly from those held, and quenches it. By default that is a corner
+    again, for plain multistart brings more new states in equal time than any move from known
+    states or a mix of them (`experiments/moves.py`), and keeps the quenches independent, as
+    estimates of completeness want them. Only quenches that end in a certified minimum enter the
+    library: saddles and points that did not converge never do.
 
     Args:
         functional: the free energy, such as `TAP()`.
@@ -94,7 +88,7 @@ def find_bound_states(
         coverage: hop no more once this share of the quenches is estimated to end in states that
             are held (Good and Turing), in (0, 1]; None for all `n_hops`.
         moves: functions `move(energy, states, key)` that make one start, shape `(n,)`, of two
-            states, shape `(2, n)`; `moves=[corner]` is plain multistart.
+            states, shape `(2, n)`: `corner`, `flip_cluster`, `crossover` or others.
         callback: called on the host with the library so far and the number of hops done, at
             first with 0. An exception that it raises ends the search.
 
@@ -121,33 +115,14 @@ def find_bound_states(
     search = Search(functional, energy, beta, capacity, key)
     corners = search.corners(n_walkers)
     search.quench(corners if starts is None else np.concatenate([starts, corners]))
-    mix = Mix(len(moves))
     for hop in range(n_hops + 1):
         if callback is not None:
             callback(search.library(), hop)
         if hop == n_hops or search.covers(coverage):
             break
-        chosen = mix.choose(n_walkers, search.rng)
-        mix.learn(chosen, search.quench(search.moved(tuple(moves), chosen)))
+        chosen = search.rng.integers(len(moves), size=n_walkers)
+        search.quench(search.moved(tuple(moves), chosen))
     return search.library()
-
-
-class Mix:
-    """Which move to make: Thompson sampling of the share of quenches that bring a new state."""
-
-    def __init__(self, n_moves: int):
-        self._new, self._old = np.zeros((2, n_moves))
-
-    def choose(self, n_walkers: int, rng: np.random.Generator) -> Int[np.ndarray, " walkers"]:
-        """The move of each walker: of the highest rate, drawn from what is known of each."""
-        rates = rng.beta(1 + self._new, 1 + self._old, (n_walkers, len(self._new)))
-        return np.argmax(rates, axis=1)
-
-    def learn(self, chosen: Int[np.ndarray, " walkers"], new: Int[np.ndarray, " found"]) -> None:
-        """Tally a round, `new` the walkers that brought a new state; the past fades."""
-        made, brought = (np.bincount(x, minlength=len(self._new)) for x in (chosen, chosen[new]))
-        self._new = _MEMORY * self._new + brought
-        self._old = _MEMORY * self._old + made - brought
 
 
 class Search:

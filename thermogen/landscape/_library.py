@@ -236,11 +236,9 @@ class Library(eqx.Module):
         """Good-Turing estimate of the share of quenches that end in a state already held.
 
         One minus the share of hits that are the only one of their state (Good 1953); NaN for an
-        empty library. It speaks of starts like those that were used, all rounds together: of
-        random corners after `n_hops=0`, where starts are independent and `completeness` gives
-        intervals. Hops start from states held, by a mix of moves that changes: after them it is
-        the share of all quenches so far that a second, equal search would see end in states
-        held, roughly, and no share of the cube.
+        empty library. It speaks of starts like those that were used, all rounds together: by
+        default of random corners. Moves other than `corner` start from states held and come
+        back to them: after those it claims more than the share of the cube that is covered.
         """
         return good_turing(np.asarray(self.hits))
 
