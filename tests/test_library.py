@@ -281,7 +281,8 @@ def _minima(*rows: tuple[float, float]) -> tg.Solution:
     m, g = (np.array(column) for column in zip(*rows, strict=True))
     m = np.repeat(m[:, None], 3, axis=1)
     stats = {"fields": np.arctanh(m), "residual": np.full(len(m), 1e-12), "free_energy": g}
-    return tg.Solution(m, tg.RESULTS.converged, stats)
+    converged = jax.tree.map(lambda x: np.repeat(x, len(m)), tg.RESULTS.converged)
+    return tg.Solution(m, converged, stats)
 
 
 def _pool(capacity: int, symmetric: bool = False) -> Pool:
