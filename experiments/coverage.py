@@ -2,9 +2,11 @@
 
 For each model every corner of the cube is quenched (naive mean field; modulo the flip where the
 model has it): the true set of minima that random corners fall to, and the true share of each.
-Against it, 20 searches of 64 and of 256 random corners: Good-Turing coverage and how often its
-95 % interval holds the true share of what was found; the Chao1 bound on the number of states and
-how often it, and the lower end of its interval, do not exceed the truth.
+Against it, 20 searches of 64 and of 256 quenches, all from random corners (plain) or, but for an
+eighth, by an even mix of moves: Good-Turing coverage and how often its 95 % interval holds the
+true share, of corners, that fall to what was found; the Chao1 bound on the number of states and how
+often it, and the lower end of its interval, do not exceed the truth; for plain searches the
+discovery curve over its expectation at half the quenches.
 
     python experiments/coverage.py
 """
@@ -13,9 +15,10 @@ import jax
 import numpy as np
 
 import thermogen as tg
-from thermogen.landscape import completeness, discovery_curve
+from thermogen.landscape import completeness, corner, crossover, discovery_curve, flip_cluster
 
 N, N_SEARCHES = 16, 20
+MOVES = (corner, flip_cluster, crossover)
 NAIVE = tg.NaiveMeanField()
 
 
@@ -46,40 +49,53 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     corners = all_corners()
     print(
-        f"{'model':>14}{'states':>8}{'rarest':>9}{'starts':>8}{'held':>7}{'true':>8}{'claimed':>9}"
-        f"{'within':>8}{'Chao1':>8}{'low end':>9}{'<= truth':>9}{'curve':>8}"
+        f"{'model':>14}{'states':>8}{'rarest':>9}{'search':>8}{'starts':>8}{'held':>7}{'true':>8}"
+        f"{'claimed':>9}{'within':>8}{'Chao1':>8}{'low end':>9}{'<= truth':>9}{'curve':>8}"
     )
     for name, (energy, beta) in MODELS.items():
         truth = tg.find_bound_states(
             NAIVE, energy, beta, key=jax.random.key(0), starts=corners, n_walkers=1, n_hops=0,
             capacity=2048,
         )  # fmt: skip
-        states, shares = truth.magnetizations[: truth.size], truth.hits / truth.hits.sum()
         for n_starts in (64, 256):
-            rows, curve = [], []
-            for seed in range(N_SEARCHES):
-                library = tg.find_bound_states(
-                    NAIVE, energy, beta, key=jax.random.key(seed), n_walkers=n_starts, n_hops=0
+            for search, n_hops in (("plain", 0), ("mix", 7)):
+                rows = [
+                    searched(truth, energy, beta, seed, n_starts // (n_hops + 1), n_hops)
+                    for seed in range(N_SEARCHES)
+                ]
+                held, true, claimed, within, chao, least, bound, curve = np.mean(rows, axis=0)
+                print(
+                    f"{name:>14}{truth.size:8}{truth[:].hits.min() / truth.hits.sum():9.1e}"
+                    f"{search:>8}{n_starts:8}{held:7.1f}{true:8.3f}{claimed:9.3f}{within:8.2f}"
+                    f"{chao:8.1f}{least:9.1f}{bound:9.2f}"
+                    + (f"{curve:8.3f}" if n_hops == 0 else ""),
+                    flush=True,
                 )
-                held = truth.nearest(library.magnetizations[: library.size])
-                assert np.all(held >= 0), "a state that no corner falls to"
-                true, claim = shares[held].sum(), completeness(library)
-                low, high = claim.coverage_interval
-                least = claim.n_states_interval[0]
-                rows.append(
-                    (library.size, true, claim.coverage, low - 1e-9 <= true <= high + 1e-9,
-                     claim.n_states, least, least <= len(states))
-                )  # fmt: skip
-                half = discovery_curve(library, np.array([library.hits.sum() // 2]))[0]
-                shared = 1 - (1 - shares[: len(states)]) ** (library.hits.sum() // 2)
-                curve.append(half / shared.sum())
-            held, true, claimed, within, chao, least, bound = np.mean(rows, axis=0)
-            print(
-                f"{name:>14}{len(states):8}{shares[: len(states)].min():9.1e}{n_starts:8}"
-                f"{held:7.1f}{true:8.3f}{claimed:9.3f}{within:8.2f}{chao:8.1f}{least:9.1f}{bound:9.2f}"
-                f"{np.mean(curve):8.3f}",
-                flush=True,
-            )
+
+
+def searched(truth, energy, beta, seed: int, n_walkers: int, n_hops: int) -> tuple:
+    """What one search holds and claims, against the truth."""
+    library = tg.find_bound_states(
+        NAIVE,
+        energy,
+        beta,
+        key=jax.random.key(seed),
+        n_walkers=n_walkers,
+        n_hops=n_hops,
+        moves=MOVES,
+    )
+    shares = truth[:].hits / truth.hits.sum()
+    held = truth.nearest(library[:].magnetizations)
+    # Moves may reach what no corner falls to.
+    assert n_hops or np.all(held >= 0), "a state that no corner falls to"
+    true, claim = shares[held[held >= 0]].sum(), completeness(library)
+    low, high = claim.coverage_interval
+    within = low - 1e-9 <= true <= high + 1e-9
+    least, half = claim.n_states_interval[0], library.hits.sum() // 2
+    expected = np.sum(1 - (1 - shares) ** half)
+    curve = discovery_curve(library, np.array([half]))[0] / expected
+    bound = least <= truth.size
+    return library.size, true, claim.coverage, within, claim.n_states, least, bound, curve
 
 
 if __name__ == "__main__":

@@ -1,20 +1,23 @@
-"""Which moves earn their place in the search: new states per quench and per second.
+"""Which moves earn their place in the search: new states in equal time, and per quench.
 
-Each way to propose starts adds six rounds of 512 quenches to the same library, that of one round of
-512 random corners; naive mean field and TAP on SK models of 128 spins, the digits model. All
-proposals are +-1 or magnetizations and go through the same quench:
+Each contender starts from the states of one round of random corners and adds rounds of 512
+quenches for so many seconds, compilation not counted, on one model. All starts go through
+the same quench and count once it has certified them:
 
-- corners: plain multistart;
-- clusters: a random spin and those that it couples to flip (the move of `find_bound_states`);
-- soft modes: the spins that dominate the eigenvector of lowest curvature flip;
+- corner: plain multistart, the default of `find_bound_states`;
+- cluster: a random spin and those that it couples to flip;
 - crossover: every spin from one of two states, taken at random;
-- samples: of a tempered chain at this temperature (its sweeps count in the seconds);
-- warmer: minima found at 0.8 beta, followed to beta (their quenches count);
-- deflation: descent on G plus a bump on every state known, then on G (both count).
+- mix: these three, those that bring new states more often (Thompson sampling);
+- walkers: clusters flipped by walkers that accept by Metropolis at the spread of their G;
+- soft modes: the spins that dominate the eigenvector of lowest curvature flip;
+- warmer: minima found at 0.8 beta, followed to beta (both descents take time);
+- deflation: descent on G plus a bump on 256 states known, then on G (both take time).
 
-Walkers sit on states drawn evenly from the library.
+But for the walkers, states to move from are drawn evenly from the library. `early` counts the
+new states in an eighth of the time, `low` those held at last as low as the lowest tenth of the
+first round.
 
-    python experiments/moves.py [--models "SK naive" ...]
+    python experiments/moves.py [--models "SK 128" ...] [--moves mix ...] [--seconds 4]
 """
 
 import argparse
@@ -24,16 +27,20 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 import thermogen as tg
 from thermogen.landscape import _hopping
 from thermogen.landscape._batches import in_batches
 from thermogen.landscape._curvature import _by_gradients
 from thermogen.landscape._merge import Pool
-from thermogen.landscape._quench import fall, is_converged, make_problem, starting_fields
+from thermogen.landscape._quench import fall, is_converged, starting_fields
 from thermogen.meanfield import AbstractFunctional
 
-N_WALKERS, N_ROUNDS = 512, 6
+N_WALKERS = 512
+
+# Share of its past that the tally of a move keeps from one round to the next.
+MEMORY = 0.5
 
 
 class Deflated(AbstractFunctional):
@@ -52,144 +59,225 @@ class Deflated(AbstractFunctional):
         return self.functional.excess(energy, m, beta) + self.height * bumps
 
 
-def corners(search, walkers, rng):
-    return rng.choice([-1.0, 1.0], walkers.shape)
+class Mix:
+    """Which move to make: Thompson sampling of the share of quenches that bring a new state."""
+
+    def __init__(self, n_moves: int):
+        self._new, self._old = np.zeros((2, n_moves))
+
+    def choose(self, n_walkers: int, rng: np.random.Generator) -> Int[np.ndarray, " walkers"]:
+        """The move of each walker: of the highest rate, drawn from what is known of each."""
+        rates = rng.beta(1 + self._new, 1 + self._old, (n_walkers, len(self._new)))
+        return np.argmax(rates, axis=1)
+
+    def learn(self, chosen: Int[np.ndarray, " walkers"], new: Int[np.ndarray, " found"]) -> None:
+        """Tally a round, `new` the walkers that brought a new state; the past fades."""
+        made, brought = (np.bincount(x, minlength=len(self._new)) for x in (chosen, chosen[new]))
+        self._new = MEMORY * self._new + brought
+        self._old = MEMORY * self._old + made - brought
 
 
-def clusters(search, walkers, rng):
-    key = jax.random.key(int(rng.integers(2**31)))
-    return np.asarray(_hopping._kick(search.problem[1], jnp.asarray(walkers), key))
-
-
-def softest(search, walkers, rng):
+def softest(search):
     """As many spins as a cluster has, drawn by their share in the softest mode."""
+    states, rng = search.parents(N_WALKERS)[:, 0], search.rng
     with jax.enable_x64(True):
-        fields = np.arctanh(np.clip(walkers, -1 + 1e-15, 1 - 1e-15))
+        fields = np.arctanh(np.clip(states, -1 + 1e-15, 1 - 1e-15))
         modes = in_batches(functools.partial(_by_gradients, search.problem), fields, 256)[1]
-    n = walkers.shape[1]
-    sizes = np.exp(rng.random(len(walkers)) * np.log(n // 2 + 1)).astype(int)
+    n = states.shape[1]
+    sizes = np.exp(rng.random(len(states)) * np.log(n // 2 + 1)).astype(int)
     score = np.abs(modes) * rng.random(modes.shape)
-    threshold = np.sort(score, axis=1)[np.arange(len(walkers)), n - sizes]
-    return np.where(score >= threshold[:, None], -walkers, walkers)
+    threshold = np.sort(score, axis=1)[np.arange(len(states)), n - sizes]
+    return np.where(score >= threshold[:, None], -states, states)
 
 
-def crossover(search, walkers, rng):
-    other = walkers[rng.permutation(len(walkers))]
-    if search.symmetric:
-        other = other * np.where(np.sum(walkers * other, axis=1) < 0, -1, 1)[:, None]
-    return np.where(rng.random(walkers.shape) < 0.5, walkers, other)
-
-
-def samples(search, walkers, rng):
-    sampler = tg.ParallelTempering(jnp.geomspace(0.3, 1, 8) * search.problem[2])
-    key = jax.random.key(int(rng.integers(2**31)))
-    chains = len(walkers) // 8
-    draws = tg.sample(
-        sampler, search.problem[1], search.problem[2], key=key, n_chains=chains, n_sweeps=160,
-        burn_in=80, thin=10,
-    )  # fmt: skip
-    return np.asarray(draws, float).reshape(-1, walkers.shape[1])[: len(walkers)]
-
-
-def warmer(search, walkers, rng):
+def warmer(search):
     functional, energy, beta = search.problem
-    return tg.quench(functional, energy, 0.8 * beta, corners(search, walkers, rng)).value
+    return tg.quench(functional, energy, 0.8 * beta, search.corners(N_WALKERS)).value
 
 
-def deflation(search, walkers, rng):
+def deflation(search):
     functional, energy, beta = search.problem
     # A fixed number of states, so that one program serves all rounds.
-    states = search.states.value
-    chosen = rng.choice(len(states), 256, replace=len(states) < 256)
+    states = search.pool.states.value
+    chosen = search.rng.choice(len(states), 256, replace=len(states) < 256)
     deflated = Deflated(functional, jnp.asarray(states[chosen]), 2.0, 0.15)
-    return tg.quench(deflated, energy, beta, corners(search, walkers, rng)).value
+    return tg.quench(deflated, energy, beta, search.corners(N_WALKERS)).value
+
+
+def proposed(propose):
+    """Rounds whose starts come from a function of the search."""
+    return lambda search: lambda: search.quench(propose(search))
+
+
+def mixed(*moves):
+    """Rounds by these moves."""
+
+    def rounds(search):
+        mix = Mix(len(moves))
+
+        def one_round():
+            chosen = mix.choose(N_WALKERS, search.rng)
+            new = search.quench(search.moved(moves, chosen))
+            mix.learn(chosen, new)
+            search.made += np.bincount(chosen, minlength=3)
+            return new
+
+        return one_round
+
+    return rounds
+
+
+def walked(search):
+    """Rounds of basin hopping (Wales and Doye 1997)."""
+    held = search.pool.states
+    rows = search.rng.integers(len(held.value), size=N_WALKERS)
+    state = {"m": held.value[rows], "g": held.stats["free_energy"][rows]}
+
+    def one_round():
+        pairs = np.stack([state["m"]] * 2, axis=1)
+        key = jax.random.key(int(search.rng.integers(2**31)))
+        with jax.enable_x64(True):
+            none = jnp.zeros(N_WALKERS, int)
+            energy, moves = search.problem[1], (_hopping.flip_cluster,)
+            starts = np.asarray(_hopping._move(energy, moves, jnp.asarray(pairs), none, key))
+            ends = fall(search.problem, starting_fields(search.problem, starts), known=held_now())
+        good = is_converged(ends)
+        new = search.pool.add(jax.tree.map(lambda x: x[np.flatnonzero(good)], ends))
+        rise = ends.stats["free_energy"] - state["g"]
+        accept = good & (rise < np.std(state["g"]) * search.rng.exponential(size=N_WALKERS))
+        state["m"] = np.where(accept[:, None], ends.value, state["m"])
+        state["g"] = np.where(accept, ends.stats["free_energy"], state["g"])
+        return new
+
+    def held_now():
+        return search.pool.states
+
+    return one_round
 
 
 MOVES = {
-    "corners": corners,
-    "clusters": clusters,
-    "soft modes": softest,
-    "crossover": crossover,
-    "samples": samples,
-    "warmer": warmer,
-    "deflation": deflation,
+    "corner": mixed(_hopping.corner),
+    "cluster": mixed(_hopping.flip_cluster),
+    "crossover": mixed(_hopping.crossover),
+    "mix": mixed(_hopping.corner, _hopping.flip_cluster, _hopping.crossover),
+    "walkers": walked,
+    "soft modes": proposed(softest),
+    "warmer": proposed(warmer),
+    "deflation": proposed(deflation),
 }
 
 
-class Search:
-    """A growing library, with what the moves ask of it."""
-
-    def __init__(self, functional, energy, beta):
-        with jax.enable_x64(True):
-            self.problem = make_problem(functional, energy, beta)
-            self.symmetric = bool(tg.energies.is_flip_symmetric(self.problem[1]))
-        self.pool = Pool(10**6, self.symmetric, lambda fields: np.zeros(len(fields)))
-
-    @property
-    def states(self):
-        return self.pool.states
-
-    def quench(self, starts) -> int:
-        with jax.enable_x64(True):
-            theta = starting_fields(self.problem, np.asarray(starts, float))
-            ends = fall(self.problem, theta, known=self.pool.states)
-            found = np.flatnonzero(is_converged(ends))
-            return self.pool.add(jax.tree.map(lambda x: x[found], ends))
+def sk(n: int, fields: float = 0.0) -> tg.Pairwise:
+    rng = np.random.default_rng(0)
+    upper = np.triu(rng.normal(size=(n, n)), 1) / np.sqrt(n)
+    return tg.Pairwise(upper + upper.T, fields * rng.normal(size=n))
 
 
-def sk(n: int, seed: int = 0) -> tg.Pairwise:
-    upper = np.triu(np.random.default_rng(seed).normal(size=(n, n)), 1) / np.sqrt(n)
-    return tg.Pairwise(upper + upper.T, np.zeros(n))
-
-
-def digits() -> tg.Pairwise:
+def digits() -> tg.AbstractMultilinear:
     data = tg.datasets.digits().spins
     start = tg.Pairwise(jnp.zeros((64, 64)), jnp.zeros(64))
     return tg.fit(start, data, objective=tg.Pseudolikelihood(1e-3), key=jax.random.key(0)).energy
 
 
+def three_spin(n: int = 64, n_terms: int = 1024) -> tg.Interactions:
+    """Random triples; the fields at a corner have the spread of an SK model."""
+    rng = np.random.default_rng(0)
+    width = np.sqrt(n / (3 * n_terms))
+    sets = {tuple(sorted(rng.choice(n, 3, replace=False).tolist())) for _ in range(n_terms)}
+    return tg.Interactions.from_terms(n, {s: width * rng.normal() for s in sorted(sets)})
+
+
 MODELS = {
-    "SK naive": lambda: (tg.NaiveMeanField(), sk(128), 3.0),
-    "SK TAP": lambda: (tg.TAP(), sk(128), 6.0),
+    "SK 128": lambda: (tg.NaiveMeanField(), sk(128), 3.0),
+    "SK 256": lambda: (tg.NaiveMeanField(), sk(256), 2.0),
     "digits": lambda: (tg.NaiveMeanField(), digits(), 2.0),
+    "3-spin": lambda: (tg.NaiveMeanField(), three_spin(), 3.0),
+    "SK 64 TAP": lambda: (tg.TAP(), sk(64, fields=0.1), 6.0),
 }
 
 
-def measure(model: str, name: str) -> str:
-    """One line of the table; a round on another library compiles and is not timed."""
-    problem, move = MODELS[model](), MOVES[name]
-    for rounds in (1, N_ROUNDS):
-        rng = np.random.default_rng(0)
-        search = Search(*problem)
-        first = search.quench(corners(search, np.ones((N_WALKERS, problem[1].n_spins)), rng))
-        began, new = time.perf_counter(), 0
-        for _ in range(rounds):
-            held = search.states.value
-            walkers = held[rng.integers(len(held), size=N_WALKERS)]
-            new += search.quench(move(search, walkers, rng))
-        seconds = time.perf_counter() - began
-    free_energies = search.states.stats["free_energy"]
-    low = np.sum(free_energies < np.quantile(free_energies[:first], 0.1))
-    quenches = N_ROUNDS * N_WALKERS
-    return (
-        f"{model:>10}{name:>12}{first:8}{new:8}{new / quenches:10.3f}{new / seconds:10.0f}"
-        f"{low:8}{free_energies.min():12.5f}"
-    )
+class Search(_hopping.Search):
+    """That of the library, but for the curvatures of what it holds, which nobody reads."""
+
+    def __init__(self, problem, seed: int = 0):
+        functional, energy, beta = problem
+        super().__init__(functional, energy, beta, 10**6, jax.random.key(seed))
+        self.pool = Pool(10**6, self.symmetric, lambda fields: np.zeros(len(fields)))
+        self.made = np.zeros(3, int)
+        self.first = self.quench(self.corners(N_WALKERS)).size
+
+
+class Clock:
+    """Wall time less the time that JAX spends on tracing and compiling."""
+
+    def __init__(self):
+        self._compiling = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event.startswith("/jax/core/compile/"):
+            self._compiling += duration_secs
+
+    def __call__(self) -> float:
+        return time.perf_counter() - self._compiling
+
+
+class Contender:
+    """A search by one way to propose starts; the first rounds, of another, warm up."""
+
+    def __init__(self, problem, name: str, clock: Clock):
+        warm = MOVES[name](Search(problem, seed=1))
+        for _ in range(3):
+            warm()
+        self.name, self.clock, self.search = name, clock, Search(problem)
+        self.one_round = MOVES[name](self.search)
+        self.spent, self.found = 0.0, []
+
+    def run(self, until: float) -> None:
+        """Rounds until so many seconds are spent in all."""
+        while self.spent < until:
+            began = self.clock()
+            new = self.one_round().size
+            self.spent += self.clock() - began
+            self.found.append((self.spent, new))
+
+    def line(self) -> str:
+        seconds, new = np.transpose(self.found)
+        quenches = len(new) * N_WALKERS
+        early = int(new[seconds <= self.spent / 8].sum())
+        assert self.search.pool.states is not None
+        free_energies = self.search.pool.states.stats["free_energy"]
+        first = self.search.first
+        low = np.sum(free_energies < np.quantile(free_energies[:first], 0.1))
+        shares = " ".join(f"{x:.2f}" for x in self.search.made / quenches)
+        return (
+            f"{self.name:>12}{first:8}{early:8}{int(new.sum()):8}{quenches:9}"
+            f"{new.sum() / quenches:11.4f}{new.sum() / self.spent:9.1f}{low:8}"
+            f"{free_energies.min():12.5f}  {shares if self.name == 'mix' else ''}"
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--moves", nargs="+", default=list(MOVES), choices=list(MOVES))
+    parser.add_argument("--seconds", type=float, default=4.0)
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    columns = ["first", "new", "new/quench", "new/s", "low", "lowest G"]
-    widths = [8, 8, 10, 10, 8, 12]
+    clock = Clock()
+    columns = ["first", "early", "new", "quenches", "new/quench", "new/s", "low", "lowest G"]
+    widths = [8, 8, 8, 9, 11, 9, 8, 12]
     head = "".join(f"{c:>{w}}" for c, w in zip(columns, widths, strict=True))
-    print(f"{'model':>10}{'move':>12}{head}   (low: in the lowest tenth of the first round)")
+    print(f"{'model':>10}{'move':>12}{head}  shares")
     for model in arguments.models:
-        for name in arguments.moves:
-            print(measure(model, name), flush=True)
+        problem = MODELS[model]()
+        contenders = [Contender(problem, name, clock) for name in arguments.moves]
+        # In turns, so that whatever else the machine does slows all of them.
+        for share in np.linspace(0, 1, 9)[1:]:
+            for contender in contenders:
+                contender.run(share * arguments.seconds)
+        for contender in contenders:
+            print(f"{model:>10}" + contender.line(), flush=True)
 
 
 if __name__ == "__main__":

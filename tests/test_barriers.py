@@ -222,8 +222,7 @@ def test_bad_arguments():
     energy = _curie_weiss()
     library, _ = _found(energy)
     with pytest.raises(ValueError, match="library must hold at least one state"):
-        empty = tg.landscape._library.empty_library(4, N)
-        barriers(empty, NAIVE, energy, BETA)
+        barriers(library[[]], NAIVE, energy, BETA)
     with pytest.raises(ValueError, match=f"states of {N + 1} spins like energy, got {N}"):
         barriers(library, NAIVE, helpers.random_pairwise(N + 1, jax.random.key(0)), BETA)
     with pytest.raises(ValueError, match="n_neighbours must be at least 1, got 0"):

@@ -1,7 +1,5 @@
 """Quenches and libraries against autodiff certificates and landscapes that are known."""
 
-import dataclasses
-
 import helpers
 import jax
 import jax.numpy as jnp
@@ -12,8 +10,7 @@ from scipy.linalg import hadamard
 from scipy.optimize import brentq
 
 import thermogen as tg
-from thermogen.landscape._hopping import flip_cluster
-from thermogen.landscape._library import Candidates, empty_library, insert
+from thermogen.landscape import corner, crossover, flip_cluster
 
 # One number of spins for nearly all tests: programs are shared.
 N = 8
@@ -380,16 +377,57 @@ def test_hopping_finds_what_its_starts_do_not():
 
 def test_nothing_found_is_an_empty_library():
     """A walker that starts as much up as down falls to the saddle of a ferromagnet."""
-    seen = []
     for seed in range(20):
-        options = {"n_walkers": 1, "n_hops": 2, "callback": lambda *x: seen.append(x)}
-        library = _find(NAIVE, _curie_weiss(1.0), 3.0, seed, **options)
+        library = _find(NAIVE, _curie_weiss(1.0), 3.0, seed, n_walkers=1, n_hops=0)
         if library.size == 0:
             break
-        seen.clear()
     assert library.size == 0 and not library.overflow and np.isnan(library.coverage())
-    assert [hops for _, hops in seen] == [0]  # no minimum to hop from
     assert list(library.nearest(np.zeros((1, N)))) == [-1]
+    # As long as nothing is held walkers move from corners, and do not claim to cover anything.
+    options = {"n_walkers": 1, "n_hops": 20, "moves": [flip_cluster], "coverage": 1.0}
+    library = _find(NAIVE, _curie_weiss(1.0), 3.0, seed, **options)
+    assert library.size == 1
+
+
+MOVES = (corner, flip_cluster, crossover)
+
+
+@pytest.mark.parametrize("fields", [0.0, 0.1])
+def test_searches_find_all_that_corners_fall_to(fields):
+    """Models whose minima are enumerated; by default, and by a mix that finds no less."""
+    for seed in (11, 12, 13):
+        energy = _glass(fields, seed)
+        truth = _find(NAIVE, energy, 4.0, starts=CORNERS, n_walkers=1, n_hops=0)
+        assert truth.size > 1
+        for options in ({"n_hops": 7}, {"n_hops": 15, "moves": MOVES}):
+            library = _find(NAIVE, energy, 4.0, **options)
+            assert np.all(library.nearest(_held(truth)) >= 0)
+            assert library.hits.sum() <= 16 * (options["n_hops"] + 1)
+
+
+def test_walkers_hop_by_the_moves_that_they_are_given():
+    """A move that stays where it is, or takes the other state, finds nothing more."""
+    starts = {"starts": CORNERS[:16], "n_walkers": 4}
+    held = _find(NAIVE, _glass(0.1), 4.0, n_hops=0, **starts)
+    for move in (lambda energy, states, key: states[0], lambda energy, states, key: states[1]):
+        library = _find(NAIVE, _glass(0.1), 4.0, n_hops=8, moves=[move], **starts)
+        np.testing.assert_array_equal(library.free_energies, held.free_energies)
+        assert library.hits.sum() == held.hits.sum() + 4 * 8
+
+
+def test_mirror_images_are_turned_to_one_side():
+    """Two states of an even energy: a move that shows how they overlap."""
+    seen = []
+
+    def overlap(energy, states, key):
+        jax.debug.callback(lambda q: seen.append(float(q)), jnp.dot(states[0], states[1]))
+        return states[0]
+
+    for fields in (0.0, 0.1):
+        seen.clear()
+        _find(NAIVE, _glass(fields), 4.0, n_hops=2, moves=[overlap])
+        jax.effects_barrier()
+        assert len(seen) == 2 * 16 and (min(seen) >= 0) == (fields == 0)
 
 
 @pytest.mark.parametrize(
@@ -398,6 +436,7 @@ def test_nothing_found_is_an_empty_library():
         ({"n_walkers": 0}, "n_walkers must be at least 1, got 0"),
         ({"n_hops": -1}, "n_hops must be at least 0, got -1"),
         ({"capacity": 0}, "capacity must be at least 1, got 0"),
+        ({"moves": ()}, "the number of moves must be at least 1, got 0"),
     ],
 )
 def test_bad_counts(options, message):
@@ -410,18 +449,19 @@ def test_bad_counts(options, message):
 
 def _library(**changes) -> tg.Library:
     """Three of five entries in use: a pair of states, then two single ones."""
-    with jax.enable_x64(True):
-        library = jax.device_get(empty_library(5, 3))
     m = np.zeros((5, 3))
     m[:3] = [[0.9, 0.9, 0.9], [0.9, -0.9, 0.1], [0.2, 0.3, 0.4]]
     values = {
         "magnetizations": m,
         "free_energies": np.array([-3.0, -2.0, -1.0, np.inf, np.inf]),
+        "residuals": np.zeros(5),
+        "curvatures": np.ones(5),
         "hits": np.array([7, 1, 2, 0, 0]),
         "multiplicity": np.array([2, 1, 1, 1, 1]),
         "mask": np.arange(5) < 3,
+        "overflow": np.array(False),
     }
-    return dataclasses.replace(library, **(values | changes))
+    return tg.Library(**(values | changes))
 
 
 def test_weights_count_mirror_images():
@@ -436,7 +476,7 @@ def test_coverage_is_that_of_good_and_turing():
     assert _library().coverage() == 1 - 1 / 10
     assert _library(hits=np.array([7, 2, 2, 0, 0])).coverage() == 1
     assert _library(hits=np.array([1, 1, 1, 0, 0])).coverage() == 0
-    assert np.isnan(empty_library(2, 3).coverage())
+    assert np.isnan(_library()[[]].coverage())
 
 
 def test_nearest():
@@ -450,58 +490,7 @@ def test_nearest():
     np.testing.assert_array_equal(library.nearest(np.zeros((1, 3))), [-1])
 
 
-def _candidates(*rows: tuple[float, float, int]) -> Candidates:
-    """(m, G, hits) each, m the same for all spins."""
-    m, g, hits = (np.array(column) for column in zip(*rows, strict=True))
-    return Candidates(
-        magnetizations=np.repeat(m[:, None], 3, axis=1).astype(float),
-        free_energies=g.astype(float),
-        residuals=np.zeros(len(rows)),
-        curvatures=np.ones(len(rows)),
-        hits=hits.astype(int),
-        multiplicity=np.ones(len(rows), int),
-    )
-
-
-FIRST = _candidates((0.5, -1.0, 2), (0.1, -3.0, 1), (0.5 + 1e-7, -1.0, 4), (0.7, -9.0, 0))
-SECOND = _candidates((0.9, -2.0, 3), (0.1, -3.0, 1), (0.9, -2.0, 1), (0.3, 5.0, 1))
-
-
-def test_insert_merges_sorts_and_drops_the_highest():
-    library = insert(empty_library(2, 3), FIRST)
-    assert library.size == 2 and not library.overflow
-    np.testing.assert_array_equal(library.hits, [1, 6])
-    np.testing.assert_array_equal(library.free_energies, [-3, -1])
-    library = insert(library, SECOND)
-    assert library.size == 2 and library.overflow
-    np.testing.assert_array_equal(library.hits, [2, 4])
-    np.testing.assert_array_equal(library.free_energies, [-3, -2])
-    np.testing.assert_allclose(library.magnetizations, np.repeat([[0.1], [0.9]], 3, axis=1))
-
-
-def test_insert_merges_mirror_images_where_they_count():
-    twice = FIRST._replace(
-        magnetizations=np.array([[0.5] * 3, [-0.5] * 3, [0.1] * 3, [-0.1] * 3]),
-        free_energies=np.array([-1.0, -1.0, -3.0, -3.0]),
-        hits=np.array([1, 1, 1, 1]),
-        multiplicity=np.array([2, 2, 1, 1]),
-    )
-    library = insert(empty_library(4, 3), twice)
-    assert library.size == 3
-    np.testing.assert_array_equal(library.hits, [1, 1, 2, 0])
-
-
-def test_insert_jits_and_vmaps():
-    empty = empty_library(2, 3)
-    one_by_one = [insert(empty, c) for c in (FIRST, SECOND)]
-    stacked = jax.tree.map(lambda *x: np.stack(x), FIRST, SECOND)
-    together = jax.jit(jax.vmap(insert, in_axes=(None, 0)))(empty, stacked)
-    for i, single in enumerate(one_by_one):
-        for x, y in zip(jax.tree.leaves(together), jax.tree.leaves(single), strict=True):
-            np.testing.assert_array_equal(x[i], y)
-
-
-# --- kicks
+# --- moves
 
 
 _kick = jax.jit(jax.vmap(flip_cluster, in_axes=(None, None, 0)))
@@ -509,7 +498,8 @@ _kick = jax.jit(jax.vmap(flip_cluster, in_axes=(None, None, 0)))
 
 def _kicks(energy: tg.AbstractMultilinear, m, n_kicks: int, seed: int = 0) -> np.ndarray:
     """Which spins each of many kicks flips, (n_kicks, n)."""
-    kicked = _kick(energy, m, jax.random.split(_key(seed), n_kicks))
+    states = jnp.stack([m, jnp.zeros_like(m)])
+    kicked = _kick(energy, states, jax.random.split(_key(seed), n_kicks))
     np.testing.assert_array_equal(np.abs(kicked), np.broadcast_to(np.abs(m), kicked.shape))
     return np.asarray(kicked) != np.asarray(m)
 
@@ -540,6 +530,19 @@ def test_kicks_of_uncoupled_spins_are_fair():
     rates = flipped.mean(axis=0)
     mean = rates.mean()
     assert np.all(np.abs(rates - mean) < 5 * np.sqrt(mean * (1 - mean) / 4000))
+
+
+@pytest.mark.parametrize(("move", "values"), [(corner, (-1, 1)), (crossover, (0.3, 0.8))])
+def test_spins_are_drawn_one_by_one(move, values):
+    """Corners of the cube; every spin from one of two states (5 sigma)."""
+    states = jnp.stack([jnp.full(N, 0.3), jnp.full(N, 0.8)])
+    keys = jax.random.split(_key(0), 1000)
+    starts = np.asarray(jax.vmap(lambda key: move(_glass(), states, key))(keys))
+    np.testing.assert_array_equal(np.unique(starts), values)
+    high = starts == values[1]
+    assert np.all(np.abs(high.mean(axis=0) - 0.5) < 5 * 0.5 / np.sqrt(1000))
+    pairs = np.cov(high.T)[np.triu_indices(N, 1)]
+    assert np.all(np.abs(pairs) < 5 * 0.25 / np.sqrt(1000))
 
 
 # --- convergence on real data

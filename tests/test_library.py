@@ -10,7 +10,8 @@ import pytest
 
 import thermogen as tg
 from thermogen import storage
-from thermogen.landscape._library import MERGE_TOLERANCE, empty_library, leaders
+from thermogen.landscape._library import MERGE_TOLERANCE, first_equals
+from thermogen.landscape._merge import Pool
 from thermogen.report import states_figure
 
 N = 8
@@ -32,6 +33,11 @@ def _library(**changes) -> tg.Library:
         "overflow": np.array(False),
     }
     return tg.Library(**(values | changes))
+
+
+def _empty(capacity: int, n_spins: int) -> tg.Library:
+    """What a search holds that found nothing."""
+    return Pool(capacity, False, lambda fields: np.ones(len(fields))).library(n_spins)
 
 
 def _assert_equal(a: tg.Library, b: tg.Library) -> None:
@@ -108,7 +114,7 @@ def test_iteration_visits_every_state():
     library = _library()
     assert [state.size for state in library] == [1, 1, 1]
     assert [int(state.hits[0]) for state in library] == [7, 1, 2]
-    assert list(empty_library(2, 3)) == []
+    assert list(_empty(2, 3)) == []
 
 
 def test_sorting():
@@ -153,7 +159,7 @@ def test_it_names_itself():
     assert repr(_library(overflow=np.array(True))[:1]) == (
         "Library(1 state of 3 spins, capacity 1, G from -3 to -3, 7 hits, coverage 1, overflow)"
     )
-    assert repr(empty_library(2, 3)) == "Library(0 states of 3 spins, capacity 2)"
+    assert repr(_empty(2, 3)) == "Library(0 states of 3 spins, capacity 2)"
     batch = jax.tree.map(lambda x: np.stack([x, x]), _library())
     assert "f64[2,5,3]" in repr(batch)
     seen = []
@@ -161,7 +167,7 @@ def test_it_names_itself():
     assert "f64[5,3]" in seen[0]
 
 
-def test_weights_of_an_empty_library():
+def test_weights_of_an__empty():
     assert _library()[[]].weights(1.0).shape == (0,)
     np.testing.assert_array_equal(_library().weights(0.0), [0.5, 0.25, 0.25, 0, 0])
 
@@ -192,11 +198,11 @@ def test_chosen_states_are_drawn():
 # --- union
 
 
-def test_leaders_are_the_first_of_their_kind():
+def test_the_first_of_their_kind():
     colors = np.array([3, 1, 3, 2, 1, 1])
-    found = leaders(6, lambda k, others: colors[others] == colors[k])
+    found = first_equals(6, lambda k, others: colors[others] == colors[k])
     np.testing.assert_array_equal(found, [0, 1, 0, 3, 1, 1])
-    assert leaders(0, lambda k, others: others).shape == (0,)
+    assert first_equals(0, lambda k, others: others).shape == (0,)
 
 
 def test_parts_make_the_whole():
@@ -245,7 +251,7 @@ def test_union_remembers_overflow():
 
 def test_union_of_other_sizes():
     with pytest.raises(ValueError, match=r"same number of spins, got \[3, 4\]"):
-        _library().union(empty_library(2, 4))
+        _library().union(_empty(2, 4))
 
 
 def test_two_searches_are_one_longer_search():
@@ -265,6 +271,74 @@ def test_two_searches_are_one_longer_search():
         )
         assert np.all(both.nearest(run[:].magnetizations) >= 0)
     assert both.size == len(set(both.nearest(np.concatenate([r[:].magnetizations for r in runs]))))
+
+
+# --- the pool that a search fills
+
+
+def _minima(*rows: tuple[float, float]) -> tg.Solution:
+    """(m, G) each, m the same for all of three spins."""
+    m, g = (np.array(column) for column in zip(*rows, strict=True))
+    m = np.repeat(m[:, None], 3, axis=1)
+    stats = {"fields": np.arctanh(m), "residual": np.full(len(m), 1e-12), "free_energy": g}
+    converged = jax.tree.map(lambda x: np.repeat(x, len(m)), tg.RESULTS.converged)
+    return tg.Solution(m, converged, stats)
+
+
+def _pool(capacity: int, symmetric: bool = False) -> Pool:
+    """The curvature of a state is its first field, so that it tells where it belongs."""
+    return Pool(capacity, symmetric, lambda fields: fields[:, 0])
+
+
+FIRST = _minima((0.5, -1.0), (0.1, -3.0), (0.5 + 1e-7, -1.0), (0.5, -1.0))
+SECOND = _minima((0.9, -2.0), (0.1 - 1e-7, -3.0), (0.9, -2.0), (0.3, 5.0))
+
+
+def test_an_empty_pool_is_an_empty_library():
+    library = _empty(2, 3)
+    assert library.size == 0 and not library.overflow
+    assert library.magnetizations.shape == (2, 3)
+    np.testing.assert_array_equal(library.free_energies, np.inf)
+
+
+def test_a_pool_counts_what_it_holds():
+    pool = _pool(5)
+    np.testing.assert_array_equal(pool.add(FIRST), [1, 0])  # in the order of their projections
+    np.testing.assert_array_equal(pool.add(SECOND), [3, 0])
+    assert pool.add(SECOND).size == 0
+    library = pool.library(3)
+    np.testing.assert_array_equal(library.free_energies, [-3, -2, -1, 5, np.inf])
+    np.testing.assert_array_equal(library.hits, [3, 4, 3, 2, 0])
+    np.testing.assert_allclose(library.magnetizations[:4, 0], [0.1, 0.9, 0.5, 0.3])
+    np.testing.assert_allclose(library.curvatures[:4], np.arctanh(library.magnetizations[:4, 0]))
+    np.testing.assert_array_equal(library.multiplicity, 1)
+    np.testing.assert_array_equal(library.mask, [True, True, True, True, False])
+    assert not library.overflow
+
+
+def test_a_full_pool_drops_the_highest():
+    pool = _pool(2)
+    pool.add(FIRST)
+    assert not pool.library(3).overflow
+    pool.add(SECOND)
+    library = pool.library(3)
+    assert library.size == 2 and library.overflow
+    np.testing.assert_array_equal(library.free_energies, [-3, -2])
+    np.testing.assert_array_equal(library.hits, [2, 2])
+    np.testing.assert_allclose(library.curvatures, np.arctanh([0.1, 0.9]))
+    # What is left is found again, and so is what was dropped.
+    assert len(pool.add(SECOND)) == 1
+    np.testing.assert_array_equal(pool.library(3).hits, [3, 4])
+
+
+def test_a_pool_merges_mirror_images_where_they_count():
+    rows = _minima((0.5, -1.0), (-0.5, -1.0), (0.1, -3.0), (-0.1, -3.0), (0.0, 2.0))
+    pool = _pool(5, symmetric=True)
+    assert len(pool.add(rows)) == 3
+    library = pool.library(3)
+    np.testing.assert_array_equal(library.hits, [2, 2, 1, 0, 0])
+    np.testing.assert_array_equal(library.multiplicity, [2, 2, 1, 1, 1])
+    assert len(_pool(5).add(rows)) == 5
 
 
 # --- mirror images

@@ -12,7 +12,10 @@ from ._coverage import completeness as completeness
 from ._coverage import discovery_curve as discovery_curve
 from ._genealogy import Genealogy as Genealogy
 from ._genealogy import genealogy as genealogy
+from ._hopping import corner as corner
+from ._hopping import crossover as crossover
 from ._hopping import find_bound_states as find_bound_states
+from ._hopping import flip_cluster as flip_cluster
 from ._library import Library as Library
 from ._minima import Minima as Minima
 from ._minima import find_minima as find_minima

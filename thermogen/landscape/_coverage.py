@@ -12,8 +12,9 @@ from ._library import Library
 class Completeness(NamedTuple):
     """What the hit counts of a library say about the states that it does not hold.
 
-    The estimates treat quenches as independent draws: they hold for plain multistart
-    (`n_hops=0`), and speak of the starts that were used. A state whose basin is too small to be
+    The estimates treat quenches as independent draws: they hold for random corners, the default
+    of `find_bound_states`, and speak of the starts that were used. After `starts` that are all
+    alike, or moves from states held, they claim too much. A state whose basin is too small to be
     hit at all is known to none of them: `n_states` is a bound from below.
 
     Attributes:

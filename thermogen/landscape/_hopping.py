@@ -1,22 +1,54 @@
-"""Batched basin hopping: walkers that leave a minimum by flipping a cluster of spins."""
+"""Search for minima: quenches from data, from random corners, by moves from what is held."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Int, Num
 
-from .._solution import Solution
 from .._types import Beta, Key, Magnetizations
 from ..energies import AbstractMultilinear, is_flip_symmetric, local_fields
 from ..meanfield import AbstractFunctional
 from ._curvature import lowest_curvatures
-from ._library import Library
+from ._library import Library, good_turing
 from ._merge import Pool
 from ._quench import fall, is_converged, make_problem, starting_fields
+
+# A new start from two states that are held, shape (2, n), of which it may ignore either.
+Move = Callable[[AbstractMultilinear, Float[Array, "2 n"], Key], Magnetizations]
+
+
+def corner(energy: AbstractMultilinear, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
+    """A random corner of the cube: plain multistart."""
+    return jax.random.rademacher(key, states[0].shape, states.dtype)
+
+
+def flip_cluster(
+    energy: AbstractMultilinear, states: Float[Array, "2 n"], key: Key
+) -> Magnetizations:
+    """The first state with a random spin flipped and spins that it couples to, 1 to n/2 in all.
+
+    The size of the cluster is log-uniform. Members are drawn by the strength of their coupling
+    to the first spin at m, `|dh_k/dm_first|`, times a random number.
+    """
+    m = states[0]
+    n = m.size
+    dice = jax.random.uniform(key, (n + 2,), m.dtype)
+    first = jnp.arange(n) == jnp.floor(n * dice[0])
+    _, coupling = jax.jvp(lambda x: local_fields(energy, x), (m,), (first.astype(m.dtype),))
+    score = (jnp.abs(coupling) + jnp.finfo(m.dtype).eps ** 2) * dice[2:]
+    score = jnp.where(first, jnp.inf, score)
+    size = jnp.floor(jnp.exp(dice[1] * jnp.log(n // 2 + 1))).astype(int)
+    return jnp.where(score >= jnp.sort(score)[n - size], -m, m)
+
+
+def crossover(energy: AbstractMultilinear, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
+    """Each spin from one of the two states, at random."""
+    a, b = states
+    return jnp.where(jax.random.bernoulli(key, shape=a.shape), a, b)
 
 
 def find_bound_states(
@@ -30,15 +62,18 @@ def find_bound_states(
     capacity: int = 256,
     starts: Num[Array | np.ndarray, "starts n"] | None = None,
     coverage: float | None = None,
+    moves: Sequence[Move] = (corner,),
     callback: Callable[[Library, int], None] | None = None,
 ) -> Library:
-    """Enumerate minima of G(m) by quenches from data, from random corners, and basin hopping.
+    """Enumerate minima of G(m) by quenches from data and from random corners of the cube.
 
-    First every row of `starts` and `n_walkers` random corners of the cube are quenched. Then
-    `n_walkers` walkers hop: flip a random cluster of spins, quench, and accept the new minimum
-    by Metropolis at a temperature equal to the spread of the walkers' free energies (Wales and
-    Doye 1997). Only quenches that end in a certified minimum enter the library: saddles and
-    points that did not converge never do.
+    First every row of `starts` and `n_walkers` random corners are quenched. Then each of
+    `n_walkers` walkers hops `n_hops` times: it makes a new start by one of `moves`, drawn evenly,
+    from two states drawn evenly from those held, and quenches it. By default that is a corner
+    again, for plain multistart brings more new states in equal time than any move from known
+    states or a mix of them (`experiments/moves.py`), and keeps the quenches independent, as
+    estimates of completeness want them. Only quenches that end in a certified minimum enter the
+    library: saddles and points that did not converge never do.
 
     Args:
         functional: the free energy, such as `TAP()`.
@@ -46,12 +81,14 @@ def find_bound_states(
         beta: inverse temperature, > 0.
         key: random key; equal keys give equal libraries.
         n_walkers: number of walkers.
-        n_hops: number of hops of each walker; 0 is plain multistart.
+        n_hops: number of hops of each walker.
         capacity: most states that the library can hold.
         starts: spins or magnetizations to quench first, for example the data, shape
             `(starts, n)`; see `thermogen.energies.embed` for energies with hidden spins.
         coverage: hop no more once this share of the quenches is estimated to end in states that
             are held (Good and Turing), in (0, 1]; None for all `n_hops`.
+        moves: functions `move(energy, states, key)` that make one start, shape `(n,)`, of two
+            states, shape `(2, n)`: `corner`, `flip_cluster`, `crossover` or others.
         callback: called on the host with the library so far and the number of hops done, at
             first with 0. An exception that it raises ends the search.
 
@@ -65,36 +102,31 @@ def find_bound_states(
         ("n_walkers", n_walkers, 1),
         ("n_hops", n_hops, 0),
         ("capacity", capacity, 1),
+        ("the number of moves", len(moves), 1),
     ]:
         if count < least:
             raise ValueError(f"{name} must be at least {least}, got {count}")
     if coverage is not None and not 0 < coverage <= 1:
         raise ValueError(f"coverage must lie in (0, 1], got {coverage}")
-    key, corner_key, walker_key = jax.random.split(key, 3)
     if starts is not None and np.shape(starts)[1:] != (energy.n_spins,):
         raise ValueError(
             f"starts must have shape (starts, {energy.n_spins}), got {np.shape(starts)}"
         )
-    corners = jax.random.rademacher(corner_key, (n_walkers, energy.n_spins), float)
-    first = np.asarray(corners) if starts is None else np.concatenate([starts, corners])
-
-    search = _Search(functional, energy, beta, capacity)
-    solution = search.quench(first)
-    walkers = _draw_walkers(solution, n_walkers, walker_key)
+    search = Search(functional, energy, beta, capacity, key)
+    corners = search.corners(n_walkers)
+    search.quench(corners if starts is None else np.concatenate([starts, corners]))
     for hop in range(n_hops + 1):
         if callback is not None:
             callback(search.library(), hop)
-        if hop == n_hops or walkers is None or search.covers(coverage):
+        if hop == n_hops or search.covers(coverage):
             break
-        key, kick_key, accept_key = jax.random.split(key, 3)
-        kicked = _kick(energy, jnp.asarray(walkers[0]), kick_key)
-        solution = search.quench(np.asarray(kicked))
-        walkers = _accept(walkers, solution, accept_key)
+        chosen = search.rng.integers(len(moves), size=n_walkers)
+        search.quench(search.moved(tuple(moves), chosen))
     return search.library()
 
 
-class _Search:
-    """Quenches that collect what they find."""
+class Search:
+    """Quenches that collect what they find, and new starts from it."""
 
     def __init__(
         self,
@@ -102,74 +134,67 @@ class _Search:
         energy: AbstractMultilinear,
         beta: Beta,
         capacity: int,
+        key: Key,
     ):
         with jax.enable_x64(True):
-            self._problem = make_problem(functional, energy, beta)
-            symmetric = bool(is_flip_symmetric(self._problem[1]))
-        measure = functools.partial(lowest_curvatures, self._problem)
-        self._pool = Pool(capacity, symmetric, measure)
+            self.problem = make_problem(functional, energy, beta)
+            self.symmetric = bool(is_flip_symmetric(self.problem[1]))
+        measure = functools.partial(lowest_curvatures, self.problem)
+        self.pool = Pool(capacity, self.symmetric, measure)
+        self.rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
-    def quench(self, starts: np.ndarray) -> Solution:
-        """Where the starts end; the minima among them are counted and held."""
+    def corners(self, count: int) -> Float[np.ndarray, "count n"]:
+        """Random corners of the cube."""
+        return self.rng.choice([-1.0, 1.0], (count, self.problem[1].n_spins))
+
+    def quench(self, starts: Num[Array | np.ndarray, "starts n"]) -> Int[np.ndarray, " new"]:
+        """Quench the starts, count and hold the minima, and say which starts brought new ones."""
         with jax.enable_x64(True):
-            theta = starting_fields(self._problem, starts)
-            solution = fall(self._problem, theta, known=self._pool.states)
+            theta = starting_fields(self.problem, np.asarray(starts))
+            solution = fall(self.problem, theta, known=self.pool.states)
             found = np.flatnonzero(is_converged(solution))
-            self._pool.add(jax.tree.map(lambda x: x[found], solution))
-        return solution
+            return found[self.pool.add(jax.tree.map(lambda x: x[found], solution))]
+
+    def parents(self, count: int) -> Float[np.ndarray, "count 2 n"]:
+        """Pairs of states drawn evenly, of corners while none is held.
+
+        Where mirror images count the second of a pair is turned to the side of the first.
+        """
+        held = self.corners(2 * count) if self.pool.states is None else self.pool.states.value
+        pairs = held[self.rng.integers(len(held), size=(count, 2))]
+        if self.symmetric:
+            opposed = np.sum(pairs[:, 0] * pairs[:, 1], axis=1) < 0
+            pairs[opposed, 1] *= -1
+        return pairs
+
+    def moved(
+        self, moves: tuple[Move, ...], chosen: Int[np.ndarray, " walkers"]
+    ) -> Float[np.ndarray, "walkers n"]:
+        """A new start for each walker by the move that was chosen for it."""
+        key = jax.random.key(int(self.rng.integers(2**31)))
+        with jax.enable_x64(True):
+            pairs = jnp.asarray(self.parents(len(chosen)))
+            return np.asarray(_move(self.problem[1], moves, pairs, jnp.asarray(chosen), key))
 
     def covers(self, coverage: float | None) -> bool:
         """Whether the hits of the states held claim that coverage."""
-        hits = self._pool.hits
-        claimed = coverage is not None and np.sum(hits == 1) <= (1 - coverage) * hits.sum()
-        return bool(claimed)
+        return coverage is not None and good_turing(self.pool.hits) >= coverage
 
     def library(self) -> Library:
         """What was found so far."""
-        return self._pool.library(self._problem[1].n_spins)
-
-
-_Walkers = tuple[Float[np.ndarray, "walkers n"], Float[np.ndarray, " walkers"]]
-
-
-def _draw_walkers(solution: Solution, n_walkers: int, key: Key) -> _Walkers | None:
-    """Walkers start at minima drawn from the first quenches; None where there is no minimum."""
-    found = np.flatnonzero(is_converged(solution))
-    if found.size == 0:
-        return None
-    chosen = np.asarray(jax.random.choice(key, found, (n_walkers,), replace=found.size < n_walkers))
-    return solution.value[chosen], solution.stats["free_energy"][chosen]
-
-
-def _accept(walkers: _Walkers, solution: Solution, key: Key) -> _Walkers:
-    """Metropolis on the free energies of minima, at the temperature of their spread."""
-    held, free_energies = walkers
-    proposed = solution.stats["free_energy"]
-    spread = np.std(free_energies) + np.finfo(float).tiny
-    dice = np.asarray(jax.random.exponential(key, free_energies.shape))
-    accept = is_converged(solution) & (proposed - free_energies < spread * dice)
-    return np.where(accept[:, None], solution.value, held), np.where(
-        accept, proposed, free_energies
-    )
+        return self.pool.library(self.problem[1].n_spins)
 
 
 @eqx.filter_jit
-def _kick(energy: AbstractMultilinear, m: Float[Array, "walkers n"], key: Key):
-    keys = jax.random.split(key, m.shape[0])
-    return jax.vmap(lambda row, k: flip_cluster(energy, row, k))(m, keys)
+def _move(
+    energy: AbstractMultilinear,
+    moves: tuple[Move, ...],
+    pairs: Float[Array, "walkers 2 n"],
+    chosen: Int[Array, " walkers"],
+    key: Key,
+) -> Float[Array, "walkers n"]:
+    def single(pair, choice, key):
+        # All moves are made, for they cost nothing beside a quench.
+        return jnp.stack([move(energy, pair, key) for move in moves])[choice]
 
-
-def flip_cluster(energy: AbstractMultilinear, m: Magnetizations, key: Key) -> Magnetizations:
-    """Flip a random spin together with spins that it couples to, 1 to n/2 in all.
-
-    The size of the cluster is log-uniform. Members are drawn by the strength of their coupling
-    to the first spin at m, `|dh_k/dm_first|`, times a random number.
-    """
-    n = m.size
-    dice = jax.random.uniform(key, (n + 2,), m.dtype)
-    first = jnp.arange(n) == jnp.floor(n * dice[0])
-    _, coupling = jax.jvp(lambda x: local_fields(energy, x), (m,), (first.astype(m.dtype),))
-    score = (jnp.abs(coupling) + jnp.finfo(m.dtype).eps ** 2) * dice[2:]
-    score = jnp.where(first, jnp.inf, score)
-    size = jnp.floor(jnp.exp(dice[1] * jnp.log(n // 2 + 1))).astype(int)
-    return jnp.where(score >= jnp.sort(score)[n - size], -m, m)
+    return jax.vmap(single)(pairs, chosen, jax.random.split(key, len(chosen)))

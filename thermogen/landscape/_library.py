@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from types import EllipsisType
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -236,8 +235,10 @@ class Library(eqx.Module):
     def coverage(self) -> float:
         """Good-Turing estimate of the share of quenches that end in a state already held.
 
-        One minus the share of hits that are the only one of their state (Good 1953). It speaks
-        of starts like those that were used; NaN for an empty library.
+        One minus the share of hits that are the only one of their state (Good 1953); NaN for an
+        empty library. It speaks of starts like those that were used, all rounds together: by
+        default of random corners. Moves other than `corner` start from states held and come
+        back to them: after those it claims more than the share of the cube that is covered.
         """
         return good_turing(np.asarray(self.hits))
 
@@ -267,7 +268,7 @@ def good_turing(hits: Int[np.ndarray, " K"]) -> float:
     return float(1 - np.sum(hits == 1) / hits.sum()) if hits.sum() else float("nan")
 
 
-def leaders(
+def first_equals(
     count: int, equals: Callable[[int, np.ndarray], Bool[np.ndarray, " rows"]]
 ) -> Int[np.ndarray, " count"]:
     """For each of `count` rows the first row that it equals, taken in order, else itself.
@@ -295,7 +296,7 @@ def _merged(rows: Library) -> Library:
             distance = np.minimum(distance, np.abs(m[others] + m[k]).max(axis=1))
         return distance < MERGE_TOLERANCE
 
-    first, index = np.unique(leaders(len(m), equals), return_inverse=True)
+    first, index = np.unique(first_equals(len(m), equals), return_inverse=True)
     hits = np.bincount(index, np.asarray(rows.hits), len(first)).astype(int)
     return dataclasses.replace(rows[first], hits=hits).sort_by("free_energies")
 
@@ -313,79 +314,3 @@ def _measure(problem: Problem, m: Float[Array, "batch n"]):
         return functional(energy, row, beta), residual, curvature
 
     return jax.vmap(single)(m)
-
-
-class Candidates(NamedTuple):
-    """Certified minima on their way into a library, with the fields that `Library` documents."""
-
-    magnetizations: Float[_Array, "batch n"]
-    free_energies: Float[_Array, " batch"]
-    residuals: Float[_Array, " batch"]
-    curvatures: Float[_Array, " batch"]
-    hits: Int[_Array, " batch"]
-    multiplicity: Int[_Array, " batch"]
-
-
-def empty_library(capacity: int, n_spins: int) -> Library:
-    """A library of `capacity` unused entries."""
-    return Library(
-        magnetizations=jnp.zeros((capacity, n_spins)),
-        free_energies=jnp.full(capacity, jnp.inf),
-        residuals=jnp.full(capacity, jnp.inf),
-        curvatures=jnp.zeros(capacity),
-        hits=jnp.zeros(capacity, int),
-        multiplicity=jnp.ones(capacity, int),
-        mask=jnp.zeros(capacity, bool),
-        overflow=jnp.array(False),
-    )
-
-
-@jax.jit
-def insert(library: Library, candidates: Candidates) -> Library:
-    """Add certified minima one by one: known states gain hits, new ones take a free entry.
-
-    Rows with zero hits are padding. Pure and of fixed shape, so it jits and vmaps. When all
-    entries are taken the state of highest G gives way and `overflow` is set.
-    """
-
-    def add(held: Library, candidate: Candidates) -> tuple[Library, None]:
-        return _insert_one(held, candidate), None
-
-    library, _ = jax.lax.scan(add, library, candidates)
-    order = jnp.argsort(library.free_energies)
-    return dataclasses.replace(
-        library,
-        **{name: getattr(library, name)[order] for name in (*Candidates._fields, "mask")},
-    )
-
-
-def _insert_one(library: Library, candidate: Candidates) -> Library:
-    distance = _distances(library, candidate.magnetizations)
-    known = jnp.min(distance) < MERGE_TOLERANCE
-    # The entry of highest G, which is an unused one where there is any.
-    victim = jnp.argmax(library.free_energies)
-    lost = library.mask[victim]
-    entry = jnp.where(known, jnp.argmin(distance), victim)
-    real = candidate.hits > 0
-    write = real & ~known & (candidate.free_energies < library.free_energies[entry])
-    updates = {
-        name: jnp.asarray(getattr(library, name))
-        .at[entry]
-        .set(jnp.where(write, getattr(candidate, name), getattr(library, name)[entry]))
-        for name in Candidates._fields
-    }
-    updates["hits"] = updates["hits"].at[entry].add(jnp.where(known, candidate.hits, 0))
-    return dataclasses.replace(
-        library,
-        mask=jnp.asarray(library.mask).at[entry].set(library.mask[entry] | write),
-        overflow=library.overflow | (real & ~known & lost),
-        **updates,
-    )
-
-
-def _distances(library: Library, m: Float[_Array, " n"]) -> Float[Array, " K"]:
-    """Largest difference in any magnetization to each state, modulo the flip where it counts."""
-    direct = jnp.max(jnp.abs(library.magnetizations - m[None, :]), axis=1)
-    mirrored = jnp.max(jnp.abs(library.magnetizations + m[None, :]), axis=1)
-    both = jnp.where(library.multiplicity == 2, jnp.minimum(direct, mirrored), direct)
-    return jnp.where(library.mask, both, jnp.inf)

@@ -68,8 +68,8 @@ class Pool:
         self.hits = np.zeros(0, int)
         self.states: Solution | None = None
 
-    def add(self, found: Solution) -> int:
-        """Count the hits of converged minima, hold those that are new, and say how many were."""
+    def add(self, found: Solution) -> Int[np.ndarray, " new"]:
+        """Count the hits of converged minima, hold those that are new, and say which rows were."""
         held = len(self.hits)
         m = found.value if self.states is None else np.concatenate([self.states.value, found.value])
         cells, keys = self._keys(found.value)
@@ -92,7 +92,7 @@ class Pool:
             self.states = states
             if len(self.hits) > self._capacity:
                 self._make_room(states)
-        return fresh.size
+        return fresh
 
     def library(self, n_spins: int) -> Library:
         """The states as NumPy arrays of the fixed length `capacity`, lowest first."""

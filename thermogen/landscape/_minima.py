@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._solution import RESULTS, Solution
 from ..meanfield._solve import NewtonPolish
 from ._batches import in_batches
-from ._library import good_turing, leaders
+from ._library import first_equals, good_turing
 from ._quench import is_converged
 
 # Precision and tolerance of the descent before each attempt to polish, as in a quench.
@@ -295,7 +295,7 @@ def _collected(
         return np.abs(points[others] - points[k]).max(axis=1, initial=0) <= merge_tolerance
 
     first, index, hits = np.unique(
-        leaders(len(found), equals), return_inverse=True, return_counts=True
+        first_equals(len(found), equals), return_inverse=True, return_counts=True
     )
     assignment = np.full(len(solution.value), -1)
     assignment[found] = index
