@@ -1,6 +1,7 @@
 """Quench a population of starts: fall to the nearest minimum of G(m), and certify it."""
 
 import functools
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -14,8 +15,8 @@ from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations
 from ..energies import AbstractMultilinear, is_flip_symmetric
 from ..meanfield import AbstractFunctional, MirrorDescent
-from ..meanfield._base import free_energy_at, gradient_at, scaled_hessian_at
-from ..meanfield._solve import Problem, checked_beta, descend, judge, polish, starting_field
+from ..meanfield._base import free_energy_at, gradient_at, variance_at
+from ..meanfield._solve import Problem, checked_beta, descend, judge, polish, residual_at, starting_field
 from ._batches import cast, in_batches
 from ._merge import joined, leaders
 
@@ -25,6 +26,8 @@ _FINE = MirrorDescent(rtol=1e-14, atol=1e-10)
 # What descends so slowly is left to Newton steps, which take it to a minimum or to a saddle.
 _FINE_STEPS = 1024
 _STEPS_PER_ROUND = 64
+_EXAMINED = 256
+_NEWTON_BATCH, _NEWTON_ROUNDS, _CG_STEPS = 256, 5, 64
 # Entries of the Hessians that are held at once: where they are factorised, and in Newton steps,
 # in which all rows of a batch wait for the slowest.
 _EXAMINED_ENTRIES, _POLISHED_ENTRIES = 2**21, 2**19
@@ -124,9 +127,15 @@ def is_converged(solution: Solution) -> Bool[np.ndarray, " batch"]:
 def _certify(problem: Problem, theta: np.ndarray, tol: float, max_steps: int) -> Solution:
     """Descend in float64 and certify, with Newton steps only where that does not suffice."""
     tolerance = jnp.asarray(tol)
+    theta = _approach(problem, theta, jnp.float64, _FINE.atol)
     theta = _descend(problem, theta, jnp.float64, _FINE, _FINE_STEPS)
-    examine = functools.partial(_examine, problem, tolerance)
-    solution = in_batches(examine, theta, _rows_of(_EXAMINED_ENTRIES, theta))
+    examine = functools.partial(_examine, problem, jnp.float32, tolerance)
+    solution = in_batches(examine, theta, _EXAMINED)
+    flat = np.flatnonzero(~is_converged(solution) & (solution.stats["residual"] <= tol))
+    if flat.size:
+        examine = functools.partial(_examine, problem, jnp.float64, tolerance)
+        better = in_batches(examine, theta[flat], _EXAMINED)
+        solution = _replaced(solution, flat, better)
     newton = functools.partial(_polish, problem, tolerance)
     for again in (False, True):
         rest = np.flatnonzero(~is_converged(solution))
@@ -167,20 +176,89 @@ def _descend_batch(problem: Problem, solver: MirrorDescent, theta: Float[Array, 
     return jax.vmap(single)(theta)
 
 
+def _approach(problem: Problem, theta: np.ndarray, dtype: DTypeLike, atol: float) -> np.ndarray:
+    """Newton steps on all rows while they help, as long as there is something to gain."""
+    kernel = functools.partial(_newton_batch, cast(problem, dtype), jnp.asarray(atol, dtype))
+    theta, todo = theta.copy(), np.arange(len(theta))
+    for _ in range(_NEWTON_ROUNDS):
+        theta[todo], helps = in_batches(kernel, theta[todo].astype(dtype), _NEWTON_BATCH)
+        todo = todo[helps]
+        if todo.size == 0:
+            break
+    return theta
+
+
 @eqx.filter_jit
-def _examine(problem: Problem, tol: Array, theta: Float[Array, "batch n"]) -> Solution:
+def _newton_batch(problem: Problem, atol: Array, theta: Float[Array, "batch n"]):
+    """One Newton step a row, by conjugate gradients in float32 on the scaled Hessian.
+
+    Taken only where the Hessian showed no negative curvature and the residual falls; says
+    whether it was, and more is to be gained.
+    """
+    functional, energy, beta = problem
+    low_energy, low_beta = cast((energy, beta), jnp.float32)
+
+    def single(row):
+        residual = residual_at(row, problem)
+        root = jnp.sqrt(variance_at(row)).astype(jnp.float32)
+        m, force = jnp.tanh(row).astype(jnp.float32), residual.astype(jnp.float32)
+        excess_gradient = jax.grad(lambda x: functional.excess(low_energy, x, low_beta))
+
+        def bent(x):
+            return low_beta * jax.jvp(excess_gradient, (m,), (x,))[1]
+
+        scale = jnp.max(jnp.abs(force)) + jnp.finfo(jnp.float32).tiny
+        y, positive = _conjugate_gradients(lambda x: x + root * bent(root * x), root * force / scale)
+        trial = row - (force - scale * bent(root * y)).astype(row.dtype)
+        before, after = (jnp.max(jnp.abs(r)) for r in (residual, residual_at(trial, problem)))
+        accept = positive & (after < before)
+        return jnp.where(accept, trial, row), accept & (after > atol)
+
+    return jax.vmap(single)(theta)
+
+
+def _conjugate_gradients(product: Callable[[Array], Array], b: Float[Array, " n"]):
+    """Solve `A x = b` to 1e-4 of b, and whether A was positive along all directions taken."""
+
+    def step(state):
+        x, residual, p, squared, _, n_steps = state
+        ap = product(p)
+        curvature = jnp.dot(p, ap)
+        positive = curvature > 0
+        length = jnp.where(positive, squared / jnp.where(positive, curvature, 1), 0)
+        x, residual = x + length * p, residual - length * ap
+        new = jnp.dot(residual, residual)
+        return x, residual, residual + new / squared * p, new, positive, n_steps + 1
+
+    squared = jnp.dot(b, b)
+    small = 1e-8 * squared
+    state = (jnp.zeros_like(b), b, b, squared, jnp.array(True), jnp.array(0))
+    x, *_, positive, _ = jax.lax.while_loop(
+        lambda s: (s[3] > small) & s[4] & (s[5] < _CG_STEPS), step, state
+    )
+    return x, positive
+
+
+@eqx.filter_jit
+def _examine(
+    problem: Problem, dtype: DTypeLike, tol: Array, theta: Float[Array, "batch n"]
+) -> Solution:
     """Judge rows as they stand: `converged` where a minimum is proved, else `stalled`."""
     functional, energy, beta = problem
 
     def single(row):
         residual = jnp.max(jnp.abs(gradient_at(functional, energy, row, beta)))
-        # Computed once, not again for every use of it.
-        hessian = jax.lax.optimization_barrier(scaled_hessian_at(functional, energy, row, beta))
-        good = (residual <= tol) & is_surely_positive(hessian)
+        # The scaled Hessian, its lower triangle alone, and where the curvature is the same in
+        # all rows it is computed once: one pass writes it, in the dtype of the factorisation.
+        curvature = jax.hessian(lambda m: functional.excess(energy, m, beta))(jnp.tanh(row))
+        root = jnp.sqrt(beta * variance_at(row))
+        hessian = jnp.eye(row.size) + root[:, None] * curvature * root[None, :]
+        good = (residual <= tol) & is_surely_positive(hessian, dtype)
         result = RESULTS.where(good, RESULTS.converged, RESULTS.stalled)
         return _solution(problem, row, residual, result)
 
-    return jax.vmap(single)(theta)
+    held = max(1, min(len(theta), _EXAMINED_ENTRIES // theta.shape[1] ** 2))
+    return jax.lax.map(single, theta, batch_size=held)
 
 
 @eqx.filter_jit
@@ -200,17 +278,27 @@ def _solution(problem: Problem, theta: Magnetizations, residual: Array, result: 
     return Solution(jnp.tanh(theta), result, stats)
 
 
-def is_surely_positive(matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
-    """Whether a float32 Cholesky factorisation proves a symmetric float64 matrix positive.
+def is_surely_positive(
+    matrix: Float[Array, "n n"], dtype: DTypeLike = jnp.float32
+) -> Bool[Array, ""]:
+    """Whether a Cholesky factorisation in `dtype` proves a symmetric float64 matrix positive.
 
-    It is run on the matrix less a multiple of the identity that exceeds all rounding errors, so
-    that success is a proof (Rump 2006, BIT 46, 433); a matrix positive by less stays undecided.
+    It is run on the lower triangle of the matrix less a multiple of the identity. The factor L
+    that it returns is exact for a matrix that differs by at most `(n + 1) unit |L||L|^T` (Higham
+    2002, theorem 10.3), and success with a bound on that below the multiple is a proof (Rump
+    2006, BIT 46, 433). A matrix that is positive by less stays undecided.
     """
-    n, unit = len(matrix), 0.5 * jnp.finfo(jnp.float32).eps
-    # Rounding of the factorisation and of the entries, none of which exceeds the diagonal.
-    shift = 1.1 * unit * (n + 4) * jnp.trace(matrix)
-    lowered = (matrix - shift * jnp.eye(n)).astype(jnp.float32)
-    return jnp.isfinite(jax.lax.linalg.cholesky(lowered, symmetrize_input=False)[-1, -1])
+    n, unit = len(matrix), 0.5 * jnp.finfo(dtype).eps
+    diagonal = jnp.diagonal(matrix)
+    # The norm of |L||L|^T is at most the trace, and near the identity only about sqrt(n).
+    allowed = jnp.minimum(2.5 * n**0.5 * jnp.max(diagonal), 1.01 * jnp.sum(diagonal))
+    # Rounding of the factorisation, of the entries and of these sums.
+    shift = 1.1 * unit * (n + 8) * allowed
+    factor = jax.lax.linalg.cholesky(
+        (matrix - shift * jnp.eye(n)).astype(dtype), symmetrize_input=False
+    )
+    size = jnp.abs(factor)
+    return jnp.max(size @ jnp.sum(size, axis=0)) <= allowed
 
 
 def _replaced(solution: Solution, rows: np.ndarray, new: Solution) -> Solution:
