@@ -266,11 +266,11 @@ def race(name: str, beta: float, seeds) -> None:
             )
 
 
-def growth() -> None:
+def growth(sizes) -> None:
     """Cost of a new state against size, in runs of about the same number of spins in all."""
     print("naive at beta = 2: cost of a new state")
     print(f"{'n':>6}{'quenches':>10}{'minima':>8}{'coverage':>10}{'ms/quench':>11}{'ms/new':>14}")
-    for n in (64, 128, 256, 512, 1024):
+    for n in sizes:
         energy, n_walkers = tg.Pairwise(couplings(n, 0), np.zeros(n)), 2**18 // n
         search("naive", energy, 2.0, 0, n_walkers)
         library, seconds = search("naive", energy, 2.0, 1, n_walkers)
@@ -286,13 +286,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="?", choices=["naive", "TAP", "growth"])
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     for name, beta in (("naive", 2.0), ("TAP", 6.0)):
         if arguments.part in (None, name):
             race(name, beta, arguments.seeds)
     if arguments.part in (None, "growth"):
-        growth()
+        growth(arguments.sizes)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,15 @@ from .._types import Beta, Magnetizations
 from ..energies import AbstractMultilinear, is_flip_symmetric
 from ..meanfield import AbstractFunctional, MirrorDescent
 from ..meanfield._base import free_energy_at, gradient_at, variance_at
-from ..meanfield._solve import Problem, checked_beta, descend, judge, polish, residual_at, starting_field
+from ..meanfield._solve import (
+    Problem,
+    checked_beta,
+    descend,
+    judge,
+    polish,
+    residual_at,
+    starting_field,
+)
 from ._batches import cast, in_batches
 from ._merge import joined, leaders
 
@@ -26,10 +34,9 @@ _FINE = MirrorDescent(rtol=1e-14, atol=1e-10)
 # What descends so slowly is left to Newton steps, which take it to a minimum or to a saddle.
 _FINE_STEPS = 1024
 _STEPS_PER_ROUND = 64
-_EXAMINED = 256
-_NEWTON_BATCH, _NEWTON_ROUNDS, _CG_STEPS = 256, 5, 64
-# Entries of the Hessians that are held at once: where they are factorised, and in Newton steps,
-# in which all rows of a batch wait for the slowest.
+_NEWTON_ROUNDS, _CG_STEPS = 5, 64
+# Entries of the Hessians that are held at once: where they are factorised, and in dense Newton
+# steps, in which all rows of a batch wait for the slowest.
 _EXAMINED_ENTRIES, _POLISHED_ENTRIES = 2**21, 2**19
 
 
@@ -124,33 +131,41 @@ def is_converged(solution: Solution) -> Bool[np.ndarray, " batch"]:
     return np.asarray(solution.result == RESULTS.converged)
 
 
-def _certify(problem: Problem, theta: np.ndarray, tol: float, max_steps: int) -> Solution:
-    """Descend in float64 and certify, with Newton steps only where that does not suffice."""
-    tolerance = jnp.asarray(tol)
-    theta = _approach(problem, theta, jnp.float64, _FINE.atol)
-    theta = _descend(problem, theta, jnp.float64, _FINE, _FINE_STEPS)
-    examine = functools.partial(_examine, problem, jnp.float32, tolerance)
-    solution = in_batches(examine, theta, _EXAMINED)
-    flat = np.flatnonzero(~is_converged(solution) & (solution.stats["residual"] <= tol))
-    if flat.size:
-        examine = functools.partial(_examine, problem, jnp.float64, tolerance)
-        better = in_batches(examine, theta[flat], _EXAMINED)
-        solution = _replaced(solution, flat, better)
-    newton = functools.partial(_polish, problem, tolerance)
-    for again in (False, True):
+def _certify(problem: Problem, rough: np.ndarray, tol: float, max_steps: int) -> Solution:
+    """Newton steps by conjugate gradients, and a proof; what they do not bring to a minimum
+    descends in float64, and is left to dense Newton steps where that does not suffice."""
+    theta = _approach(problem, rough, _FINE.atol)
+    solution = _examined(problem, theta, tol)
+    newton = functools.partial(_polish, problem, jnp.asarray(tol))
+    for n_steps in (_FINE_STEPS, max_steps):
         rest = np.flatnonzero(~is_converged(solution))
         if rest.size == 0:
-            break
-        if again:
-            theta[rest] = _descend(problem, theta[rest], jnp.float64, _FINE, max_steps)
-        polished = in_batches(newton, theta[rest], _rows_of(_POLISHED_ENTRIES, theta))
-        solution = _replaced(solution, rest, polished)
+            return solution
+        theta[rest] = _descend(problem, rough[rest], jnp.float64, _FINE, n_steps)
+        rough = theta
+        solution = _replaced(solution, rest, _examined(problem, theta[rest], tol))
+        rest = np.flatnonzero(~is_converged(solution))
+        if rest.size:
+            polished = in_batches(newton, theta[rest], _rows_of(_POLISHED_ENTRIES, theta))
+            solution = _replaced(solution, rest, polished)
     return solution
 
 
-def _rows_of(entries: int, theta: np.ndarray) -> int:
-    """How many Hessians have so many entries, within the largest batch."""
-    return max(1, min(1024, entries // theta.shape[1] ** 2))
+def _examined(problem: Problem, theta: np.ndarray, tol: float) -> Solution:
+    """`_examine` in float32, and in float64 where only the curvature is left undecided."""
+    size = min(1024, 4 * _rows_of(_EXAMINED_ENTRIES, theta))
+    examine = functools.partial(_examine, problem, jnp.asarray(tol))
+    solution = in_batches(functools.partial(examine, jnp.float32), theta, size)
+    flat = np.flatnonzero(~is_converged(solution) & (solution.stats["residual"] <= tol))
+    if flat.size:
+        proved = in_batches(functools.partial(examine, jnp.float64), theta[flat], size)
+        solution = _replaced(solution, flat, proved)
+    return solution
+
+
+def _rows_of(entries: int, theta: np.ndarray | Array) -> int:
+    """How many Hessians have so many entries: a power of two, within the largest batch."""
+    return 1 << (max(1, min(1024, entries // theta.shape[1] ** 2)).bit_length() - 1)
 
 
 def _descend(
@@ -176,12 +191,12 @@ def _descend_batch(problem: Problem, solver: MirrorDescent, theta: Float[Array, 
     return jax.vmap(single)(theta)
 
 
-def _approach(problem: Problem, theta: np.ndarray, dtype: DTypeLike, atol: float) -> np.ndarray:
-    """Newton steps on all rows while they help, as long as there is something to gain."""
-    kernel = functools.partial(_newton_batch, cast(problem, dtype), jnp.asarray(atol, dtype))
+def _approach(problem: Problem, theta: np.ndarray, atol: float) -> np.ndarray:
+    """Newton steps in float64 on all rows, while they help and more is to be gained."""
+    kernel = functools.partial(_newton_step, problem, jnp.asarray(atol))
     theta, todo = theta.copy(), np.arange(len(theta))
     for _ in range(_NEWTON_ROUNDS):
-        theta[todo], helps = in_batches(kernel, theta[todo].astype(dtype), _NEWTON_BATCH)
+        theta[todo], helps = in_batches(kernel, theta[todo], 256)
         todo = todo[helps]
         if todo.size == 0:
             break
@@ -189,7 +204,7 @@ def _approach(problem: Problem, theta: np.ndarray, dtype: DTypeLike, atol: float
 
 
 @eqx.filter_jit
-def _newton_batch(problem: Problem, atol: Array, theta: Float[Array, "batch n"]):
+def _newton_step(problem: Problem, atol: Array, theta: Float[Array, "batch n"]):
     """One Newton step a row, by conjugate gradients in float32 on the scaled Hessian.
 
     Taken only where the Hessian showed no negative curvature and the residual falls; says
@@ -208,7 +223,9 @@ def _newton_batch(problem: Problem, atol: Array, theta: Float[Array, "batch n"])
             return low_beta * jax.jvp(excess_gradient, (m,), (x,))[1]
 
         scale = jnp.max(jnp.abs(force)) + jnp.finfo(jnp.float32).tiny
-        y, positive = _conjugate_gradients(lambda x: x + root * bent(root * x), root * force / scale)
+        y, positive = _conjugate_gradients(
+            lambda x: x + root * bent(root * x), root * force / scale
+        )
         trial = row - (force - scale * bent(root * y)).astype(row.dtype)
         before, after = (jnp.max(jnp.abs(r)) for r in (residual, residual_at(trial, problem)))
         accept = positive & (after < before)
@@ -241,7 +258,7 @@ def _conjugate_gradients(product: Callable[[Array], Array], b: Float[Array, " n"
 
 @eqx.filter_jit
 def _examine(
-    problem: Problem, dtype: DTypeLike, tol: Array, theta: Float[Array, "batch n"]
+    problem: Problem, tol: Array, dtype: DTypeLike, theta: Float[Array, "batch n"]
 ) -> Solution:
     """Judge rows as they stand: `converged` where a minimum is proved, else `stalled`."""
     functional, energy, beta = problem
@@ -257,7 +274,7 @@ def _examine(
         result = RESULTS.where(good, RESULTS.converged, RESULTS.stalled)
         return _solution(problem, row, residual, result)
 
-    held = max(1, min(len(theta), _EXAMINED_ENTRIES // theta.shape[1] ** 2))
+    held = min(len(theta), _rows_of(_EXAMINED_ENTRIES, theta))
     return jax.lax.map(single, theta, batch_size=held)
 
 
