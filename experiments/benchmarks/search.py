@@ -10,8 +10,8 @@ time. The contenders, all from random corners of the cube:
 - `find_bound_states` without hops, as many walkers as fit, curvatures of the library included;
 - `scipy.optimize.minimize`, L-BFGS-B on m in a box, then Newton steps;
 - `scipy.optimize.basinhopping` that flips an eighth of the spins, with the same local solver;
-- the same iteration one start after the other in NumPy: adaptive mirror descent, then Newton steps by
-  conjugate gradients, then dense ones where those did not suffice.
+- the same iteration one start after the other in NumPy: adaptive mirror descent, then Newton
+  steps by conjugate gradients, then dense ones where those did not suffice.
 
 What each found is certified once more by one function, outside the time: the column "wrong".
 
