@@ -10,7 +10,9 @@ from scipy.linalg import hadamard
 from scipy.optimize import brentq
 
 import thermogen as tg
-from thermogen.landscape import corner, crossover, flip_cluster
+from thermogen.landscape import _quench, corner, crossover, flip_cluster
+from thermogen.meanfield import MirrorDescent
+from thermogen.meanfield._solve import residual_at
 
 # One number of spins for nearly all tests: programs are shared.
 N = 8
@@ -171,6 +173,42 @@ def test_low_temperature_minima_are_the_single_flip_minima():
     np.testing.assert_array_equal(solution.value[stable], CORNERS[stable])
     assert solution.stats["residual"].max() < 1e-9
     np.testing.assert_allclose(solution.stats["free_energy"][stable], table[stable], rtol=1e-12)
+
+
+@pytest.mark.parametrize("functional", ["naive", "tap"])
+def test_newton_steps_end_where_the_descent_ends(functional):
+    """Conjugate gradients take rough ends to the minima that float64 descent takes them to."""
+    with jax.enable_x64(True):
+        problem = _quench.make_problem(helpers.FUNCTIONALS[functional], _glass(0.1), 2.0)
+        fields = _quench.starting_fields(problem, CORNERS[:256])
+        rough = MirrorDescent(rtol=0.0, atol=1e-3)
+        fields = _quench._descend(problem, fields, jnp.float32, rough, 4096)
+        close = _quench._approach(problem, fields, 1e-11)
+        descended = _quench._descend(problem, fields, jnp.float64, _quench._FINE, 4096)
+        residual = np.abs(jax.vmap(lambda x: residual_at(x, problem))(close)).max(axis=1)
+    reached = residual <= 1e-11
+    assert reached.mean() > 0.95  # the others are left to the descent
+    np.testing.assert_allclose(np.tanh(close)[reached], np.tanh(descended)[reached], atol=1e-7)
+
+
+def test_newton_steps_never_climb_to_a_saddle():
+    """Where the Hessian shows negative curvature nothing moves."""
+    with jax.enable_x64(True):
+        problem = _quench.make_problem(NAIVE, _curie_weiss(1.0), 3.0)
+        fields = np.full((2, N), 0.01)
+        np.testing.assert_array_equal(_quench._approach(problem, fields, 1e-11), fields)
+
+
+def test_what_float32_leaves_open_is_proved_in_float64():
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(64, 64)))[0]
+    lowest = np.array([-1e-5, -1e-12, 1e-5, 1e-2])
+    spectra = np.concatenate([lowest[:, None], np.tile(rng.uniform(0.5, 2, 63), (4, 1))], axis=1)
+    with jax.enable_x64(True):
+        matrices = jnp.einsum("ik,bk,jk->bij", basis, spectra, basis)
+        for dtype, least in ((jnp.float32, 1e-2), (jnp.float64, 1e-5)):
+            proved = jax.vmap(lambda x, d=dtype: _quench.is_surely_positive(x, d))(matrices)
+            np.testing.assert_array_equal(proved, lowest >= least)
 
 
 def test_symmetric_starts_are_saddles():

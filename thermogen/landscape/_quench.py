@@ -1,6 +1,7 @@
 """Quench a population of starts: fall to the nearest minimum of G(m), and certify it."""
 
 import functools
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -14,8 +15,16 @@ from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations
 from ..energies import AbstractMultilinear, is_flip_symmetric
 from ..meanfield import AbstractFunctional, MirrorDescent
-from ..meanfield._base import free_energy_at, gradient_at, scaled_hessian_at
-from ..meanfield._solve import Problem, checked_beta, descend, judge, polish, starting_field
+from ..meanfield._base import free_energy_at, gradient_at, variance_at
+from ..meanfield._solve import (
+    Problem,
+    checked_beta,
+    descend,
+    judge,
+    polish,
+    residual_at,
+    starting_field,
+)
 from ._batches import cast, in_batches
 from ._merge import joined, leaders
 
@@ -25,8 +34,9 @@ _FINE = MirrorDescent(rtol=1e-14, atol=1e-10)
 # What descends so slowly is left to Newton steps, which take it to a minimum or to a saddle.
 _FINE_STEPS = 1024
 _STEPS_PER_ROUND = 64
-# Entries of the Hessians that are held at once: where they are factorised, and in Newton steps,
-# in which all rows of a batch wait for the slowest.
+_NEWTON_ROUNDS, _CG_STEPS = 5, 64
+# Entries of the Hessians that are held at once: where they are factorised, and in dense Newton
+# steps, in which all rows of a batch wait for the slowest.
 _EXAMINED_ENTRIES, _POLISHED_ENTRIES = 2**21, 2**19
 
 
@@ -121,27 +131,41 @@ def is_converged(solution: Solution) -> Bool[np.ndarray, " batch"]:
     return np.asarray(solution.result == RESULTS.converged)
 
 
-def _certify(problem: Problem, theta: np.ndarray, tol: float, max_steps: int) -> Solution:
-    """Descend in float64 and certify, with Newton steps only where that does not suffice."""
-    tolerance = jnp.asarray(tol)
-    theta = _descend(problem, theta, jnp.float64, _FINE, _FINE_STEPS)
-    examine = functools.partial(_examine, problem, tolerance)
-    solution = in_batches(examine, theta, _rows_of(_EXAMINED_ENTRIES, theta))
-    newton = functools.partial(_polish, problem, tolerance)
-    for again in (False, True):
+def _certify(problem: Problem, rough: np.ndarray, tol: float, max_steps: int) -> Solution:
+    """Newton steps by conjugate gradients, and a proof; what they do not bring to a minimum
+    descends in float64, and is left to dense Newton steps where that does not suffice."""
+    theta = _approach(problem, rough, _FINE.atol)
+    solution = _examined(problem, theta, tol)
+    newton = functools.partial(_polish, problem, jnp.asarray(tol))
+    for n_steps in (_FINE_STEPS, max_steps):
         rest = np.flatnonzero(~is_converged(solution))
         if rest.size == 0:
-            break
-        if again:
-            theta[rest] = _descend(problem, theta[rest], jnp.float64, _FINE, max_steps)
-        polished = in_batches(newton, theta[rest], _rows_of(_POLISHED_ENTRIES, theta))
-        solution = _replaced(solution, rest, polished)
+            return solution
+        theta[rest] = _descend(problem, rough[rest], jnp.float64, _FINE, n_steps)
+        rough = theta
+        solution = _replaced(solution, rest, _examined(problem, theta[rest], tol))
+        rest = np.flatnonzero(~is_converged(solution))
+        if rest.size:
+            polished = in_batches(newton, theta[rest], _rows_of(_POLISHED_ENTRIES, theta))
+            solution = _replaced(solution, rest, polished)
     return solution
 
 
-def _rows_of(entries: int, theta: np.ndarray) -> int:
-    """How many Hessians have so many entries, within the largest batch."""
-    return max(1, min(1024, entries // theta.shape[1] ** 2))
+def _examined(problem: Problem, theta: np.ndarray, tol: float) -> Solution:
+    """`_examine` in float32, and in float64 where only the curvature is left undecided."""
+    size = min(1024, 4 * _rows_of(_EXAMINED_ENTRIES, theta))
+    examine = functools.partial(_examine, problem, jnp.asarray(tol))
+    solution = in_batches(functools.partial(examine, jnp.float32), theta, size)
+    flat = np.flatnonzero(~is_converged(solution) & (solution.stats["residual"] <= tol))
+    if flat.size:
+        proved = in_batches(functools.partial(examine, jnp.float64), theta[flat], size)
+        solution = _replaced(solution, flat, proved)
+    return solution
+
+
+def _rows_of(entries: int, theta: np.ndarray | Array) -> int:
+    """How many Hessians have so many entries: a power of two, within the largest batch."""
+    return 1 << (max(1, min(1024, entries // theta.shape[1] ** 2)).bit_length() - 1)
 
 
 def _descend(
@@ -167,20 +191,91 @@ def _descend_batch(problem: Problem, solver: MirrorDescent, theta: Float[Array, 
     return jax.vmap(single)(theta)
 
 
+def _approach(problem: Problem, theta: np.ndarray, atol: float) -> np.ndarray:
+    """Newton steps in float64 on all rows, while they help and more is to be gained."""
+    kernel = functools.partial(_newton_step, problem, jnp.asarray(atol))
+    theta, todo = theta.copy(), np.arange(len(theta))
+    for _ in range(_NEWTON_ROUNDS):
+        theta[todo], helps = in_batches(kernel, theta[todo], 256)
+        todo = todo[helps]
+        if todo.size == 0:
+            break
+    return theta
+
+
 @eqx.filter_jit
-def _examine(problem: Problem, tol: Array, theta: Float[Array, "batch n"]) -> Solution:
+def _newton_step(problem: Problem, atol: Array, theta: Float[Array, "batch n"]):
+    """One Newton step a row, by conjugate gradients in float32 on the scaled Hessian.
+
+    Taken only where the Hessian showed no negative curvature and the residual falls; says
+    whether it was, and more is to be gained.
+    """
+    functional, energy, beta = problem
+    low_energy, low_beta = cast((energy, beta), jnp.float32)
+
+    def single(row):
+        residual = residual_at(row, problem)
+        root = jnp.sqrt(variance_at(row)).astype(jnp.float32)
+        m, force = jnp.tanh(row).astype(jnp.float32), residual.astype(jnp.float32)
+        excess_gradient = jax.grad(lambda x: functional.excess(low_energy, x, low_beta))
+
+        def bent(x):
+            return low_beta * jax.jvp(excess_gradient, (m,), (x,))[1]
+
+        scale = jnp.max(jnp.abs(force)) + jnp.finfo(jnp.float32).tiny
+        y, positive = _conjugate_gradients(
+            lambda x: x + root * bent(root * x), root * force / scale
+        )
+        trial = row - (force - scale * bent(root * y)).astype(row.dtype)
+        before, after = (jnp.max(jnp.abs(r)) for r in (residual, residual_at(trial, problem)))
+        accept = positive & (after < before)
+        return jnp.where(accept, trial, row), accept & (after > atol)
+
+    return jax.vmap(single)(theta)
+
+
+def _conjugate_gradients(product: Callable[[Array], Array], b: Float[Array, " n"]):
+    """Solve `A x = b` to 1e-4 of b, and whether A was positive along all directions taken."""
+
+    def step(state):
+        x, residual, p, squared, _, n_steps = state
+        ap = product(p)
+        curvature = jnp.dot(p, ap)
+        positive = curvature > 0
+        length = jnp.where(positive, squared / jnp.where(positive, curvature, 1), 0)
+        x, residual = x + length * p, residual - length * ap
+        new = jnp.dot(residual, residual)
+        return x, residual, residual + new / squared * p, new, positive, n_steps + 1
+
+    squared = jnp.dot(b, b)
+    small = 1e-8 * squared
+    state = (jnp.zeros_like(b), b, b, squared, jnp.array(True), jnp.array(0))
+    x, *_, positive, _ = jax.lax.while_loop(
+        lambda s: (s[3] > small) & s[4] & (s[5] < _CG_STEPS), step, state
+    )
+    return x, positive
+
+
+@eqx.filter_jit
+def _examine(
+    problem: Problem, tol: Array, dtype: DTypeLike, theta: Float[Array, "batch n"]
+) -> Solution:
     """Judge rows as they stand: `converged` where a minimum is proved, else `stalled`."""
     functional, energy, beta = problem
 
     def single(row):
         residual = jnp.max(jnp.abs(gradient_at(functional, energy, row, beta)))
-        # Computed once, not again for every use of it.
-        hessian = jax.lax.optimization_barrier(scaled_hessian_at(functional, energy, row, beta))
-        good = (residual <= tol) & is_surely_positive(hessian)
+        # The scaled Hessian, its lower triangle alone, and where the curvature is the same in
+        # all rows it is computed once: one pass writes it, in the dtype of the factorisation.
+        curvature = jax.hessian(lambda m: functional.excess(energy, m, beta))(jnp.tanh(row))
+        root = jnp.sqrt(beta * variance_at(row))
+        hessian = jnp.eye(row.size) + root[:, None] * curvature * root[None, :]
+        good = (residual <= tol) & is_surely_positive(hessian, dtype)
         result = RESULTS.where(good, RESULTS.converged, RESULTS.stalled)
         return _solution(problem, row, residual, result)
 
-    return jax.vmap(single)(theta)
+    held = min(len(theta), _rows_of(_EXAMINED_ENTRIES, theta))
+    return jax.lax.map(single, theta, batch_size=held)
 
 
 @eqx.filter_jit
@@ -200,17 +295,27 @@ def _solution(problem: Problem, theta: Magnetizations, residual: Array, result: 
     return Solution(jnp.tanh(theta), result, stats)
 
 
-def is_surely_positive(matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
-    """Whether a float32 Cholesky factorisation proves a symmetric float64 matrix positive.
+def is_surely_positive(
+    matrix: Float[Array, "n n"], dtype: DTypeLike = jnp.float32
+) -> Bool[Array, ""]:
+    """Whether a Cholesky factorisation in `dtype` proves a symmetric float64 matrix positive.
 
-    It is run on the matrix less a multiple of the identity that exceeds all rounding errors, so
-    that success is a proof (Rump 2006, BIT 46, 433); a matrix positive by less stays undecided.
+    It is run on the lower triangle of the matrix less a multiple of the identity. The factor L
+    that it returns is exact for a matrix that differs by at most `(n + 1) unit |L||L|^T` (Higham
+    2002, theorem 10.3), and success with a bound on that below the multiple is a proof (Rump
+    2006, BIT 46, 433). A matrix that is positive by less stays undecided.
     """
-    n, unit = len(matrix), 0.5 * jnp.finfo(jnp.float32).eps
-    # Rounding of the factorisation and of the entries, none of which exceeds the diagonal.
-    shift = 1.1 * unit * (n + 4) * jnp.trace(matrix)
-    lowered = (matrix - shift * jnp.eye(n)).astype(jnp.float32)
-    return jnp.isfinite(jax.lax.linalg.cholesky(lowered, symmetrize_input=False)[-1, -1])
+    n, unit = len(matrix), 0.5 * jnp.finfo(dtype).eps
+    diagonal = jnp.diagonal(matrix)
+    # The norm of |L||L|^T is at most the trace, and near the identity only about sqrt(n).
+    allowed = jnp.minimum(2.5 * n**0.5 * jnp.max(diagonal), 1.01 * jnp.sum(diagonal))
+    # Rounding of the factorisation, of the entries and of these sums.
+    shift = 1.1 * unit * (n + 8) * allowed
+    factor = jax.lax.linalg.cholesky(
+        (matrix - shift * jnp.eye(n)).astype(dtype), symmetrize_input=False
+    )
+    size = jnp.abs(factor)
+    return jnp.max(size @ jnp.sum(size, axis=0)) <= allowed
 
 
 def _replaced(solution: Solution, rows: np.ndarray, new: Solution) -> Solution:

@@ -220,9 +220,7 @@ def fit(
         objective=objective,
         penalty=penalty,
         optimizer=optimizer,
-        proximal=penalty
-        if isinstance(penalty, AbstractProximal) and optimizer is PROXIMAL
-        else None,
+        proximal=proximal,
         line_search=optimizer is LBFGS and full_batch,
         tolerance=defaults.gradient_tolerance if full_batch else None,
         batch_size=batch_size,
