@@ -10,6 +10,8 @@ from scipy.optimize import brentq
 
 import thermogen as tg
 from thermogen.landscape import TRANSITIONS, Barriers, barriers, energy_barriers
+from thermogen.landscape._quench import make_problem
+from thermogen.landscape._saddles import rims_around
 
 # One number of spins for all saddles, so that programs are shared.
 N, BETA = 8, 3.0
@@ -204,11 +206,41 @@ def test_float32_configuration_is_certified_in_float64(name):
 def test_without_rounds_and_neighbours_less_is_known():
     energy = _glass(0.1)
     _, all_pairs = _found(energy, 4.0)
-    _, nearest = _found(energy, 4.0, n_neighbours=1, n_rounds=0)
-    _, joined = _found(energy, 4.0, n_neighbours=1, n_rounds=6)
+    _, nearest = _found(energy, 4.0, n_neighbours=1, n_climbs=0, n_rounds=0)
+    _, joined = _found(energy, 4.0, n_neighbours=1, n_climbs=0, n_rounds=6)
     assert np.all(np.isfinite(joined.heights))
     assert np.all(nearest.heights >= joined.heights - 1e-9)
     assert len(nearest.ends) <= len(all_pairs.ends)
+
+
+def test_rays_stop_where_the_curvature_turns_negative():
+    """Judged by plain autodiff, at the rims and one step before them."""
+    energy = _glass(0.1)
+    library, _ = _found(energy, 4.0)
+    size, n_rays = library.size, 8
+    angles = np.repeat(np.arcsin(library.magnetizations[:size]), n_rays, axis=0)
+    draws = np.random.default_rng(1).normal(size=angles.shape)
+    problem = make_problem(NAIVE, energy, 4.0)
+    rims = np.arcsin(np.tanh(rims_around(problem, angles, draws)))
+    # A ray that a wall turned back is no straight line.
+    steps = np.linalg.norm(rims - angles, axis=1) / 0.1
+    straight = np.abs(steps - np.round(steps)) < 1e-6
+    assert np.sum(straight) > len(rims) / 2
+    before = angles + (rims - angles) * (1 - 1 / np.round(steps))[:, None]
+    for points, is_inside in [(rims, False), (before, True)]:
+        _, hessian = _derivatives(NAIVE, energy, 4.0, np.sin(points[straight]))
+        np.testing.assert_array_equal(np.linalg.eigvalsh(hessian)[:, 0] > 0, is_inside)
+
+
+def test_climbs_alone_join_the_states():
+    """No string between neighbours but one each: what the climbs add can only lower a pass."""
+    energy = _glass(0.1)
+    library, few = _found(energy, 4.0, n_neighbours=1, n_climbs=0, n_rounds=0)
+    _, found = _found(energy, 4.0, n_neighbours=1, n_climbs=32, n_rounds=0)
+    assert np.all(found.heights <= few.heights + 1e-9)
+    assert len(found.ends) > len(few.ends)
+    off = ~np.eye(library.size, dtype=bool)
+    assert np.any(np.isinf(few.heights[off])) and np.all(np.isfinite(found.heights[off]))
 
 
 def test_a_single_state_has_no_barrier():
@@ -228,6 +260,8 @@ def test_bad_arguments():
         barriers(library, NAIVE, helpers.random_pairwise(N + 1, jax.random.key(0)), BETA)
     with pytest.raises(ValueError, match="n_neighbours must be at least 1, got 0"):
         barriers(library, NAIVE, energy, BETA, n_neighbours=0)
+    with pytest.raises(ValueError, match="n_climbs must be at least 0, got -1"):
+        barriers(library, NAIVE, energy, BETA, n_climbs=-1)
     with pytest.raises(ValueError, match="n_rounds must be at least 0, got -1"):
         barriers(library, NAIVE, energy, BETA, n_rounds=-1)
     with pytest.raises(ValueError, match="beta must be positive"):

@@ -21,7 +21,7 @@ from ..meanfield._solve import Problem, checked_beta
 from ._batches import cast
 from ._library import MERGE_TOLERANCE, Library
 from ._quench import fall, is_converged
-from ._saddles import BATCH, Points, refined, tops_between, ways_down
+from ._saddles import BATCH, Points, refined, rims_around, tops_between, ways_down
 
 # Each pair is joined by several strings, whose middle is moved at random by so much in the angles
 # arcsin m: a straight one may keep a symmetry that no path of least free energy has, a bent one
@@ -82,6 +82,7 @@ def barriers(
     beta: Beta,
     *,
     n_neighbours: int = 24,
+    n_climbs: int = 16,
     n_rounds: int = 6,
     tol: float = 1e-9,
 ) -> Barriers:
@@ -90,9 +91,10 @@ def barriers(
     Each state is joined by a string (E, Ren and Vanden-Eijnden, J. Chem. Phys. 126, 164103
     (2007)) to its nearest neighbours, so with all others while there are few. Every top of a
     string is refined by eigenvector following (Cerjan and Miller, J. Chem. Phys. 75, 2800 (1981))
-    in float64. In further rounds strings join what is still unconnected, minima met on the way
-    included, along the shortest tree of missing links (after Carr, Trygubenko and Wales,
-    J. Chem. Phys. 122, 234903 (2005)). Deterministic. Owns its batches.
+    in float64. Climbs from each minimum, along random rays that prefer soft directions, find passes
+    that no string met (Malek and Mousseau 2000). In further rounds strings join what is still
+    unconnected, minima met on the way included, along the shortest tree of missing links (after
+    Carr, Trygubenko and Wales, J. Chem. Phys. 122, 234903 (2005)). Deterministic. Owns its batches.
 
     A state of multiplicity 2 is two end points, itself and its mirror image, and each saddle has
     an image too. `heights` takes the nearer images; the barrier between a state and its own
@@ -104,6 +106,7 @@ def barriers(
         energy: a multilinear energy of n spins.
         beta: inverse temperature, > 0.
         n_neighbours: to how many of its nearest each state is joined at first, >= 1.
+        n_climbs: climbs from each state and each minimum met before, >= 0.
         n_rounds: rounds of strings between what is unconnected, >= 0.
         tol: largest `|dG/dm|` of a saddle, in energy units.
 
@@ -117,7 +120,8 @@ def barriers(
             f"library must hold states of {energy.n_spins} spins like energy, "
             f"got {library.magnetizations.shape[1]}"
         )
-    for name, count, least in [("n_neighbours", n_neighbours, 1), ("n_rounds", n_rounds, 0)]:
+    counts = [("n_neighbours", n_neighbours, 1), ("n_climbs", n_climbs, 0)]
+    for name, count, least in [*counts, ("n_rounds", n_rounds, 0)]:
         if count < least:
             raise ValueError(f"{name} must be at least {least}, got {count}")
     with jax.enable_x64(True):
@@ -126,6 +130,7 @@ def barriers(
         symmetric = bool(is_flip_symmetric(exact))
         search = _Search(problem, library, symmetric, tol)
         search.explore(search.neighbours(n_neighbours))
+        search.climb(n_climbs)
         for _ in range(n_rounds):
             search.explore(search.missing())
         return search.outcome()
@@ -176,9 +181,22 @@ class _Search:
         sizes = np.repeat(np.linspace(_LEAST_BEND, _LARGEST_BEND, count), len(pairs))[:, None]
         bends = sizes * draw.normal(size=(len(sizes), angles.shape[1]))
         first, last = np.tile(pairs, (count, 1)).T
-        tops = tops_between(self.problem, angles[first], angles[last], bends)
-        if len(tops) > 0:
-            points = refined(self.problem, tops, self.tol)
+        self._refine(tops_between(self.problem, angles[first], angles[last], bends))
+
+    def climb(self, count: int) -> None:
+        """Climbs out of every minimum, one of each pair of mirror images."""
+        nodes = np.flatnonzero(np.arange(len(self.mirror)) <= self.mirror)
+        angles = np.repeat(np.arcsin(self.minima[nodes]), count, axis=0)
+        if count > 0:
+            draws = np.random.default_rng(0).normal(size=angles.shape)
+            self._refine(rims_around(self.problem, angles, draws))
+
+    def _refine(self, starts: Float[np.ndarray, "starts n"]) -> None:
+        """The saddles above so many starts, and the ends of each."""
+        if len(starts) > 0:
+            points = refined(self.problem, starts, self.tol)
+            rows = self._distinct(points, self._is_saddle(points))
+            points = Points(*(x[rows] for x in points))
             self.points.append(points)
             self.ends.append(self._ends_of(points))
 
@@ -271,7 +289,7 @@ class _Search:
             *(np.concatenate(parts) for parts in zip(nothing, *self.points, strict=True))
         )
         ends = np.concatenate([np.zeros((0, 2), int), *self.ends])
-        rows = self._distinct(points, ends)
+        rows = self._distinct(points, ends.min(axis=1) >= 0)
         ends = np.sort(np.where(ends < 0, -1, names[ends])[rows], axis=1)
         points = Points(*(x[rows] for x in points))
         return Barriers(
@@ -286,13 +304,13 @@ class _Search:
             self.minima[kept[k:]],
         )
 
-    def _distinct(self, points: Points, ends: np.ndarray) -> Int[np.ndarray, " rows"]:
-        """Rows of the different saddles, lowest first, then of all that failed."""
-        good = ends.min(axis=1) >= 0
+    def _distinct(self, points: Points, good: np.ndarray) -> Int[np.ndarray, " rows"]:
+        """Rows of the different good saddles, lowest first, then of all others."""
         order = np.lexsort((points.free_energies, ~good))
         rows: list[int] = []
+        all_angles = 2 * np.arctan(np.tanh(0.5 * points.fields))
         for row in order:
-            angles = 2 * np.arctan(np.tanh(0.5 * points.fields[[row, *rows]]))
+            angles = all_angles[[row, *rows]]
             distance = np.abs(angles[1:] - angles[0]).max(axis=1)
             if self.symmetric:
                 distance = np.minimum(distance, np.abs(angles[1:] + angles[0]).max(axis=1))

@@ -1,4 +1,4 @@
-"""Saddles of index 1 of a free energy: strings between minima, refinement, the ways down.
+"""Saddles of index 1 of a free energy: strings, climbs, refinement, and the ways down.
 
 The metric is that of the solvers, `ds^2 = sum_i (1 - m_i^2) dtheta_i^2` with theta = atanh m. It
 is Euclidean in the angles arcsin m, in which the scaled Hessian is the Hessian of beta G.
@@ -20,10 +20,16 @@ from ._batches import cast, in_batches
 # Strings and saddles are treated in batches of this many, so that one program serves all.
 BATCH = 32
 _N_IMAGES, _STRING_STEPS, _POWER_STEPS = 32, 256, 12
+# Walks that need eigenvectors go one after the other, in batches that waste little when padded.
+_WALKS = 8
 # Eigenvector following: the longest step in the angles, and the number of steps.
-_TRUST, _STEPS_PER_ROUND, _N_ROUNDS = 0.3, 8, 16
+_TRUST, _CLIMB_STEPS = 0.3, 128
+# Rays out of a minimum: the step in the angles, and the number of steps.
+_RAY_STEP, _RAY_STEPS = 0.1, 24
 # A spin with a smaller sqrt(1 - m^2) is saturated: no other feels how far.
 _SATURATED = 1e-8
+# Rays are turned back where |m| is so large.
+_WALL = 1 - 1e-12
 # The way down from a saddle: how far off it starts, the longest step of the flow, their number.
 _OFF_SADDLE, _FLOW_STEP, _FLOW_STEPS = 1e-2, 0.05, 512
 
@@ -133,6 +139,47 @@ def _angles(theta: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
     return 2 * jnp.arctan(jnp.tanh(0.5 * theta))
 
 
+def rims_around(
+    problem: Problem, minima: Float[np.ndarray, "rays n"], draws: Float[np.ndarray, "rays n"]
+) -> Float[np.ndarray, "rays n"]:
+    """Effective fields where rays out of minima first meet a negative curvature.
+
+    The activation of Malek and Mousseau (Phys. Rev. E 62, 7723 (2000)): from there a climb leads
+    to a saddle without a second minimum to aim at.
+
+    Args:
+        problem: functional, energy and beta.
+        minima: angles arcsin m where each ray begins.
+        draws: standard normal numbers, the weights of the eigenvectors of the Hessian there, each
+            divided by its eigenvalue: soft directions lead to the low passes.
+    """
+    rows = np.stack([minima, draws], axis=1)
+    return in_batches(functools.partial(_rays, problem), rows, _WALKS)
+
+
+@eqx.filter_jit
+def _rays(problem: Problem, rows: Float[Array, "batch 2 n"]) -> Float[Array, "batch n"]:
+    def hessian(angles):
+        # The sine reflects a ray at the walls of the cube.
+        theta = jnp.arctanh(jnp.clip(jnp.sin(angles), -_WALL, _WALL))
+        return theta, scaled_hessian_at(*problem[:2], theta, problem[2])
+
+    def single(row):
+        start, draw = row
+        values, vectors = jnp.linalg.eigh(hessian(start)[1])
+        ray = vectors @ (draw / jnp.maximum(values, jnp.finfo(draw.dtype).eps))
+        ray = _RAY_STEP * ray / jnp.linalg.norm(ray)
+
+        def is_inside(k):
+            lowest = jnp.linalg.eigvalsh(hessian(start + k * ray)[1])[0]
+            return (lowest > 0) & (k < _RAY_STEPS)
+
+        end = jax.lax.while_loop(is_inside, lambda k: k + 1, jnp.ones((), int))
+        return hessian(start + end * ray)[0]
+
+    return jax.lax.map(single, rows)
+
+
 def refined(problem: Problem, tops: Float[np.ndarray, "tops n"], tol: float) -> Points:
     """Walk from the tops of strings to saddles by eigenvector following, in float64.
 
@@ -140,40 +187,22 @@ def refined(problem: Problem, tops: Float[np.ndarray, "tops n"], tol: float) -> 
     along all others whatever their curvature (Cerjan and Miller, J. Chem. Phys. 75, 2800
     (1981)), of limited length.
     """
-    theta, todo = tops.copy(), np.arange(len(tops))
-    kernel = functools.partial(_climb, problem, jnp.asarray(0.1 * tol))
-    for _ in range(_N_ROUNDS):
-        theta[todo], done = in_batches(kernel, theta[todo], BATCH)
-        todo = todo[~done]
-        if todo.size == 0:
-            break
-    return Points(*in_batches(functools.partial(_describe, problem), theta, BATCH))
+    climb = functools.partial(_climb, problem, jnp.asarray(0.1 * tol))
+    return Points(*in_batches(climb, tops, _WALKS))
 
 
 @eqx.filter_jit
 def _climb(problem: Problem, tol: Float[Array, ""], theta: Float[Array, "batch n"]):
-    def single(row):
-        row = jax.lax.fori_loop(0, _STEPS_PER_ROUND, lambda _, x: _climb_once(problem, x), row)
-        return row, jnp.max(jnp.abs(residual_at(row, problem))) <= tol * problem[2]
-
-    return jax.vmap(single)(theta)
-
-
-def _climb_once(problem: Problem, theta: Float[Array, " n"]) -> Float[Array, " n"]:
-    root, residual = jnp.sqrt(variance_at(theta)), residual_at(theta, problem)
-    values, vectors = jnp.linalg.eigh(scaled_hessian_at(*problem[:2], theta, problem[2]))
-    size = jnp.maximum(jnp.abs(values), jnp.finfo(theta.dtype).eps).at[0].multiply(-1)
-    shift = vectors @ (-(vectors.T @ (root * residual)) / size)
-    shift = shift * jnp.minimum(1, _TRUST / (jnp.linalg.norm(shift) + jnp.finfo(theta.dtype).tiny))
-    return theta + jnp.where(root > _SATURATED, shift / jnp.maximum(root, _SATURATED), -residual)
-
-
-@eqx.filter_jit
-def _describe(problem: Problem, theta: Float[Array, "batch n"]) -> tuple[Array, ...]:
     """What `Points` documents."""
     functional, energy, beta = problem
 
+    def is_far(state):
+        row, k = state
+        return (jnp.max(jnp.abs(residual_at(row, problem))) > tol * beta) & (k < _CLIMB_STEPS)
+
     def single(row):
+        start = (row, jnp.zeros((), int))
+        row, _ = jax.lax.while_loop(is_far, lambda s: (_climb_once(problem, s[0]), s[1] + 1), start)
         values, vectors = jnp.linalg.eigh(scaled_hessian_at(functional, energy, row, beta))
         return (
             row,
@@ -183,7 +212,17 @@ def _describe(problem: Problem, theta: Float[Array, "batch n"]) -> tuple[Array, 
             jnp.sum(values < 0),
         )
 
-    return jax.vmap(single)(theta)
+    # Under `vmap` all would wait for the slowest.
+    return jax.lax.map(single, theta)
+
+
+def _climb_once(problem: Problem, theta: Float[Array, " n"]) -> Float[Array, " n"]:
+    root, residual = jnp.sqrt(variance_at(theta)), residual_at(theta, problem)
+    values, vectors = jnp.linalg.eigh(scaled_hessian_at(*problem[:2], theta, problem[2]))
+    size = jnp.maximum(jnp.abs(values), jnp.finfo(theta.dtype).eps).at[0].multiply(-1)
+    shift = vectors @ (-(vectors.T @ (root * residual)) / size)
+    shift = shift * jnp.minimum(1, _TRUST / (jnp.linalg.norm(shift) + jnp.finfo(theta.dtype).tiny))
+    return theta + jnp.where(root > _SATURATED, shift / jnp.maximum(root, _SATURATED), -residual)
 
 
 def ways_down(
