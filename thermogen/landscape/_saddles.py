@@ -203,6 +203,7 @@ def _climb(problem: Problem, tol: Float[Array, ""], theta: Float[Array, "batch n
     def single(row):
         start = (row, jnp.zeros((), int))
         row, _ = jax.lax.while_loop(is_far, lambda s: (_climb_once(problem, s[0]), s[1] + 1), start)
+        row = _climb_once(problem, row)  # a last step, which squares the error
         values, vectors = jnp.linalg.eigh(scaled_hessian_at(functional, energy, row, beta))
         return (
             row,
