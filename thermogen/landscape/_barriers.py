@@ -181,7 +181,9 @@ class _Search:
         sizes = np.repeat(np.linspace(_LEAST_BEND, _LARGEST_BEND, count), len(pairs))[:, None]
         bends = sizes * draw.normal(size=(len(sizes), angles.shape[1]))
         first, last = np.tile(pairs, (count, 1)).T
-        self._refine(tops_between(self.problem, angles[first], angles[last], bends))
+        tops = tops_between(self.problem, angles[first], angles[last], bends)
+        if len(tops) > 0:
+            self._add_points(refined(self.problem, tops, self.tol))
 
     def climb(self, count: int) -> None:
         """Climbs out of every minimum, one of each pair of mirror images."""
@@ -189,16 +191,16 @@ class _Search:
         angles = np.repeat(np.arcsin(self.minima[nodes]), count, axis=0)
         if count > 0:
             draws = np.random.default_rng(0).normal(size=angles.shape)
-            self._refine(rims_around(self.problem, angles, draws))
+            points = refined(self.problem, rims_around(self.problem, angles, draws), self.tol)
+            # A climb that failed says nothing: it was meant for no place.
+            self._add_points(Points(*(x[self._is_saddle(points)] for x in points)))
 
-    def _refine(self, starts: Float[np.ndarray, "starts n"]) -> None:
-        """The saddles above so many starts, and the ends of each."""
-        if len(starts) > 0:
-            points = refined(self.problem, starts, self.tol)
-            rows = self._distinct(points, self._is_saddle(points))
-            points = Points(*(x[rows] for x in points))
-            self.points.append(points)
-            self.ends.append(self._ends_of(points))
+    def _add_points(self, points: Points) -> None:
+        """Hold the different saddles among refined points, with their ends, and what is none."""
+        rows = self._distinct(points, self._is_saddle(points))
+        points = Points(*(x[rows] for x in points))
+        self.points.append(points)
+        self.ends.append(self._ends_of(points))
 
     def _is_saddle(self, points: Points) -> Bool[np.ndarray, " S"]:
         return np.asarray(points.residuals <= self.tol) & np.asarray(points.indices == 1)
