@@ -10,8 +10,6 @@ from scipy.optimize import brentq
 
 import thermogen as tg
 from thermogen.landscape import TRANSITIONS, Barriers, barriers, energy_barriers
-from thermogen.landscape._quench import make_problem
-from thermogen.landscape._saddles import rims_around
 
 # One number of spins for all saddles, so that programs are shared.
 N, BETA = 8, 3.0
@@ -206,36 +204,11 @@ def test_float32_configuration_is_certified_in_float64(name):
 def test_without_rounds_and_neighbours_less_is_known():
     energy = _glass(0.1)
     _, all_pairs = _found(energy, 4.0)
-    _, nearest = _found(energy, 4.0, n_neighbours=1, n_climbs=0, n_rounds=0)
-    _, joined = _found(energy, 4.0, n_neighbours=1, n_climbs=0, n_rounds=6)
+    _, nearest = _found(energy, 4.0, n_neighbours=1, n_rounds=0)
+    _, joined = _found(energy, 4.0, n_neighbours=1, n_rounds=6)
     assert np.all(np.isfinite(joined.heights))
     assert np.all(nearest.heights >= joined.heights - 1e-9)
     assert len(nearest.ends) <= len(all_pairs.ends)
-
-
-def test_rays_stop_where_the_curvature_turns_negative():
-    """Judged by plain autodiff of a magnet, whose minima lie far from the walls."""
-    energy, n_rays = _curie_weiss(0.2), 16
-    library, _ = _found(energy, 2.0)
-    angles = np.repeat(np.arcsin(library.magnetizations[: library.size]), n_rays, axis=0)
-    draws = np.random.default_rng(1).normal(size=angles.shape)
-    m = np.tanh(rims_around(make_problem(NAIVE, energy, 2.0), angles, draws))
-    assert np.all(np.abs(m) < 1)
-    assert np.linalg.norm(np.arcsin(m) - angles, axis=1).min() > 0.05
-    _, inner = _derivatives(NAIVE, energy, 2.0, np.sin(angles))
-    _, hessian = _derivatives(NAIVE, energy, 2.0, m)
-    assert np.linalg.eigvalsh(inner).min() > 0
-    # Rays that never meet a negative curvature end after their last step.
-    assert np.mean(np.linalg.eigvalsh(hessian)[:, 0] < 0) > 0.5
-
-
-def test_climbs_lower_what_few_strings_found():
-    """Climbs only add saddles, certified like all others."""
-    energy = _glass(0.1)
-    _, few = _found(energy, 4.0, n_neighbours=1, n_climbs=0, n_rounds=0)
-    _, found = _found(energy, 4.0, n_neighbours=1, n_climbs=32, n_rounds=0)
-    assert np.all(found.heights <= few.heights + 1e-9)
-    assert len(found.ends) > len(few.ends)
 
 
 def test_a_single_state_has_no_barrier():
@@ -255,8 +228,6 @@ def test_bad_arguments():
         barriers(library, NAIVE, helpers.random_pairwise(N + 1, jax.random.key(0)), BETA)
     with pytest.raises(ValueError, match="n_neighbours must be at least 1, got 0"):
         barriers(library, NAIVE, energy, BETA, n_neighbours=0)
-    with pytest.raises(ValueError, match="n_climbs must be at least 0, got -1"):
-        barriers(library, NAIVE, energy, BETA, n_climbs=-1)
     with pytest.raises(ValueError, match="n_rounds must be at least 0, got -1"):
         barriers(library, NAIVE, energy, BETA, n_rounds=-1)
     with pytest.raises(ValueError, match="beta must be positive"):

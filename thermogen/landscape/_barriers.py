@@ -21,7 +21,7 @@ from ..meanfield._solve import Problem, checked_beta
 from ._batches import cast
 from ._library import MERGE_TOLERANCE, Library
 from ._quench import fall, is_converged
-from ._saddles import BATCH, Points, refined, rims_around, tops_between, ways_down
+from ._saddles import BATCH, Points, refined, tops_between, ways_down
 
 # Each pair is joined by several strings, whose middle is moved at random by so much in the angles
 # arcsin m: a straight one may keep a symmetry that no path of least free energy has, a bent one
@@ -82,7 +82,6 @@ def barriers(
     beta: Beta,
     *,
     n_neighbours: int = 24,
-    n_climbs: int = 16,
     n_rounds: int = 6,
     tol: float = 1e-9,
 ) -> Barriers:
@@ -91,10 +90,9 @@ def barriers(
     Each state is joined by a string (E, Ren and Vanden-Eijnden, J. Chem. Phys. 126, 164103
     (2007)) to its nearest neighbours, so with all others while there are few. Every top of a
     string is refined by eigenvector following (Cerjan and Miller, J. Chem. Phys. 75, 2800 (1981))
-    in float64. Climbs from each minimum, along random rays that prefer soft directions, find passes
-    that no string met (Malek and Mousseau 2000). In further rounds strings join what is still
-    unconnected, minima met on the way included, along the shortest tree of missing links (after
-    Carr, Trygubenko and Wales, J. Chem. Phys. 122, 234903 (2005)). Deterministic. Owns its batches.
+    in float64. In further rounds strings join what is still unconnected, minima met on the way
+    included, along the shortest tree of missing links (after Carr, Trygubenko and Wales,
+    J. Chem. Phys. 122, 234903 (2005)). Deterministic. Owns its batches.
 
     A state of multiplicity 2 is two end points, itself and its mirror image, and each saddle has
     an image too. `heights` takes the nearer images; the barrier between a state and its own
@@ -106,7 +104,6 @@ def barriers(
         energy: a multilinear energy of n spins.
         beta: inverse temperature, > 0.
         n_neighbours: to how many of its nearest each state is joined at first, >= 1.
-        n_climbs: climbs from each state and each minimum met before, >= 0.
         n_rounds: rounds of strings between what is unconnected, >= 0.
         tol: largest `|dG/dm|` of a saddle, in energy units.
 
@@ -120,8 +117,7 @@ def barriers(
             f"library must hold states of {energy.n_spins} spins like energy, "
             f"got {library.magnetizations.shape[1]}"
         )
-    counts = [("n_neighbours", n_neighbours, 1), ("n_climbs", n_climbs, 0)]
-    for name, count, least in [*counts, ("n_rounds", n_rounds, 0)]:
+    for name, count, least in [("n_neighbours", n_neighbours, 1), ("n_rounds", n_rounds, 0)]:
         if count < least:
             raise ValueError(f"{name} must be at least {least}, got {count}")
     with jax.enable_x64(True):
@@ -130,7 +126,6 @@ def barriers(
         symmetric = bool(is_flip_symmetric(exact))
         search = _Search(problem, library, symmetric, tol)
         search.explore(search.neighbours(n_neighbours))
-        search.climb(n_climbs)
         for _ in range(n_rounds):
             search.explore(search.missing())
         return search.outcome()
@@ -183,19 +178,9 @@ class _Search:
         first, last = np.tile(pairs, (count, 1)).T
         tops = tops_between(self.problem, angles[first], angles[last], bends)
         if len(tops) > 0:
-            self._add_points(refined(self.problem, tops, self.tol))
+            self.add_points(refined(self.problem, tops, self.tol))
 
-    def climb(self, count: int) -> None:
-        """Climbs out of every minimum, one of each pair of mirror images."""
-        nodes = np.flatnonzero(np.arange(len(self.mirror)) <= self.mirror)
-        angles = np.repeat(np.arcsin(self.minima[nodes]), count, axis=0)
-        if count > 0:
-            draws = np.random.default_rng(0).normal(size=angles.shape)
-            points = refined(self.problem, rims_around(self.problem, angles, draws), self.tol)
-            # A climb that failed says nothing: it was meant for no place.
-            self._add_points(Points(*(x[self._is_saddle(points)] for x in points)))
-
-    def _add_points(self, points: Points) -> None:
+    def add_points(self, points: Points) -> None:
         """Hold the different saddles among refined points, with their ends, and what is none."""
         rows = self._distinct(points, self._is_saddle(points))
         points = Points(*(x[rows] for x in points))

@@ -1,4 +1,4 @@
-"""Saddles of index 1 of a free energy: strings, climbs, refinement, and the ways down.
+"""Saddles of index 1 of a free energy: strings between minima, refinement, the ways down.
 
 The metric is that of the solvers, `ds^2 = sum_i (1 - m_i^2) dtheta_i^2` with theta = atanh m. It
 is Euclidean in the angles arcsin m, in which the scaled Hessian is the Hessian of beta G.
@@ -24,12 +24,8 @@ _N_IMAGES, _STRING_STEPS, _POWER_STEPS = 32, 256, 12
 _WALKS = 8
 # Eigenvector following: the longest step in the angles, and the number of steps.
 _TRUST, _CLIMB_STEPS = 0.3, 128
-# Rays out of a minimum: the step in the angles, and the number of steps.
-_RAY_STEP, _RAY_STEPS = 0.1, 24
 # A spin with a smaller sqrt(1 - m^2) is saturated: no other feels how far.
 _SATURATED = 1e-8
-# Rays are turned back where |m| is so large.
-_WALL = 1 - 1e-12
 # The way down from a saddle: how far off it starts, the longest step of the flow, their number.
 _OFF_SADDLE, _FLOW_STEP, _FLOW_STEPS = 1e-2, 0.05, 512
 
@@ -137,47 +133,6 @@ def _fields(angles: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
 
 def _angles(theta: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
     return 2 * jnp.arctan(jnp.tanh(0.5 * theta))
-
-
-def rims_around(
-    problem: Problem, minima: Float[np.ndarray, "rays n"], draws: Float[np.ndarray, "rays n"]
-) -> Float[np.ndarray, "rays n"]:
-    """Effective fields where rays out of minima first meet a negative curvature.
-
-    The activation of Malek and Mousseau (Phys. Rev. E 62, 7723 (2000)): from there a climb leads
-    to a saddle without a second minimum to aim at.
-
-    Args:
-        problem: functional, energy and beta.
-        minima: angles arcsin m where each ray begins.
-        draws: standard normal numbers, the weights of the eigenvectors of the Hessian there, each
-            divided by its eigenvalue: soft directions lead to the low passes.
-    """
-    rows = np.stack([minima, draws], axis=1)
-    return in_batches(functools.partial(_rays, problem), rows, _WALKS)
-
-
-@eqx.filter_jit
-def _rays(problem: Problem, rows: Float[Array, "batch 2 n"]) -> Float[Array, "batch n"]:
-    def hessian(angles):
-        # The sine reflects a ray at the walls of the cube.
-        theta = jnp.arctanh(jnp.clip(jnp.sin(angles), -_WALL, _WALL))
-        return theta, scaled_hessian_at(*problem[:2], theta, problem[2])
-
-    def single(row):
-        start, draw = row
-        values, vectors = jnp.linalg.eigh(hessian(start)[1])
-        ray = vectors @ (draw / jnp.maximum(values, jnp.finfo(draw.dtype).eps))
-        ray = _RAY_STEP * ray / jnp.linalg.norm(ray)
-
-        def is_inside(k):
-            lowest = jnp.linalg.eigvalsh(hessian(start + k * ray)[1])[0]
-            return (lowest > 0) & (k < _RAY_STEPS)
-
-        end = jax.lax.while_loop(is_inside, lambda k: k + 1, jnp.ones((), int))
-        return hessian(start + end * ray)[0]
-
-    return jax.lax.map(single, rows)
 
 
 def refined(problem: Problem, tops: Float[np.ndarray, "tops n"], tol: float) -> Points:
