@@ -9,7 +9,7 @@ rows that are no bottom of the free energy of the visible spins, since a single 
 of bars and stripes are named r101 where the rows of the picture are of one colour each, c101 where
 the columns are. Prints tables and saves JSON and a picture.
 
-    python experiments/training_landscape.py [--out DIR] [--starts 512]
+    python experiments/training_landscape.py [--out DIR] [--starts 1024]
 """
 
 import argparse
@@ -38,7 +38,7 @@ NAMES = {
     + [f"c{i & 1}{i >> 1 & 1}{i >> 2}" for i in range(1, 7)],
     "adder(2)": [f"{r % 4}+{r // 4}" for r in range(16)],
 }
-HIDDEN = (1, 2, 3, 4, 5)
+HIDDEN = (1, 2, 3, 4)
 
 
 def log_probabilities(energy, visible):
@@ -182,7 +182,7 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"))
-    parser.add_argument("--starts", type=int, default=512)
+    parser.add_argument("--starts", type=int, default=1024)
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     matplotlib.use("agg")
