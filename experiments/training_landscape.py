@@ -2,12 +2,14 @@
 
 The exact potential <F>_data - A(model) of an RBM, with a small ridge penalty that isolates its
 minima, is searched from random weights of several widths. Minima are counted modulo permutation
-and sign of the hidden units: those with the same distribution of the visible spins are one. Minima
-of equal potential are images under the symmetries of the data, and make one level. For each level
-it is told which data its first minimum fails to hold, p(row) < 0.1/M for M rows. Prints tables and
-saves JSON and a picture.
+and sign of the hidden units and modulo the symmetries of the data (bars and stripes have 144):
+those are one whose data rows, in any order, have the same free energies, and whose other
+configurations have. It is told how complete the search is, and which data each model fails to hold:
+rows that are no bottom of the free energy of the visible spins, since a single flip lowers it. Rows
+of bars and stripes are named r101 where the rows of the picture are of one colour each, c101 where
+the columns are. Prints tables and saves JSON and a picture.
 
-    python experiments/training_landscape.py [--out DIR] [--starts 256]
+    python experiments/training_landscape.py [--out DIR] [--starts 1024]
 """
 
 import argparse
@@ -22,14 +24,19 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import thermogen as tg
+from thermogen.landscape import completeness
 
 L2 = 2e-3  # nats per squared energy unit
 WIDTHS = (0.1, 0.5, 1.0, 2.0)
-SAME_LEVEL = 1e-7  # nats
-SHOWN = 8
+SHOWN, NAMED = 6, 8
 DATA = {
     "bars and stripes 3x3": tg.datasets.bars_and_stripes(3),
     "adder(2)": tg.datasets.adder(2),
+}
+NAMES = {
+    "bars and stripes 3x3": [f"r{i & 1}{i >> 1 & 1}{i >> 2}" for i in range(8)]
+    + [f"c{i & 1}{i >> 1 & 1}{i >> 2}" for i in range(1, 7)],
+    "adder(2)": [f"{r % 4}+{r // 4}" for r in range(16)],
 }
 HIDDEN = (1, 2, 3, 4)
 
@@ -93,53 +100,62 @@ def study(name: str, n_hidden: int, n_starts: int) -> dict:
     minima = tg.find_minima(
         jax.tree_util.Partial(potential, visible, rows),
         starts,
-        # Hidden units permuted or flipped leave the visible distribution as it is.
-        invariants=jax.tree_util.Partial(invariants, visible),
+        invariants=jax.tree_util.Partial(invariants, visible, rows),
     )
     seconds = time.perf_counter() - began
-    p = np.exp([log_probabilities(minima[k], visible)[rows] for k in range(len(minima))])
-    surprise = -np.log(p).mean(axis=1)
-    missing = p < 0.1 / len(data)
+    known = completeness(minima)
+    log_p = np.stack([log_probabilities(minima[k], visible) for k in range(len(minima))])
+    flipped = rows[:, None] ^ (1 << np.arange(data.shape[1]))[None, :]
     return {
         "data": name,
         "hidden": n_hidden,
         "starts": n_starts,
         "converged": int(minima.hits.sum()),
         "minima": len(minima),
-        "level": np.cumsum(np.diff(minima.potentials, prepend=-np.inf) > SAME_LEVEL) - 1,
-        "coverage": minima.coverage(),
+        "coverage": known.coverage,
+        "coverage_interval": known.coverage_interval,
+        "least": known.n_states,
+        "least_interval": known.n_states_interval,
         "potentials": minima.potentials,
-        "surprise": surprise,
+        "surprise": -log_p[:, rows].mean(axis=1),
         "hits": minima.hits,
-        "missing": missing,
+        "missing": (log_p[:, flipped] > log_p[:, rows][..., None]).any(axis=-1),
         "curvatures": minima.curvatures,
         "residuals": minima.residuals,
         "seconds": seconds,
     }
 
 
-def invariants(visible, energy):
+def invariants(visible, rows, energy):
+    """Free energies of the data and of all else, each in order: what no symmetry changes."""
     energies = visible_energies(energy, visible)
-    return energies - jnp.mean(energies)
+    energies = energies - jnp.mean(energies)
+    others = jnp.delete(energies, rows, assume_unique_indices=True)
+    return jnp.sort(energies[rows]), jnp.sort(others)
 
 
 def report(row: dict) -> None:
-    m, level = row["missing"].shape[1], row["level"]
-    hits = np.bincount(level, row["hits"])
+    m = row["missing"].shape[1]
+    low, high = row["coverage_interval"]
+    least, most = row["least_interval"]
     print(
-        f"\n{row['data']}, {row['hidden']} hidden units: {row['minima']} minima at {len(hits)} "
-        f"levels, from {row['converged']} of {row['starts']} starts; coverage of minima "
-        f"{row['coverage']:.3f}, of levels {1 - np.mean(hits == 1) * len(hits) / hits.sum():.3f}; "
-        f"largest residual {row['residuals'].max():.0e}; {row['seconds']:.1f} s; ln M = "
-        f"{np.log(m):.3f}"
+        f"\n{row['data']}, {row['hidden']} hidden units: {row['minima']} kinds of minima from "
+        f"{row['converged']} of {row['starts']} starts; coverage {row['coverage']:.3f} ({low:.3f} "
+        f"to {high:.3f}), at least {row['least']:.0f} kinds ({least:.0f} to {most:.0f}); largest "
+        f"residual {row['residuals'].max():.0e}; {row['seconds']:.1f} s; ln M = {np.log(m):.3f}"
     )
-    print(f"{'':>4}{'potential':>11}{'-<ln p>':>9}{'minima':>8}{'hits':>6}{'curvature':>11}  lost")
-    for j, k in enumerate(np.unique(level, return_index=True)[1][:SHOWN]):
+    holds = np.flatnonzero(~row["missing"].any(axis=1))
+    first = f"the lowest is number {holds[0]}" if holds.size else "none does"
+    share = row["hits"][holds].sum() / row["hits"].sum()
+    print(f"  {holds.size} hold all {m} rows, {100 * share:.0f} % of the hits; {first}")
+    print(f"{'':>4}{'potential':>11}{'-<ln p>':>9}{'hits':>6}{'curvature':>11}  lost")
+    for k in range(min(SHOWN, row["minima"])):
         lost = np.flatnonzero(row["missing"][k])
-        which = f"{len(lost)} of {m}" + (": " + " ".join(map(str, lost)) if 0 < len(lost) else "")
+        names = " ".join(NAMES[row["data"]][i] for i in lost[:NAMED])
         print(
-            f"{j:4d}{row['potentials'][k]:11.5f}{row['surprise'][k]:9.4f}{np.sum(level == j):8d}"
-            f"{hits[j]:6.0f}{row['curvatures'][k]:11.2e}  {which}",
+            f"{k:4d}{row['potentials'][k]:11.5f}{row['surprise'][k]:9.4f}{row['hits'][k]:6d}"
+            f"{row['curvatures'][k]:11.2e}  {len(lost)} of {m}{': ' * bool(names)}{names}"
+            f"{' ...' if len(lost) > NAMED else ''}",
             flush=True,
         )
 
@@ -166,7 +182,7 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"))
-    parser.add_argument("--starts", type=int, default=256)
+    parser.add_argument("--starts", type=int, default=1024)
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     matplotlib.use("agg")

@@ -89,6 +89,10 @@ def test_double_wells():
     # Who fell where: each proposal to a minimum, and hits count them.
     np.testing.assert_array_equal(np.bincount(minima.assignment, minlength=4), minima.hits)
     assert minima.hits.sum() == STARTS and np.all(minima.hits > 0)
+    known = tg.landscape.completeness(minima)
+    assert known.coverage == minima.coverage() and known.n_states >= 4
+    curve = tg.landscape.discovery_curve(minima, np.array([1, STARTS]))
+    np.testing.assert_allclose(curve, [1, 4])
 
 
 @pytest.mark.parametrize(

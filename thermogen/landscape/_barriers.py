@@ -178,9 +178,14 @@ class _Search:
         first, last = np.tile(pairs, (count, 1)).T
         tops = tops_between(self.problem, angles[first], angles[last], bends)
         if len(tops) > 0:
-            points = refined(self.problem, tops, self.tol)
-            self.points.append(points)
-            self.ends.append(self._ends_of(points))
+            self.add_points(refined(self.problem, tops, self.tol))
+
+    def add_points(self, points: Points) -> None:
+        """Hold the different saddles among refined points, with their ends, and what is none."""
+        rows = self._distinct(points, self._is_saddle(points))
+        points = Points(*(x[rows] for x in points))
+        self.points.append(points)
+        self.ends.append(self._ends_of(points))
 
     def _is_saddle(self, points: Points) -> Bool[np.ndarray, " S"]:
         return np.asarray(points.residuals <= self.tol) & np.asarray(points.indices == 1)
@@ -271,7 +276,7 @@ class _Search:
             *(np.concatenate(parts) for parts in zip(nothing, *self.points, strict=True))
         )
         ends = np.concatenate([np.zeros((0, 2), int), *self.ends])
-        rows = self._distinct(points, ends)
+        rows = self._distinct(points, ends.min(axis=1) >= 0)
         ends = np.sort(np.where(ends < 0, -1, names[ends])[rows], axis=1)
         points = Points(*(x[rows] for x in points))
         return Barriers(
@@ -286,13 +291,13 @@ class _Search:
             self.minima[kept[k:]],
         )
 
-    def _distinct(self, points: Points, ends: np.ndarray) -> Int[np.ndarray, " rows"]:
-        """Rows of the different saddles, lowest first, then of all that failed."""
-        good = ends.min(axis=1) >= 0
+    def _distinct(self, points: Points, good: np.ndarray) -> Int[np.ndarray, " rows"]:
+        """Rows of the different good saddles, lowest first, then of all others."""
         order = np.lexsort((points.free_energies, ~good))
         rows: list[int] = []
+        all_angles = 2 * np.arctan(np.tanh(0.5 * points.fields))
         for row in order:
-            angles = 2 * np.arctan(np.tanh(0.5 * points.fields[[row, *rows]]))
+            angles = all_angles[[row, *rows]]
             distance = np.abs(angles[1:] - angles[0]).max(axis=1)
             if self.symmetric:
                 distance = np.minimum(distance, np.abs(angles[1:] + angles[0]).max(axis=1))

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from scipy.special import gammaln, ndtri
 
 from ._library import Library
+from ._minima import Minima
 
 
 class Completeness(NamedTuple):
@@ -33,11 +34,12 @@ class Completeness(NamedTuple):
     n_states_interval: tuple[float, float]
 
 
-def completeness(library: Library, *, level: float = 0.95) -> Completeness:
+def completeness(library: Library | Minima, *, level: float = 0.95) -> Completeness:
     """Estimate what share of the landscape a library holds, and how many states there are.
 
     Args:
-        library: as `find_bound_states` returns it, with `overflow` unset.
+        library: as `find_bound_states` returns it, with `overflow` unset; or the `Minima` that
+            `find_minima` returns.
         level: level of the confidence intervals, in (0, 1).
 
     Raises:
@@ -60,7 +62,7 @@ def completeness(library: Library, *, level: float = 0.95) -> Completeness:
 
 
 def discovery_curve(
-    library: Library, quenches: Int[np.ndarray, " points"]
+    library: Library | Minima, quenches: Int[np.ndarray, " points"]
 ) -> Float[np.ndarray, " points"]:
     """Expected number of states in the first so many of the quenches, by rarefaction.
 
@@ -88,12 +90,12 @@ def discovery_curve(
     return np.sum(1 - np.where(left >= 0, np.exp(log_missed), 0.0), axis=1)
 
 
-def _hits(library: Library) -> np.ndarray:
-    if library.overflow:
+def _hits(library: Library | Minima) -> np.ndarray:
+    if isinstance(library, Library) and library.overflow:
         raise ValueError("the library overflowed, so its hits are incomplete; raise capacity")
-    if library.size == 0:
+    if len(library) == 0:
         raise ValueError("the library must hold at least one state, got an empty one")
-    return np.asarray(library.hits)[np.asarray(library.mask)]
+    return np.asarray(library.hits)[: len(library)]
 
 
 def _unseen(hits: np.ndarray, z: float) -> tuple[float, tuple[float, float]]:

@@ -26,8 +26,10 @@ _STAGES: tuple[tuple[DTypeLike, float], ...] = (
     (jnp.float64, 1e-13),
 )
 _STEPS_PER_ROUND = 256
-_LARGEST_BATCH = 1024
+_LARGEST_BATCH = 256
 _MATRIX_ENTRIES = 2**22
+# In Newton steps, too, all rows of a batch wait for the slowest; what needs more descends further.
+_NEWTON_STEPS = 8
 # Curvatures below this share of the largest one are rounding.
 _ROUNDING = 1e-10
 # A minimum counts as located when the next Newton step is shorter.
@@ -218,7 +220,7 @@ def _certify_batch(problem, n_flat: Array, tol: Array, rows: Float[Array, "batch
         hessian = jax.hessian(_value)(row, problem)
         _, flat = _flat_directions(hessian, n_flat)
         newton, args = NewtonPolish(atol=1e-3 * tol), (problem, row, flat)
-        polished = optx.root_find(_force, newton, row, args, max_steps=32, throw=False)
+        polished = optx.root_find(_force, newton, row, args, max_steps=_NEWTON_STEPS, throw=False)
         return _judge(problem, polished.value, n_flat, tol)
 
     return jax.vmap(single)(rows)

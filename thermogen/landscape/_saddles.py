@@ -20,8 +20,10 @@ from ._batches import cast, in_batches
 # Strings and saddles are treated in batches of this many, so that one program serves all.
 BATCH = 32
 _N_IMAGES, _STRING_STEPS, _POWER_STEPS = 32, 256, 12
+# Walks that need eigenvectors go one after the other, in batches that waste little when padded.
+_WALKS = 8
 # Eigenvector following: the longest step in the angles, and the number of steps.
-_TRUST, _STEPS_PER_ROUND, _N_ROUNDS = 0.3, 8, 16
+_TRUST, _CLIMB_STEPS = 0.3, 128
 # A spin with a smaller sqrt(1 - m^2) is saturated: no other feels how far.
 _SATURATED = 1e-8
 # The way down from a saddle: how far off it starts, the longest step of the flow, their number.
@@ -140,40 +142,23 @@ def refined(problem: Problem, tops: Float[np.ndarray, "tops n"], tol: float) -> 
     along all others whatever their curvature (Cerjan and Miller, J. Chem. Phys. 75, 2800
     (1981)), of limited length.
     """
-    theta, todo = tops.copy(), np.arange(len(tops))
-    kernel = functools.partial(_climb, problem, jnp.asarray(0.1 * tol))
-    for _ in range(_N_ROUNDS):
-        theta[todo], done = in_batches(kernel, theta[todo], BATCH)
-        todo = todo[~done]
-        if todo.size == 0:
-            break
-    return Points(*in_batches(functools.partial(_describe, problem), theta, BATCH))
+    climb = functools.partial(_climb, problem, jnp.asarray(0.1 * tol))
+    return Points(*in_batches(climb, tops, _WALKS))
 
 
 @eqx.filter_jit
 def _climb(problem: Problem, tol: Float[Array, ""], theta: Float[Array, "batch n"]):
-    def single(row):
-        row = jax.lax.fori_loop(0, _STEPS_PER_ROUND, lambda _, x: _climb_once(problem, x), row)
-        return row, jnp.max(jnp.abs(residual_at(row, problem))) <= tol * problem[2]
-
-    return jax.vmap(single)(theta)
-
-
-def _climb_once(problem: Problem, theta: Float[Array, " n"]) -> Float[Array, " n"]:
-    root, residual = jnp.sqrt(variance_at(theta)), residual_at(theta, problem)
-    values, vectors = jnp.linalg.eigh(scaled_hessian_at(*problem[:2], theta, problem[2]))
-    size = jnp.maximum(jnp.abs(values), jnp.finfo(theta.dtype).eps).at[0].multiply(-1)
-    shift = vectors @ (-(vectors.T @ (root * residual)) / size)
-    shift = shift * jnp.minimum(1, _TRUST / (jnp.linalg.norm(shift) + jnp.finfo(theta.dtype).tiny))
-    return theta + jnp.where(root > _SATURATED, shift / jnp.maximum(root, _SATURATED), -residual)
-
-
-@eqx.filter_jit
-def _describe(problem: Problem, theta: Float[Array, "batch n"]) -> tuple[Array, ...]:
     """What `Points` documents."""
     functional, energy, beta = problem
 
+    def is_far(state):
+        row, k = state
+        return (jnp.max(jnp.abs(residual_at(row, problem))) > tol * beta) & (k < _CLIMB_STEPS)
+
     def single(row):
+        start = (row, jnp.zeros((), int))
+        row, _ = jax.lax.while_loop(is_far, lambda s: (_climb_once(problem, s[0]), s[1] + 1), start)
+        row = _climb_once(problem, row)  # a last step, which squares the error
         values, vectors = jnp.linalg.eigh(scaled_hessian_at(functional, energy, row, beta))
         return (
             row,
@@ -183,7 +168,17 @@ def _describe(problem: Problem, theta: Float[Array, "batch n"]) -> tuple[Array, 
             jnp.sum(values < 0),
         )
 
-    return jax.vmap(single)(theta)
+    # Under `vmap` all would wait for the slowest.
+    return jax.lax.map(single, theta)
+
+
+def _climb_once(problem: Problem, theta: Float[Array, " n"]) -> Float[Array, " n"]:
+    root, residual = jnp.sqrt(variance_at(theta)), residual_at(theta, problem)
+    values, vectors = jnp.linalg.eigh(scaled_hessian_at(*problem[:2], theta, problem[2]))
+    size = jnp.maximum(jnp.abs(values), jnp.finfo(theta.dtype).eps).at[0].multiply(-1)
+    shift = vectors @ (-(vectors.T @ (root * residual)) / size)
+    shift = shift * jnp.minimum(1, _TRUST / (jnp.linalg.norm(shift) + jnp.finfo(theta.dtype).tiny))
+    return theta + jnp.where(root > _SATURATED, shift / jnp.maximum(root, _SATURATED), -residual)
 
 
 def ways_down(
