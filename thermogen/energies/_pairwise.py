@@ -9,10 +9,11 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Num
 
-from .._types import Magnetizations, Spins
+from .._types import Beta, Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
     as_parameters,
+    conditional_fields,
     constrain,
     nonlinear_fourth_cumulant,
     nonlinear_third_moment,
@@ -113,6 +114,12 @@ def bond_cumulant(
 @constrain.register
 def _(energy: Pairwise) -> Pairwise:
     return Pairwise(_symmetrised(energy.couplings), energy.fields)
+
+
+@conditional_fields.register
+def _(energy: Pairwise, visible: Spins, beta: Beta) -> Float[Array, " n"]:
+    """As `local_fields`; for many samples the matrix alone is made symmetric, not each product."""
+    return visible @ _symmetrised(energy.couplings) + energy.fields
 
 
 @parameter_degrees.register

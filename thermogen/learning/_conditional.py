@@ -34,7 +34,7 @@ class Pseudolikelihood(AbstractObjective):
     def loss(
         self, energy: AbstractMultilinear, batch: Samples, state: None, key: Key
     ) -> tuple[Float[Array, ""], None]:
-        surprise = jnp.sum(jax.nn.softplus(-2 * margins(energy, batch)), axis=1)
+        surprise = jnp.sum(_surprise(margins(energy, batch)), axis=1)
         return batch.mean(surprise) + self.l2 * squared_norm(energy), None
 
 
@@ -66,3 +66,29 @@ def margins(energy: AbstractMultilinear, samples: Samples) -> Float[Array, "samp
     """`s_k h_k`, with the field on spin k given the others: positive where they agree."""
     fields = jax.vmap(lambda s: conditional_fields(energy, s, 1.0))(samples.spins)
     return samples.spins * fields
+
+
+@jax.custom_jvp
+def _surprise(margin: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`-ln P(s_k | rest) = ln(1 + exp(-2 margin))`, several times as fast as by `softplus`."""
+    return jnp.log1p(jnp.exp(-2 * jnp.abs(margin))) - 2 * jnp.minimum(margin, 0)
+
+
+@_surprise.defjvp
+def _(primals, tangents):
+    (margin,), (change,) = primals, tangents
+    return _surprise(margin), -2 * _error_rate(margin) * change
+
+
+@jax.custom_jvp
+def _error_rate(margin: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`1 - P(s_k | rest) = 1 / (1 + exp(2 margin))`."""
+    smaller = jnp.exp(-2 * jnp.abs(margin))
+    return jnp.where(margin > 0, smaller, 1) / (1 + smaller)
+
+
+@_error_rate.defjvp
+def _(primals, tangents):
+    (margin,), (change,) = primals, tangents
+    rate = _error_rate(margin)
+    return rate, -2 * rate * (1 - rate) * change
