@@ -27,7 +27,12 @@ CASES = {
     "200-weak": (200, 0.6),
     "200-strong": (200, 1.5),
 }
-INVERSIONS = (tg.NaiveMeanField(), tg.TAP(), tg.Bethe(), tg.learning.SessakMonasson())
+INVERSIONS = {
+    "naive mean field": tg.NaiveMeanField(),
+    "TAP": tg.TAP(),
+    "Bethe": tg.Bethe(),
+    "Sessak-Monasson": tg.learning.SessakMonasson(),
+}
 N_SAMPLES, N_REFERENCE = 10_000, 100_000
 
 
@@ -142,10 +147,10 @@ def study(name: str) -> None:
             figures = f"{error(couplings):10.5f}{error(couplings) / floor:9.3f}{compiling:9.2f}"
             label = f"{title}, {np.dtype(dtype).name}"
             print(f"{label:34}{figures}{seconds:9.3f}{reference / seconds:8.1f}{note}", flush=True)
-    for method in INVERSIONS:
+    for title, method in INVERSIONS.items():
         couplings, seconds = inverted(data, method)
         figures = f"{error(couplings):10.5f}{error(couplings) / floor:9.3f}{'':9}"
-        label = f"{type(method).__name__} inversion"
+        label = f"inversion, {title}"
         print(f"{label:34}{figures}{seconds:9.3f}{reference / seconds:8.1f}", flush=True)
 
 

@@ -37,7 +37,7 @@ class Settings:
         beta: inverse temperature of the search, > 0, in 1/energy.
         functional: the free energy that is minimised.
         l2: weight of the squared couplings in the pseudolikelihood, >= 0.
-        n_walkers: random corners and basin-hopping walkers of the search, >= 1.
+        n_walkers: random corners in each round of the search, >= 1.
         n_hops: hops of each walker, >= 0.
         seed: seed of everything random, >= 0.
 
