@@ -20,6 +20,7 @@ from hypothesis.extra import numpy as hnp
 
 import thermogen as tg
 from thermogen.energies import complete
+from thermogen.walsh import degrees
 
 N = 5
 
@@ -286,3 +287,12 @@ def test_too_many_spins():
             complete(energy)
     with pytest.raises(ValueError, match="at most 24 spins"):
         tg.Complete.from_data(np.ones((2, 60)), temperature=1.0, gap_per_spin=1.0)
+
+
+def test_an_even_table_has_a_mirror_symmetry():
+    """Although rounding leaves couplings of odd degree that are not quite zero."""
+    table = np.random.default_rng(0).normal(size=2**8)
+    even = tg.Complete.from_energies(table + table[::-1])
+    assert np.any(np.asarray(even.couplings)[degrees(8) % 2 == 1] != 0)
+    assert tg.energies.is_flip_symmetric(even)
+    assert not tg.energies.is_flip_symmetric(tg.Complete.from_energies(table))
