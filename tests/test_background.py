@@ -49,11 +49,20 @@ def _joined(spins, weights):
 
 
 def test_drawn_backgrounds():
-    data = np.sign(np.random.default_rng(0).normal(size=(5, 30)))
+    data = tg.enumerate_spins(5)[:20]
     spins, weights = with_background(data, 25.0, key=KEY, n_background=100)
-    assert spins.shape == (105, 30)
-    np.testing.assert_allclose(weights[:5].sum(), library_mass(25.0, 30, 5, 1.0))
-    assert not any((spins[5:] == row).all(axis=1).any() for row in data)
+    assert 20 + 10 < len(spins) < 20 + 60  # of 32 configurations 12 are not represented
+    np.testing.assert_allclose(weights[:20].sum(), library_mass(25.0, 5, 20, 1.0))
+    assert not any((spins[20:] == row).all(axis=1).any() for row in np.asarray(data))
+
+
+def test_a_large_gap_leaves_some_weight_in_single_precision():
+    data = np.sign(np.random.default_rng(0).normal(size=(5, 30)))
+    with jax.enable_x64(False):
+        _, weights = with_background(data, 40.0, key=KEY, n_background=100)
+    others = 2.0**30 - 5
+    expected = others * np.exp(-40.0) / (5 + others * np.exp(-40.0))
+    np.testing.assert_allclose(weights[5:].sum(), expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +71,8 @@ def test_drawn_backgrounds():
         ({"data": np.ones((2, 17))}, "n_background must be given beyond 16 spins"),
         ({"n_background": 3}, "come with a key"),
         ({"n_background": 0, "key": KEY}, "at least 1"),
+        ({"gap": -1.0}, "gap must be positive"),
+        ({"data": np.asarray(tg.enumerate_spins(3))}, "must leave some configurations"),
     ],
 )
 def test_errors(options, message):
@@ -108,3 +119,12 @@ def test_negative_examples_are_unlearned():
     penalty = NegativeExamples(jnp.asarray(mixture), jnp.asarray(patterns), 6.0, 5.0)
     expected = 5.0 * np.logaddexp(0, 6.0 - height(plain.energy))
     np.testing.assert_allclose(penalty(plain.energy), expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(np.ones((2, 3)), "data must have 4 spins"), (np.zeros((2, 4)), r"only -1 and \+1")],
+)
+def test_retention_refuses_other_data(data, message):
+    with pytest.raises(ValueError, match=message):
+        retention(_pairwise(4), data, 1.0)

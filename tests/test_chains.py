@@ -79,6 +79,19 @@ def test_tempered_chains_cross_where_plain_ones_are_caught():
     assert found["plain"] < -0.9
 
 
+def test_metropolis_chains_have_hidden_spins():
+    """Hidden spins start as spins, which flips alone would never make of their means."""
+    rbm = helpers.random_rbm(6, _key(1), scale=1.5)
+    objective = tg.PersistentCD(n_chains=2000, n_sweeps=20, sampler=tg.Metropolis())
+    data = _equal(np.ones((4, rbm.n_visible)))
+    state = objective.init(rbm, data, _key(0))
+    _, gradient, state = _gradient(objective, rbm, data, state, _key(1))
+    np.testing.assert_array_equal(np.abs(state), 1)
+    means = np.asarray(gradient.visible_fields) + 1
+    exact = np.asarray(tg.exact.magnetizations(rbm, 1.0))[: rbm.n_visible]
+    np.testing.assert_allclose(means, exact, atol=SIGMAS * 1.5 / np.sqrt(2000))
+
+
 @pytest.mark.parametrize("name", ["pairwise", "rbm"])
 def test_annealed_likelihood_follows_the_exact_one(name):
     """Along a path of learning: values of the loss, and the gradient at its end."""

@@ -13,7 +13,14 @@ from scipy.special import expit
 
 import thermogen as tg
 from thermogen.energies import constrain, n_visible
-from thermogen.learning import AbstractObjective, Samples
+from thermogen.learning import (
+    L1,
+    L2,
+    AbstractObjective,
+    ContrastiveDivergence,
+    MinimumProbabilityFlow,
+    Samples,
+)
 from thermogen.meanfield import AbstractFunctional
 from thermogen.walsh import degrees
 
@@ -250,6 +257,72 @@ def test_pseudolikelihood_recovers_known_couplings():
     assert np.all(np.abs(_flat(fitted.energy) - x) < SIGMAS * sigma)
 
 
+@poor_data
+def test_separable_data_are_reported():
+    """Every spin follows from the others: the loss falls for ever."""
+    pattern = np.array([1.0, -1, 1, 1])
+    data = np.stack([pattern, -pattern])
+    for objective in (tg.Pseudolikelihood(0.0), MinimumProbabilityFlow()):
+        assert _fit(data=data, objective=objective).result == tg.RESULTS.separable
+    assert _fit(data=data, objective=tg.Pseudolikelihood(0.01)).result == tg.RESULTS.converged
+    penalised = _fit(data=data, objective=tg.Pseudolikelihood(0.0), penalty=L2(0.01))
+    assert penalised.result == tg.RESULTS.converged
+
+
+def test_one_spin_that_follows_from_the_others_does_not_make_data_separable():
+    """Its couplings are those of the other spins too, so that the minimum is finite."""
+    weights = np.array([0.43931859, 0.63337039, 1.05686985, 0.22533431, 0.71663803])
+    rest = helpers.configurations(5)
+    data = np.column_stack([np.sign(rest @ weights - 0.7329836931911936), rest])
+    fitted = _fit(data=data, objective=tg.Pseudolikelihood(0.0))
+    assert fitted.result == tg.RESULTS.converged
+    assert np.abs(_flat(fitted.energy)).max() < 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[1, 1, -1], [1, -1, 1], [1, -1, -1]], r"spins \[0\] are constant"),
+        ([[1, 1, -1], [1, 1, 1], [-1, -1, 1]], r"pairs \[\[0, 1\]\] are always"),
+    ],
+)
+def test_infinite_parameters_are_announced(rows, message):
+    with pytest.warns(UserWarning, match=message):
+        _fit(data=np.array(rows), objective=tg.Pseudolikelihood(0.0), n_steps=3)
+    _fit(data=np.array(rows), objective=tg.Pseudolikelihood(0.1), n_steps=3)
+
+
+def test_weights_are_repetitions():
+    data = helpers.configurations(4)[[3, 5, 9, 14, 2]]
+    weighted = _fit(data=data, weights=np.array([3, 1, 1, 2, 0]))
+    repeated = _fit(data=np.repeat(data, [3, 1, 1, 2, 0], axis=0))
+    np.testing.assert_allclose(_flat(weighted.energy), _flat(repeated.energy), atol=1e-5)
+    drawn = _fit(data=data, weights=np.array([0, 0, 1, 0, 0]), batch_size=4, n_steps=3)
+    alone = _fit(data=data[2:3], batch_size=4, n_steps=3)
+    np.testing.assert_allclose(_flat(drawn.energy), _flat(alone.energy), atol=1e-12)
+
+
+@pytest.mark.parametrize("weights", [[1, 1], [-1, 1, 1], [0, 0, 0], [np.nan, 1, 1]])
+def test_bad_weights(weights):
+    with pytest.raises(ValueError, match="weights"):
+        _fit(data=np.ones((3, 4)), weights=np.array(weights, float))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: tg.PersistentCD(n_chains=0), "n_chains must be at least 1, got 0"),
+        (lambda: ContrastiveDivergence(0), "n_sweeps must be at least 1"),
+        (lambda: tg.MeanFieldLikelihood(tg.TAP(), 0), "n_starts must be at least 1"),
+        (lambda: tg.Pseudolikelihood(-1), "l2 must not be negative"),
+        (lambda: L1(-0.5), "strength must not be negative"),
+    ],
+)
+def test_bad_numbers_of_objectives(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
 # --- mean field
 
 
@@ -330,6 +403,30 @@ def test_mean_field_fit_lowers_the_potential_and_the_likelihood(caplog):
     with helpers.compilations(caplog) as names:
         tg.fit(fitted.energy, -data, objective=objective, key=_key(1), n_steps=2)
     assert names == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["third-order", "fourth-order", "bethe", "adaptive-tap"])
+def test_every_functional_is_an_objective(name):
+    """The gradient is the finite difference, and the loss is closer than naive to the exact one."""
+    energy = _energy("pairwise", 0.5)
+    data = jnp.asarray(_samples(energy, 32))
+    exact = _nll(energy, np.asarray(data))
+    naive = tg.MeanFieldLikelihood(tg.NaiveMeanField())
+    objective = tg.MeanFieldLikelihood(helpers.FUNCTIONALS[name])
+    value, gradient, _ = _loss_and_gradient(objective, energy, data, None, _key(2))
+    poor, _ = _loss(naive, energy, data, None, _key(2))
+    assert abs(float(value) - exact) < 0.5 * abs(float(poor) - exact)
+    rng = np.random.default_rng(0)
+    raw = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), energy)
+    direction = jax.jit(constrain)(raw)
+
+    def at(step):
+        moved = jax.tree.map(lambda x, d: x + step * d, energy, direction)
+        return float(_loss(objective, moved, data, None, _key(2))[0])
+
+    slope = (at(1e-4) - at(-1e-4)) / 2e-4
+    np.testing.assert_allclose(_inner(gradient, direction), slope, rtol=1e-6)
 
 
 class _Kinked(AbstractFunctional):

@@ -9,6 +9,7 @@ import pytest
 import thermogen as tg
 from thermogen.learning import decimate, grow, l1_path
 
+KEY = jax.random.key(0)
 N = 7
 TERMS = {(0,): 0.2, (0, 1): 0.7, (2, 3): -0.6, (1, 4): 0.5, (5, 6): 0.6}
 
@@ -89,10 +90,22 @@ def test_a_pseudolikelihood_counts_each_coupling_for_each_of_its_spins():
     np.testing.assert_allclose(path.criterion, expected)
 
 
+def test_fields_are_kept_where_they_are_zero():
+    """Data that are even: the fields of the fit vanish, and count all the same."""
+    even = np.concatenate([TRAINING, -TRAINING])
+    path = l1_path(PAIRWISE, even, even, objective=OBJECTIVE, strengths=[0.3], key=KEY)
+    assert path.counts[:, 0].tolist() == [N]
+    assert path.results == (tg.RESULTS.converged,)
+
+
 def test_errors():
     options = {"key": jax.random.key(0)}
     with pytest.raises(ValueError, match="objective must be deterministic"):
         grow(PAIRWISE, TRAINING, HELD_OUT, objective=tg.PersistentCD(), **options)
+    with pytest.raises(ValueError, match="held_out must have 7 spins"):
+        grow(PAIRWISE, TRAINING, HELD_OUT[:, :3], objective=OBJECTIVE, **options)
+    with pytest.raises(ValueError, match="strengths must hold at least one"):
+        l1_path(PAIRWISE, TRAINING, HELD_OUT, objective=OBJECTIVE, strengths=[], **options)
     with pytest.raises(ValueError, match="fraction must lie"):
         decimate(PAIRWISE, TRAINING, HELD_OUT, objective=OBJECTIVE, fraction=1.0, **options)
     with pytest.raises(ValueError, match="n_per_round and n_models must be at least 1"):

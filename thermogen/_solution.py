@@ -35,9 +35,9 @@ class RESULTS(eqx.Enumeration):
         "deterministic one raise n_steps."
     )
     separable = (
-        "Some spin follows from the others in all samples, so that without a penalty the loss "
-        "has no minimum: the parameters grow without bound, and those returned are where the fit "
-        "stopped. Add a penalty, such as penalty=thermogen.learning.L2(1e-3) or "
+        "The model predicts every spin of every sample right from the others: larger parameters "
+        "lower the loss for ever, and those returned are where the fit stopped. Add a penalty, "
+        "such as penalty=thermogen.learning.L2(1e-3) or "
         "Pseudolikelihood(l2=1e-3)."
     )
     no_inverse = (

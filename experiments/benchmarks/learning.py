@@ -70,7 +70,10 @@ def noise_floor(spins: np.ndarray, n_probes: int = 8) -> float:
         probe = (above * jax.random.rademacher(key, (n, n), jnp.float32), jnp.zeros(n, jnp.float32))
         inverse, _ = jax.scipy.sparse.linalg.cg(fisher, probe, tol=1e-4, maxiter=200)
         total += float(jnp.sum(probe[0] * inverse[0]))
-    return (total / n_probes / (n * (n - 1) / 2)) ** 0.5
+    n_pairs = n * (n - 1) / 2
+    # The inverse of a covariance of p features from N Gaussian samples is N/(N - p) too large.
+    finite = 1 - (n_pairs + n) / len(s)
+    return (finite * total / n_probes / n_pairs) ** 0.5
 
 
 def timed(function, repeats: int = 3):

@@ -119,7 +119,7 @@ def _(energy: Pairwise) -> Pairwise:
 @conditional_fields.register
 def _(energy: Pairwise, visible: Spins, beta: Beta) -> Float[Array, " n"]:
     """As `local_fields`; for many samples the matrix alone is made symmetric, not each product."""
-    return visible @ _symmetrised(energy.couplings) + energy.fields
+    return jnp.asarray(visible) @ _symmetrised(energy.couplings) + energy.fields
 
 
 @parameter_degrees.register

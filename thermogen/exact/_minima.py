@@ -5,9 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
 from .._types import Beta
+from ..datasets import validate_spins
 from ..energies import AbstractMultilinear
 from ..spins import index_from_spins
 from ._ensembles import energies
@@ -54,12 +56,24 @@ def retention(
         energy: an energy of n <= 24 spins.
         data: configurations of +-1, shape `(samples, n)`; repeated ones count once.
         beta: inverse temperature of retrieval, for the library mass; minima do not depend on it.
+
+    Raises:
+        ValueError: for data of another number of spins, or values other than +-1.
     """
+    if data.shape[1] != energy.n_spins:
+        raise ValueError(
+            f"data must have {energy.n_spins} spins a configuration, hidden ones included, got "
+            f"{data.shape[1]}"
+        )
+    if not isinstance(data, Tracer):
+        data = validate_spins(data)
     table = energies(energy)
     represented = jnp.zeros(table.size, bool).at[index_from_spins(data)].set(True)
     lowest = jnp.full_like(table, jnp.inf)
     for k in range(energy.n_spins):
-        lowest = jnp.minimum(lowest, table[flipped(table.size, k)])
+        # Neighbours by flip k, without a table of indices.
+        neighbours = table.reshape(-1, 2, 2**k)[:, ::-1].reshape(-1)
+        lowest = jnp.minimum(lowest, neighbours)
     threshold = 16 * jnp.finfo(table.dtype).eps * jnp.max(jnp.abs(table))
     minima = lowest - table > threshold
     mass = jnp.sum(jnp.where(represented, jax.nn.softmax(-beta * table), 0))

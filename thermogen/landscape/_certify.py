@@ -184,7 +184,12 @@ def certify(
     for name, count, least in [("n_trajectories", n_trajectories, 16), ("horizon", horizon, 3)]:
         if count < least:
             raise ValueError(f"{name} must be at least {least}, got {count}")
-    stride = max(1, round(energy.n_spins * threshold / _LOOKS))
+    if threshold * energy.n_spins < _LOOKS:
+        raise ValueError(
+            f"threshold must be at least {_LOOKS / energy.n_spins:g} sweeps for {energy.n_spins} "
+            f"spins, got {threshold}"
+        )
+    stride = round(energy.n_spins * threshold / _LOOKS)
     with jax.enable_x64(True):
         model, beta = prepared(energy), checked_beta(beta, jnp.float64)
         used = magnetizations[mask]

@@ -189,6 +189,10 @@ def genealogy(
             here.parents = _linked(here, before, here.parents, noise)
         if held == sum(len(stage.library) for stage in stages):
             break
+    else:
+        # What came last in the last round has no heir yet.
+        for here, ahead in zip(stages[:-1], stages[1:], strict=True):
+            here.heirs = _linked(here, ahead, here.heirs, noise)
     return _assembled(stages, beta_of)
 
 

@@ -112,6 +112,8 @@ def find_bound_states(
         raise ValueError(
             f"starts must have shape (starts, {energy.n_spins}), got {np.shape(starts)}"
         )
+    if starts is not None and not np.all(np.abs(np.asarray(starts)) <= 1):
+        raise ValueError("starts must lie within [-1, 1]")
     search = Search(functional, energy, beta, capacity, key)
     corners = search.corners(n_walkers)
     search.quench(corners if starts is None else np.concatenate([starts, corners]))
@@ -177,8 +179,10 @@ class Search:
             return np.asarray(_move(self.problem[1], moves, pairs, jnp.asarray(chosen), key))
 
     def covers(self, coverage: float | None) -> bool:
-        """Whether the hits of the states held claim that coverage."""
-        return coverage is not None and good_turing(self.pool.hits) >= coverage
+        """Whether the hits of the states claim that coverage; hits of dropped states are lost."""
+        if coverage is None or self.pool.overflow:
+            return False
+        return good_turing(self.pool.hits) >= coverage
 
     def library(self) -> Library:
         """What was found so far."""

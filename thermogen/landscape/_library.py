@@ -236,11 +236,12 @@ class Library(eqx.Module):
         """Good-Turing estimate of the share of quenches that end in a state already held.
 
         One minus the share of hits that are the only one of their state (Good 1953); NaN for an
-        empty library. It speaks of starts like those that were used, all rounds together: by
-        default of random corners. Moves other than `corner` start from states held and come
-        back to them: after those it claims more than the share of the cube that is covered.
+        empty library, and after overflow, when states are gone with their hits. It speaks of
+        starts like those that were used, all rounds together: by default of random corners.
+        Moves other than `corner` start from states held and come back to them: after those it
+        claims more than the share of the cube that is covered.
         """
-        return good_turing(np.asarray(self.hits))
+        return float("nan") if np.any(self.overflow) else good_turing(np.asarray(self.hits))
 
     def nearest(self, magnetizations: Float[_Array, "batch n"]) -> Int[np.ndarray, " batch"]:
         """Index of the state that each row is, shape `(batch,)`; -1 where it is none of them.

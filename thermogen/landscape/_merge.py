@@ -56,13 +56,14 @@ class Pool:
     Attributes:
         states: the states held, `value` their magnetizations; None before the first.
         hits: number of quenches that ended in each.
+        overflow: whether states gave way.
     """
 
     def __init__(
         self, capacity: int, symmetric: bool, curvatures: Callable[[np.ndarray], np.ndarray]
     ):
         self._capacity, self._symmetric, self._measure = capacity, symmetric, curvatures
-        self._overflow = False
+        self.overflow = False
         self._cells: dict[int, list[int]] = {}
         self._curvatures = np.zeros(0)
         self.hits = np.zeros(0, int)
@@ -117,7 +118,7 @@ class Pool:
             hits=padded(self.hits, 0),
             multiplicity=padded(1 + paired, 1),
             mask=np.arange(self._capacity) < size,
-            overflow=np.array(self._overflow),
+            overflow=np.array(self.overflow),
         )
 
     def _keys(self, m: Float[np.ndarray, "rows n"]) -> tuple[list[int], np.ndarray]:
@@ -144,7 +145,7 @@ class Pool:
         kept = np.sort(np.argsort(states.stats["free_energy"])[: self._capacity])
         self.states = jax.tree.map(lambda x: x[kept], states)
         self.hits, self._curvatures = self.hits[kept], self._curvatures[kept]
-        self._overflow, self._cells = True, {}
+        self.overflow, self._cells = True, {}
         for state, cell in enumerate(self._keys(states.value[kept])[0]):
             self._cells.setdefault(cell, []).append(state)
 

@@ -137,7 +137,7 @@ def _certify(problem: Problem, rough: np.ndarray, tol: float, max_steps: int) ->
     theta = _approach(problem, rough, _FINE.atol)
     solution = _examined(problem, theta, tol)
     newton = functools.partial(_polish, problem, jnp.asarray(tol))
-    for n_steps in (_FINE_STEPS, max_steps):
+    for n_steps in (min(_FINE_STEPS, max_steps), max_steps - _FINE_STEPS):
         rest = np.flatnonzero(~is_converged(solution))
         if rest.size == 0:
             return solution

@@ -3,11 +3,12 @@
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int8, Num
+from scipy.special import expit
 
 from .._types import Key, Temperature
 from ..datasets import validate_spins
 from ..spins import enumerate_spins
-from ._phases import library_mass
+from ._phases import log_ratio
 
 _MAX_ENUMERATED = 16
 
@@ -36,9 +37,12 @@ def with_background(
         Configurations, the data first, and their weights, which sum to 1.
 
     Raises:
-        ValueError: for bad data, for None beyond 16 spins, and for a number without a key.
+        ValueError: for bad data, a gap that is not positive, None beyond 16 spins, a number without
+            a key, and where no configuration is left that is not represented.
     """
     data = validate_spins(data)
+    if not float(gap) > 0:
+        raise ValueError(f"gap must be positive, got {gap}")
     n = data.shape[1]
     represented = np.unique(data, axis=0)
     if n_background is None:
@@ -54,10 +58,16 @@ def with_background(
     else:
         drawn = np.asarray(jax.random.rademacher(key, (n_background, n), np.int8))
     others = drawn[~_occurs(drawn, represented)]
-    mass = float(library_mass(gap, n, len(represented), 1.0))
+    if len(others) == 0:
+        raise ValueError(
+            "data must leave some configurations unrepresented, and n_background draw one of "
+            f"them, got {len(represented)} different samples of {n} spins"
+        )
+    # In NumPy: behind a large gap the weight of the rest is below the precision of 1 - mass.
+    odds = float(gap) - log_ratio(n, len(represented))
     weights = [
-        np.full(len(data), mass / len(data)),
-        np.full(len(others), (1 - mass) / max(len(others), 1)),
+        np.full(len(data), expit(odds) / len(data)),
+        np.full(len(others), expit(-odds) / len(others)),
     ]
     return np.concatenate([data, others]), np.concatenate(weights)
 

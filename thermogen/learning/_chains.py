@@ -14,7 +14,7 @@ from ..sampling._annealing import log_mean, log_states
 from ..sampling._base import random_corners, step_chains
 from ..sampling._population import systematic_draws
 from ._centred import centred_gradient
-from ._objectives import AbstractObjective, Defaults, Samples
+from ._objectives import AbstractObjective, Defaults, Samples, check_counts
 
 # Made once: a new transformation object would compile anew.
 _SGD = optax.chain(centred_gradient(), optax.sgd(2e-2))
@@ -35,6 +35,9 @@ class ContrastiveDivergence(AbstractObjective):
     """
 
     n_sweeps: int = 1
+
+    def __check_init__(self):
+        check_counts(n_sweeps=self.n_sweeps)
 
     @property
     def defaults(self) -> Defaults:
@@ -73,6 +76,9 @@ class PersistentCD(AbstractObjective):
     n_chains: int = 256
     n_sweeps: int = 5
     sampler: AbstractSampler = Gibbs()
+
+    def __check_init__(self):
+        check_counts(n_chains=self.n_chains, n_sweeps=self.n_sweeps)
 
     @property
     def defaults(self) -> Defaults:
@@ -142,6 +148,9 @@ class AnnealedLikelihood(AbstractObjective):
     n_rungs: int = 64
     kernel: AbstractKernel = Gibbs()
 
+    def __check_init__(self):
+        check_counts(n_chains=self.n_chains, n_sweeps=self.n_sweeps, n_rungs=self.n_rungs)
+
     @property
     def defaults(self) -> Defaults:
         return Defaults(_SGD, 3000, None)
@@ -200,10 +209,15 @@ def _at_samples(
     visible: Float[Array, "chains visible"],
     key: Key,
 ) -> PyTree:
-    """Chains that start at samples, on the last axis; hidden spins at their means."""
-    keys = jax.random.split(key, len(visible))
-    start = lambda s, k: sampler.init(energy, jnp.asarray(embed(energy, s, 1.0)), 1.0, k)  # noqa: E731
-    return jax.vmap(start, out_axes=-1)(visible, keys)
+    """Chains that start at samples, on the last axis; hidden spins are drawn given them."""
+
+    def start(sample, key):
+        draw_key, key = jax.random.split(key)
+        m = jnp.asarray(embed(energy, sample, 1.0))
+        up = jax.random.uniform(draw_key, m.shape, m.dtype) < 0.5 * (1 + m)
+        return sampler.init(energy, jnp.where(up, 1, -1).astype(m.dtype), 1.0, key)
+
+    return jax.vmap(start, out_axes=-1)(visible, jax.random.split(key, len(visible)))
 
 
 def _move(

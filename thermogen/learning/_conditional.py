@@ -7,7 +7,15 @@ from jaxtyping import Array, Float
 
 from .._types import Key
 from ..energies import AbstractMultilinear, conditional_fields, squared_norm
-from ._objectives import LBFGS, AbstractObjective, Defaults, Samples
+from ._objectives import (
+    LBFGS,
+    AbstractObjective,
+    Defaults,
+    Number,
+    Samples,
+    as_number,
+    check_not_negative,
+)
 
 
 class Pseudolikelihood(AbstractObjective):
@@ -22,7 +30,10 @@ class Pseudolikelihood(AbstractObjective):
             data have no minimum.
     """
 
-    l2: float | int | Float[Array, ""] = 1e-3
+    l2: Number = eqx.field(default=1e-3, converter=as_number)
+
+    def __check_init__(self):
+        check_not_negative(l2=self.l2)
 
     @property
     def defaults(self) -> Defaults:

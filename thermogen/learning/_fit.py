@@ -23,6 +23,7 @@ from ._penalties import (
     AbstractPenalty,
     AbstractProximal,
     GroupL1,
+    Support,
     proximal_gradient,
     stationarity,
 )
@@ -41,8 +42,8 @@ class FitResult(eqx.Module):
         history: loss of each step that was taken, shape `(steps,)`, in nats per sample.
         result: a `RESULTS` code: `converged` if the gradient met the objective's tolerance,
             `step_limit` if the steps ran out, `non_finite` if the loss or its gradient stopped
-            being finite; the energy is then the last finite one; `separable` if the data let a
-            loss of conditionals fall for ever.
+            being finite; the energy is then the last finite one; `separable` if every spin
+            follows from the others, so that a loss of conditionals falls for ever.
     """
 
     energy: AbstractMultilinear
@@ -174,8 +175,8 @@ def fit(
 
     Raises:
         ValueError: for data of wrong shape or with values other than +-1, weights that are
-            negative or all zero, counts that are not positive, or an energy that the objective
-            does not take.
+            negative or all zero, counts that are not positive, a `Support` without proximal
+            steps, or an energy that the objective does not take.
     """
     data = validate_spins(data)
     if data.shape[1] != n_visible(energy):
@@ -188,6 +189,11 @@ def fit(
     full_batch = batch_size is None and defaults.gradient_tolerance is not None
     if optimizer is None:
         optimizer = _default_optimizer(defaults, penalty, full_batch, batch_size)
+    if isinstance(penalty, Support) and optimizer is not PROXIMAL:
+        raise ValueError(
+            "penalty Support needs a deterministic objective, all data in each step and the "
+            "default optimizer"
+        )
     n_steps = defaults.n_steps if n_steps is None else n_steps
     for name, count in [("n_steps", n_steps), ("batch_size", batch_size)]:
         if count is not None and count < 1:
@@ -200,17 +206,20 @@ def fit(
     init_key, step_key = jax.random.split(key)
     dtype = jnp.result_type(*jax.tree.leaves(energy))
     samples = Samples(jnp.asarray(data, dtype), jnp.asarray(share, dtype))
+    # Numbers are traced, so that another value of one compiles nothing.
+    objective, penalty = jax.tree.map(
+        lambda x: jnp.asarray(x, dtype) if eqx.is_inexact_array_like(x) else x,
+        (objective, penalty),
+    )
     parameters: PyTree = energy
+    if isinstance(penalty, Support):
+        parameters = penalty.shrink(parameters, jnp.zeros((), dtype))
     carry = _Carry(
         energy=parameters,
         optimizer_state=optimizer.init(parameters),
-        objective_state=objective.init(energy, samples, init_key),
+        objective_state=_init(objective, energy, samples, init_key),
         step=jnp.array(0),
         result=RESULTS.step_limit,
-    )
-    # Numbers are traced, so that another value of one compiles nothing.
-    objective, penalty = jax.tree.map(
-        lambda x: jnp.asarray(x, dtype) if isinstance(x, float) else x, (objective, penalty)
     )
     proximal = None
     if optimizer is PROXIMAL and isinstance(penalty, AbstractProximal):
@@ -284,14 +293,21 @@ def _warn_of_infinite_parameters(data: Num[np.ndarray, "samples visible"], pairs
 
 
 def _separated(energy: PyTree, samples: Samples) -> Array:
-    """Whether the model predicts some spin from the others right in all samples.
+    """Whether a fully visible model predicts all spins of all samples right from the others.
 
-    That proves that the data are separable: along the parameters of that spin the loss falls for
-    ever.
+    Its fields are linear in its parameters: all of them scaled up lower the loss for ever.
     """
+    if n_visible(energy) < energy.n_spins:
+        return jnp.zeros((), bool)
     aligned = margins(constrain(energy), samples) > 0
-    used = samples.weights[:, None] > 0
-    return jnp.any(jnp.all(aligned | ~used, axis=0))
+    return jnp.all(aligned | ~(samples.weights[:, None] > 0))
+
+
+@eqx.filter_jit
+def _init(
+    objective: AbstractObjective, energy: AbstractMultilinear, samples: Samples, key: Key
+) -> PyTree:
+    return objective.init(energy, samples, key)
 
 
 @eqx.filter_jit

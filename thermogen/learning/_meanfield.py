@@ -8,7 +8,7 @@ from .._solution import RESULTS
 from .._types import Key
 from ..energies import AbstractMultilinear, embed
 from ..meanfield import AbstractFunctional, solve
-from ._objectives import ADAM, AbstractObjective, Defaults, Samples
+from ._objectives import ADAM, AbstractObjective, Defaults, Samples, check_counts
 
 
 class MeanFieldLikelihood(AbstractObjective):
@@ -28,6 +28,9 @@ class MeanFieldLikelihood(AbstractObjective):
 
     functional: AbstractFunctional
     n_starts: int = 4
+
+    def __check_init__(self):
+        check_counts(n_starts=self.n_starts)
 
     @property
     def defaults(self) -> Defaults:

@@ -51,7 +51,7 @@ class Defaults(NamedTuple):
             unit, for a deterministic loss on all data; None where the loss is stochastic.
         bounded: whether the loss itself keeps all parameters finite whatever the data are.
         conditional: whether the loss is a sum over spins given all others, which has no minimum
-            where some spin follows from the others without exception.
+            where every spin follows from the others without exception.
     """
 
     optimizer: optax.GradientTransformation
@@ -82,3 +82,26 @@ class AbstractObjective(eqx.Module):
         self, energy: AbstractMultilinear, batch: Samples, state: PyTree, key: Key
     ) -> tuple[Float[Array, ""], PyTree]:
         """Loss per sample in nats, differentiable in `energy`, and the next state."""
+
+
+# A strength or another number of an objective or penalty.
+Number = float | int | Float[Array, ""]
+
+
+def as_number(value: Number) -> Number:
+    """Integers as floats: what is a float is traced, so that another value compiles nothing."""
+    return float(value) if isinstance(value, int) else value
+
+
+def check_not_negative(**values: Number) -> None:
+    """Raise for known numbers below zero, by name."""
+    for name, value in values.items():
+        if isinstance(value, float) and not value >= 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
+
+
+def check_counts(**counts: int) -> None:
+    """Raise for counts below 1, by name."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")

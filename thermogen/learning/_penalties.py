@@ -18,8 +18,7 @@ from ..energies import (
     squared_norm,
     visible_free_energy,
 )
-
-Strength = float | int | Float[Array, ""]
+from ._objectives import Number, as_number, check_not_negative
 
 # A step is accepted by the worst of so many losses: spectral steps need not descend each time.
 _MEMORY = 5
@@ -58,8 +57,11 @@ class NegativeExamples(AbstractPenalty):
 
     examples: Num[Array, "examples visible"]
     data: Num[Array, "samples visible"]
-    gap: Strength
-    strength: Strength
+    gap: Number = eqx.field(converter=as_number)
+    strength: Number = eqx.field(converter=as_number)
+
+    def __check_init__(self):
+        check_not_negative(strength=self.strength)
 
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         free_energies = jax.vmap(lambda s: visible_free_energy(energy, s, 1.0))
@@ -75,7 +77,10 @@ class L2(AbstractPenalty):
         strength: in nats per squared energy unit.
     """
 
-    strength: Strength
+    strength: Number = eqx.field(converter=as_number)
+
+    def __check_init__(self):
+        check_not_negative(strength=self.strength)
 
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         return self.strength * squared_norm(energy)
@@ -90,7 +95,10 @@ class L1(AbstractProximal):
         strength: in nats per energy unit.
     """
 
-    strength: Strength
+    strength: Number = eqx.field(converter=as_number)
+
+    def __check_init__(self):
+        check_not_negative(strength=self.strength)
 
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         sums = jax.tree.map(
@@ -119,7 +127,10 @@ class GroupL1(AbstractProximal):
         strength: in nats per energy unit.
     """
 
-    strength: Strength
+    strength: Number = eqx.field(converter=as_number)
+
+    def __check_init__(self):
+        check_not_negative(strength=self.strength)
 
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         norms = [jnp.sqrt(jnp.where(s > 0, s, 1)) * (s > 0) for s in _by_degree(energy)[0]]
@@ -145,10 +156,10 @@ class Support(AbstractProximal):
     """No penalty on chosen parameters, an infinite one on all others: they are held at zero.
 
     Attributes:
-        allowed: a pytree like the energy; True, or an array of True, where a parameter is free.
+        allowed: a pytree like the energy, of boolean arrays; True where a parameter is free.
     """
 
-    allowed: PyTree
+    allowed: PyTree = eqx.field(converter=lambda tree: jax.tree.map(jnp.asarray, tree))
 
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         outside = jax.tree.map(lambda x, a: jnp.any((x != 0) & ~a), energy, self.allowed)

@@ -34,7 +34,7 @@ def coexistence_temperature(gap: Beta, n: int, n_represented: int) -> Float[Arra
     Raises:
         ValueError: if M is outside its range, or the gap is not positive.
     """
-    entropy = _log_ratio(n, n_represented)
+    entropy = log_ratio(n, n_represented)
     if entropy <= 0:
         raise ValueError(
             f"n_represented must be less than 2**(n-1) for coexistence, got {n_represented} of "
@@ -55,7 +55,7 @@ def library_mass(gap: Beta, n: int, n_represented: int, temperature: Beta) -> Fl
     Raises:
         ValueError: if M is outside its range, or the temperature is not positive.
     """
-    entropy = _log_ratio(n, n_represented)
+    entropy = log_ratio(n, n_represented)
     return jax.nn.sigmoid(gap / _positive("temperature", temperature) - entropy)
 
 
@@ -88,11 +88,11 @@ def required_gap(
         represented = _n_different(np.asarray(represented), n)
     mass = _positive("mass", mass)
     _positive("1 - mass", 1 - mass)
-    odds = _log_ratio(n, int(represented)) + jnp.log(mass) - jnp.log1p(-mass)
+    odds = log_ratio(n, int(represented)) + jnp.log(mass) - jnp.log1p(-mass)
     return _positive("temperature", temperature) * odds
 
 
-def _log_ratio(n: int, n_represented: int) -> float:
+def log_ratio(n: int, n_represented: int) -> float:
     """`L = ln((2^n - M)/M)`, from integers of any size."""
     m, rest = int(n_represented), 2**n - int(n_represented)
     if m < 1 or rest < 1:

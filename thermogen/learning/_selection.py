@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num, PyTree
 
+from .._solution import RESULTS
 from .._types import Key
 from ..datasets import validate_spins
 from ..energies import AbstractMultilinear, constrain, parameter_copies, parameter_degrees
-from ._fit import fit
+from ._fit import FitResult, fit
 from ._objectives import AbstractObjective, Samples
 from ._penalties import L1, AbstractPenalty, Support
 
@@ -30,6 +31,7 @@ class Path(eqx.Module):
 
     Attributes:
         energies: the fitted models.
+        results: how each fit ended, a `RESULTS` code.
         degrees: degrees of interaction, ascending, shape `(degrees,)`.
         counts: number of couplings of each degree in each model, shape `(models, degrees)`.
         training: loss of the objective on the training data, in nats, shape `(models,)`.
@@ -40,6 +42,7 @@ class Path(eqx.Module):
     """
 
     energies: tuple[AbstractMultilinear, ...]
+    results: tuple[RESULTS, ...]
     degrees: Int[np.ndarray, " degrees"]
     counts: Int[np.ndarray, "models degrees"]
     training: Float[np.ndarray, " models"]
@@ -59,7 +62,10 @@ class Path(eqx.Module):
             figures = [f"{c:12d}" for c in counts]
             figures += [f"{self.training[k]:12.4f}", f"{self.held_out[k]:12.4f}"]
             figures += [f"{self.criterion[k]:12.1f}"]
-            lines.append("".join(figures) + ("  best" if k == best else ""))
+            notes = ["best"] * (k == best)
+            if self.results[k] != RESULTS.converged:
+                notes.append(RESULTS[self.results[k]])
+            lines.append("  ".join(["".join(figures), *notes]))
         return "\n".join(lines)
 
 
@@ -87,11 +93,15 @@ def l1_path(
     Raises:
         ValueError: as `fit` does, and for an objective that is stochastic.
     """
+    if len(strengths) < 1:
+        raise ValueError("strengths must hold at least one number")
     search = _Selection(energy, data, held_out, objective, key)
     penalised, models = energy, []
     for strength in sorted(map(float, strengths), reverse=True):
-        penalised = search.fit(penalised, L1(strength))
-        models.append(search.model(jax.tree.map(lambda x: np.asarray(x) != 0, penalised), energy))
+        penalised = search.fit(penalised, L1(strength)).energy
+        left = jax.tree.map(lambda x: np.asarray(x) != 0, penalised)
+        fields = search.present(lambda degree: degree < 2)
+        models.append(search.model(jax.tree.map(np.logical_or, left, fields), energy))
     return search.path(models)
 
 
@@ -127,8 +137,8 @@ def decimate(
     while len(models) < n_models:
         last = models[-1]
         chosen = jax.tree.map(np.logical_and, last.mask, search.present(lambda d: d >= 2))
-        sizes = np.unique(np.abs(_entries(last.energy, chosen)))
-        if sizes.size < 2:
+        sizes = np.sort(np.abs(_entries(last.energy, chosen)))
+        if sizes.size == 0:
             break
         threshold = sizes[max(1, int(fraction * sizes.size)) - 1]
         weak = jax.tree.map(lambda x, c, t=threshold: c & (np.abs(x) <= t), last.energy, chosen)
@@ -187,6 +197,7 @@ def grow(
 class _Model(NamedTuple):
     mask: PyTree
     energy: AbstractMultilinear
+    result: RESULTS
     counts: list[int]
     losses: tuple[float, float]  # training and held out
     criterion: float | np.floating
@@ -201,11 +212,15 @@ class _Selection:
                 f"objective must be deterministic, such as Pseudolikelihood(), got {objective}"
             )
         self._objective, self._key = objective, key
-        self._data = validate_spins(data)
+        self._data, judges = validate_spins(data), validate_spins(held_out, "held_out")
+        if judges.shape[1] != self._data.shape[1]:
+            raise ValueError(
+                f"held_out must have {self._data.shape[1]} spins a sample, got {judges.shape[1]}"
+            )
         dtype = jnp.result_type(*jax.tree.leaves(energy))
         self._training, self._held_out = (
             Samples(jnp.asarray(x, dtype), jnp.full(len(x), 1 / len(x), dtype))
-            for x in (self._data, validate_spins(held_out))
+            for x in (self._data, judges)
         )
         self._degrees = jax.tree.map(
             lambda x, d: np.broadcast_to(d, x.shape), energy, parameter_degrees(energy)
@@ -217,14 +232,14 @@ class _Selection:
         every = [np.unique(d) for d in jax.tree.leaves(self._degrees)]
         self.degrees = np.unique(np.concatenate(every))
 
-    def fit(self, start: PyTree, penalty: AbstractPenalty) -> AbstractMultilinear:
-        result = fit(start, self._data, objective=self._objective, penalty=penalty, key=self._key)
-        return result.energy
+    def fit(self, start: PyTree, penalty: AbstractPenalty) -> FitResult:
+        return fit(start, self._data, objective=self._objective, penalty=penalty, key=self._key)
 
     def model(self, mask: PyTree, start: PyTree) -> _Model:
         """Fit the couplings of a mask, from the values that `start` has for them."""
         start = jax.tree.map(lambda x, a: x * a, start, mask)
-        energy = self.fit(start, Support(jax.tree.map(jnp.asarray, mask)))
+        fitted = self.fit(start, Support(mask))
+        energy = fitted.energy
         training, held_out = (
             float(_loss(self._objective, judge, energy))
             for judge in (self._training, self._held_out)
@@ -238,7 +253,7 @@ class _Selection:
         if self._objective.defaults.conditional:
             times = self.degrees
         criterion = 2 * n * training + float(np.sum(times * np.array(counts))) * np.log(n)
-        return _Model(mask, energy, counts, (training, held_out), criterion)
+        return _Model(mask, energy, fitted.result, counts, (training, held_out), criterion)
 
     def present(self, chosen: Callable[[np.ndarray], np.ndarray]) -> PyTree:
         """A mask of all parameters of some degrees."""
@@ -256,6 +271,7 @@ class _Selection:
         training, held_out = np.array([model.losses for model in models]).T
         return Path(
             energies=tuple(model.energy for model in models),
+            results=tuple(model.result for model in models),
             degrees=self.degrees,
             counts=np.array([model.counts for model in models]),
             training=training,
