@@ -303,7 +303,7 @@ def test_weights_are_repetitions():
 
 
 @pytest.mark.parametrize("weights", [[1, 1], [-1, 1, 1], [0, 0, 0], [np.nan, 1, 1]])
-def test_bad_weights(weights):
+def test_bad_weights(weights, unchecked):
     with pytest.raises(ValueError, match="weights"):
         _fit(data=np.ones((3, 4)), weights=np.array(weights, float))
 

@@ -132,7 +132,8 @@ def test_fit_finds_the_penalised_optimum(name):
 
 
 def test_strengths_and_supports_do_not_compile_anew(caplog):
-    data, objective = _data(), tg.Pseudolikelihood(0.0)
+    # A number of samples that no other test compiles for.
+    data, objective = _data(n_samples=401), tg.Pseudolikelihood(0.0)
     fits = []
     for strength in (0.05, 0.07):
         with helpers.compilations(caplog) as names:

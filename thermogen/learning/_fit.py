@@ -136,7 +136,7 @@ def fit(
     *,
     objective: AbstractObjective,
     key: Key,
-    weights: Float[Array | np.ndarray, " samples"] | None = None,
+    weights: Num[Array | np.ndarray, " samples"] | None = None,
     penalty: AbstractPenalty | None = None,
     optimizer: optax.GradientTransformation | None = None,
     n_steps: int | None = None,
