@@ -1,4 +1,4 @@
-"""Fully visible pairwise models of the digits, learned in several ways: likelihood, moments, states.
+"""Pairwise models of the digits, learned in several ways: likelihood, moments, states.
 
 Four fifths of the digits train, one fifth judges. Learned by pseudolikelihood, by the mean-field
 potential (naive and TAP), by persistent contrastive divergence, all with the same ridge penalty
@@ -70,7 +70,7 @@ def trained(data: np.ndarray):
 
 
 def inverted(data: np.ndarray):
-    """The closed-form models, each with the pseudocount of the best pseudolikelihood of the data."""
+    """Closed-form models, each with the pseudocount that gives the best pseudolikelihood."""
     samples = learning.Samples(jnp.asarray(data, float), jnp.full(len(data), 1 / len(data)))
     loss = eqx.filter_jit(tg.Pseudolikelihood(l2=0.0).loss)
     for name, method in METHODS.items():

@@ -47,7 +47,8 @@ class MeanFieldLikelihood(AbstractObjective):
             converged = solution.result == RESULTS.converged
             return jnp.where(converged, solution.stats["free_energy"], jnp.inf)
 
-        # At even steps of the cumulated weights: the same in every call, so that the gradient can vanish.
+        # At even steps of the cumulated weights: the same ones in every call, so that the
+        # gradient can vanish.
         levels = (jnp.arange(self.n_starts) + 0.5) / self.n_starts
         rows = jnp.searchsorted(jnp.cumsum(batch.weights), levels)
         starts = jnp.append(batch.spins[rows], batch.mean(batch.spins)[None], axis=0)
