@@ -13,7 +13,7 @@ from thermogen.learning import Checkpoints
 PATTERNS = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, -1, -1, -1]])
 DATA = np.repeat(np.concatenate([PATTERNS, -PATTERNS]), 5, axis=0)
 # Not Adam, which blows up the rounding of the gradient by the fields, which is zero.
-SGD = optax.sgd(1e-2)
+SGD = optax.sgd(2e-2)
 
 
 def _train(callback=None, n_steps=100) -> tg.FitResult:
