@@ -5,6 +5,7 @@ from ._centred import centred_gradient as centred_gradient
 from ._chains import AnnealedLikelihood as AnnealedLikelihood
 from ._chains import ContrastiveDivergence as ContrastiveDivergence
 from ._chains import PersistentCD as PersistentCD
+from ._checkpoints import Checkpoints as Checkpoints
 from ._conditional import MinimumProbabilityFlow as MinimumProbabilityFlow
 from ._conditional import Pseudolikelihood as Pseudolikelihood
 from ._fit import FitResult as FitResult
