@@ -17,6 +17,7 @@ the held-out fifth is what early stopping returns.
 
 import argparse
 import importlib.util
+import os
 import time
 import warnings
 from collections.abc import Callable
@@ -121,20 +122,18 @@ def with_rbms(training: np.ndarray, seconds: list[float]) -> list:
     from rbms.dataset.dataset_class import RBMDataset
     from rbms.training.pcd import fit_batch_pcd
 
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
     bits, ones = np.array(tg.bits_from_spins(training), float), np.ones(len(training))
     data = RBMDataset(bits, ones, ones, ones, "digits", True, device="cpu")
-    clock = Clock(seconds)
-    model = BBRBM.init_parameters(N_HIDDEN, data, torch.device("cpu"), torch.float32)
-    chains = model.sample_state(model.init_chains(RBMS["n_chains"]), RBMS["gibbs_steps"])
-    model.init_grad()
-    optimizer = torch.optim.SGD(model.parameters(), lr=RBMS["learning_rate"], maximize=True)
 
-    def machine() -> tg.RBM:
-        return from_bits(*(x.numpy() for x in (model.weight_matrix, model.vbias, model.hbias)))
-
-    n_steps = 0
-    with torch.no_grad():
+    def learn(clock: Clock) -> list:
+        model = BBRBM.init_parameters(N_HIDDEN, data, torch.device("cpu"), torch.float32)
+        chains = model.sample_state(model.init_chains(RBMS["n_chains"]), RBMS["gibbs_steps"])
+        model.init_grad()
+        optimizer = torch.optim.SGD(model.parameters(), lr=RBMS["learning_rate"], maximize=True)
+        bits = lambda: (model.weight_matrix, model.vbias, model.hbias)  # noqa: E731
+        n_steps = 0
         while True:
             rows = torch.randperm(len(data))[: RBMS["batch_size"]]
             batch = data.data[rows], data.weights[rows]
@@ -142,9 +141,13 @@ def with_rbms(training: np.ndarray, seconds: list[float]) -> list:
             optimizer.step()
             n_steps += 1
             try:
-                clock.look(machine, n_steps)
+                clock.look(lambda: from_bits(*(x.numpy() for x in bits())), n_steps)
             except TimeIsUp:
                 return clock.kept
+
+    with torch.no_grad():
+        learn(Clock([3.0]))  # torch compiles during its first steps
+        return learn(Clock(seconds))
 
 
 @eqx.filter_jit

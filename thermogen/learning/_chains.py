@@ -17,8 +17,14 @@ from ..sampling._population import systematic_draws
 from ._centred import centred_gradient
 from ._objectives import AbstractObjective, Defaults, Samples
 
+
+def _decaying(step: Array) -> Array:
+    """Long steps first; later the noise of the chains averages out (Robbins and Monro 1951)."""
+    return 0.1 / (1 + step / 500)
+
+
 # Made once: a new transformation object would compile anew.
-_SGD = optax.chain(centred_gradient(), optax.sgd(2e-2))
+_SGD = optax.chain(centred_gradient(), optax.sgd(_decaying))
 
 
 class ContrastiveDivergence(AbstractObjective):
