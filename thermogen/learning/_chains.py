@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._types import Key
 from ..energies import AbstractMultilinear, embed, n_visible
@@ -18,9 +18,9 @@ from ._centred import centred_gradient
 from ._objectives import AbstractObjective, Defaults, Samples
 
 
-def _decaying(step: Array) -> Array:
+def _decaying(step: ArrayLike) -> Array:
     """Long steps first; later the noise of the chains averages out (Robbins and Monro 1951)."""
-    return 0.1 / (1 + step / 500)
+    return 0.1 / (1 + jnp.asarray(step) / 500)
 
 
 # Made once: a new transformation object would compile anew.
