@@ -31,9 +31,9 @@ import thermogen as tg
 from thermogen import learning, sampling
 
 N_HIDDEN = 64
-BETAS = jnp.linspace(0.0, 1.0, 1001)
+BETAS = jnp.linspace(0.0, 1.0, 501)
 LADDER = tg.ParallelTempering(jnp.linspace(0.05, 1.0, 20))
-N_CHAINS = 400
+N_CHAINS = 300
 # Best of 0.01, 0.03 (batches of 10) and 0.05 (of 100); the last of (0.01, 10 sweeps, 500 chains
 # and samples), (0.05, the same) and (0.05, 2, 256).
 SKLEARN = {"learning_rate": 0.01, "batch_size": 10}
@@ -155,7 +155,7 @@ def judge(rbm: tg.RBM, training, held_out, key):
     """ln Z from below and from above, and both log-likelihoods per sample, with ln Z midway."""
     keys = jax.random.split(key, 3)
     below = tg.annealed_importance_sampling(rbm, BETAS, key=keys[0], n_chains=N_CHAINS)
-    samples = tg.sample(LADDER, rbm, 1.0, key=keys[1], n_chains=N_CHAINS, n_sweeps=1, burn_in=500)[
+    samples = tg.sample(LADDER, rbm, 1.0, key=keys[1], n_chains=N_CHAINS, n_sweeps=1, burn_in=300)[
         :, 0
     ]
     above = sampling.reverse_annealed_importance_sampling(rbm, BETAS, samples, key=keys[2])
