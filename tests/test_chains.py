@@ -134,6 +134,17 @@ def test_annealed_fit_reports_the_likelihood():
     assert exact < float(tg.learning.potential(truth, data, 1.0)) + 0.01
 
 
+def test_a_second_annealed_fit_compiles_nothing(caplog):
+    """Its first rungs are a loop too, which must not be compiled again for each fit."""
+    objective = AnnealedLikelihood(n_chains=16, n_rungs=4)
+    data = np.where(np.random.default_rng(0).random((20, 5)) < 0.6, 1.0, -1.0)
+    start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+    tg.fit(start, data, objective=objective, key=_key(0), n_steps=2)
+    with helpers.compilations(caplog) as names:
+        tg.fit(start, -data, objective=objective, key=_key(1), n_steps=3)
+    assert names == []
+
+
 def test_centred_gradient_is_that_of_centred_parameters():
     """A step of descent in `(v - mu) W (h - lambda)`, and what it does to the plain parameters."""
     rbm = helpers.random_rbm(6, _key(3), scale=1.0)

@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._types import Key
 from ..energies import AbstractMultilinear, embed, n_visible
@@ -16,8 +17,14 @@ from ..sampling._population import systematic_draws
 from ._centred import centred_gradient
 from ._objectives import AbstractObjective, Defaults, Samples, check_counts
 
+
+def _decaying(step: ArrayLike) -> Array:
+    """Long steps first; later the noise of the chains averages out (Robbins and Monro 1951)."""
+    return 0.1 / (1 + jnp.asarray(step) / 500)
+
+
 # Made once: a new transformation object would compile anew.
-_SGD = optax.chain(centred_gradient(), optax.sgd(2e-2))
+_SGD = optax.chain(centred_gradient(), optax.sgd(_decaying))
 
 
 class ContrastiveDivergence(AbstractObjective):
@@ -155,6 +162,8 @@ class AnnealedLikelihood(AbstractObjective):
     def defaults(self) -> Defaults:
         return Defaults(_SGD, 3000, None)
 
+    # Compiled once for all fits: a loop of the eager interpreter compiles anew at every call.
+    @eqx.filter_jit
     def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> AnnealedState:
         start_key, key = jax.random.split(key)
         corners = random_corners(energy, 2 * self.n_chains, start_key)

@@ -1,0 +1,213 @@
+"""Restricted Boltzmann machines of 64 x 64 spins on digits: likelihood against wall time.
+
+Contenders are the defaults of `thermogen.PersistentCD` and `AnnealedLikelihood`, scikit-learn's
+`BernoulliRBM` and the torch package rbms, left out where it is not installed. All learn from the
+same four fifths of the digits, in float32, and are looked at after the same seconds of wall time;
+what `fit` takes to compile is reported apart. rbms writes a file after every step: here its
+gradient and its optimiser run without. The peers run at two rates each, the best two that a short
+scan found for short and for long runs.
+
+All machines are judged in +-1 units by one estimator: ln Z between annealing from infinite
+temperature (from below) and heating of samples of parallel tempering (from above), and the mean
+log-likelihood of a sample, of the training set and of the held-out fifth. The best of the times by
+the held-out fifth is what early stopping returns.
+
+    python experiments/rbm_digits.py
+    python experiments/rbm_digits.py --seconds 2 5 --only PersistentCD "rbms 0.1"
+"""
+
+import argparse
+import functools
+import importlib.util
+import os
+import time
+import warnings
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import thermogen as tg
+from thermogen import learning, sampling
+
+N_HIDDEN = 64
+BETAS = jnp.linspace(0.0, 1.0, 501)
+LADDER = tg.ParallelTempering(jnp.linspace(0.05, 1.0, 20))
+N_CHAINS = 300
+
+
+class TimeIsUp(Exception):
+    """Ends a loop of learning from within."""
+
+
+class Clock:
+    """Keeps the machine, and the steps that it took, at each of the given times."""
+
+    def __init__(self, seconds: list[float]) -> None:
+        self.due, self.kept, self.began = sorted(seconds), [], time.perf_counter()
+
+    def look(self, machine: Callable[[], tg.RBM], n_steps: int) -> None:
+        now = time.perf_counter() - self.began
+        while self.due and now >= self.due[0]:
+            self.kept.append((self.due.pop(0), n_steps, machine()))
+        if not self.due:
+            raise TimeIsUp
+
+
+def from_bits(weights, visible_fields, hidden_fields) -> tg.RBM:
+    """The machine of bits, `E = -x W y - a x - b y` with `x = (1 + v)/2`, in +-1 units."""
+    w, a, b = (np.asarray(x, float) for x in (weights, visible_fields, hidden_fields))
+    return tg.RBM(w / 4, a / 2 + w.sum(axis=1) / 4, b / 2 + w.sum(axis=0) / 4)
+
+
+def check_units() -> float:
+    """Largest deviation of ln p between bits and spins, over all states of a small machine."""
+    rng = np.random.default_rng(0)
+    w, a, b = rng.normal(size=(4, 3)), rng.normal(size=4), rng.normal(size=3)
+    spins = np.asarray(tg.enumerate_spins(7))
+    x, y = np.split((1 + spins) / 2, [4], axis=1)
+    of_bits = np.einsum("ri,ij,rj->r", x, w, y) + x @ a + y @ b
+    of_spins = -jax.vmap(from_bits(w, a, b))(spins)
+    deviation = jax.nn.log_softmax(of_bits) - jax.nn.log_softmax(of_spins)
+    return float(jnp.max(jnp.abs(deviation)))
+
+
+def with_thermogen(objective, training: np.ndarray, seconds: list[float]) -> list:
+    means = jnp.asarray(training.mean(axis=0), jnp.float32)
+    start = tg.RBM.random(N_HIDDEN, means, key=jax.random.key(0))
+    options = {"objective": objective, "key": jax.random.key(1)}
+    began = time.perf_counter()
+    tg.fit(start, training, n_steps=1, **options)
+    print(f"   {type(objective).__name__} compiled in {time.perf_counter() - began:.1f} s")
+    clock = Clock(seconds)
+    look = lambda so_far: clock.look(lambda: so_far.energy, so_far.history.size)  # noqa: E731
+    try:
+        tg.fit(start, training, n_steps=10**9, callback=look, **options)
+    except TimeIsUp:
+        return clock.kept
+    raise RuntimeError("the fit ended before its time: it diverged")
+
+
+def with_sklearn(rate: float, training: np.ndarray, seconds: list[float]) -> list:
+    from sklearn.neural_network import BernoulliRBM
+
+    class Timed(BernoulliRBM):
+        n_steps = 0
+
+        def _fit(self, *arguments):
+            super()._fit(*arguments)
+            self.n_steps += 1
+            clock.look(self.machine, self.n_steps)
+
+        def machine(self) -> tg.RBM:
+            return from_bits(self.components_.T, self.intercept_visible_, self.intercept_hidden_)
+
+    bits = tg.bits_from_spins(training).astype(np.float32)
+    model = Timed(N_HIDDEN, learning_rate=rate, batch_size=10, n_iter=10**9, random_state=0)
+    clock = Clock(seconds)
+    try:
+        model.fit(bits)
+    except TimeIsUp:
+        pass
+    return clock.kept
+
+
+def with_rbms(rate: float, training: np.ndarray, seconds: list[float]) -> list:
+    import torch
+    from rbms.bernoulli_bernoulli.classes import BBRBM
+    from rbms.dataset.dataset_class import RBMDataset
+    from rbms.training.pcd import fit_batch_pcd
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.manual_seed(0)
+    bits, ones = np.array(tg.bits_from_spins(training), float), np.ones(len(training))
+    data = RBMDataset(bits, ones, ones, ones, "digits", True, device="cpu")
+
+    def learn(clock: Clock) -> list:
+        model = BBRBM.init_parameters(N_HIDDEN, data, torch.device("cpu"), torch.float32)
+        chains = model.sample_state(model.init_chains(256), 2)
+        model.init_grad()
+        optimizer = torch.optim.SGD(model.parameters(), lr=rate, maximize=True)
+        bits = lambda: (model.weight_matrix, model.vbias, model.hbias)  # noqa: E731
+        n_steps = 0
+        while True:
+            rows = torch.randperm(len(data))[:256]
+            batch = data.data[rows], data.weights[rows]
+            chains, _ = fit_batch_pcd(batch, chains, model, 2, beta=1.0)
+            optimizer.step()
+            n_steps += 1
+            try:
+                clock.look(lambda: from_bits(*(x.numpy() for x in bits())), n_steps)
+            except TimeIsUp:
+                return clock.kept
+
+    with torch.no_grad():
+        learn(Clock([3.0]))  # torch compiles during its first steps
+        return learn(Clock(seconds))
+
+
+@eqx.filter_jit
+def judge(rbm: tg.RBM, training, held_out, key):
+    """ln Z from below and from above, and both log-likelihoods per sample, with ln Z midway."""
+    keys = jax.random.split(key, 3)
+    below = tg.annealed_importance_sampling(rbm, BETAS, key=keys[0], n_chains=N_CHAINS)
+    samples = tg.sample(LADDER, rbm, 1.0, key=keys[1], n_chains=N_CHAINS, n_sweeps=1, burn_in=300)[
+        :, 0
+    ]
+    above = sampling.reverse_annealed_importance_sampling(rbm, BETAS, samples, key=keys[2])
+    log_z = (below.log_partition + above.log_partition) / 2
+
+    def likelihood(data):
+        weights = -jax.vmap(lambda v: tg.energies.visible_free_energy(rbm, v, 1.0))(data)
+        return jnp.mean(weights) - log_z
+
+    return below.log_partition, above.log_partition, likelihood(training), likelihood(held_out)
+
+
+CONTENDERS = {
+    "PersistentCD": functools.partial(with_thermogen, tg.PersistentCD()),
+    "AnnealedLikelihood": functools.partial(with_thermogen, learning.AnnealedLikelihood()),
+    "scikit-learn 0.01": functools.partial(with_sklearn, 0.01),
+    "scikit-learn 0.003": functools.partial(with_sklearn, 0.003),
+    "rbms 0.05": functools.partial(with_rbms, 0.05),
+    "rbms 0.1": functools.partial(with_rbms, 0.1),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, nargs="+", default=[2.0, 5.0, 10.0, 20.0])
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    arguments = parser.parse_args()
+    # Pixels that are always white are the same trouble for everybody, and no one has a penalty.
+    warnings.filterwarnings("ignore", message="data: spins")
+    split = tg.datasets.split(tg.datasets.digits().spins, 0.2)
+    parts = [jnp.asarray(part, jnp.float32) for part in split]
+    print(f"{len(split.training)} digits to learn from, {len(split.held_out)} held out")
+    print(f"bits and spins agree to {check_units():.0e} nat")
+    rows = []
+    for name in arguments.only:
+        if name.startswith("rbms") and not importlib.util.find_spec("rbms"):
+            print("   rbms is not installed")
+            continue
+        rows += [(name, *kept) for kept in CONTENDERS[name](split.training, arguments.seconds)]
+    print(f"\n{'':20}{'s':>6}{'steps':>9}{'training':>10}{'held out':>10}{'ln Z':>9}{'above':>8}")
+    best = {}
+    for name, seconds, n_steps, rbm in rows:
+        rbm = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), rbm)
+        low, high, seen, unseen = map(float, judge(rbm, *parts, jax.random.key(2)))
+        print(
+            f"{name:20}{seconds:6g}{n_steps:9d}{seen:10.3f}{unseen:10.3f}{low:9.2f}"
+            f"{high - low:+8.2f}{'' if abs(high - low) < 0.5 else '  bounds too far apart'}",
+            flush=True,
+        )
+        best[name] = max(best.get(name, -np.inf), unseen)
+    print("\nheld out, at the best of these times:")
+    for name, value in best.items():
+        print(f"   {name:20}{value:8.3f}")
+
+
+if __name__ == "__main__":
+    main()
