@@ -19,7 +19,8 @@ def centred_gradient() -> optax.GradientTransformationExtraArgs:
     `means`, and `lambda = tanh(b + mu W)`. The step is expressed in the plain parameters again;
     stationary points stay where they are. Gradients of all other energies pass through.
 
-    For example `optax.chain(thermogen.learning.centred_gradient(), optax.sgd(1e-2))`.
+    Before Adam it is in vain: that rescales entry by entry. For example
+    `optax.chain(thermogen.learning.centred_gradient(), optax.sgd(1e-2))`.
     """
 
     def update(
