@@ -17,7 +17,7 @@ import thermogen as tg
 from thermogen import sampling
 from thermogen.sampling._integration import _integral as _integral_of
 from thermogen.sampling._integration import _quadrature_error
-from thermogen.sampling._population import _systematic
+from thermogen.sampling._population import systematic_draws
 
 N_SPINS, N_MODELS = 8, 200
 RUNGS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -253,7 +253,9 @@ def test_systematic_draws():
     """Each weight is drawn as often as it says, up to one draw, and on average exactly."""
     n, n_keys = 50, 2000
     weights = jax.random.dirichlet(_key(0), jnp.full(n, 0.3))
-    parents = jax.vmap(_systematic, in_axes=(None, 0))(weights, jax.random.split(_key(1), n_keys))
+    parents = jax.vmap(systematic_draws, in_axes=(None, 0))(
+        weights, jax.random.split(_key(1), n_keys)
+    )
     assert np.all(np.diff(parents, axis=1) >= 0)
     counts = np.stack([np.bincount(row, minlength=n) for row in np.asarray(parents)])
     excess = counts - n * np.asarray(weights)
@@ -261,7 +263,7 @@ def test_systematic_draws():
     # Hoeffding: a count is one of two neighbouring integers.
     bound = np.sqrt(np.log(2 * n / ALARM) / (2 * n_keys))
     assert np.all(np.abs(excess.mean(axis=0)) < bound)
-    uniform = _systematic(jnp.full(n, 1 / n), _key(2))
+    uniform = systematic_draws(jnp.full(n, 1 / n), _key(2))
     np.testing.assert_array_equal(uniform, np.arange(n))
 
 

@@ -185,6 +185,7 @@ def test_patterns_are_born_where_their_modes_soften():
     assert family.parents[born] in np.flatnonzero(family.branches == 0)
 
 
+@pytest.mark.slow
 def test_continuation_finds_what_a_poor_search_misses():
     energy, betas = _glass(3), GLASS_BETAS
     family = genealogy(NAIVE, energy, betas, key=_key(), n_walkers=4, n_hops=0)
@@ -280,6 +281,7 @@ def test_no_tie_crosses_a_line(seed):
     figure.canvas.draw()
 
 
+@pytest.mark.slow
 def test_stages_stand_where_they_are_told():
     family = _genealogy(_magnet(0.1), BETAS)
     positions = np.arange(len(BETAS)) ** 2
