@@ -157,7 +157,7 @@ def test_it_names_itself():
         "Library(3 states of 3 spins, capacity 5, G from -3 to -1, 10 hits, coverage 0.9)"
     )
     assert repr(_library(overflow=np.array(True))[:1]) == (
-        "Library(1 state of 3 spins, capacity 1, G from -3 to -3, 7 hits, coverage 1, overflow)"
+        "Library(1 state of 3 spins, capacity 1, G from -3 to -3, 7 hits, coverage nan, overflow)"
     )
     assert repr(_empty(2, 3)) == "Library(0 states of 3 spins, capacity 2)"
     batch = jax.tree.map(lambda x: np.stack([x, x]), _library())
