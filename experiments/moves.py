@@ -140,7 +140,7 @@ def walked(search):
             none = jnp.zeros(N_WALKERS, int)
             energy, moves = search.problem[1], (_hopping.flip_cluster,)
             starts = np.asarray(_hopping._move(energy, moves, jnp.asarray(pairs), none, key))
-            ends = fall(search.problem, starting_fields(search.problem, starts), known=held_now())
+            ends = fall(search.problem, starting_fields(starts), known=held_now())
         good = is_converged(ends)
         new = search.pool.add(jax.tree.map(lambda x: x[np.flatnonzero(good)], ends))
         rise = ends.stats["free_energy"] - state["g"]

@@ -180,7 +180,7 @@ def test_newton_steps_end_where_the_descent_ends(functional):
     """Conjugate gradients take rough ends to the minima that float64 descent takes them to."""
     with jax.enable_x64(True):
         problem = _quench.make_problem(helpers.FUNCTIONALS[functional], _glass(0.1), 2.0)
-        fields = _quench.starting_fields(problem, CORNERS[:256])
+        fields = _quench.starting_fields(CORNERS[:256])
         rough = MirrorDescent(rtol=0.0, atol=1e-3)
         fields = _quench._descend(problem, fields, jnp.float32, rough, 4096)
         close = _quench._approach(problem, fields, 1e-11)

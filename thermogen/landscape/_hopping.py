@@ -152,7 +152,7 @@ class Search:
     def quench(self, starts: Num[Array | np.ndarray, "starts n"]) -> Int[np.ndarray, " new"]:
         """Quench the starts, count and hold the minima, and say which starts brought new ones."""
         with jax.enable_x64(True):
-            theta = starting_fields(self.problem, np.asarray(starts))
+            theta = starting_fields(np.asarray(starts))
             solution = fall(self.problem, theta, known=self.pool.states)
             found = np.flatnonzero(is_converged(solution))
             return found[self.pool.add(jax.tree.map(lambda x: x[found], solution))]

@@ -200,8 +200,6 @@ def fit(
             raise ValueError(f"{name} must be at least 1, got {count}")
     fields_are_free = not (defaults.bounded or isinstance(penalty, L2))
     couplings_are_free = fields_are_free and not isinstance(penalty, L1 | GroupL1)
-    if fields_are_free:
-        _warn_of_infinite_parameters(data[share > 0], couplings_are_free)
 
     init_key, step_key = jax.random.split(key)
     dtype = jnp.result_type(*jax.tree.leaves(energy))
@@ -221,6 +219,8 @@ def fit(
         step=jnp.array(0),
         result=RESULTS.step_limit,
     )
+    if fields_are_free:
+        _warn_of_infinite_parameters(data[share > 0], couplings_are_free)
     proximal = None
     if optimizer is PROXIMAL and isinstance(penalty, AbstractProximal):
         proximal = penalty

@@ -30,7 +30,7 @@ RootFinder = optx.AbstractRootFinder | optx.AbstractLeastSquaresSolver | optx.Ab
 Problem = tuple[AbstractFunctional, AbstractMultilinear, Float[Array, ""]]
 
 # Effective field at which a start on the faces of the cube, |m| = 1, is placed.
-_CORNER_FIELD = 4.0
+CORNER_FIELD = 4.0
 
 
 class _DescentState(eqx.Module):
@@ -319,7 +319,7 @@ def starting_field(energy: AbstractMultilinear, init: Spins) -> Magnetizations:
         raise ValueError("init must hold magnetizations within [-1, 1]")
     dtype = jnp.result_type(float, *jax.tree.leaves(energy))
     theta = jnp.arctanh(jax.lax.stop_gradient(init).astype(dtype))
-    return jnp.clip(theta, -_CORNER_FIELD, _CORNER_FIELD)
+    return jnp.clip(theta, -CORNER_FIELD, CORNER_FIELD)
 
 
 def checked_beta(beta: Beta, dtype: DTypeLike) -> Float[Array, ""]:
