@@ -85,7 +85,6 @@ _UNSUPPORTED = {
 PAIRS = [pair for pair in itertools.product(ENERGIES, FUNCTIONALS) if pair not in _UNSUPPORTED]
 # Each costs seconds of compilation wherever it is solved. The others run with `-m slow`.
 QUICK = [(e, f) for e, f in PAIRS if f in ("naive", "tap")]
-QUICK += [("pairwise", "bethe")]
 
 
 def quick(*pairs: tuple[str, str]) -> list:

@@ -1,5 +1,6 @@
 """Sampled objectives: their gradients, and ln Z along the path, against enumeration."""
 
+import equinox as eqx
 import helpers
 import jax
 import jax.numpy as jnp
@@ -36,11 +37,12 @@ def _draw(energy, n_samples, key=0):
     return np.asarray(tg.spins_from_index(indices, energy.n_spins), float)
 
 
+@eqx.filter_jit
 def _gradient(objective, energy, samples, state, key):
     def loss(energy):
         return objective.loss(tg.energies.constrain(energy), samples, state, key)
 
-    (value, state), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(energy)
+    (value, state), gradient = jax.value_and_grad(loss, has_aux=True)(energy)
     return value, gradient, state
 
 

@@ -223,12 +223,13 @@ def test_equal_keys_give_equal_genealogies():
 
 
 def test_new_numbers_do_not_recompile(caplog):
+    """Programs, that is: single operations may, for the number of states differs."""
     _genealogy(random_pairwise(N, _key(11), fields=0.1), BETAS[::3])
     with caplog.at_level(logging.WARNING), jax.log_compiles():
         energies = [random_pairwise(N, _key(seed), fields=0.1) for seed in range(12, 17)]
         caplog.clear()
         _genealogy(energies, BETAS[::3] + 0.01, seed=1)
-    assert not [r.getMessage() for r in caplog.records if "Compiling" in r.getMessage()]
+    assert not [r.getMessage() for r in caplog.records if "Compiling jit(_" in r.getMessage()]
 
 
 @pytest.mark.parametrize(

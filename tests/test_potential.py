@@ -290,7 +290,7 @@ def test_complete_reproduces_any_table():
 
 def test_exact_likelihood_wants_few_spins():
     large = tg.Pairwise(np.zeros((21, 21)), np.zeros(21))
-    with pytest.raises(ValueError, match="at most 20 spins for ExactLikelihood, got 21"):
+    with pytest.raises(ValueError, match="at most 20 spins for ExactLikelihood, .* got 21"):
         tg.fit(large, np.ones((2, 21)), objective=tg.ExactLikelihood(), key=_key(0))
 
 

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -161,6 +162,8 @@ class AnnealedLikelihood(AbstractObjective):
     def defaults(self) -> Defaults:
         return Defaults(_SGD, 3000, None)
 
+    # Compiled once for all fits: a loop outside jit would compile anew at every call.
+    @eqx.filter_jit
     def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> AnnealedState:
         start_key, key = jax.random.split(key)
         corners = random_corners(energy, 2 * self.n_chains, start_key)

@@ -215,7 +215,7 @@ def fit(
     carry = _Carry(
         energy=parameters,
         optimizer_state=optimizer.init(parameters),
-        objective_state=_init(objective, energy, samples, init_key),
+        objective_state=objective.init(energy, samples, init_key),
         step=jnp.array(0),
         result=RESULTS.step_limit,
     )
@@ -301,13 +301,6 @@ def _separated(energy: PyTree, samples: Samples) -> Array:
         return jnp.zeros((), bool)
     aligned = margins(constrain(energy), samples) > 0
     return jnp.all(aligned | ~(samples.weights[:, None] > 0))
-
-
-@eqx.filter_jit
-def _init(
-    objective: AbstractObjective, energy: AbstractMultilinear, samples: Samples, key: Key
-) -> PyTree:
-    return objective.init(energy, samples, key)
 
 
 @eqx.filter_jit
