@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
@@ -36,9 +35,7 @@ def centred_gradient() -> optax.GradientTransformationExtraArgs:
         hidden = jnp.tanh(params.hidden_fields + means @ params.weights)
         by_visible, by_hidden = updates.visible_fields, updates.hidden_fields
         weights = updates.weights - jnp.outer(means, by_hidden) - jnp.outer(by_visible, hidden)
-        centred = (weights, by_visible - weights @ hidden, by_hidden - means @ weights)
-        leaves = lambda e: (e.weights, e.visible_fields, e.hidden_fields)  # noqa: E731
-        return eqx.tree_at(leaves, updates, centred), state
+        return RBM(weights, by_visible - weights @ hidden, by_hidden - means @ weights), state
 
     # Named arguments of its own are what the extra arguments are for.
     rule: Any = update

@@ -233,5 +233,8 @@ def _move(
     sampler: AbstractSampler, energy: AbstractMultilinear, states: PyTree, key: Key, n_sweeps: int
 ) -> PyTree:
     """All chains a few sweeps on."""
-    sweep = lambda states, k: (step_chains(sampler, energy, states, 1.0, k), None)  # noqa: E731
+
+    def sweep(states, key):
+        return step_chains(sampler, energy, states, 1.0, key), None
+
     return jax.lax.scan(sweep, states, jax.random.split(key, n_sweeps))[0]
