@@ -120,7 +120,11 @@ def decimate(
     Decimation (Decelle and Ricci-Tersenghi 2014).
 
     Args:
-        energy, data, held_out, objective, key: as for `l1_path`.
+        energy: as for `l1_path`.
+        data: as for `l1_path`.
+        held_out: as for `l1_path`.
+        objective: as for `l1_path`.
+        key: as for `l1_path`.
         fraction: share of the couplings left that are dropped in each round, in (0, 1).
         n_models: number of models, the full one included.
 
@@ -164,7 +168,11 @@ def grow(
     many; where a single coupling does not lower it, the next degree is opened.
 
     Args:
-        energy, data, held_out, objective, key: as for `l1_path`.
+        energy: as for `l1_path`.
+        data: as for `l1_path`.
+        held_out: as for `l1_path`.
+        objective: as for `l1_path`.
+        key: as for `l1_path`.
         n_per_round: most couplings that are added at once; larger rounds are faster, and let in
             couplings that would not pay alone.
         n_models: number of models, that of independent spins included.
