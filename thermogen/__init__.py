@@ -18,6 +18,7 @@ from .energies import AbstractEnergy as AbstractEnergy
 from .energies import AbstractMultilinear as AbstractMultilinear
 from .energies import Complete as Complete
 from .energies import Interactions as Interactions
+from .energies import Mixture as Mixture
 from .energies import Pairwise as Pairwise
 from .energies import flip_gaps as flip_gaps
 from .energies import local_fields as local_fields

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from .._types import Key
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ._base import (
     AbstractKernel,
     Clamp,
@@ -51,7 +51,7 @@ class Measurement(NamedTuple):
 
 
 def annealed_importance_sampling(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     betas: Ladder,
     *,
     key: Key,
@@ -93,7 +93,7 @@ def _cooled(energy, betas, key, n_chains, kernel, clamp):
 
 
 def reverse_annealed_importance_sampling(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     betas: Ladder,
     samples: Num[Array | np.ndarray, "chains n"],
     *,
@@ -142,7 +142,7 @@ def path_from_zero(betas: Float[Array, " rungs"], dtype) -> Float[Array, " point
     return jnp.append(jnp.zeros(1, dtype), betas.astype(dtype))
 
 
-def log_states(energy: AbstractMultilinear, dtype, clamp: Clamp = None) -> Float[Array, ""]:
+def log_states(energy: AbstractEnergy, dtype, clamp: Clamp = None) -> Float[Array, ""]:
     """`n ln 2`, of n free spins: ln Z at infinite temperature."""
     n_free = energy.n_spins if clamp is None else jnp.sum(clamp == 0)
     return n_free * jnp.log(2).astype(dtype)
