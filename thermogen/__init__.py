@@ -10,6 +10,7 @@ from . import experts as experts
 from . import landscape as landscape
 from . import learning as learning
 from . import meanfield as meanfield
+from . import retrieval as retrieval
 from . import sampling as sampling
 from . import spins as spins
 from ._solution import RESULTS as RESULTS
@@ -48,6 +49,9 @@ from .meanfield import NaiveMeanField as NaiveMeanField
 from .meanfield import Plefka as Plefka
 from .meanfield import solve as solve
 from .meanfield import susceptibility as susceptibility
+from .retrieval import Annealing as Annealing
+from .retrieval import Recall as Recall
+from .retrieval import recall as recall
 from .sampling import AbstractSampler as AbstractSampler
 from .sampling import Gibbs as Gibbs
 from .sampling import Metropolis as Metropolis

@@ -18,6 +18,7 @@ from ._base import parameter_degrees as parameter_degrees
 from ._base import product_mean as product_mean
 from ._base import squared_norm as squared_norm
 from ._base import visible_free_energy as visible_free_energy
+from ._clamp import Clamped as Clamped
 from ._complete import Complete as Complete
 from ._complete import complete as complete
 from ._interactions import Interactions as Interactions

@@ -88,7 +88,8 @@ def _cooled(energy, betas, key, n_chains, kernel, clamp):
     start_key, key = jax.random.split(key)
     spins = random_corners(energy, n_chains, start_key, clamp)
     path = path_from_zero(betas, spins.dtype)
-    ratio, error, ess = log_mean(_log_weights(energy, path, spins, key, kernel, clamp))
+    _, log_weights = annealed(energy, path, spins, key, kernel, clamp)
+    ratio, error, ess = log_mean(log_weights)
     return Estimate(log_states(energy, spins.dtype, clamp) + ratio, error, ess)
 
 
@@ -132,7 +133,7 @@ def reverse_annealed_importance_sampling(
 def _heated(energy, betas, samples, key, kernel, clamp):
     dtype = parameter_dtype(energy)
     path = path_from_zero(betas, dtype)[::-1]
-    log_weights = _log_weights(energy, path, samples.astype(dtype), key, kernel, clamp)
+    _, log_weights = annealed(energy, path, samples.astype(dtype), key, kernel, clamp)
     ratio, error, ess = log_mean(log_weights)
     return Estimate(log_states(energy, dtype, clamp) - ratio, error, ess)
 
@@ -148,8 +149,11 @@ def log_states(energy: AbstractEnergy, dtype, clamp: Clamp = None) -> Float[Arra
     return n_free * jnp.log(2).astype(dtype)
 
 
-def _log_weights(energy, path, spins, key, kernel, clamp):
-    """Weights of chains along a path of inverse temperatures, from samples at its first."""
+def annealed(energy, path, spins, key, kernel, clamp):
+    """Chains along a path of inverse temperatures, from samples `(chains, n)` at its first.
+
+    Returns where they end, shape `(chains, n)`, and the logarithms of their weights `(chains,)`.
+    """
     clamped = None if clamp is None else clamp != 0
 
     def rung(carry, inputs):
@@ -160,8 +164,8 @@ def _log_weights(energy, path, spins, key, kernel, clamp):
 
     inputs = path[1:], jnp.diff(path), jax.random.split(key, len(path) - 1)
     start = spins.T, jnp.zeros(len(spins), path.dtype)
-    (_, log_weights), _ = jax.lax.scan(rung, start, inputs)
-    return log_weights
+    (spins, log_weights), _ = jax.lax.scan(rung, start, inputs)
+    return spins.T, log_weights
 
 
 def log_mean(log_weights):
