@@ -22,7 +22,7 @@ LAYERS = (
     ("datasets", "energies"),
     ("exact", "meanfield", "sampling"),
     ("learning", "landscape"),
-    ("experts", "recall"),
+    ("experts", "retrieval"),
     ("report", "storage"),
     ("cli",),
 )
@@ -113,7 +113,7 @@ def _plant(root: Path, file: str, source: str) -> list[str]:
         ("meanfield/_solve.py", "from ..sampling._gibbs import x", "sampling, which does not"),
         ("exact.py", "def f():\n    from .meanfield import x", "meanfield, which does not"),
         ("learning/_fit.py", "from ..landscape import x", "landscape, which does not lie"),
-        ("recall.py", "from .experts import x", "experts, which does not lie below"),
+        ("retrieval/_recall.py", "from ..experts import x", "experts, which does not lie below"),
         ("storage.py", "from .cli import main", "cli, which does not lie below"),
         ("parallel.py", "from .spins import x", "spins, which does not lie below parallel"),
         (

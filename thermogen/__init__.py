@@ -9,6 +9,7 @@ from . import exact as exact
 from . import landscape as landscape
 from . import learning as learning
 from . import meanfield as meanfield
+from . import retrieval as retrieval
 from . import sampling as sampling
 from . import spins as spins
 from ._solution import RESULTS as RESULTS
@@ -18,6 +19,7 @@ from .energies import AbstractEnergy as AbstractEnergy
 from .energies import AbstractMultilinear as AbstractMultilinear
 from .energies import Complete as Complete
 from .energies import Interactions as Interactions
+from .energies import Mixture as Mixture
 from .energies import Pairwise as Pairwise
 from .energies import flip_gaps as flip_gaps
 from .energies import local_fields as local_fields
@@ -47,6 +49,9 @@ from .meanfield import NaiveMeanField as NaiveMeanField
 from .meanfield import Plefka as Plefka
 from .meanfield import solve as solve
 from .meanfield import susceptibility as susceptibility
+from .retrieval import Annealing as Annealing
+from .retrieval import Recall as Recall
+from .retrieval import recall as recall
 from .sampling import AbstractSampler as AbstractSampler
 from .sampling import Gibbs as Gibbs
 from .sampling import Metropolis as Metropolis

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from .._types import Beta, Magnetizations, Spins
 
@@ -38,40 +38,53 @@ class AbstractMultilinear(AbstractEnergy):
     """
 
 
-def local_fields(energy: AbstractMultilinear, m: Spins) -> Float[Array, " n"]:
+def local_fields(energy: AbstractEnergy, m: Spins) -> Float[Array, " n"]:
     """Field that the other spins exert on each spin, `-dE/dm_k`.
 
     Args:
-        energy: a multilinear energy of n spins.
+        energy: a multilinear energy of n spins. Of another smooth one, such as a `Mixture`, this
+            is the force at m; `conditional_fields` are the fields between configurations.
         m: spins or magnetizations, shape `(n,)`.
 
     Returns:
-        Fields in energy units, shape `(n,)`; entry k does not depend on `m[k]`.
+        Fields in energy units, shape `(n,)`; entry k does not depend on `m[k]` where the energy
+        is multilinear.
     """
     return -jnp.asarray(jax.grad(energy)(as_float(m)))
 
 
-def flip_gaps(energy: AbstractMultilinear, spins: Spins) -> Float[Array, " n"]:
-    """Energy cost of every single flip, `E(flip_k s) - E(s) = 2 s_k h_k(s)`.
+@functools.singledispatch
+def flip_gaps(energy: AbstractEnergy, spins: Spins) -> Float[Array, " n"]:
+    """Energy cost of every single flip, `E(flip_k s) - E(s)`, of any energy.
+
+    Of a multilinear energy it is `2 s_k h_k(s)` with the local fields. Open for extension:
+    `flip_gaps.register(YourEnergy)`.
 
     Args:
-        energy: a multilinear energy of n spins.
+        energy: an energy of n spins.
         spins: one configuration, shape `(n,)` with entries +-1.
 
     Returns:
         Energy differences, shape `(n,)`. All are positive at a single-flip minimum.
     """
+    s = as_float(spins)
+    return jax.vmap(lambda k: energy(s.at[k].multiply(-1)) - energy(s))(jnp.arange(s.size))
+
+
+@flip_gaps.register
+def _(energy: AbstractMultilinear, spins: Spins) -> Float[Array, " n"]:
     return 2 * jnp.asarray(spins) * local_fields(energy, spins)
 
 
-def is_flip_symmetric(energy: AbstractMultilinear) -> Bool[Array, ""]:
+def is_flip_symmetric(energy: AbstractEnergy) -> Bool[Array, ""]:
     """Whether `E(-s) = E(s)` for all s, so that every state has a mirror image.
 
-    Tested at one generic point, where the local fields of a symmetric energy are odd up to
+    Tested at one generic point, where the slopes of a symmetric energy are odd up to
     rounding: that of a table of energies leaves couplings of odd degree that are not quite zero.
     """
     m = jnp.cos(1.0 + jnp.sqrt(2.0) * jnp.arange(energy.n_spins))
-    above, below = local_fields(energy, m), local_fields(energy, -m)
+    slopes = jax.grad(energy)
+    above, below = slopes(m), slopes(-m)
     rounding = 32 * jnp.finfo(above.dtype).eps * jnp.max(jnp.abs(above), initial=0.0)
     return jnp.all(jnp.abs(above + below) <= rounding)
 
@@ -196,6 +209,7 @@ def parameter_copies(energy: AbstractEnergy) -> PyTree:
     return jax.tree.map(lambda _: 1, energy)
 
 
+@functools.singledispatch
 def squared_norm(energy: AbstractEnergy) -> Float[Array, ""]:
     """Sum of the squared parameters, every coupling and field counted once."""
     squares = jax.tree.map(lambda x, c: jnp.sum(x * x) / c, energy, parameter_copies(energy))
@@ -223,22 +237,59 @@ def visible_free_energy(energy: AbstractEnergy, visible: Spins, beta: Beta) -> F
 
 @functools.singledispatch
 def conditional_fields(
-    energy: AbstractMultilinear, visible: Spins, beta: Beta
+    energy: AbstractEnergy, visible: Spins, beta: Beta
 ) -> Float[Array, " visible"]:
     """Effective field on each visible spin given the other visible ones, hidden spins summed out.
 
     `P(s_k = 1 | rest) = 1 / (1 + exp(-2 beta h_k))`, that is `2 h_k = F(s_k = -1) - F(s_k = 1)`
-    with the `visible_free_energy` F. The local field where no spin is hidden.
+    with the `visible_free_energy` F. The local field of a multilinear energy where no spin is
+    hidden. Open for extension: `conditional_fields.register(YourEnergy)`.
 
     Args:
-        energy: a multilinear energy.
+        energy: an energy.
         visible: spins of one sample, shape `(n_visible(energy),)`.
         beta: inverse temperature.
 
     Returns:
         Fields in energy units, shape `(n_visible(energy),)`; entry k does not depend on spin k.
     """
+    return 0.5 * jnp.asarray(visible) * flip_gaps(energy, visible)
+
+
+@conditional_fields.register
+def _(energy: AbstractMultilinear, visible: Spins, beta: Beta) -> Float[Array, " visible"]:
     return local_fields(energy, visible)
+
+
+@functools.singledispatch
+def conditional_field(
+    energy: AbstractEnergy, visible: Spins, k: Int[Array, ""], beta: Beta
+) -> Float[Array, ""]:
+    """Entry k of `conditional_fields`, where one spin can be had for less than all of them."""
+    return conditional_fields(energy, visible, beta)[k]
+
+
+@functools.singledispatch
+def product_mean(energy: AbstractEnergy, m: Magnetizations) -> Float[Array, ""]:
+    """`<E>` under the product measure with means m, or an upper bound of it.
+
+    A multilinear energy at m *is* its mean. Naive mean field stands on this one function, and
+    bounds the free energy from above with a bound as well. Open for extension:
+    `product_mean.register(YourEnergy)`.
+
+    Args:
+        energy: an energy of n spins.
+        m: magnetizations, shape `(n,)`.
+
+    Raises:
+        TypeError: if no rule is registered for this class of energy.
+    """
+    raise _no_rule("the mean under a product measure", product_mean, energy)
+
+
+@product_mean.register
+def _(energy: AbstractMultilinear, m: Magnetizations) -> Float[Array, ""]:
+    return energy(m)
 
 
 @functools.singledispatch

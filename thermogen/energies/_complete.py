@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Num
 from .._types import Magnetizations, Spins, Temperature
 from ..walsh import degrees, inverse_walsh_transform, walsh_transform
 from ._base import (
+    AbstractEnergy,
     AbstractMultilinear,
     as_parameters,
     nonlinear_fourth_cumulant,
@@ -182,7 +183,7 @@ def _mean(values: Float[Array, " configurations"], m: Magnetizations) -> Float[A
 
 
 @functools.singledispatch
-def complete(energy: AbstractMultilinear) -> Complete:
+def complete(energy: AbstractEnergy) -> Complete:
     """The same energy as a table of all 2^n couplings, for n <= 24.
 
     The couplings of structured energies are placed, not computed; the values at all
@@ -237,7 +238,7 @@ def _placed(energy: AbstractMultilinear, masks: list[np.ndarray], values) -> Com
     return Complete(couplings)
 
 
-def _checked_size(energy: AbstractMultilinear) -> int:
+def _checked_size(energy: AbstractEnergy) -> int:
     if energy.n_spins > _MAX_SPINS:
         raise ValueError(
             f"energy must have at most {_MAX_SPINS} spins to be enumerated, got {energy.n_spins}"

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Num
+from jaxtyping import Array, ArrayLike, Float, Int, Num
 
 from .._types import Beta, Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
     as_parameters,
+    conditional_field,
     conditional_fields,
     constrain,
     nonlinear_fourth_cumulant,
@@ -120,6 +121,11 @@ def _(energy: Pairwise) -> Pairwise:
 def _(energy: Pairwise, visible: Spins, beta: Beta) -> Float[Array, " n"]:
     """As `local_fields`; for many samples the matrix alone is made symmetric, not each product."""
     return jnp.asarray(visible) @ _symmetrised(energy.couplings) + energy.fields
+
+
+@conditional_field.register
+def _(energy: Pairwise, visible: Spins, k: Int[Array, ""], beta: Beta) -> Float[Array, ""]:
+    return energy.fields[k] + jnp.dot(energy.couplings[k], visible)
 
 
 @parameter_degrees.register

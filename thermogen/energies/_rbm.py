@@ -4,12 +4,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Num
+from jaxtyping import Array, ArrayLike, Float, Int, Num
 
 from .._types import Beta, Key, Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
     as_parameters,
+    conditional_field,
     conditional_fields,
     embed,
     n_visible,
@@ -151,6 +152,15 @@ def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, " v"]:
     rest = x[None, :] - jnp.asarray(visible)[:, None] * w
     difference = jnp.logaddexp(rest + w, -rest - w) - jnp.logaddexp(rest - w, w - rest)
     return energy.visible_fields + 0.5 * jnp.sum(difference, axis=1) / beta
+
+
+@conditional_field.register
+def _(energy: RBM, visible: Spins, k: Int[Array, ""], beta: Beta) -> Float[Array, ""]:
+    visible = jnp.asarray(visible)
+    w = beta * energy.weights[k]
+    rest = beta * (energy.hidden_fields + visible @ energy.weights) - visible[k] * w
+    up, down = jnp.logaddexp(rest + w, -rest - w), jnp.logaddexp(rest - w, w - rest)
+    return energy.visible_fields[k] + 0.5 * jnp.sum(up - down) / beta
 
 
 @parameter_degrees.register

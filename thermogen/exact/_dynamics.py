@@ -13,7 +13,7 @@ import scipy.special
 from jaxtyping import Float, Int
 
 from .._types import Beta
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ._ensembles import energies
 from ._minima import flipped
 
@@ -40,7 +40,7 @@ class MetastableSets(NamedTuple):
 
 
 def glauber_spectrum(
-    energy: AbstractMultilinear, beta: Beta, *, n_eigenvalues: int | None = None
+    energy: AbstractEnergy, beta: Beta, *, n_eigenvalues: int | None = None
 ) -> Float[np.ndarray, " eigenvalues"]:
     """Leading eigenvalues of the heat-bath transition matrix, largest first.
 
@@ -72,7 +72,7 @@ def glauber_spectrum(
 
 
 def relaxation_times(
-    energy: AbstractMultilinear, beta: Beta, *, n_eigenvalues: int | None = None
+    energy: AbstractEnergy, beta: Beta, *, n_eigenvalues: int | None = None
 ) -> Float[np.ndarray, " processes"]:
     """Relaxation times `-1/(n ln lambda)` of heat-bath dynamics in sweeps, longest first.
 
@@ -85,7 +85,7 @@ def relaxation_times(
     return _sweeps(leading[1:], energy.n_spins)
 
 
-def metastable_sets(energy: AbstractMultilinear, beta: Beta, *, threshold: float) -> MetastableSets:
+def metastable_sets(energy: AbstractEnergy, beta: Beta, *, threshold: float) -> MetastableSets:
     """The sets of configurations in which heat-bath dynamics stays longer than `threshold` sweeps.
 
     Their number is one plus that of the relaxation times above the threshold. In the leading
@@ -199,7 +199,7 @@ def _first_hits(rates: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.
     return np.transpose(found)
 
 
-def _flip_rates(energy: AbstractMultilinear, beta: Beta) -> Float[np.ndarray, "n configurations"]:
+def _flip_rates(energy: AbstractEnergy, beta: Beta) -> Float[np.ndarray, "n configurations"]:
     """Probability that one step flips spin k of each configuration."""
     n = energy.n_spins
     if n > _MAX_SPINS:

@@ -12,17 +12,17 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._types import Beta, Key
-from ..energies import RBM, AbstractMultilinear, complete
+from ..energies import RBM, AbstractEnergy, complete
 from ..walsh import walsh_transform
 from ._layers import layered_log_partition
 
 
-def energies(energy: AbstractMultilinear) -> Float[Array, " configurations"]:
+def energies(energy: AbstractEnergy) -> Float[Array, " configurations"]:
     """The energy of every configuration, shape `(2**n,)`; row i is configuration i."""
     return complete(energy).energies()
 
 
-def log_partition(energy: AbstractMultilinear, beta: Beta) -> Float[Array, ""]:
+def log_partition(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`ln Z = ln sum_i exp(-beta E_i)`.
 
     For an RBM the smaller layer alone is enumerated, up to 24 spins of it, and the other is summed
@@ -33,47 +33,47 @@ def log_partition(energy: AbstractMultilinear, beta: Beta) -> Float[Array, ""]:
     return jax.nn.logsumexp(-beta * energies(energy))
 
 
-def free_energy(energy: AbstractMultilinear, beta: Beta) -> Float[Array, ""]:
+def free_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`F = -ln Z / beta`, in energy units."""
     return -log_partition(energy, beta) / beta
 
 
-def probabilities(energy: AbstractMultilinear, beta: Beta) -> Float[Array, " configurations"]:
+def probabilities(energy: AbstractEnergy, beta: Beta) -> Float[Array, " configurations"]:
     """Boltzmann probabilities `exp(-beta E_i)/Z`, shape `(2**n,)`."""
     return jax.nn.softmax(-beta * energies(energy))
 
 
-def mean_energy(energy: AbstractMultilinear, beta: Beta) -> Float[Array, ""]:
+def mean_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`<E>`, in energy units."""
     table = energies(energy)
     return jnp.dot(jax.nn.softmax(-beta * table), table)
 
 
-def entropy(energy: AbstractMultilinear, beta: Beta) -> Float[Array, ""]:
+def entropy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`S = -sum_i p_i ln p_i`, in nats."""
     log_p = jax.nn.log_softmax(-beta * energies(energy))
     return -jnp.dot(jnp.exp(log_p), log_p)
 
 
-def heat_capacity(energy: AbstractMultilinear, beta: Beta) -> Float[Array, ""]:
+def heat_capacity(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`C = d<E>/dT = beta^2 (<E^2> - <E>^2)`, dimensionless."""
     table = energies(energy)
     p = jax.nn.softmax(-beta * table)
     return jnp.square(beta) * jnp.dot(p, jnp.square(table - jnp.dot(p, table)))
 
 
-def magnetizations(energy: AbstractMultilinear, beta: Beta) -> Float[Array, " n"]:
+def magnetizations(energy: AbstractEnergy, beta: Beta) -> Float[Array, " n"]:
     """`<s_k>`, shape `(n,)`."""
     return _moments(probabilities(energy, beta))[0]
 
 
-def correlations(energy: AbstractMultilinear, beta: Beta) -> Float[Array, "n n"]:
+def correlations(energy: AbstractEnergy, beta: Beta) -> Float[Array, "n n"]:
     """`<s_i s_j>`, not connected, shape `(n, n)`; the diagonal is 1."""
     return _moments(probabilities(energy, beta))[1]
 
 
 def marginal(
-    energy: AbstractMultilinear, beta: Beta, spins: tuple[int, ...]
+    energy: AbstractEnergy, beta: Beta, spins: tuple[int, ...]
 ) -> Float[Array, " marginal"]:
     """Distribution of a few spins, all others summed out, shape `(2**len(spins),)`.
 
@@ -89,7 +89,7 @@ def marginal(
 
 
 def conditional(
-    energy: AbstractMultilinear, beta: Beta, given: dict[int, int]
+    energy: AbstractEnergy, beta: Beta, given: dict[int, int]
 ) -> Float[Array, " configurations"]:
     """Probabilities of all configurations given the values +-1 of some spins, shape `(2**n,)`.
 
@@ -107,7 +107,7 @@ def conditional(
 
 
 def sample(
-    energy: AbstractMultilinear, beta: Beta, *, key: Key, n_samples: int
+    energy: AbstractEnergy, beta: Beta, *, key: Key, n_samples: int
 ) -> Int[Array, " samples"]:
     """Independent exact samples, as indices of configurations, shape `(n_samples,)`.
 
@@ -119,7 +119,7 @@ def sample(
 
 
 def density_of_states(
-    energy: AbstractMultilinear, n_bins: int
+    energy: AbstractEnergy, n_bins: int
 ) -> tuple[Float[Array, " bins"], Float[Array, " edges"]]:
     """Number of configurations in equal bins of energy: counts `(n_bins,)`, edges `(n_bins+1,)`."""
     counts, edges = jnp.histogram(energies(energy), bins=n_bins)
@@ -144,8 +144,8 @@ class Reduction(NamedTuple):
 
 
 def reduction(
-    full: AbstractMultilinear,
-    reduced: AbstractMultilinear,
+    full: AbstractEnergy,
+    reduced: AbstractEnergy,
     beta: Beta,
     library: Int[Array | np.ndarray, " states"],
 ) -> Reduction:

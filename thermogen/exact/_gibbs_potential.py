@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Beta, Magnetizations
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ..walsh import transform_every_spin
 from ._ensembles import energies
 
@@ -24,7 +24,7 @@ _N_POLISH = 8
 _MAX_STEPS = 1000
 
 
-def gibbs_potential(energy: AbstractMultilinear, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
+def gibbs_potential(energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
     """The exact free energy at fixed magnetizations, convex in m, in energy units.
 
     `G(m) = max_h [ h . m - T ln sum_i exp(-beta (E_i - h . s_i)) ]`, a concave problem in the

@@ -10,13 +10,13 @@ from jaxtyping import Array, Float, Int, Num
 
 from .._types import Beta
 from ..datasets import validate_spins
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ..spins import index_from_spins
 from ._ensembles import energies
 
 
 def single_flip_minima(
-    energy: AbstractMultilinear, *, threshold: float = 1e-12
+    energy: AbstractEnergy, *, threshold: float = 1e-12
 ) -> Int[np.ndarray, " minima"]:
     """Indices of the configurations from which every flip raises E by more than `threshold`.
 
@@ -48,7 +48,7 @@ class Retention(NamedTuple):
 
 
 def retention(
-    energy: AbstractMultilinear, data: Num[Array | np.ndarray, "samples n"], beta: Beta
+    energy: AbstractEnergy, data: Num[Array | np.ndarray, "samples n"], beta: Beta
 ) -> Retention:
     """Which data a model still holds, for example along training; of fixed shape, it jits.
 
@@ -80,9 +80,7 @@ def retention(
     return Retention(mass, jnp.sum(minima & represented), jnp.sum(minima & ~represented))
 
 
-def barriers(
-    energy: AbstractMultilinear, indices: Int[np.ndarray, " k"]
-) -> Float[np.ndarray, "k k"]:
+def barriers(energy: AbstractEnergy, indices: Int[np.ndarray, " k"]) -> Float[np.ndarray, "k k"]:
     """Minimax single-flip barriers between configurations, in energy units.
 
     Entry (a, b) is the lowest maximum of E along any path of single flips from a to b; the

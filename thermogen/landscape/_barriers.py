@@ -15,7 +15,7 @@ import scipy.sparse.csgraph
 from jaxtyping import Bool, Float, Int
 
 from .._types import Beta
-from ..energies import AbstractMultilinear, is_flip_symmetric
+from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional
 from ..meanfield._solve import Problem, checked_beta
 from ._batches import cast
@@ -78,7 +78,7 @@ class Barriers(NamedTuple):
 def barriers(
     library: Library,
     functional: AbstractFunctional,
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     beta: Beta,
     *,
     n_neighbours: int = 24,

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ..meanfield import AbstractFunctional, Bifurcation, bifurcations, follow_beta
 from ._batches import cast
 from ._genealogy import Genealogy
 
 
 def birth_points(
-    family: Genealogy, functional: AbstractFunctional, energy: AbstractMultilinear
+    family: Genealogy, functional: AbstractFunctional, energy: AbstractEnergy
 ) -> dict[int, Bifurcation]:
     """At which beta, and how, the states of a genealogy over beta at one energy came to be.
 
@@ -40,7 +40,7 @@ def birth_points(
 
 
 def death_points(
-    family: Genealogy, functional: AbstractFunctional, energy: AbstractMultilinear
+    family: Genealogy, functional: AbstractFunctional, energy: AbstractEnergy
 ) -> dict[int, Bifurcation]:
     """At which beta, and how, states ended before the last stage; see `birth_points`."""
     return _ends_of(family, np.flatnonzero(family.died), 1, functional, energy)
@@ -51,7 +51,7 @@ def _ends_of(
     nodes: Int[np.ndarray, " chosen"],
     way: int,
     functional: AbstractFunctional,
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
 ) -> dict[int, Bifurcation]:
     """Where some nodes end on the way to the next stage, or for -1 to the one before."""
     if np.any(np.diff(family.betas) == 0):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num, Real
 
 from .._types import Beta, Key
-from ..energies import AbstractMultilinear, is_flip_symmetric
+from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional
 from ..meanfield._solve import checked_beta
 from ._batches import cast
@@ -123,7 +123,7 @@ class Genealogy(NamedTuple):
 
 def genealogy(
     functional: AbstractFunctional,
-    energies: AbstractMultilinear | Sequence[AbstractMultilinear],
+    energies: AbstractEnergy | Sequence[AbstractEnergy],
     betas: Beta | Sequence[Beta] | Real[Array | np.ndarray, " S"],
     *,
     key: Key,
@@ -202,7 +202,7 @@ class _Stage:
     def __init__(
         self,
         functional: AbstractFunctional,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         beta: float,
         library: Library,
     ):
@@ -307,9 +307,9 @@ def _padded(links: np.ndarray, size: int) -> np.ndarray:
     return np.append(links, np.full(size - len(links), -1))
 
 
-def _paired(energies, betas) -> tuple[int, list[AbstractMultilinear], np.ndarray]:
+def _paired(energies, betas) -> tuple[int, list[AbstractEnergy], np.ndarray]:
     """The number of stages, and the energy and beta of each."""
-    listed = [energies] if isinstance(energies, AbstractMultilinear) else list(energies)
+    listed = [energies] if isinstance(energies, AbstractEnergy) else list(energies)
     beta_of = np.atleast_1d(np.asarray(betas, float))
     counts = {len(listed), len(beta_of)} - {1}
     if len(counts) != 1 or 0 in counts:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
 from .._types import Beta, Key, Magnetizations
-from ..energies import AbstractMultilinear, is_flip_symmetric, local_fields
+from ..energies import AbstractEnergy, is_flip_symmetric, local_fields
 from ..meanfield import AbstractFunctional
 from ._curvature import lowest_curvatures
 from ._library import Library, good_turing
@@ -18,17 +18,15 @@ from ._merge import Pool
 from ._quench import fall, is_converged, make_problem, starting_fields
 
 # A new start from two states that are held, shape (2, n), of which it may ignore either.
-Move = Callable[[AbstractMultilinear, Float[Array, "2 n"], Key], Magnetizations]
+Move = Callable[[AbstractEnergy, Float[Array, "2 n"], Key], Magnetizations]
 
 
-def corner(energy: AbstractMultilinear, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
+def corner(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
     """A random corner of the cube: plain multistart."""
     return jax.random.rademacher(key, states[0].shape, states.dtype)
 
 
-def flip_cluster(
-    energy: AbstractMultilinear, states: Float[Array, "2 n"], key: Key
-) -> Magnetizations:
+def flip_cluster(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
     """The first state with a random spin flipped and spins that it couples to, 1 to n/2 in all.
 
     The size of the cluster is log-uniform. Members are drawn by the strength of their coupling
@@ -45,7 +43,7 @@ def flip_cluster(
     return jnp.where(score >= jnp.sort(score)[n - size], -m, m)
 
 
-def crossover(energy: AbstractMultilinear, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
+def crossover(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
     """Each spin from one of the two states, at random."""
     a, b = states
     return jnp.where(jax.random.bernoulli(key, shape=a.shape), a, b)
@@ -53,7 +51,7 @@ def crossover(energy: AbstractMultilinear, states: Float[Array, "2 n"], key: Key
 
 def find_bound_states(
     functional: AbstractFunctional,
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     beta: Beta,
     *,
     key: Key,
@@ -133,7 +131,7 @@ class Search:
     def __init__(
         self,
         functional: AbstractFunctional,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         beta: Beta,
         capacity: int,
         key: Key,
@@ -191,7 +189,7 @@ class Search:
 
 @eqx.filter_jit
 def _move(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     moves: tuple[Move, ...],
     pairs: Float[Array, "walkers 2 n"],
     chosen: Int[Array, " walkers"],

@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Beta
-from ..energies import AbstractMultilinear, is_flip_symmetric
+from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional
 from ..meanfield._base import gradient_at, lowest_curvature, scaled_hessian_at
 from ..meanfield._solve import Problem, checked_beta
@@ -171,7 +171,7 @@ class Library(eqx.Module):
     def from_magnetizations(
         cls,
         functional: AbstractFunctional,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         beta: Beta,
         magnetizations: Float[_Array, "rows n"],
     ) -> "Library":

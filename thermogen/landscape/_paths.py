@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Num, UInt
 
 from .._types import Key
-from ..energies import AbstractMultilinear, flip_gaps
+from ..energies import AbstractEnergy, flip_gaps
 from ._batches import cast
 
 # Pairs are searched in batches of this many, so that one program serves all.
@@ -33,7 +33,7 @@ class EnergyBarriers(NamedTuple):
 
 
 def energy_barriers(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     configurations: Num[Array | np.ndarray, "K n"],
     *,
     key: Key,
@@ -93,7 +93,7 @@ def energy_barriers(
 
 
 def _beams(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     spins: np.ndarray,
     first: np.ndarray,
     last: np.ndarray,
@@ -123,7 +123,7 @@ class _Beam(eqx.Module):
 
 @eqx.filter_jit
 def _beam(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     first: Float[Array, "batch n"],
     last: Float[Array, "batch n"],
     codes: UInt[Array, " n"],
@@ -216,17 +216,17 @@ class _Flood:
 
 
 @eqx.filter_jit
-def _all_energies(energy: AbstractMultilinear, spins: Float[Array | np.ndarray, "K n"]):
+def _all_energies(energy: AbstractEnergy, spins: Float[Array | np.ndarray, "K n"]):
     return jax.vmap(energy)(spins)
 
 
 @eqx.filter_jit
-def _all_gaps(energy: AbstractMultilinear, spins: Float[Array | np.ndarray, "K n"]):
+def _all_gaps(energy: AbstractEnergy, spins: Float[Array | np.ndarray, "K n"]):
     return jax.vmap(lambda s: flip_gaps(energy, s))(jnp.asarray(spins))
 
 
 def _floods(
-    energy: AbstractMultilinear, spins: np.ndarray, energies: np.ndarray, count: int
+    energy: AbstractEnergy, spins: np.ndarray, energies: np.ndarray, count: int
 ) -> tuple[Float[np.ndarray, "K K"], Bool[np.ndarray, "K K"]]:
     """Lower bounds from row to column, and where the flood arrived, so that they are exact."""
     names = {s.astype(np.int8).tobytes(): k for k, s in enumerate(spins)}

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Num
 
 from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations
-from ..energies import AbstractMultilinear, is_flip_symmetric
+from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional, MirrorDescent
 from ..meanfield._base import free_energy_at, gradient_at, variance_at
 from ..meanfield._solve import (
@@ -42,7 +42,7 @@ _EXAMINED_ENTRIES, _POLISHED_ENTRIES = 2**21, 2**19
 
 def quench(
     functional: AbstractFunctional,
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     beta: Beta,
     starts: Num[Array | np.ndarray, "batch n"],
     *,
@@ -83,9 +83,7 @@ def quench(
         return fall(problem, starting_fields(starts), tol, max_steps)
 
 
-def make_problem(
-    functional: AbstractFunctional, energy: AbstractMultilinear, beta: Beta
-) -> Problem:
+def make_problem(functional: AbstractFunctional, energy: AbstractEnergy, beta: Beta) -> Problem:
     """What is minimised, in float64, which must be enabled."""
     return functional, cast(energy, jnp.float64), checked_beta(beta, jnp.float64)
 

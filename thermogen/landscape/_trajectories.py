@@ -18,8 +18,11 @@ from ..energies import (
     RBM,
     AbstractEnergy,
     AbstractMultilinear,
+    Mixture,
     Pairwise,
     complete,
+    conditional_field,
+    conditional_fields,
     local_fields,
 )
 from ..energies._base import constrain
@@ -76,7 +79,7 @@ def flip_minima(
 def prepared(energy: AbstractEnergy) -> eqx.Module:
     """The same energy in double precision, in the form whose fields are cheapest."""
     energy = cast(energy, jnp.float64)
-    if isinstance(energy, AbstractMultilinear) and energy.n_spins <= _MAX_TABLE:
+    if energy.n_spins <= _MAX_TABLE:
         return Table(complete(energy).energies())
     if isinstance(energy, RBM):
         visible, n = energy.n_visible, energy.n_spins
@@ -97,6 +100,11 @@ def _(model: AbstractMultilinear, spins):
     return local_fields(model, spins)
 
 
+@fields_of.register
+def _(model: Mixture, spins):
+    return conditional_fields(model, spins, 1.0)
+
+
 @functools.singledispatch
 def field_of(model: Any, spins: Spins, k: Int[Array, ""]) -> Float[Array, ""]:
     """Local field of spin k alone."""
@@ -109,6 +117,11 @@ def field_of(model: Any, spins: Spins, k: Int[Array, ""]) -> Float[Array, ""]:
 def _(model: Pairwise, spins, k):
     # Not a dot product: gather, product and sum of many trajectories are one loop.
     return model.fields[k] + jnp.sum(model.couplings[k] * spins)
+
+
+@field_of.register
+def _(model: Mixture, spins, k):
+    return conditional_field(model, spins, k, 1.0)
 
 
 @field_of.register

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._types import Key
-from ..energies import AbstractMultilinear, embed, n_visible
+from ..energies import AbstractEnergy, embed, n_visible
 from ..sampling import AbstractKernel, AbstractSampler, Gibbs
 from ..sampling._annealing import log_mean, log_states
 from ..sampling._base import random_corners, step_chains
@@ -50,11 +50,11 @@ class ContrastiveDivergence(AbstractObjective):
     def defaults(self) -> Defaults:
         return Defaults(_SGD, 3000, None)
 
-    def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> None:
+    def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> None:
         return None
 
     def loss(
-        self, energy: AbstractMultilinear, batch: Samples, state: None, key: Key
+        self, energy: AbstractEnergy, batch: Samples, state: None, key: Key
     ) -> tuple[Float[Array, ""], None]:
         frozen = jax.lax.stop_gradient(energy)
         start_key, key = jax.random.split(key)
@@ -91,7 +91,7 @@ class PersistentCD(AbstractObjective):
     def defaults(self) -> Defaults:
         return Defaults(_SGD, 3000, None)
 
-    def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> PyTree:
+    def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> PyTree:
         """Chains start at samples: random corners get caught in the mirror image of the data.
 
         Returns:
@@ -102,7 +102,7 @@ class PersistentCD(AbstractObjective):
         return _at_samples(self.sampler, energy, starts, start_key)
 
     def loss(
-        self, energy: AbstractMultilinear, batch: Samples, state: PyTree, key: Key
+        self, energy: AbstractEnergy, batch: Samples, state: PyTree, key: Key
     ) -> tuple[Float[Array, ""], PyTree]:
         frozen = jax.lax.stop_gradient(energy)
         state = _move(self.sampler, frozen, state, key, self.n_sweeps)
@@ -164,7 +164,7 @@ class AnnealedLikelihood(AbstractObjective):
 
     # Compiled once for all fits: a loop outside jit would compile anew at every call.
     @eqx.filter_jit
-    def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> AnnealedState:
+    def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> AnnealedState:
         start_key, key = jax.random.split(key)
         corners = random_corners(energy, 2 * self.n_chains, start_key)
         chains = corners.reshape(2, self.n_chains, -1).swapaxes(1, 2)
@@ -181,7 +181,7 @@ class AnnealedLikelihood(AbstractObjective):
         return jax.lax.scan(rung, state, (betas, jax.random.split(key, self.n_rungs)))[0]
 
     def loss(
-        self, energy: AbstractMultilinear, batch: Samples, state: AnnealedState, key: Key
+        self, energy: AbstractEnergy, batch: Samples, state: AnnealedState, key: Key
     ) -> tuple[Float[Array, ""], AnnealedState]:
         state = self._follow(state, jax.lax.stop_gradient(energy), key)
         visible = state.chains[0, : n_visible(energy)].T
@@ -214,7 +214,7 @@ class AnnealedLikelihood(AbstractObjective):
 
 def _at_samples(
     sampler: AbstractSampler,
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     visible: Float[Array, "chains visible"],
     key: Key,
 ) -> PyTree:
@@ -230,7 +230,7 @@ def _at_samples(
 
 
 def _move(
-    sampler: AbstractSampler, energy: AbstractMultilinear, states: PyTree, key: Key, n_sweeps: int
+    sampler: AbstractSampler, energy: AbstractEnergy, states: PyTree, key: Key, n_sweeps: int
 ) -> PyTree:
     """All chains a few sweeps on."""
 

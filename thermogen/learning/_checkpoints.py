@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ._fit import FitResult
 
 
@@ -26,7 +26,7 @@ class Checkpoints:
     """
 
     steps: list[int]
-    energies: list[AbstractMultilinear]
+    energies: list[AbstractEnergy]
     losses: list[float]
 
     def __init__(self, steps: Iterable[int]):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Key
-from ..energies import AbstractMultilinear, conditional_fields, squared_norm
+from ..energies import AbstractEnergy, conditional_fields, squared_norm
 from ._objectives import (
     LBFGS,
     AbstractObjective,
@@ -39,11 +39,11 @@ class Pseudolikelihood(AbstractObjective):
     def defaults(self) -> Defaults:
         return Defaults(LBFGS, 3000, 1e-5, bounded=float(self.l2) > 0, conditional=True)
 
-    def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> None:
+    def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> None:
         return None
 
     def loss(
-        self, energy: AbstractMultilinear, batch: Samples, state: None, key: Key
+        self, energy: AbstractEnergy, batch: Samples, state: None, key: Key
     ) -> tuple[Float[Array, ""], None]:
         surprise = jnp.sum(_surprise(margins(energy, batch)), axis=1)
         return batch.mean(surprise) + self.l2 * squared_norm(energy), None
@@ -63,17 +63,17 @@ class MinimumProbabilityFlow(AbstractObjective):
     def defaults(self) -> Defaults:
         return Defaults(LBFGS, 3000, 1e-5, conditional=True)
 
-    def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> None:
+    def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> None:
         return None
 
     def loss(
-        self, energy: AbstractMultilinear, batch: Samples, state: None, key: Key
+        self, energy: AbstractEnergy, batch: Samples, state: None, key: Key
     ) -> tuple[Float[Array, ""], None]:
         return batch.mean(jnp.sum(jnp.exp(-margins(energy, batch)), axis=1)), None
 
 
 @eqx.filter_jit
-def margins(energy: AbstractMultilinear, samples: Samples) -> Float[Array, "samples visible"]:
+def margins(energy: AbstractEnergy, samples: Samples) -> Float[Array, "samples visible"]:
     """`s_k h_k`, with the field on spin k given the others: positive where they agree."""
     fields = jax.vmap(lambda s: conditional_fields(energy, s, 1.0))(samples.spins)
     return samples.spins * fields

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Num, PyTree
 from .._solution import RESULTS
 from .._types import Key
 from ..datasets import validate_spins
-from ..energies import AbstractMultilinear, constrain, n_visible
+from ..energies import AbstractEnergy, constrain, n_visible
 from ._conditional import margins
 from ._objectives import ADAM, LBFGS, AbstractObjective, Defaults, Samples
 from ._penalties import (
@@ -46,7 +46,7 @@ class FitResult(eqx.Module):
             follows from the others, so that a loss of conditionals falls for ever.
     """
 
-    energy: AbstractMultilinear
+    energy: AbstractEnergy
     history: Float[np.ndarray, " steps"]
     result: RESULTS
 
@@ -131,7 +131,7 @@ class _Run(eqx.Module):
 
 
 def fit(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     data: Num[Array | np.ndarray, "samples visible"],
     *,
     objective: AbstractObjective,

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from .._solution import RESULTS
 from .._types import Key
-from ..energies import AbstractMultilinear, embed
+from ..energies import AbstractEnergy, embed
 from ..meanfield import AbstractFunctional, solve
 from ._objectives import ADAM, AbstractObjective, Defaults, Samples, check_counts
 
@@ -39,11 +39,11 @@ class MeanFieldLikelihood(AbstractObjective):
         # Adam, for line searches get stuck at kinks.
         return Defaults(ADAM, 1000, 1e-4)
 
-    def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> None:
+    def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> None:
         return None
 
     def loss(
-        self, energy: AbstractMultilinear, batch: Samples, state: None, key: Key
+        self, energy: AbstractEnergy, batch: Samples, state: None, key: Key
     ) -> tuple[Float[Array, ""], None]:
         def minimum(start):
             solution = solve(self.functional, energy, 1.0, start, throw=False)

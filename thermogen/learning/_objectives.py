@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Num, PyTree
 
 from .._types import Key
-from ..energies import AbstractMultilinear, visible_free_energy
+from ..energies import AbstractEnergy, visible_free_energy
 
 # Made once: a new transformation object would compile anew.
 LBFGS = optax.lbfgs()
@@ -36,7 +36,7 @@ class Samples(eqx.Module):
         """Samples drawn with replacement in proportion to their weights."""
         return jax.random.choice(key, self.spins, (count,), p=self.weights)
 
-    def free_energy(self, energy: AbstractMultilinear) -> Float[Array, ""]:
+    def free_energy(self, energy: AbstractEnergy) -> Float[Array, ""]:
         """Mean of the `visible_free_energy` at beta = 1: the data term of the potential."""
         return self.mean(jax.vmap(lambda s: visible_free_energy(energy, s, 1.0))(self.spins))
 
@@ -74,12 +74,12 @@ class AbstractObjective(eqx.Module):
         """How `fit` runs this objective unless it is told otherwise."""
 
     @abc.abstractmethod
-    def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> PyTree:
+    def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> PyTree:
         """State that is carried from step to step, such as persistent chains."""
 
     @abc.abstractmethod
     def loss(
-        self, energy: AbstractMultilinear, batch: Samples, state: PyTree, key: Key
+        self, energy: AbstractEnergy, batch: Samples, state: PyTree, key: Key
     ) -> tuple[Float[Array, ""], PyTree]:
         """Loss per sample in nats, differentiable in `energy`, and the next state."""
 

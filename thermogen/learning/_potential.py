@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from .. import exact
 from .._types import Beta, Key, Temperature
-from ..energies import RBM, AbstractMultilinear, constrain, n_visible, visible_free_energy
+from ..energies import RBM, AbstractEnergy, constrain, n_visible, visible_free_energy
 from ..spins import enumerate_spins
 from ._objectives import LBFGS, AbstractObjective, Defaults, Samples
 
@@ -117,7 +117,7 @@ def coarse_grain(
 
 
 def potential(
-    energy: AbstractMultilinear, data: Num[Array | np.ndarray, "batch visible"], beta: Beta
+    energy: AbstractEnergy, data: Num[Array | np.ndarray, "batch visible"], beta: Beta
 ) -> Float[Array, ""]:
     """`<E>_data - A(model)`, with A exact: the negative log-likelihood per sample over beta.
 
@@ -152,7 +152,7 @@ class ExactLikelihood(AbstractObjective):
     def defaults(self) -> Defaults:
         return Defaults(LBFGS, 3000, 1e-5)
 
-    def init(self, energy: AbstractMultilinear, samples: Samples, key: Key) -> None:
+    def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> None:
         layered = isinstance(energy, RBM)
         n = min(energy.n_visible, energy.n_hidden) if layered else energy.n_spins
         if n > _MAX_SPINS:
@@ -162,13 +162,13 @@ class ExactLikelihood(AbstractObjective):
             )
 
     def loss(
-        self, energy: AbstractMultilinear, batch: Samples, state: None, key: Key
+        self, energy: AbstractEnergy, batch: Samples, state: None, key: Key
     ) -> tuple[Float[Array, ""], None]:
         return batch.free_energy(energy) + exact.log_partition(energy, 1.0), None
 
 
 def generating_function(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     observables: Num[Array | np.ndarray, "k configurations"]
     | Sequence[Callable[[Float[Array, " n"]], Num[Array, ""]]],
     sources: Float[Array | np.ndarray, " k"],

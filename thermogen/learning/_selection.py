@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Num, PyTree
 from .._solution import RESULTS
 from .._types import Key
 from ..datasets import validate_spins
-from ..energies import AbstractMultilinear, constrain, parameter_copies, parameter_degrees
+from ..energies import AbstractEnergy, constrain, parameter_copies, parameter_degrees
 from ._fit import FitResult, fit
 from ._objectives import AbstractObjective, Samples
 from ._penalties import L1, AbstractPenalty, Support
@@ -41,7 +41,7 @@ class Path(eqx.Module):
             objective, such as the pseudolikelihood, and counts d times there.
     """
 
-    energies: tuple[AbstractMultilinear, ...]
+    energies: tuple[AbstractEnergy, ...]
     results: tuple[RESULTS, ...]
     degrees: Int[np.ndarray, " degrees"]
     counts: Int[np.ndarray, "models degrees"]
@@ -50,7 +50,7 @@ class Path(eqx.Module):
     criterion: Float[np.ndarray, " models"]
 
     @property
-    def best(self) -> AbstractMultilinear:
+    def best(self) -> AbstractEnergy:
         """The model of lowest held-out loss."""
         return self.energies[int(np.argmin(self.held_out))]
 
@@ -70,7 +70,7 @@ class Path(eqx.Module):
 
 
 def l1_path(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     data: Training,
     held_out: HeldOut,
     *,
@@ -106,7 +106,7 @@ def l1_path(
 
 
 def decimate(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     data: Training,
     held_out: HeldOut,
     *,
@@ -152,7 +152,7 @@ def decimate(
 
 
 def grow(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     data: Training,
     held_out: HeldOut,
     *,
@@ -204,7 +204,7 @@ def grow(
 
 class _Model(NamedTuple):
     mask: PyTree
-    energy: AbstractMultilinear
+    energy: AbstractEnergy
     result: RESULTS
     counts: list[int]
     losses: tuple[float, float]  # training and held out

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Beta, Magnetizations
-from ..energies import RBM, AbstractMultilinear, Pairwise
+from ..energies import RBM, AbstractEnergy, Pairwise
 from ._base import AbstractFunctional
 
 _MAX_STEPS = 64
@@ -30,14 +30,12 @@ class AdaptiveTAP(AbstractFunctional):
         TypeError: at the call, for an energy that is not `Pairwise` or `RBM`.
     """
 
-    def excess(
-        self, energy: AbstractMultilinear, m: Magnetizations, beta: Beta
-    ) -> Float[Array, ""]:
+    def excess(self, energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
         return energy(m) + gaussian_excess(beta * coupling_matrix(energy), 1 - m * m) / beta
 
 
 @functools.singledispatch
-def coupling_matrix(energy: AbstractMultilinear) -> Float[Array, "n n"]:
+def coupling_matrix(energy: AbstractEnergy) -> Float[Array, "n n"]:
     """Pair couplings J as a symmetric matrix, shape `(n, n)`, in energy units.
 
     Open for extension: `coupling_matrix.register(YourEnergy)`.

@@ -9,7 +9,7 @@ from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
 from .._types import Beta, Magnetizations
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ..energies._base import as_float
 
 
@@ -21,14 +21,10 @@ class AbstractFunctional(eqx.Module):
     """
 
     @abc.abstractmethod
-    def excess(
-        self, energy: AbstractMultilinear, m: Magnetizations, beta: Beta
-    ) -> Float[Array, ""]:
+    def excess(self, energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
         """`G(m) + S(m)/beta` in energy units: smooth up to and including |m| = 1."""
 
-    def __call__(
-        self, energy: AbstractMultilinear, m: Magnetizations, beta: Beta
-    ) -> Float[Array, ""]:
+    def __call__(self, energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
         """Free energy G(m) in energy units.
 
         Args:
@@ -62,7 +58,7 @@ def variance_at(theta: Magnetizations) -> Magnetizations:
 
 
 def gradient_at(
-    functional: AbstractFunctional, energy: AbstractMultilinear, theta: Magnetizations, beta: Beta
+    functional: AbstractFunctional, energy: AbstractEnergy, theta: Magnetizations, beta: Beta
 ) -> Magnetizations:
     """`dG/dm` at m = tanh(theta), in energy units, shape `(n,)`; zero at a stationary point."""
     excess_gradient = jax.grad(lambda m: functional.excess(energy, m, beta))(jnp.tanh(theta))
@@ -70,14 +66,14 @@ def gradient_at(
 
 
 def free_energy_at(
-    functional: AbstractFunctional, energy: AbstractMultilinear, theta: Magnetizations, beta: Beta
+    functional: AbstractFunctional, energy: AbstractEnergy, theta: Magnetizations, beta: Beta
 ) -> Float[Array, ""]:
     """G(m) at m = tanh(theta), in energy units."""
     return functional.excess(energy, jnp.tanh(theta), beta) - entropy_at(theta) / beta
 
 
 def scaled_hessian_at(
-    functional: AbstractFunctional, energy: AbstractMultilinear, theta: Magnetizations, beta: Beta
+    functional: AbstractFunctional, energy: AbstractEnergy, theta: Magnetizations, beta: Beta
 ) -> Float[Array, "n n"]:
     """`beta sqrt(v_i) (d^2 G / dm_i dm_j) sqrt(v_j)` at m = tanh(theta), shape `(n, n)`.
 

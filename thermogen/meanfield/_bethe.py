@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Beta, Magnetizations
-from ..energies import RBM, AbstractMultilinear, Interactions, Pairwise
+from ..energies import RBM, AbstractEnergy, Interactions, Pairwise
 from ._base import AbstractFunctional, variance_at
 
 # Steps in the bracket of a factor's equation; bisection alone needs about 60.
@@ -33,9 +33,7 @@ class Bethe(AbstractFunctional):
         TypeError: at the call, for an energy that is not `Pairwise`, `RBM` or `Interactions`.
     """
 
-    def excess(
-        self, energy: AbstractMultilinear, m: Magnetizations, beta: Beta
-    ) -> Float[Array, ""]:
+    def excess(self, energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
         total = jnp.zeros((), m.dtype)
         for sets, couplings in factors(energy):
             spins = m[sets]
@@ -47,7 +45,7 @@ class Bethe(AbstractFunctional):
 
 
 @functools.singledispatch
-def factors(energy: AbstractMultilinear) -> list[tuple[np.ndarray, Float[Array, " terms"]]]:
+def factors(energy: AbstractEnergy) -> list[tuple[np.ndarray, Float[Array, " terms"]]]:
     """Spins `(n_terms, p)` and couplings `(n_terms,)` of all interactions, grouped by order p.
 
     Open for extension: `factors.register(YourEnergy)`.

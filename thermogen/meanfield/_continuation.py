@@ -13,7 +13,7 @@ from scipy import optimize
 
 from .._solution import RESULTS
 from .._types import Beta, Magnetizations, Spins
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ._base import AbstractFunctional, free_energy_at, gradient_at, scaled_hessian_at, variance_at
 from ._solve import checked_beta, starting_field
 
@@ -31,7 +31,7 @@ class Path(eqx.Module):
     """What is varied as t goes from 0 to 1: beta, or the strength of a field at fixed beta."""
 
     functional: AbstractFunctional
-    energy: AbstractMultilinear
+    energy: AbstractEnergy
     beta: Float[Array, ""] | None
     field: Magnetizations | None
     ends: Float[Array, "2"]
@@ -117,7 +117,7 @@ class Bifurcation(NamedTuple):
 
 def follow_beta(
     functional: AbstractFunctional,
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     betas: tuple[Beta, Beta],
     init: Spins,
     *,
@@ -157,7 +157,7 @@ def follow_beta(
 
 def follow_field(
     functional: AbstractFunctional,
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     beta: Beta,
     init: Spins,
     *,

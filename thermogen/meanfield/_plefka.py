@@ -6,10 +6,11 @@ from jaxtyping import Array, Float
 
 from .._types import Beta, Magnetizations
 from ..energies import (
-    AbstractMultilinear,
+    AbstractEnergy,
     nonlinear_fourth_cumulant,
     nonlinear_third_moment,
     nonlinear_variance,
+    product_mean,
 )
 from ._base import AbstractFunctional
 
@@ -22,7 +23,8 @@ class Plefka(AbstractFunctional):
     `G = U - S/beta - (beta/2) <Y^2> + (beta^2/6) <Y^3> - (beta^3/24) [<Y^4> - ...]` with
     `U = <E>` and Y the part of E that is not linear in the spins: order 1 is naive mean field,
     order 2 adds the Onsager reaction (TAP), for interactions of any order (Plefka 1982; Georges
-    and Yedidia 1991, eq. 15). Order 1 bounds the free energy from above; the others bound nothing.
+    and Yedidia 1991, eq. 15). Order 1 bounds the free energy from above, of a `Mixture` too; the
+    others bound nothing.
 
     Args:
         order: 1, 2, 3 or 4. `Interactions` have rules up to order 3, the other energies to 4.
@@ -35,17 +37,15 @@ class Plefka(AbstractFunctional):
             raise ValueError(f"order must be an integer from 1 to {_MAX_ORDER}, got {order!r}")
         self.order = order
 
-    def excess(
-        self, energy: AbstractMultilinear, m: Magnetizations, beta: Beta
-    ) -> Float[Array, ""]:
+    def excess(self, energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
         return sum(
             (expansion_term(energy, m, beta, order) for order in range(2, self.order + 1)),
-            start=energy(m),
+            start=product_mean(energy, m),
         )
 
 
 def expansion_term(
-    energy: AbstractMultilinear, m: Magnetizations, beta: Beta, order: int
+    energy: AbstractEnergy, m: Magnetizations, beta: Beta, order: int
 ) -> Float[Array, ""]:
     """The term of order `beta^(order - 1)` of G(m), order 1 to 4, in energy units.
 
@@ -54,7 +54,7 @@ def expansion_term(
     """
     beta = jnp.asarray(beta)
     if order == 1:
-        return energy(m)
+        return product_mean(energy, m)
     if order == 2:
         return -beta / 2 * nonlinear_variance(energy, m)
     if order == 3:

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Beta, Magnetizations
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ._base import AbstractFunctional, entropy, scaled_hessian_at, variance_at
 from ._plefka import Plefka, expansion_term
 
 
 def susceptibility(
-    functional: AbstractFunctional, energy: AbstractMultilinear, m: Magnetizations, beta: Beta
+    functional: AbstractFunctional, energy: AbstractEnergy, m: Magnetizations, beta: Beta
 ) -> Float[Array, "n n"]:
     """Response `dm_i/dh_j` of the magnetizations to fields, at a minimum m of G.
 
@@ -55,7 +55,7 @@ class Validity(NamedTuple):
 
 
 def validity(
-    functional: AbstractFunctional, energy: AbstractMultilinear, m: Magnetizations, beta: Beta
+    functional: AbstractFunctional, energy: AbstractEnergy, m: Magnetizations, beta: Beta
 ) -> Validity:
     """Indicators of trust at magnetizations m; see `Validity`.
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations, Spins
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ._base import (
     AbstractFunctional,
     free_energy_at,
@@ -27,7 +27,7 @@ from ._base import (
 RootFinder = optx.AbstractRootFinder | optx.AbstractLeastSquaresSolver | optx.AbstractMinimiser
 
 # What is minimised: functional, energy and inverse temperature.
-Problem = tuple[AbstractFunctional, AbstractMultilinear, Float[Array, ""]]
+Problem = tuple[AbstractFunctional, AbstractEnergy, Float[Array, ""]]
 
 # Effective field at which a start on the faces of the cube, |m| = 1, is placed.
 CORNER_FIELD = 4.0
@@ -146,7 +146,7 @@ class NewtonPolish(optx.AbstractRootFinder):
 
 def solve(
     functional: AbstractFunctional,
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     beta: Beta,
     init: Spins,
     *,
@@ -243,7 +243,7 @@ def _solve(
 @jax.custom_jvp
 def stationary_free_energy(
     functional: AbstractFunctional,
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     theta: Magnetizations,
     beta: Float[Array, ""],
 ) -> Float[Array, ""]:
@@ -309,7 +309,7 @@ def judge(
     return residual, RESULTS.where(sound & jnp.isfinite(residual), result, lost)
 
 
-def starting_field(energy: AbstractMultilinear, init: Spins) -> Magnetizations:
+def starting_field(energy: AbstractEnergy, init: Spins) -> Magnetizations:
     """Effective field of a start in the cube, moved off its faces; shape `(n,)`."""
     if init.shape != (energy.n_spins,):
         raise ValueError(

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from .._types import Key
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ._base import (
     AbstractKernel,
     Clamp,
@@ -51,7 +51,7 @@ class Measurement(NamedTuple):
 
 
 def annealed_importance_sampling(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     betas: Ladder,
     *,
     key: Key,
@@ -88,12 +88,13 @@ def _cooled(energy, betas, key, n_chains, kernel, clamp):
     start_key, key = jax.random.split(key)
     spins = random_corners(energy, n_chains, start_key, clamp)
     path = path_from_zero(betas, spins.dtype)
-    ratio, error, ess = log_mean(_log_weights(energy, path, spins, key, kernel, clamp))
+    _, log_weights = annealed(energy, path, spins, key, kernel, clamp)
+    ratio, error, ess = log_mean(log_weights)
     return Estimate(log_states(energy, spins.dtype, clamp) + ratio, error, ess)
 
 
 def reverse_annealed_importance_sampling(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     betas: Ladder,
     samples: Num[Array | np.ndarray, "chains n"],
     *,
@@ -132,7 +133,7 @@ def reverse_annealed_importance_sampling(
 def _heated(energy, betas, samples, key, kernel, clamp):
     dtype = parameter_dtype(energy)
     path = path_from_zero(betas, dtype)[::-1]
-    log_weights = _log_weights(energy, path, samples.astype(dtype), key, kernel, clamp)
+    _, log_weights = annealed(energy, path, samples.astype(dtype), key, kernel, clamp)
     ratio, error, ess = log_mean(log_weights)
     return Estimate(log_states(energy, dtype, clamp) - ratio, error, ess)
 
@@ -142,14 +143,17 @@ def path_from_zero(betas: Float[Array, " rungs"], dtype) -> Float[Array, " point
     return jnp.append(jnp.zeros(1, dtype), betas.astype(dtype))
 
 
-def log_states(energy: AbstractMultilinear, dtype, clamp: Clamp = None) -> Float[Array, ""]:
+def log_states(energy: AbstractEnergy, dtype, clamp: Clamp = None) -> Float[Array, ""]:
     """`n ln 2`, of n free spins: ln Z at infinite temperature."""
     n_free = energy.n_spins if clamp is None else jnp.sum(clamp == 0)
     return n_free * jnp.log(2).astype(dtype)
 
 
-def _log_weights(energy, path, spins, key, kernel, clamp):
-    """Weights of chains along a path of inverse temperatures, from samples at its first."""
+def annealed(energy, path, spins, key, kernel, clamp):
+    """Chains along a path of inverse temperatures, from samples `(chains, n)` at its first.
+
+    Returns where they end, shape `(chains, n)`, and the logarithms of their weights `(chains,)`.
+    """
     clamped = None if clamp is None else clamp != 0
 
     def rung(carry, inputs):
@@ -160,8 +164,8 @@ def _log_weights(energy, path, spins, key, kernel, clamp):
 
     inputs = path[1:], jnp.diff(path), jax.random.split(key, len(path) - 1)
     start = spins.T, jnp.zeros(len(spins), path.dtype)
-    (_, log_weights), _ = jax.lax.scan(rung, start, inputs)
-    return log_weights
+    (spins, log_weights), _ = jax.lax.scan(rung, start, inputs)
+    return spins.T, log_weights
 
 
 def log_mean(log_weights):

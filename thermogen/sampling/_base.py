@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Num, PyTree
 
 from .._types import Beta, Key, Spins
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ..energies._base import as_float
 
 # Inverse temperatures, increasing, shape (rungs,).
@@ -31,13 +31,13 @@ class AbstractSampler(eqx.Module):
     """
 
     @abc.abstractmethod
-    def init(self, energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key) -> PyTree:
+    def init(self, energy: AbstractEnergy, spins: Spins, beta: Beta, key: Key) -> PyTree:
         """State of a chain that starts at `spins`, shape `(n,)`."""
 
     @abc.abstractmethod
     def step(
         self,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         state: PyTree,
         beta: Beta,
         key: Key,
@@ -59,7 +59,7 @@ class AbstractSampler(eqx.Module):
         """The configuration at inverse temperature `beta`, shape `(n,)`."""
 
     @abc.abstractmethod
-    def total_energy(self, energy: AbstractMultilinear, state: PyTree) -> Float[Array, ""]:
+    def total_energy(self, energy: AbstractEnergy, state: PyTree) -> Float[Array, ""]:
         """Of all that the state holds: the chain leaves `exp(-beta total_energy)` invariant."""
 
 
@@ -70,16 +70,14 @@ class AbstractKernel(AbstractSampler):
     """
 
     def init(
-        self, energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key
+        self, energy: AbstractEnergy, spins: Spins, beta: Beta, key: Key
     ) -> Float[Array, " n"]:
         return as_float(spins)
 
     def spins(self, state: Float[Array, " n"]) -> Float[Array, " n"]:
         return state
 
-    def total_energy(
-        self, energy: AbstractMultilinear, state: Float[Array, " n"]
-    ) -> Float[Array, ""]:
+    def total_energy(self, energy: AbstractEnergy, state: Float[Array, " n"]) -> Float[Array, ""]:
         return energy(state)
 
 
@@ -98,13 +96,13 @@ def checked_ladder(betas: Ladder, least: int = 1) -> Float[Array, " rungs"]:
     return ladder
 
 
-def parameter_dtype(energy: AbstractMultilinear):
+def parameter_dtype(energy: AbstractEnergy):
     """Of the parameters; a sum of no terms has none."""
     return jnp.result_type(*(jax.tree.leaves(energy) or [float]))
 
 
 def random_corners(
-    energy: AbstractMultilinear, n_chains: int, key: Key, clamp: Clamp = None
+    energy: AbstractEnergy, n_chains: int, key: Key, clamp: Clamp = None
 ) -> Float[Array, "chains n"]:
     """Samples at infinite temperature."""
     up = jax.random.bernoulli(key, shape=(n_chains, energy.n_spins))
@@ -112,7 +110,7 @@ def random_corners(
     return spins if clamp is None else jnp.where(clamp[None] == 0, spins, clamp[None])
 
 
-def checked_clamp(energy: AbstractMultilinear, clamp: Clamp) -> Clamp:
+def checked_clamp(energy: AbstractEnergy, clamp: Clamp) -> Clamp:
     """`clamp` in the precision of the energy, once it is clear that it holds spins and zeros."""
     if clamp is None:
         return None
@@ -125,7 +123,7 @@ def checked_clamp(energy: AbstractMultilinear, clamp: Clamp) -> Clamp:
 
 def step_chains(
     sampler: AbstractSampler,
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     states: PyTree,
     beta: Beta,
     key: Key,

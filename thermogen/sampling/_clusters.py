@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Beta, Key, Spins
-from ..energies import RBM, AbstractMultilinear, Interactions, Pairwise
+from ..energies import RBM, AbstractEnergy, Interactions, Pairwise
 from ..energies._base import as_float
 from ._base import AbstractKernel, AbstractSampler, Clamped
 from ._coloring import interaction_edges
@@ -31,7 +31,7 @@ class SwendsenWang(AbstractKernel):
 
     def step(
         self,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         state: Float[Array, " n"],
         beta: Beta,
         key: Key,
@@ -73,13 +73,13 @@ class Houdayer(AbstractSampler):
     kernel: AbstractKernel = Gibbs()
 
     def init(
-        self, energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key
+        self, energy: AbstractEnergy, spins: Spins, beta: Beta, key: Key
     ) -> Float[Array, "2 n"]:
         return jnp.tile(as_float(spins), (2, 1))
 
     def step(
         self,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         state: Float[Array, "2 n"],
         beta: Beta,
         key: Key,
@@ -93,14 +93,12 @@ class Houdayer(AbstractSampler):
     def spins(self, state: Float[Array, "2 n"]) -> Float[Array, " n"]:
         return state[0]
 
-    def total_energy(
-        self, energy: AbstractMultilinear, state: Float[Array, "2 n"]
-    ) -> Float[Array, ""]:
+    def total_energy(self, energy: AbstractEnergy, state: Float[Array, "2 n"]) -> Float[Array, ""]:
         return jnp.sum(jax.vmap(energy)(state))
 
 
 def exchange_cluster(
-    energy: AbstractMultilinear, pair: Float[Array, "2 n"], key: Key
+    energy: AbstractEnergy, pair: Float[Array, "2 n"], key: Key
 ) -> Float[Array, "2 n"]:
     """Houdayer's move alone: symmetric, and the sum of the energies stays."""
     edges = _edges(energy)
@@ -140,7 +138,7 @@ class _Bonds(NamedTuple):
 
 
 @functools.singledispatch
-def _bonds(energy: AbstractMultilinear) -> _Bonds:
+def _bonds(energy: AbstractEnergy) -> _Bonds:
     """An energy of pairs and fields as lists."""
     raise TypeError(
         "SwendsenWang needs an energy of fields and pairs (Pairwise, RBM, Interactions of orders "
@@ -177,7 +175,7 @@ def _(energy: Interactions):
 
 
 @functools.singledispatch
-def _edges(energy: AbstractMultilinear) -> Edges:
+def _edges(energy: AbstractEnergy) -> Edges:
     """The interaction graph: pairs of spins that share a term."""
     raise TypeError(
         "Houdayer needs an energy with an interaction graph (Pairwise, RBM, Interactions), got "

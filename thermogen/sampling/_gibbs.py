@@ -3,7 +3,7 @@
 from jaxtyping import Array, Float
 
 from .._types import Beta, Key, Spins
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ._base import AbstractKernel, Clamped
 from ._sweeps import heat_bath, metropolis, sweep
 
@@ -18,7 +18,7 @@ class Gibbs(AbstractKernel):
 
     def step(
         self,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         state: Spins,
         beta: Beta,
         key: Key,
@@ -37,7 +37,7 @@ class Metropolis(AbstractKernel):
 
     def step(
         self,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         state: Spins,
         beta: Beta,
         key: Key,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Key
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ._annealing import (
     Measurement,
     log_states,
@@ -47,7 +47,7 @@ class ThermodynamicIntegral(NamedTuple):
 
 
 def thermodynamic_integration(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     betas: Ladder,
     *,
     key: Key,

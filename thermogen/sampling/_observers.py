@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num, PyTree
 
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 
 Population = Float[Array, "chains n"]
 
@@ -20,7 +20,7 @@ class AbstractObserver(eqx.Module):
 
     @abc.abstractmethod
     def init(
-        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
+        self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int
     ) -> PyTree:
         """What is carried, for chains at `spins` that will be seen `n_kept` times.
 
@@ -32,7 +32,7 @@ class AbstractObserver(eqx.Module):
         self,
         carry: PyTree,
         count: Array,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         spins: Population,
         states: PyTree,
     ) -> PyTree:
@@ -53,7 +53,7 @@ class Trace(AbstractObserver):
     function: Callable = lambda energy, spins: spins
 
     def init(
-        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
+        self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int
     ) -> PyTree:
         return _blank(_of_each(self.function, energy, spins), n_kept)
 
@@ -61,7 +61,7 @@ class Trace(AbstractObserver):
         self,
         carry: PyTree,
         count: Array,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         spins: Population,
         states: PyTree,
     ) -> PyTree:
@@ -81,7 +81,7 @@ class StateTrace(AbstractObserver):
     function: Callable = lambda energy, state: state
 
     def init(
-        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
+        self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int
     ) -> PyTree:
         return _blank(_of_each(self.function, energy, states), n_kept)
 
@@ -89,7 +89,7 @@ class StateTrace(AbstractObserver):
         self,
         carry: PyTree,
         count: Array,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         spins: Population,
         states: PyTree,
     ) -> PyTree:
@@ -107,16 +107,14 @@ class Mean(AbstractObserver):
 
     function: Callable = lambda energy, spins: spins
 
-    def init(
-        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
-    ) -> Array:
+    def init(self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int) -> Array:
         return jnp.zeros_like(self._mean(energy, spins))
 
     def update(
         self,
         carry: Array,
         count: Array,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         spins: Population,
         states: PyTree,
     ) -> Array:
@@ -134,7 +132,7 @@ class Correlations(AbstractObserver):
     """Connected correlations `<s_i s_j> - <s_i><s_j>` over chains and kept sweeps, `(n, n)`."""
 
     def init(
-        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
+        self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int
     ) -> tuple[Array, Array]:
         n = spins.shape[1]
         return jnp.zeros(n, spins.dtype), jnp.zeros((n, n), spins.dtype)
@@ -143,7 +141,7 @@ class Correlations(AbstractObserver):
         self,
         carry: tuple,
         count: Array,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         spins: Population,
         states: PyTree,
     ) -> tuple[Array, Array]:
@@ -165,16 +163,14 @@ class EnergyHistogram(AbstractObserver):
 
     edges: Float[Array, " edges"]
 
-    def init(
-        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
-    ) -> Array:
+    def init(self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int) -> Array:
         return jnp.zeros(len(self.edges) - 1, int)
 
     def update(
         self,
         carry: Array,
         count: Array,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         spins: Population,
         states: PyTree,
     ) -> Array:
@@ -190,9 +186,7 @@ class Overlaps(AbstractObserver):
     Each chain is compared with the next, an independent replica of it (Parisi 1983).
     """
 
-    def init(
-        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
-    ) -> Array:
+    def init(self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int) -> Array:
         if len(spins) < 2:
             raise ValueError("n_chains must be at least 2 to compare replicas, got 1")
         return jnp.zeros(spins.shape[1] + 1, int)
@@ -201,7 +195,7 @@ class Overlaps(AbstractObserver):
         self,
         carry: Array,
         count: Array,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         spins: Population,
         states: PyTree,
     ) -> Array:
@@ -233,7 +227,7 @@ class PatternOverlaps(AbstractObserver):
             raise ValueError("patterns must hold spins, -1 or +1, and nothing else")
 
     def init(
-        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
+        self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int
     ) -> Int[Array, "patterns values"]:
         n_patterns, n = self.patterns.shape
         if n != spins.shape[1]:
@@ -244,7 +238,7 @@ class PatternOverlaps(AbstractObserver):
         self,
         carry: Int[Array, "patterns values"],
         count: Array,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         spins: Population,
         states: PyTree,
     ) -> Int[Array, "patterns values"]:
@@ -260,9 +254,7 @@ class LastStates(AbstractObserver):
 
     k: int
 
-    def init(
-        self, energy: AbstractMultilinear, spins: Population, states: PyTree, n_kept: int
-    ) -> Array:
+    def init(self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int) -> Array:
         if not 1 <= self.k <= n_kept:
             raise ValueError(f"k must lie between 1 and the {n_kept} kept sweeps, got {self.k}")
         return jnp.broadcast_to(spins, (self.k, *spins.shape))
@@ -271,7 +263,7 @@ class LastStates(AbstractObserver):
         self,
         carry: Array,
         count: Array,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         spins: Population,
         states: PyTree,
     ) -> Array:

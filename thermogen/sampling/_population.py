@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Key
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ._annealing import log_mean, log_states, path_from_zero
 from ._base import AbstractKernel, Clamp, Ladder, checked_clamp, checked_ladder, random_corners
 from ._gibbs import Gibbs
@@ -37,7 +37,7 @@ class PopulationEstimate(NamedTuple):
 
 
 def population_annealing(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     betas: Ladder,
     *,
     key: Key,

@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
 from .._types import Beta, Key
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ._annealing import Estimate, Measurement, log_states
 from ._base import AbstractKernel, Clamp, Ladder, checked_clamp, checked_ladder, random_corners
 from ._gibbs import Gibbs
@@ -117,7 +117,7 @@ class Reweighting(eqx.Module):
 
 
 def multi_histogram_reweighting(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     betas: Ladder,
     *,
     key: Key,

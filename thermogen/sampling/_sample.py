@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, Sharding
 from jaxtyping import Array, Bool, Num, PyTree
 
 from .._types import Beta, Key
-from ..energies import AbstractMultilinear, Interactions, Pairwise
+from ..energies import AbstractEnergy, Interactions, Pairwise
 from ._base import AbstractSampler, parameter_dtype, random_corners, step_chains
 from ._observers import AbstractObserver, Trace
 
@@ -22,7 +22,7 @@ _N_CHUNKS = 20
 
 def sample(
     sampler: AbstractSampler,
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     beta: Beta,
     *,
     key: Key,
@@ -122,7 +122,7 @@ def _moved_axes(states, source, destination):
     return jax.tree.map(lambda x: jnp.moveaxis(x, source, destination), states)
 
 
-def colored(energy: AbstractMultilinear) -> AbstractMultilinear:
+def colored(energy: AbstractEnergy) -> AbstractEnergy:
     """A sparse `Pairwise` energy of known couplings as `Interactions`, all others as they are."""
     if not isinstance(energy, Pairwise) or isinstance(energy.couplings, Tracer):
         return energy

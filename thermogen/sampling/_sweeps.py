@@ -14,7 +14,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Beta, Key, Spins
-from ..energies import RBM, AbstractMultilinear, Complete, Interactions, Pairwise
+from ..energies import (
+    RBM,
+    AbstractEnergy,
+    AbstractMultilinear,
+    Complete,
+    Interactions,
+    Mixture,
+    Pairwise,
+    conditional_field,
+    conditional_fields,
+)
 from ..energies._base import as_float
 from ._base import Clamped
 from ._coloring import color_plan
@@ -42,7 +52,7 @@ def metropolis(field, spin, threshold):
 
 def sweep(
     rule: Rule,
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     spins: Spins,
     beta: Beta,
     key: Key,
@@ -86,7 +96,7 @@ def _replicas(rule: Rule):
 
 @functools.singledispatch
 def sweep_population(
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     spins: Float[Array, "n replicas"],
     beta: Float[Array, " replicas"],
     thresholds: Thresholds,
@@ -98,14 +108,47 @@ def sweep_population(
     that does not depend on the configuration, and at once those that do not interact.
     `thresholds(sites)` are the random numbers of these spins, shape `(sites, replicas)`.
     """
-    noise = thresholds(jnp.arange(len(spins)))
+    fields = jax.vmap(lambda s, k: conditional_fields(energy, s, 1.0)[k], in_axes=(1, None))
+    return _one_by_one(lambda s, k: 2 * beta * fields(s, k), spins, thresholds, rule)
 
-    def update(k, s):
+
+def _one_by_one(field, spins, thresholds, rule):
+    """Every spin in turn, by `field(spins, k)` of spin k in all replicas, shape `(replicas,)`."""
+    noise = thresholds(jnp.arange(len(spins)))
+    return jax.lax.fori_loop(
+        0, len(spins), lambda k, s: s.at[k].set(rule(field(s, k), s[k], noise[k])), spins
+    )
+
+
+@sweep_population.register
+def _(energy: AbstractMultilinear, spins, beta, thresholds, rule):
+    def field(s, k):
         unit = jnp.zeros(len(s), s.dtype).at[k].set(1)
         slope = jax.vmap(lambda x: jax.jvp(energy, (x,), (unit,))[1], in_axes=1)(s)
-        return s.at[k].set(rule(-2 * beta * slope, s[k], noise[k]))
+        return -2 * beta * slope
 
-    return jax.lax.fori_loop(0, len(spins), update, spins)
+    return _one_by_one(field, spins, thresholds, rule)
+
+
+@sweep_population.register
+def _(energy: Mixture, spins, beta, thresholds, rule):
+    """Spin after spin; the energies in all experts go on with every spin that flips."""
+    noise = thresholds(jnp.arange(len(spins)))
+
+    def of_each(function):  # of experts, shape (experts, replicas)
+        return jax.vmap(jax.vmap(function, in_axes=(None, 1)), in_axes=(0, None))
+
+    def update(k, carry):
+        spins, log_joint = carry
+        fields = of_each(lambda e, s: conditional_field(e, s, k, 1.0))(energy.experts, spins)
+        flipped = log_joint - 2 * spins[k][None, :] * fields
+        gap = jax.nn.logsumexp(log_joint, axis=0) - jax.nn.logsumexp(flipped, axis=0)
+        new = rule(beta * spins[k] * gap, spins[k], noise[k])
+        log_joint = jnp.where((new == spins[k])[None, :], log_joint, flipped)
+        return spins.at[k].set(new), log_joint
+
+    start = spins, jax.vmap(energy.log_joint, in_axes=1, out_axes=1)(spins)
+    return jax.lax.fori_loop(0, len(spins), update, start)[0]
 
 
 @sweep_population.register

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._types import Beta, Key, Spins
-from ..energies import AbstractMultilinear
+from ..energies import AbstractEnergy
 from ._base import AbstractSampler, Clamped, Ladder, checked_ladder, random_corners
 from ._gibbs import Gibbs
 
@@ -60,9 +60,7 @@ class ParallelTempering(AbstractSampler):
         """Inverse temperatures of the rungs where the coldest stands at `beta`."""
         return self.betas * (beta / self.betas[-1])
 
-    def init(
-        self, energy: AbstractMultilinear, spins: Spins, beta: Beta, key: Key
-    ) -> TemperingState:
+    def init(self, energy: AbstractEnergy, spins: Spins, beta: Beta, key: Key) -> TemperingState:
         rungs = self.betas.size
         start = jax.vmap(self.kernel.init, in_axes=(None, None, 0, 0))
         replicas = start(energy, spins, self.ladder(beta), jax.random.split(key, rungs))
@@ -78,7 +76,7 @@ class ParallelTempering(AbstractSampler):
 
     def step(
         self,
-        energy: AbstractMultilinear,
+        energy: AbstractEnergy,
         state: TemperingState,
         beta: Beta,
         key: Key,
@@ -112,7 +110,7 @@ class ParallelTempering(AbstractSampler):
     def spins(self, state: TemperingState) -> Float[Array, " n"]:
         return self.kernel.spins(jax.tree.map(lambda x: x[-1], state.replicas))
 
-    def total_energy(self, energy: AbstractMultilinear, state: TemperingState) -> Float[Array, ""]:
+    def total_energy(self, energy: AbstractEnergy, state: TemperingState) -> Float[Array, ""]:
         energies = jax.vmap(self.kernel.total_energy, in_axes=(None, 0))(energy, state.replicas)
         return energies @ (self.betas / self.betas[-1])
 
@@ -132,7 +130,7 @@ def _exchange(swapped, x):
 @eqx.filter_jit
 def tune_ladder(
     sampler: ParallelTempering,
-    energy: AbstractMultilinear,
+    energy: AbstractEnergy,
     *,
     key: Key,
     n_sweeps: int = 200,

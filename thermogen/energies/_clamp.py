@@ -1,0 +1,103 @@
+"""An energy some of whose spins are held at given values."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Num
+
+from .._types import Magnetizations, Spins
+from ._base import (
+    AbstractEnergy,
+    constrain,
+    flip_gaps,
+    nonlinear_fourth_cumulant,
+    nonlinear_third_moment,
+    nonlinear_variance,
+    product_mean,
+)
+
+
+class Clamped(AbstractEnergy):
+    """`E(s)` with some spins held: `E` of the values where clamped, and of `s` elsewhere.
+
+    Multilinear where `energy` is, a bound of the mean where `energy` has one. A clamped spin has
+    no effect any more: its field is 0 and every sum over configurations counts both its values.
+    Samplers need no such energy, for they take `clamped=`; it is there for free energies G(m),
+    which then live on the free spins alone. Which spins are clamped is traced: another choice
+    does not recompile.
+
+    Args:
+        energy: an energy of n spins.
+        values: -1 or +1 where clamped, anything elsewhere, shape `(n,)`.
+        clamped: True where a spin is held, shape `(n,)`.
+
+    Raises:
+        ValueError: for a wrong shape, or known values other than -1 and +1 where clamped.
+    """
+
+    energy: AbstractEnergy
+    # +-1 where clamped and 0 where free. It is no parameter to learn: derivatives by it are 0.
+    clamp: Float[Array, " n"]
+
+    def __init__(
+        self,
+        energy: AbstractEnergy,
+        values: Num[Array | np.ndarray, "..."],
+        clamped: Bool[Array | np.ndarray, "..."],
+    ) -> None:
+        shape = (energy.n_spins,)
+        if values.shape != shape or clamped.shape != shape:
+            raise ValueError(
+                f"values and clamped must have shape {shape}, got {values.shape} and "
+                f"{clamped.shape}; use jax.vmap for many"
+            )
+        if not isinstance(values, Tracer) and not isinstance(clamped, Tracer):
+            if not np.all(np.abs(np.asarray(values)[np.asarray(clamped)]) == 1):
+                raise ValueError("values must be -1 or +1 where clamped")
+        dtype = jnp.result_type(*(jax.tree.leaves(energy) or [float]))
+        self.energy, self.clamp = energy, jnp.where(clamped, values, 0).astype(dtype)
+
+    @property
+    def n_spins(self) -> int:
+        return self.energy.n_spins
+
+    def point(self, m: Spins) -> Magnetizations:
+        """`m` with the clamped spins at their values, shape `(n,)`."""
+        return jnp.where(self.clamp == 0, m, jax.lax.stop_gradient(self.clamp))
+
+    def __call__(self, spins: Spins) -> Float[Array, ""]:
+        return self.energy(self.point(spins))
+
+
+# The variance of a clamped spin is 0, so that every rule holds as it stands at the clamped point.
+
+
+@product_mean.register
+def _(energy: Clamped, m: Magnetizations) -> Float[Array, ""]:
+    return product_mean(energy.energy, energy.point(m))
+
+
+@nonlinear_variance.register
+def _(energy: Clamped, m: Magnetizations) -> Float[Array, ""]:
+    return nonlinear_variance(energy.energy, energy.point(m))
+
+
+@nonlinear_third_moment.register
+def _(energy: Clamped, m: Magnetizations) -> Float[Array, ""]:
+    return nonlinear_third_moment(energy.energy, energy.point(m))
+
+
+@nonlinear_fourth_cumulant.register
+def _(energy: Clamped, m: Magnetizations) -> Float[Array, ""]:
+    return nonlinear_fourth_cumulant(energy.energy, energy.point(m))
+
+
+@flip_gaps.register
+def _(energy: Clamped, spins: Spins) -> Float[Array, " n"]:
+    return jnp.where(energy.clamp == 0, flip_gaps(energy.energy, energy.point(spins)), 0)
+
+
+@constrain.register
+def _(energy: Clamped) -> Clamped:
+    return Clamped(constrain(energy.energy), energy.clamp, energy.clamp != 0)

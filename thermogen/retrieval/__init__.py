@@ -1,0 +1,8 @@
+"""Recall: what is known is clamped, the rest is found, with probabilities."""
+
+from ._hits import first_hits as first_hits
+from ._methods import Annealing as Annealing
+from ._recall import Recall as Recall
+from ._recall import recall as recall
+from ._scores import RecallScores as RecallScores
+from ._scores import recall_scores as recall_scores

@@ -1,0 +1,93 @@
+"""How long a chain takes to find an answer."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from .._types import Beta, Key
+from ..energies import AbstractEnergy, n_visible
+from ..meanfield._solve import checked_beta
+from ..sampling import AbstractSampler, Gibbs
+from ..sampling._base import random_corners, step_chains
+from ..sampling._sample import _check_counts, colored
+from ._recall import checked_clamp
+
+
+def first_hits(
+    energy: AbstractEnergy,
+    cue: Num[Array | np.ndarray, "..."],
+    mask: Bool[Array | np.ndarray, "..."],
+    beta: Beta,
+    targets: Num[Array | np.ndarray, "targets visible"],
+    *,
+    key: Key,
+    sampler: AbstractSampler = Gibbs(),
+    n_chains: int = 64,
+    n_sweeps: int | Int[Array, ""] = 1000,
+) -> Float[Array, " chains"]:
+    """Sweeps until each chain first equals a target, with the known spins of the cue clamped.
+
+    Chains start at random values of the free spins and are looked at after every sweep. All
+    arguments but the sampler's structure and `n_chains` are traced, and the function passes
+    through `jax.vmap`.
+
+    Args:
+        energy: an energy of n visible spins.
+        cue: spins, shape `(n,)`; values where `mask` is False do not matter.
+        mask: True where the cue is known, shape `(n,)`.
+        beta: inverse temperature.
+        targets: configurations of the visible spins, shape `(targets, n)`.
+        key: random key.
+        sampler: moves the chains.
+        n_chains: number of chains.
+        n_sweeps: when to give up.
+
+    Returns:
+        Sweeps, 0 for a chain that started at a target and infinity for one that never met any,
+        shape `(n_chains,)`.
+
+    Raises:
+        ValueError: for a cue, a mask or targets of a wrong shape, and for counts that are not
+            positive.
+    """
+    _check_counts(n_chains=n_chains)
+    if not isinstance(n_sweeps, Tracer):
+        _check_counts(n_sweeps=n_sweeps)
+    n = n_visible(energy)
+    if targets.shape[1] != n:
+        raise ValueError(f"targets must have shape (targets, {n}), got {targets.shape}")
+    clamp = checked_clamp(energy, cue, mask)
+    beta = checked_beta(beta, clamp.dtype)
+    targets = jnp.asarray(targets, clamp.dtype)
+    limit = jnp.asarray(n_sweeps)
+    return _first_hits(colored(energy), clamp, beta, targets, key, sampler, n_chains, limit)
+
+
+@eqx.filter_jit
+def _first_hits(energy, clamp, beta, targets, key, sampler, n_chains, limit):
+    corner_key, start_key, key = jax.random.split(key, 3)
+    corners = random_corners(energy, n_chains, corner_key, clamp)
+    start = jax.vmap(sampler.init, in_axes=(None, 0, None, 0), out_axes=-1)
+    states = start(energy, corners, beta, jax.random.split(start_key, n_chains))
+
+    def look(count, states, hits):
+        visible = jax.vmap(sampler.spins, in_axes=-1)(states)[:, : targets.shape[1]]
+        # Products of spins are exact, in float32 too.
+        met = jnp.any(visible @ targets.T == targets.shape[1], axis=1)
+        return jnp.where(jnp.isinf(hits) & met, count, hits)
+
+    def going(carry):
+        count, _, hits = carry
+        return (count < limit) & jnp.any(jnp.isinf(hits))
+
+    def sweep(carry):
+        count, states, hits = carry
+        sweep_key = jax.random.fold_in(key, count)
+        states = step_chains(sampler, energy, states, beta, sweep_key, clamp != 0)
+        return count + 1, states, look(count + 1, states, hits)
+
+    never = jnp.full(n_chains, jnp.inf, corners.dtype)
+    return jax.lax.while_loop(going, sweep, (0, states, look(0, states, never)))[2]

@@ -1,0 +1,162 @@
+"""Recall: the known spins are clamped, the unknown ones found, with probabilities."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Num
+
+from .._solution import RESULTS
+from .._types import Beta, Key
+from ..energies import AbstractEnergy, n_visible, visible_free_energy
+from ..meanfield import AbstractFunctional
+from ..meanfield._solve import checked_beta
+from ..sampling import AbstractSampler
+from ..sampling._base import parameter_dtype
+from ..sampling._sample import _check_counts, colored
+from ..sampling._sweeps import _packed
+from ._methods import Annealing, Draws, draw
+
+_WORD = 32
+
+
+class Recall(NamedTuple):
+    """Answers to one cue, the most probable first; rows that are not used are 0.
+
+    Attributes:
+        configurations: different configurations of the visible spins, known spins included,
+            shape `(capacity, n)`.
+        probabilities: of each, given the cue, shape `(capacity,)`. What they lack to 1 is the
+            weight of answers that were not found or did not fit.
+        magnetizations: mean of each spin given the cue, +-1 where it is known, shape `(n,)`. Their
+            signs are the answer that gets most spins right.
+        ess: effective number of the draws behind that, `(sum w)^2 / sum w^2`; draws of one chain
+            that goes on count as if they were independent.
+        result: a `RESULTS` code. Where it is not `converged` there are no answers: all
+            probabilities are 0, and so are the magnetizations of unknown spins.
+    """
+
+    configurations: Float[Array, "capacity n"]
+    probabilities: Float[Array, " capacity"]
+    magnetizations: Float[Array, " n"]
+    ess: Float[Array, ""]
+    result: RESULTS
+
+
+def recall(
+    energy: AbstractEnergy,
+    cue: Num[Array | np.ndarray, "..."],
+    mask: Bool[Array | np.ndarray, "..."],
+    beta: Beta,
+    *,
+    key: Key,
+    method: Annealing | AbstractSampler | AbstractFunctional = Annealing(),
+    n_chains: int = 64,
+    n_sweeps: int = 100,
+    capacity: int = 8,
+) -> Recall:
+    """Configurations that agree with a cue, with their probabilities given the cue.
+
+    Hidden spins are free and summed out: cue, mask and answers are those of the visible spins. One
+    cue a call; `jax.vmap` over cues, masks and keys answers many. Cue, mask, beta, the parameters
+    of the energy and the key are traced: another number of known spins does not recompile.
+
+    Args:
+        energy: an energy of n visible spins.
+        cue: spins, shape `(n,)`; values where `mask` is False do not matter.
+        mask: True where the cue is known, shape `(n,)`.
+        beta: inverse temperature, > 0.
+        key: random key.
+        method: how the unknown spins are found:
+
+            - `Annealing()`: chains that are cooled. An answer has the probability
+              `exp(-beta F) / Z` with its own free energy and Z of the free spins, which the
+              weights of the chains estimate and the sum over all answers bounds from below;
+            - a sampler, such as `Gibbs()` or `ParallelTempering(betas)`: the share of the draws
+              of the second half of each chain; of equals the one with the lower energy first;
+            - a functional, such as `NaiveMeanField()` or `TAP()`: the signs of the minima of
+              G(m) from random corners, each weighted by `exp(-beta G)`.
+        n_chains: chains, or starts of a mean-field solve.
+        n_sweeps: sweeps of each chain, of `Annealing` the number of temperatures; mean-field
+            solves have none.
+        capacity: number of answers that are kept.
+
+    Raises:
+        ValueError: for a cue or mask of wrong shape, known spins other than -1 and +1, a beta
+            that is not positive, and counts that are not.
+        TypeError: for another method.
+    """
+    _check_counts(n_chains=n_chains, n_sweeps=n_sweeps, capacity=capacity)
+    clamp = checked_clamp(energy, cue, mask)
+    beta = checked_beta(beta, clamp.dtype)
+    if not isinstance(method, AbstractFunctional):
+        energy = colored(energy)
+    return _recall(energy, clamp, beta, key, method, (n_chains, n_sweeps, capacity))
+
+
+def checked_clamp(energy, cue, mask):
+    """+-1 where the cue is known, 0 elsewhere and for hidden spins, shape `(n_spins,)`."""
+    n = n_visible(energy)
+    for name, value in (("cue", cue), ("mask", mask)):
+        if value.shape != (n,):
+            raise ValueError(
+                f"{name} must have shape ({n},), one entry a visible spin, got {value.shape}; "
+                "use jax.vmap for many"
+            )
+    if not isinstance(cue, Tracer) and not isinstance(mask, Tracer):
+        if not np.all(np.abs(np.asarray(cue)[np.asarray(mask)]) == 1):
+            raise ValueError("cue must be -1 or +1 where mask is True")
+    known = jnp.where(mask, cue, 0).astype(parameter_dtype(energy))
+    return jnp.pad(known, (0, energy.n_spins - n))
+
+
+@eqx.filter_jit
+def _recall(energy, clamp, beta, key, method, counts):
+    n_chains, n_sweeps, capacity = counts
+    draws = draw(method, energy, clamp, beta, key, n_chains, n_sweeps)
+    n = n_visible(energy)
+    visible, means, known = draws.spins[:, :n], draws.means[:, :n], clamp[:n]
+    # A sum over the hidden spins, so that answers that differ in nothing else are one.
+    costs = beta * jax.vmap(visible_free_energy, in_axes=(None, 0, None))(energy, visible, beta)
+    sound = jnp.all(jnp.isfinite(costs)) & jnp.any(draws.log_weights > -jnp.inf)
+    weights = jax.nn.softmax(jnp.where(sound, draws.log_weights, 0))
+    sound &= jnp.all(jnp.isfinite(weights))
+
+    p = _probabilities(draws, _groups(visible), weights, costs)
+    p = jnp.where(sound, p, 0)
+    best = jnp.lexsort((costs, -p))[:capacity]
+    unused = (0, capacity - best.size)
+    magnetizations = jnp.where(known == 0, jnp.where(sound, weights @ means, 0), known)
+    failed = RESULTS.where(jnp.any(draws.log_weights > -jnp.inf), RESULTS.non_finite, draws.result)
+    return Recall(
+        jnp.pad(jnp.where(p[best] > 0, visible[best].T, 0).T, (unused, (0, 0))),
+        jnp.pad(p[best], unused),
+        jnp.clip(magnetizations, -1, 1),
+        jnp.where(sound, 1 / jnp.sum(jnp.square(jnp.where(sound, weights, 1))), 0),
+        RESULTS.where(sound, RESULTS.converged, failed),
+    )
+
+
+def _probabilities(draws: Draws, groups, weights, costs) -> Float[Array, " draws"]:
+    """Of the answer that each draw is, at the first draw of each; 0 at its copies."""
+    n_draws = len(weights)
+    rows = jnp.arange(n_draws)
+    first = rows == jax.ops.segment_min(rows, groups, n_draws)[groups]
+    if draws.log_partition is None:
+        return jnp.where(first, jax.ops.segment_sum(weights, groups, n_draws)[groups], 0)
+    # Probabilities of different answers cannot add up to more than 1.
+    found = jax.nn.logsumexp(-costs, where=first)
+    return jnp.where(first, jnp.exp(-costs - jnp.maximum(draws.log_partition, found)), 0)
+
+
+def _groups(spins: Float[Array, "draws n"]):
+    """A number for each row, equal for equal rows, from 0 on, shape `(draws,)`."""
+    padded = jnp.pad(spins, ((0, 0), (0, -spins.shape[1] % _WORD)), constant_values=1)
+    words = _packed(padded.reshape(len(spins), -1, _WORD))
+    order = jnp.lexsort(words.T)
+    new = jnp.any(words[order[1:]] != words[order[:-1]], axis=1)
+    number = jnp.append(0, jnp.cumsum(new))
+    return jnp.zeros_like(number).at[order].set(number)

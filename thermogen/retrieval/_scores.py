@@ -1,0 +1,107 @@
+"""How good answers are: right, in how many spins, how sure, and what they make up."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Num
+
+from .._solution import RESULTS
+from ._recall import Recall
+
+
+class RecallScores(NamedTuple):
+    """Means over cues; a cue without answers counts as wrong.
+
+    Attributes:
+        exact_match: share of cues whose top answer is the truth.
+        spin_accuracy: share of the unknown spins that the top answers have right.
+        marginal_accuracy: the same for the signs of the magnetizations.
+        truth_probability: mean probability that the answers give to the truth.
+        misses: share of cues whose truth is not among the answers.
+        false_positives: share of cues whose top answer is not in the data.
+        false_mass: mean probability of all answers that are not in the data.
+        confidence: mean probability of the top answers in equal bins of it, 0 in an empty
+            bin, shape `(bins,)`.
+        accuracy: how often these are right, shape `(bins,)`: the reliability curve.
+        counts: cues in each bin, shape `(bins,)`.
+        calibration_error: mean over cues of `|accuracy - confidence|` of their bin (the expected
+            calibration error of Naeini, Cooper and Hauskrecht 2015).
+    """
+
+    exact_match: Float[Array, ""]
+    spin_accuracy: Float[Array, ""]
+    marginal_accuracy: Float[Array, ""]
+    truth_probability: Float[Array, ""]
+    misses: Float[Array, ""]
+    false_positives: Float[Array, ""]
+    false_mass: Float[Array, ""]
+    confidence: Float[Array, " bins"]
+    accuracy: Float[Array, " bins"]
+    counts: Float[Array, " bins"]
+    calibration_error: Float[Array, ""]
+
+
+def recall_scores(
+    answers: Recall,
+    truths: Num[Array | np.ndarray, "cues n"],
+    masks: Bool[Array | np.ndarray, "cues n"],
+    data: Num[Array | np.ndarray, "samples n"],
+    *,
+    n_bins: int = 10,
+) -> RecallScores:
+    """Judge the answers to many cues against the configurations that the cues were made from.
+
+    Args:
+        answers: what `recall` gave, batched over cues.
+        truths: the configuration behind each cue, shape `(cues, n)`.
+        masks: True where the cue was known, shape `(cues, n)`.
+        data: configurations that are no false positives, shape `(samples, n)`.
+        n_bins: bins of the reliability curve.
+
+    Raises:
+        ValueError: if the shapes disagree.
+    """
+    found, p = answers.configurations, answers.probabilities
+    cues, _, n = found.shape
+    for name, value, shape in (("truths", truths, (cues, n)), ("masks", masks, (cues, n))):
+        if value.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
+    if data.ndim != 2 or data.shape[1] != n:
+        raise ValueError(f"data must have shape (samples, {n}), got {data.shape}")
+    dtype = found.dtype
+    truths, data = jnp.asarray(truths, dtype), jnp.asarray(data, dtype)
+    unknown = ~jnp.asarray(masks)
+    n_unknown = jnp.sum(unknown)
+
+    # Products of spins are exact; those with an unused row are 0.
+    is_truth = jnp.einsum("ckn,cn->ck", found, truths) == n
+    in_data = jnp.any(jnp.einsum("ckn,sn->cks", found, data) == n, axis=-1)
+    right = is_truth[:, 0]
+
+    def spins_right(guess):
+        share = jnp.sum(unknown & (guess == truths)) / jnp.maximum(n_unknown, 1)
+        return jnp.where(n_unknown > 0, share, jnp.mean(right))
+
+    # No answer is no guess: its magnetizations are 0.
+    answered = answers.result == RESULTS.converged
+    signs = jnp.where(answered[:, None], jnp.where(answers.magnetizations >= 0, 1, -1), 0)
+    bins = jnp.clip((p[:, 0] * n_bins).astype(int), 0, n_bins - 1)
+    counts, sure, hits = (
+        jax.ops.segment_sum(x.astype(dtype), bins, n_bins) for x in (jnp.ones(cues), p[:, 0], right)
+    )
+    size = jnp.maximum(counts, 1)
+    return RecallScores(
+        exact_match=jnp.mean(right, dtype=dtype),
+        spin_accuracy=spins_right(found[:, 0]).astype(dtype),
+        marginal_accuracy=spins_right(signs).astype(dtype),
+        truth_probability=jnp.mean(jnp.sum(jnp.where(is_truth, p, 0), axis=1)),
+        misses=jnp.mean(~jnp.any(is_truth, axis=1), dtype=dtype),
+        false_positives=jnp.mean(~in_data[:, 0], dtype=dtype),
+        false_mass=jnp.mean(jnp.sum(jnp.where(in_data, 0, p), axis=1)),
+        confidence=sure / size,
+        accuracy=hits / size,
+        counts=counts,
+        calibration_error=jnp.sum(jnp.abs(hits - sure)) / cues,
+    )
