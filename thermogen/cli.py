@@ -67,9 +67,12 @@ def study(
     l2: Annotated[float, typer.Option(help="Ridge penalty on the couplings.")] = 1e-3,
     walkers: Annotated[int, typer.Option(help="Walkers of the search.")] = 64,
     hops: Annotated[int, typer.Option(help="Hops of each walker.")] = 8,
+    threshold: Annotated[
+        float, typer.Option(help="Sweeps that a bound state must trap the dynamics.")
+    ] = 20.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
-    """Learn an energy from DATA, find its candidate bound states, and write a report.
+    """Learn an energy from DATA, find its bound states, and write a report.
 
     Writes report.html, summary.json, library.npz and model.eqx. Ctrl-C keeps what was done.
 
@@ -81,7 +84,7 @@ def study(
       thermogen study samples.csv --walkers 256 --hops 32
     """
     try:
-        settings = report.Settings(beta, functional, l2, walkers, hops, seed)
+        settings = report.Settings(beta, functional, l2, walkers, hops, threshold, seed)
         job = report.Study(report.load_source(data), settings)
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError, ImportError) as error:

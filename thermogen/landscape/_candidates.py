@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int8
 
-from ..energies import AbstractEnergy, AbstractMultilinear, is_flip_symmetric
+from ..energies import AbstractEnergy, is_flip_symmetric
 from ._batches import in_batches
 from ._library import Library
 from ._trajectories import descend_all, fields_of, prepared
@@ -22,7 +22,7 @@ def flip_library(energy: AbstractEnergy, starts: np.ndarray, beta: float) -> Lib
     `F = E - T sum_k ln(1 + exp(-beta dE_k))`, with dE_k the gap of flip k.
     """
     model, n = prepared(energy), energy.n_spins
-    symmetric = isinstance(energy, AbstractMultilinear) and bool(is_flip_symmetric(energy))
+    symmetric = bool(is_flip_symmetric(energy))
     bottoms = descend_all(model, starts)
     if symmetric:
         bottoms *= bottoms[:, :1]

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from .._types import Beta, Key
-from ..energies import AbstractEnergy, AbstractMultilinear
+from ..energies import AbstractEnergy
 from ..meanfield import AbstractFunctional, NaiveMeanField
 from ..meanfield._solve import checked_beta
 from ._candidates import candidates, flip_library
@@ -84,7 +84,7 @@ def ergodicity(
     *,
     key: Key,
     threshold: float | int = 20,
-    functional: AbstractFunctional = NaiveMeanField(),
+    functional: AbstractFunctional | None = NaiveMeanField(),
     starts: Num[Array | np.ndarray, "starts n"] | None = None,
     library: Library | None = None,
     n_walkers: int = 64,
@@ -103,12 +103,12 @@ def ergodicity(
     (`experiments/ergodicity.py`).
 
     Args:
-        energy: any energy of n spins. One that is not multilinear, such as a mixture of experts,
-            has no mean-field free energy here: its candidates are single-flip minima alone.
+        energy: any energy of n spins, a mixture of experts included.
         beta: inverse temperature, > 0.
         key: random key; equal keys give equal results.
         threshold: time that a bound state must trap the dynamics, in sweeps.
-        functional: the free energy whose minima are candidates.
+        functional: the free energy whose minima are candidates; None, for an energy without one,
+            leaves the single-flip minima alone.
         starts: configurations to quench besides random corners, for example the data, shape
             `(starts, n)`.
         library: minima of the functional that were found before; they are then not searched anew.
@@ -129,7 +129,7 @@ def ergodicity(
         raise ValueError(f"capacity must be at least 1, got {capacity}")
     search_key, corner_key, run_key = jax.random.split(key, 3)
     minima = library
-    if minima is None and isinstance(energy, AbstractMultilinear):
+    if minima is None and functional is not None:
         options = {"n_walkers": n_walkers, "n_hops": n_hops, "starts": starts}
         minima = find_bound_states(functional, energy, beta, key=search_key, **options)
     corners = np.asarray(
@@ -160,8 +160,9 @@ def ergodicity(
 
 
 def _searched(minima: Library | None) -> Completeness | None:
-    empty = minima is None or minima.size == 0 or bool(minima.overflow)
-    return None if empty else completeness(minima)
+    if minima is None or minima.size == 0 or minima.overflow:
+        return None
+    return completeness(minima)
 
 
 def _breaking(found: Ergodicity) -> str:
@@ -221,20 +222,19 @@ def _weight(found: Ergodicity) -> str:
 
 def _search(found: Ergodicity) -> str:
     """How complete the candidates are."""
-    parts = []
-    if found.completeness is not None:
-        parts.append(f"{_missed(found.completeness)} in a minimum of G that is not held")
-    parts.append(f"{_missed(found.flip_completeness)} in a single-flip minimum of E not met before")
-    text = f"Search: a further quench ends {', a zero-temperature descent '.join(parts)}."
-    if found.completeness is None:
-        text = text.replace("a further quench", "a further zero-temperature descent")
-    tested = f" {found.library.size} candidates were tested"
-    return text + tested + (f", {found.n_dropped} had no room." if found.n_dropped else ".")
-
-
-def _missed(estimate: Completeness) -> str:
-    least, most = 1 - estimate.coverage_interval[1], 1 - estimate.coverage_interval[0]
-    return f"with chance {1 - estimate.coverage:.2g} (95 %: {least:.2g} to {most:.2g})"
+    chances = [
+        f"that a further {how} is {1 - estimate.coverage:.2g} (95 %: "
+        f"{1 - estimate.coverage_interval[1]:.2g} to {1 - estimate.coverage_interval[0]:.2g})"
+        for how, estimate in (
+            ("quench ends in a minimum of G that is not held", found.completeness),
+            ("descent of E ends in a single-flip minimum not met", found.flip_completeness),
+        )
+        if estimate is not None
+    ]
+    size, left_out = found.library.size, found.n_dropped
+    tested = f"{size} candidate{'' if size == 1 else 's'} {'was' if size == 1 else 'were'} tested"
+    tested += f", {left_out} of higher free energy were not" if left_out else ""
+    return f"Search: the chance {', '.join(chances)}; {tested}."
 
 
 def _unknown(found: Ergodicity) -> str:
@@ -242,8 +242,9 @@ def _unknown(found: Ergodicity) -> str:
     certificate = found.certificate
     parts = ["states into which none of the starts falls"]
     if found.n_dropped:
-        parts.append("whether a candidate without room is a bound state of its own")
-    near = np.abs(np.log(certificate.relaxation_times / certificate.threshold)) < np.log(_CLOSE)
+        parts.append("whether a candidate that was not tested is a bound state of its own")
+    ratios = certificate.relaxation_times / certificate.threshold
+    near = (ratios > 1 / _CLOSE) & (ratios < _CLOSE)
     if near.any():
         times = " and ".join(f"{t:.3g}" for t in certificate.relaxation_times[near][:2])
         parts.append(

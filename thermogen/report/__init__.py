@@ -12,6 +12,6 @@ from ._study import Settings as Settings
 from ._study import Source as Source
 from ._study import Study as Study
 from ._study import load_source as load_source
-from ._study import summary as summary
-from ._study import version as version
+from ._summary import summary as summary
+from ._summary import version as version
 from ._trees import disconnectivity_figure as disconnectivity_figure
