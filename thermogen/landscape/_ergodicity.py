@@ -1,5 +1,7 @@
 """Is retrieval ergodic? Candidates from every source, their certificate, weights, a verdict."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,7 @@ class Ergodicity(eqx.Module):
     """Which states trap the dynamics of a model, how long, and where the weight lies.
 
     Candidates are the K entries of `library`; `certificate` has a row for each of them, in the same
-    order, and marks one representative of every metastable set as `certificate.bound`.
+    order, and marks the heaviest candidate of every metastable set as `certificate.bound`.
 
     Attributes:
         library: the candidates: minima of the functional as they were given or found, lowest first;
@@ -39,7 +41,8 @@ class Ergodicity(eqx.Module):
             mirror image included, shape `(K,)`; over `certificate.bound` it sums to 1. It is the
             sum of `exp(-beta F)` over the candidates of the set.
         overlap_edges: edges of the bins of `overlaps`, from -1 to 1, shape `(bins + 1,)`.
-        overlaps: P(q) of the candidates, shape `(bins,)`; sums to 1.
+        overlaps: P(q) of the metastable sets by their mean magnetizations, shape `(bins,)`; sums
+            to 1.
         completeness: of the quenches of the functional, that is of the minima of G; None where
             none was quenched, or the search had no room for all it found.
         flip_completeness: of the zero-temperature descents, that is of single-flip minima of E.
@@ -139,12 +142,15 @@ def ergodicity(
     with jax.enable_x64(True):
         flips = flip_library(energy, rows, float(checked_beta(beta, jnp.float64)))
         held, n_all = candidates(energy, minima, flips, capacity)
-        edges = np.linspace(-1, 1, _BINS + 1)
         shares = np.asarray(held.weights(beta))
-        overlaps = np.asarray(overlap_distribution(held, beta, edges))
     certificate = certify(
         held, energy, beta, key=run_key, threshold=threshold, n_trajectories=n_trajectories
     )
+    certificate = _led_by_the_heaviest(certificate, shares)
+    edges = np.linspace(-1, 1, _BINS + 1)
+    with jax.enable_x64(True):
+        states = _states(held, certificate, shares)
+        overlaps = np.asarray(overlap_distribution(states, 1.0, edges))
     return Ergodicity(
         library=held,
         certificate=certificate,
@@ -156,6 +162,37 @@ def ergodicity(
         n_flip_minima=flips.size,
         n_dropped=n_all - held.size,
         beta=float(beta),
+    )
+
+
+def _led_by_the_heaviest(certificate: Certificate, shares: np.ndarray) -> Certificate:
+    """The certificate with the heaviest candidate of each set as its representative."""
+    order = np.lexsort((-shares, certificate.group))
+    first = np.append(True, np.diff(certificate.group[order]) > 0)
+    bound = np.zeros(len(shares), bool)
+    bound[order[first]] = True
+    return dataclasses.replace(certificate, bound=bound)
+
+
+def _states(held: Library, certificate: Certificate, shares: np.ndarray) -> Library:
+    """The metastable sets as states: mean magnetizations, and `-ln` of the weights as `beta F`."""
+    rows = np.flatnonzero(certificate.bound)
+    leads = rows[np.argsort(certificate.group[rows])]
+    # Of a pair of images each candidate is turned to the side of the representative.
+    towards = certificate.cores[leads][certificate.group]
+    side = np.where(np.sum(certificate.cores * towards, axis=1, dtype=int) < 0, -1, 1)
+    # One that is in the same set as its image adds nothing.
+    within = (held.multiplicity == 2) & (certificate.multiplicity == 1)
+    sign = np.where(within, 0, np.where(certificate.multiplicity == 2, side, 1))
+    sums = np.zeros((len(leads), held.magnetizations.shape[1]))
+    np.add.at(sums, certificate.group, (shares * sign)[:, None] * held.magnetizations)
+    weights = np.bincount(certificate.group, shares)
+    weights = np.maximum(weights, np.finfo(float).tiny)  # in the cold the lightest underflow
+    return dataclasses.replace(
+        held[leads],
+        magnetizations=np.clip(sums / weights[:, None], -1, 1),
+        free_energies=-np.log(weights / certificate.multiplicity[leads]),
+        multiplicity=certificate.multiplicity[leads],
     )
 
 
@@ -188,6 +225,9 @@ def _trapping(found: Ergodicity) -> str:
         slowest = f"{times[0]:.2g} sweeps" if len(times) else ""
         return f"The slowest exchange among the candidates takes {slowest}." if slowest else ""
     rows = found.bound[np.argsort(certificate.escape_times[found.bound], kind="stable")]
+    if np.isinf(certificate.escape_times[rows[0]]):
+        least = certificate.intervals[rows, 0].min()
+        return f"None was seen to be left: each holds for more than {least:.2g} sweeps (97.5 %)."
     first, last = _time(certificate, rows[0]), _time(certificate, rows[-1])
     if len(rows) == 1:
         return f"State {rows[0]} {first}."

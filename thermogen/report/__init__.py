@@ -1,5 +1,6 @@
 """The main job and its report: from data to one HTML page."""
 
+from ._cues import recall_figure as recall_figure
 from ._genealogy import genealogy_figure as genealogy_figure
 from ._page import render as render
 from ._pictures import states_figure as states_figure
@@ -7,6 +8,7 @@ from ._pipeline import run_study as run_study
 from ._plots import bifurcation_figure as bifurcation_figure
 from ._progress import progress as progress
 from ._study import Functional as Functional
+from ._study import Recollection as Recollection
 from ._study import ScanPoint as ScanPoint
 from ._study import Settings as Settings
 from ._study import Source as Source
