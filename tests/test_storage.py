@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from thermogen import storage
-from thermogen.energies import RBM, AbstractEnergy, Interactions, Pairwise
+from thermogen.energies import RBM, AbstractEnergy, Interactions, Mixture, Pairwise
 from thermogen.landscape import Library
 
 
@@ -24,6 +24,7 @@ ENERGIES = {
     "interactions": Interactions.from_terms(6, {(): 0.7, (0,): 1.5, (2, 5): -1.0, (0, 3, 4): 0.25}),
     "no-terms": Interactions.from_terms(3, {}),
     "empty-table": Interactions(3, [np.zeros((0, 2), int)], [jnp.zeros(0)]),
+    "mixture": Mixture.of([_pairwise(), _pairwise()], [0.25, 0.75], [1.5, 2.5]),
     "rbm": RBM(jnp.arange(12.0).reshape(4, 3), jnp.ones(4), -jnp.ones(3)),
 }
 

@@ -6,6 +6,7 @@ data -> energy -> free energy G(m) -> learned energy -> library of bound states 
 from . import datasets as datasets
 from . import energies as energies
 from . import exact as exact
+from . import experts as experts
 from . import landscape as landscape
 from . import learning as learning
 from . import meanfield as meanfield
@@ -23,6 +24,7 @@ from .energies import Mixture as Mixture
 from .energies import Pairwise as Pairwise
 from .energies import flip_gaps as flip_gaps
 from .energies import local_fields as local_fields
+from .experts import fit_experts as fit_experts
 from .landscape import Certificate as Certificate
 from .landscape import Ergodicity as Ergodicity
 from .landscape import Library as Library

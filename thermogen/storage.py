@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .energies import RBM, AbstractEnergy, Complete, Interactions, Pairwise
+from .energies import RBM, AbstractEnergy, Complete, Interactions, Mixture, Pairwise
 from .landscape import Library
 
 _ENERGY_FORMAT = "thermogen energy"
@@ -57,6 +57,20 @@ def _complete(n_spins: int) -> Complete:
     return Complete(jnp.zeros(2**n_spins))
 
 
+def _mixture(n_experts: int, expert: dict[str, Any]) -> Mixture:
+    one = _LAYOUTS[expert["class"]].template(**expert["structure"])
+    experts: Any = jax.tree.map(lambda x: jnp.zeros((n_experts, *x.shape)), one)
+    return Mixture(experts, jnp.zeros(n_experts), jnp.zeros(n_experts))
+
+
+def _described(energy: AbstractEnergy) -> dict[str, Any]:
+    """The class of an energy, which must be known, and its structure."""
+    name = type(energy).__name__
+    if name not in _LAYOUTS:
+        raise ValueError(f"energy is a {name}; expected one of {', '.join(_LAYOUTS)}")
+    return {"class": name, "structure": _LAYOUTS[name].structure(energy)}
+
+
 _LAYOUTS = {
     "Pairwise": _Layout(lambda energy: {"n_spins": energy.n_spins}, _pairwise),
     "Interactions": _Layout(
@@ -71,6 +85,10 @@ _LAYOUTS = {
         lambda energy: {"n_visible": energy.n_visible, "n_hidden": energy.n_hidden}, _rbm
     ),
     "Complete": _Layout(lambda energy: {"n_spins": energy.n_spins}, _complete),
+    "Mixture": _Layout(
+        lambda energy: {"n_experts": energy.n_experts, "expert": _described(energy.expert(0))},
+        _mixture,
+    ),
 }
 
 
@@ -99,21 +117,17 @@ def save_energy(path: _PathLike, energy: AbstractEnergy) -> None:
 
     Args:
         path: the file to write, such as `model.eqx`.
-        energy: a `Pairwise`, `Interactions` or `RBM`.
+        energy: any energy of the package, mixtures included.
 
     Raises:
         ValueError: for an energy of another class.
         OSError: if the file cannot be written.
     """
-    name = type(energy).__name__
-    if name not in _LAYOUTS:
-        raise ValueError(f"energy is a {name}; expected one of {', '.join(_LAYOUTS)}")
     leaves = jax.tree.leaves(energy)
     header = {
         "format": _ENERGY_FORMAT,
         "version": _VERSION,
-        "class": name,
-        "structure": _LAYOUTS[name].structure(energy),
+        **_described(energy),
         "dtype": str(jnp.result_type(*leaves)) if leaves else "float32",
     }
     with write_atomically(path) as stream:

@@ -263,7 +263,7 @@ def _(energy: AbstractMultilinear, visible: Spins, beta: Beta) -> Float[Array, "
 
 @functools.singledispatch
 def conditional_field(
-    energy: AbstractEnergy, visible: Spins, k: Int[Array, ""], beta: Beta
+    energy: AbstractEnergy, visible: Spins, k: int | Int[Array, ""], beta: Beta
 ) -> Float[Array, ""]:
     """Entry k of `conditional_fields`, where one spin can be had for less than all of them."""
     return conditional_fields(energy, visible, beta)[k]

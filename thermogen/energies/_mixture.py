@@ -70,7 +70,10 @@ class Mixture(AbstractEnergy):
 
     @classmethod
     def of(
-        cls, experts: Sequence[AbstractEnergy], weights: ArrayLike, log_partitions: ArrayLike
+        cls,
+        experts: Sequence[AbstractEnergy],
+        weights: ArrayLike | Sequence[float],
+        log_partitions: ArrayLike | Sequence[float],
     ) -> "Mixture":
         """A mixture of a list of energies of one class and shape.
 
@@ -90,7 +93,7 @@ class Mixture(AbstractEnergy):
         if not jnp.all(weights > 0):
             raise ValueError("weights must be positive")
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *experts)
-        return cls(stacked, jnp.log(weights / jnp.sum(weights)), log_partitions)
+        return cls(stacked, jnp.log(weights / jnp.sum(weights)), jnp.asarray(log_partitions, float))
 
     @property
     def n_experts(self) -> int:
@@ -146,7 +149,7 @@ def _(energy: Mixture, spins: Spins) -> Float[Array, " n"]:
 
 
 @conditional_field.register
-def _(energy: Mixture, visible: Spins, k: Int[Array, ""], beta: Beta) -> Float[Array, ""]:
+def _(energy: Mixture, visible: Spins, k: int | Int[Array, ""], beta: Beta) -> Float[Array, ""]:
     s = jnp.asarray(visible)
     fields = jax.vmap(lambda e: conditional_field(e, s, k, 1.0))(energy.experts)
     return 0.5 * s[k] * _flipped(energy, energy.log_joint(s), 2 * s[k] * fields)

@@ -124,7 +124,7 @@ def _(energy: Pairwise, visible: Spins, beta: Beta) -> Float[Array, " n"]:
 
 
 @conditional_field.register
-def _(energy: Pairwise, visible: Spins, k: Int[Array, ""], beta: Beta) -> Float[Array, ""]:
+def _(energy: Pairwise, visible: Spins, k: int | Int[Array, ""], beta: Beta) -> Float[Array, ""]:
     return energy.fields[k] + jnp.dot(energy.couplings[k], visible)
 
 

@@ -155,7 +155,7 @@ def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, " v"]:
 
 
 @conditional_field.register
-def _(energy: RBM, visible: Spins, k: Int[Array, ""], beta: Beta) -> Float[Array, ""]:
+def _(energy: RBM, visible: Spins, k: int | Int[Array, ""], beta: Beta) -> Float[Array, ""]:
     visible = jnp.asarray(visible)
     w = beta * energy.weights[k]
     rest = beta * (energy.hidden_fields + visible @ energy.weights) - visible[k] * w

@@ -2,21 +2,24 @@
 
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..energies import RBM
+from ..energies import RBM, Mixture
 
 
 def centred_gradient() -> optax.GradientTransformationExtraArgs:
-    """Gradients by the parameters of spins counted from their means; for an `RBM` only.
+    """Gradients by the parameters of spins counted from their means; for an `RBM`, or many.
 
     In `E = -(v - mu) W (h - lambda) - a' v - b' h` weights and fields no longer do each other's
     work, which is most of what the natural gradient achieves (Montavon and Müller 2012; Melchior,
     Fischer and Wiskott 2016, eqs. 11-14). mu are the means of the data, which `fit` passes on as
     `means`, and `lambda = tanh(b + mu W)`. The step is expressed in the plain parameters again;
-    stationary points stay where they are. Gradients of all other energies pass through.
+    stationary points stay where they are. Gradients of all other energies pass through,
+    those of a mixture of machines are centred one by one.
 
     Before Adam it is in vain: that rescales entry by entry. For example
     `optax.chain(thermogen.learning.centred_gradient(), optax.sgd(1e-2))`.
@@ -30,13 +33,18 @@ def centred_gradient() -> optax.GradientTransformationExtraArgs:
         means: Float[Array, " visible"],
         **_,
     ) -> Any:
-        if not isinstance(updates, RBM):
-            return updates, state
-        hidden = jnp.tanh(params.hidden_fields + means @ params.weights)
-        by_visible, by_hidden = updates.visible_fields, updates.hidden_fields
-        weights = updates.weights - jnp.outer(means, by_hidden) - jnp.outer(by_visible, hidden)
-        return RBM(weights, by_visible - weights @ hidden, by_hidden - means @ weights), state
+        if isinstance(updates, Mixture) and isinstance(updates.experts, RBM):
+            centred = jax.vmap(lambda u, p: _centred(u, p, means))(updates.experts, params.experts)
+            return eqx.tree_at(lambda u: u.experts, updates, centred), state
+        return _centred(updates, params, means) if isinstance(updates, RBM) else updates, state
 
     # Named arguments of its own are what the extra arguments are for.
     rule: Any = update
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), rule)
+
+
+def _centred(gradient: RBM, machine: RBM, means: Float[Array, " visible"]) -> RBM:
+    hidden = jnp.tanh(machine.hidden_fields + means @ machine.weights)
+    by_visible, by_hidden = gradient.visible_fields, gradient.hidden_fields
+    weights = gradient.weights - jnp.outer(means, by_hidden) - jnp.outer(by_visible, hidden)
+    return RBM(weights, by_visible - weights @ hidden, by_hidden - means @ weights)

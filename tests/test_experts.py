@@ -1,0 +1,226 @@
+"""Experts: splits of the data, expectation maximisation, and what a mixture of them holds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import compilations, configurations
+
+import thermogen as tg
+from thermogen import experts
+
+N = 6
+KEY = jax.random.key(0)
+# Independent spins, of which no single model holds two patterns.
+TEMPLATE = tg.Interactions.from_terms(N, {(k,): 0.0 for k in range(N)})
+PAIRWISE = tg.Pairwise(np.zeros((N, N)), np.zeros(N))
+EXACT = tg.ExactLikelihood()
+
+
+def two_patterns(count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy copies of two patterns, a third of them of the second, and which is which."""
+    draw = np.random.default_rng(seed)
+    patterns = np.array([[1, 1, 1, -1, -1, -1], [1, -1, 1, 1, 1, -1]])
+    which = (np.arange(count) % 3 == 0).astype(int)
+    flips = draw.random((count, N)) < 0.05
+    return np.where(flips, -1, 1) * patterns[which], which
+
+
+def one(stacked, a: int):
+    """Entry a of every array."""
+    return jax.tree.map(lambda x: x[a], stacked)
+
+
+DATA, WHICH = two_patterns()
+
+
+@pytest.fixture(scope="module")
+def rounds():
+    """Every round of a fit of two experts, and the mixture that it returns."""
+    seen = []
+    mixture = tg.fit_experts(
+        TEMPLATE, DATA, objective=EXACT, key=KEY, n_experts=2, n_rounds=4, callback=seen.append
+    )
+    return seen, mixture
+
+
+def test_mixture_is_normalised_and_its_loss_is_the_likelihood(rounds):
+    seen, mixture = rounds
+    p = np.asarray(tg.exact.probabilities(mixture, 1.0))
+    np.testing.assert_allclose(tg.exact.log_partition(mixture, 1.0), 0.0, atol=1e-9)
+    np.testing.assert_allclose(mixture.weights.sum(), 1.0, rtol=1e-9)
+    loss = -np.mean(np.log(p[np.asarray(tg.index_from_spins(DATA))]))
+    np.testing.assert_allclose(experts.negative_log_likelihood(mixture, DATA), loss, rtol=1e-9)
+    np.testing.assert_allclose(loss, min(r.loss for r in seen), rtol=1e-9)
+
+
+def test_no_round_of_exact_experts_raises_the_loss(rounds):
+    seen, _ = rounds
+    losses = [r.loss for r in seen]
+    assert len(losses) >= 2
+    # The floor of the shares is no part of the argument, hence the slack.
+    assert np.all(np.diff(losses) < 1e-3)
+
+
+def test_experts_divide_the_data_by_patterns(rounds):
+    _, mixture = rounds
+    shares = experts.responsibilities(mixture, DATA)
+    found = np.argmax(shares, axis=1)
+    agreement = np.mean(found == WHICH)
+    assert max(agreement, 1 - agreement) > 0.97
+    np.testing.assert_allclose(np.sort(mixture.weights), [1 / 3, 2 / 3], atol=0.05)
+
+
+def test_loss_lies_between_the_entropy_and_that_of_one_model(rounds):
+    _, mixture = rounds
+    _, counts = np.unique(np.asarray(tg.index_from_spins(DATA)), return_counts=True)
+    entropy = -np.sum(counts / len(DATA) * np.log(counts / len(DATA)))
+    one = tg.fit(TEMPLATE, DATA, objective=EXACT, key=KEY)
+    loss = experts.negative_log_likelihood(mixture, DATA)
+    assert entropy <= loss < one.history[-1] - 0.3
+
+
+def test_another_objective_and_number_of_rounds(rounds):
+    """Pseudolikelihood is not the likelihood: the best round is returned."""
+    seen = []
+    mixture = tg.fit_experts(
+        TEMPLATE,
+        DATA,
+        objective=tg.Pseudolikelihood(1e-3),
+        key=KEY,
+        shares=np.eye(2)[WHICH],
+        n_rounds=3,
+        tolerance=-1.0,
+        callback=seen.append,
+    )
+    assert len(seen) == 3
+    best = min(r.loss for r in seen)
+    np.testing.assert_allclose(experts.negative_log_likelihood(mixture, DATA), best, rtol=1e-9)
+    # Every expert is what it would be alone, with the same shares.
+    first = seen[0].mixture
+    floor = 0.999 * np.eye(2)[WHICH] + 0.001 / 2
+    alone = tg.fit(
+        TEMPLATE, DATA, objective=tg.Pseudolikelihood(1e-3), weights=floor[:, 1], key=KEY
+    )
+    difference = jax.tree.map(lambda a, b: np.max(np.abs(a - b)), first.expert(1), alone.energy)
+    assert max(jax.tree.leaves(difference)) < 1e-3
+
+
+def test_new_numbers_compile_nothing(rounds, caplog):
+    data, _ = two_patterns(seed=1)
+    with compilations(caplog) as compiled:
+        tg.fit_experts(
+            TEMPLATE, data, objective=EXACT, key=jax.random.key(5), n_experts=2, n_rounds=2
+        )
+    assert not compiled
+
+
+def test_library_shares_are_posteriors_of_product_measures():
+    m = np.array([[0.9, 0.9, 0.9, -0.9, -0.9, -0.9], [0.8, -0.8, 0.8, 0.8, 0.8, -0.8]])
+    library = tg.Library.from_magnetizations(
+        tg.NaiveMeanField(), tg.Pairwise(np.zeros((N, N)), np.full(N, 0.1)), 1.0, m
+    )
+    states = np.asarray(library.magnetizations)
+    shares = experts.library_shares(library, DATA)
+    p = np.array([np.prod((1 + states * s) / 2, axis=1) for s in DATA])
+    np.testing.assert_allclose(shares, p / p.sum(axis=1, keepdims=True), rtol=1e-9)
+    one = experts.library_shares(library, DATA, 1)
+    np.testing.assert_array_equal(one, 1.0)
+    with pytest.raises(ValueError, match="at least 3 states"):
+        experts.library_shares(library, DATA, 3)
+
+
+def test_basins_of_a_parent_and_its_certified_sets():
+    """Two blocks of which one is held up: two sets, however many minima of G there are."""
+    strong = np.zeros((N, N))
+    strong[:3, :3], strong[3:, 3:] = 1.0, 1.0
+    np.fill_diagonal(strong, 0.0)
+    fields = np.where(np.arange(N) < 3, 0.0, 0.6)  # the second block is held up
+    energy = tg.Pairwise(strong, fields)
+    library = tg.find_bound_states(
+        tg.NaiveMeanField(), energy, 1.0, key=KEY, n_walkers=64, n_hops=0
+    )
+    data = configurations(N)
+    shares = experts.basin_shares(library, tg.NaiveMeanField(), energy, 1.0, data)
+    first = np.sign(data[:, :3].sum(axis=1))
+    np.testing.assert_array_equal(shares.sum(axis=1), 1.0)
+    assert shares.shape[1] >= 2
+    certificate = tg.certify(library, energy, 1.0, key=KEY, threshold=5)
+    sets = experts.basin_shares(
+        library, tg.NaiveMeanField(), energy, 1.0, data, certificate=certificate
+    )
+    assert sets.shape[1] == certificate.n_bound == 2
+    own = np.argmax(sets, axis=1) == np.argmax(sets[np.argmax(first)])
+    np.testing.assert_array_equal(own, first > 0)
+
+
+@pytest.mark.slow
+def test_number_of_experts_comes_from_the_certified_library():
+    """Sharp copies of two patterns: the parent has two bound states, so there are two experts."""
+    mixture = tg.fit_experts(PAIRWISE, DATA, objective=tg.Pseudolikelihood(1e-3), key=KEY)
+    assert mixture.n_experts == 2
+    shares = experts.responsibilities(mixture, DATA)
+    agreement = np.mean(np.argmax(shares, axis=1) == WHICH)
+    assert max(agreement, 1 - agreement) > 0.97
+
+
+@pytest.mark.slow
+def test_held_out_loss_splits_one_expert_and_merges_three():
+    held_out, _ = two_patterns(seed=2)
+    for start in (1, 3):
+        mixture = tg.fit_experts(
+            TEMPLATE, DATA, objective=EXACT, key=KEY, n_experts=start, held_out=held_out
+        )
+        assert mixture.n_experts == 2
+
+
+def test_annealed_partition_functions_agree_with_enumeration(monkeypatch):
+    keys = jax.random.split(KEY, 3)
+    machines = jax.vmap(lambda k: tg.RBM.random(4, np.zeros(N), key=k, scale=0.5))(keys)
+    exact = experts.log_partitions(machines, KEY)
+    truth = [
+        tg.exact.log_partition(jax.tree.map(lambda x, a=a: x[a], machines), 1.0) for a in range(3)
+    ]
+    np.testing.assert_allclose(exact, truth, rtol=1e-9)
+    monkeypatch.setattr(experts, "_MAX_ENUMERATED", 0)
+    monkeypatch.setattr(experts, "_N_RUNGS", 200)
+    annealed = experts.log_partitions(machines, KEY)
+    # 256 chains through 200 temperatures: the standard error is below 0.005 nats here.
+    np.testing.assert_allclose(annealed, truth, atol=0.02)
+
+
+def test_centred_steps_of_experts_are_those_of_each_alone():
+    keys = jax.random.split(KEY, 2)
+    machines = jax.vmap(lambda k: tg.RBM.random(3, np.zeros(N), key=k, scale=0.5))(keys)
+    gradients = jax.tree.map(lambda x: x + 1.0, machines)
+    means = jnp.asarray(DATA.mean(axis=0))
+    rule = tg.learning.centred_gradient()
+    zeros = np.zeros(2)
+    together, _ = rule.update(
+        tg.Mixture(gradients, zeros, zeros),
+        rule.init(machines),
+        tg.Mixture(machines, zeros, zeros),
+        means=means,
+    )
+    for a in range(2):
+        parts = one(gradients, a), rule.init(machines), one(machines, a)
+        alone, _ = rule.update(*parts, means=means)
+        for x, y in zip(jax.tree.leaves(alone), jax.tree.leaves(together.expert(a)), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_experts": 0}, "n_experts must be at least 1"),
+        ({"n_rounds": 0}, "n_rounds must be at least 1"),
+        ({"shares": np.ones((3, 2))}, "shares must have shape"),
+        ({"shares": np.zeros((400, 2))}, "shares must not be negative"),
+        ({"shares": np.ones((400, 2)), "n_experts": 3}, "shares must have shape"),
+        ({"data": DATA[:, :3]}, "data must have 6 spins"),
+        ({"held_out": DATA[:, :3], "n_experts": 1}, "held_out must have 6 spins"),
+    ],
+)
+def test_bad_input_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tg.fit_experts(TEMPLATE, arguments.pop("data", DATA), objective=EXACT, key=KEY, **arguments)
