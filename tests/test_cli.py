@@ -38,6 +38,7 @@ def test_a_study_writes_its_files(finished):
         "Climbing the barriers",
         "Recalling samples",
         "Scanning the temperature",
+        "Comparing with experts",
     ]
 
 
@@ -65,7 +66,20 @@ def test_the_summary_agrees_with_the_files(finished):
     assert figures["n_bound"] == sum(x["multiplicity"] for x in figures["bound_states"])
     assert figures["ergodic"] == (figures["n_bound"] == 1) and figures["n_saddles"] > 0
     assert sum(x["weight"] for x in figures["bound_states"]) == pytest.approx(1)
+    assert figures["comparison"] is None  # too few samples
     assert 0 <= figures["recall_exact"] <= 1 and 0 <= figures["recall_accuracy"] <= 1
+
+
+@pytest.mark.slow
+def test_experts_are_compared_where_there_are_samples(tmp_path):
+    outcome = _run("study", "adder:3", "--out", tmp_path)
+    assert outcome.exit_code == 0, outcome.output
+    compared = json.loads((tmp_path / "summary.json").read_text())["comparison"]
+    one, experts = compared["one"], compared["experts"]
+    assert (one["n_experts"], one["n_parameters"], compared["n_held_out"]) == (1, 55, 13)
+    assert experts["n_parameters"] == 4 * 55 + 3 and experts["training"] < one["training"]
+    np.testing.assert_allclose(compared["gain"], one["held_out"] - experts["held_out"], atol=1e-6)
+    assert "One model against experts" in (tmp_path / "report.html").read_text()
 
 
 def test_the_page_is_self_contained(finished):
@@ -84,6 +98,11 @@ def test_the_page_is_self_contained(finished):
             "Scanning the temperature",
             FILES,
             ["learn", "quench", "search", "certify", "climb", "recall"],
+        ),
+        (
+            "Comparing with experts",
+            FILES,
+            ["learn", "quench", "search", "certify", "climb", "recall", "scan"],
         ),
         ("Testing what traps the dynamics", FILES, ["learn", "quench", "search"]),
         ("Climbing the barriers", FILES, ["learn", "quench", "search", "certify"]),

@@ -155,6 +155,10 @@ def _study(picture=(4, 4), n_states=3, n_classes=3, **library):
     if n_states > 1:
         study.barriers = _barriers(study.library)
     study.recollection = _recollection(study.source)
+    one = report.Contestant(1, 136, 8.0, 9.0, 0.2, 0.7)
+    study.comparison = report.Comparison(
+        one, one._replace(n_experts=4, held_out=8.0), 1.0, 0.1, 4, "ExactLikelihood"
+    )
     study.finished = list(STAGES)
     study.seconds = dict.fromkeys(study.finished, 1.0)
     return study
@@ -198,7 +202,8 @@ def test_every_study_is_rendered(picture, n_classes):
     page = report.render(_study(picture, n_classes=n_classes))
     assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
     assert "&lt;made &amp; up&gt;" in page and "<made" not in page
-    assert page.count("<tr><td>") == 3 + 2  # states, and those of them that are bound
+    # States, those of them that are bound, and the two sides of the comparison.
+    assert page.count("<tr><td>") == 3 + 2 + 2
     assert "Where the samples fall" in page
     assert "candidate" in page and "kinetic proof" in page
     assert "the dynamics parts into 2 bound states" in page
@@ -211,7 +216,7 @@ def test_every_study_is_rendered(picture, n_classes):
 
 def test_a_large_library_is_cut_and_says_so():
     page = report.render(_study(n_states=64, overflow=True))
-    assert page.count("<tr><td>") == 40 + 2
+    assert page.count("<tr><td>") == 40 + 2 + 2
     assert re.search(r"24\s+more are left out", page)
     assert "The library was full" in page and "≥ 64" in page
 
@@ -245,6 +250,19 @@ def test_figures_of_bound_states_are_those_of_the_certificate():
     assert figures["recall_accuracy"] == 0.8
 
 
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [(1.0, "1 nats less"), (-1.0, "1 nats more"), (0.1, "as much as one model, within the error")],
+)
+def test_the_comparison_says_who_wins(gain, words):
+    study = _study()
+    study.comparison = study.comparison._replace(gain=gain)
+    page = report.render(study)
+    assert words in page and "by the other\n4;" in page
+    figures = report.summary(study)["comparison"]
+    assert figures["gain"] == gain and figures["experts"]["n_experts"] == 4
+
+
 def test_an_empty_library_is_said_to_be_empty():
     page = report.render(_study(n_states=0))
     assert "the library is empty" in page
@@ -254,7 +272,7 @@ def test_partial_studies_are_rendered():
     study = _study()
     study.interrupted, study.finished = True, ["learn"]
     study.library = study.minima = None
-    study.ergodicity = study.barriers = study.recollection = None
+    study.ergodicity = study.barriers = study.recollection = study.comparison = None
     page = report.render(study)
     assert "was not begun" in page and "Which states trap" not in page
     assert "interrupted" in page and "The study ended before the search" in page

@@ -247,10 +247,10 @@ def _weight(found: Ergodicity) -> str:
         return ""
     shares, paired = found.weights[found.bound], found.certificate.multiplicity[found.bound] == 2
     named = [
-        f"{share:.2g} in state {k}{' and its mirror image' if pair else ''}"
+        f"{share:.3g} in state {k}{' and its mirror image' if pair else ''}"
         for k, share, pair in list(zip(found.bound, shares, paired, strict=True))[:_NAMED]
     ]
-    rest = f", {1 - shares[:_NAMED].sum():.2g} in all others" if len(shares) > _NAMED else ""
+    rest = f", {shares[_NAMED:].sum():.2g} in all others" if len(shares) > _NAMED else ""
     each = np.repeat(shares / (1 + paired), 1 + paired)
     each = each[each > 0]
     number = np.exp(-np.sum(each * np.log(each)))

@@ -7,6 +7,8 @@ from ._pictures import states_figure as states_figure
 from ._pipeline import run_study as run_study
 from ._plots import bifurcation_figure as bifurcation_figure
 from ._progress import progress as progress
+from ._study import Comparison as Comparison
+from ._study import Contestant as Contestant
 from ._study import Functional as Functional
 from ._study import Recollection as Recollection
 from ._study import ScanPoint as ScanPoint

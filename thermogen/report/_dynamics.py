@@ -11,7 +11,8 @@ _BUDGET = 2**24
 _TRAJECTORIES, _FEW_TRAJECTORIES = 128, 32
 _LEAST_CANDIDATES, _MOST_CANDIDATES = 4, 96
 _DESCENTS = 256  # samples that descend at zero temperature, as many as random corners
-TREE_STATES = 12
+# States whose barriers are climbed: all of them up to so many spins, fewer beyond.
+_TREE_STATES, _TREE_SPINS = 12, 128
 _NEIGHBOURS, _ROUNDS = 4, 2
 
 
@@ -40,15 +41,17 @@ def diagnose(study: Study, tell: Tell) -> None:
 
 
 def climb(study: Study, tell: Tell) -> None:
-    """Barriers between the lowest states, where there are two."""
+    """Barriers between the lowest states, where there are two and saddles are found quickly."""
     library = study.library
     assert library is not None
-    if library.size < 2:
-        tell(1, 1, "no two states")
+    share = min(1.0, (_TREE_SPINS / study.energy.n_spins) ** 2)
+    lowest = library[: int(share * _TREE_STATES)]
+    if lowest.size < 2:
+        tell(1, 1, "left out: one state, or too many spins")
         return
     tell(0, None, "")
     study.barriers = barriers(
-        library[:TREE_STATES],
+        lowest,
         study.settings.functional.free_energy,
         study.energy,
         study.settings.beta,

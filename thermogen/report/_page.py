@@ -68,6 +68,7 @@ def render(study: Study) -> str:
         widths={name: round(96 * figure.get_figwidth()) for name, figure in figures.items()},
         rows=_rows(study),
         bound_states=_bound_states(study),
+        gain=_gain(study),
         n_cues=None if study.recollection is None else len(study.recollection.truths),
         thumbnail_size=_thumbnail_size(study.source.picture),
         functional_name=_FUNCTIONAL_NAMES[study.settings.functional],
@@ -159,6 +160,14 @@ def _bound_states(study: Study) -> list[_Bound]:
         )
         for k in found.bound[:_BOUND_SHOWN]
     ]
+
+
+def _gain(study: Study) -> tuple[float, float, float] | None:
+    """What the experts gain: lower end of the 95 % interval, mean, upper end."""
+    if study.comparison is None:
+        return None
+    gain, width = study.comparison.gain, 1.96 * study.comparison.error
+    return gain - width, gain, gain + width
 
 
 def _standing(study: Study, k: int) -> str:

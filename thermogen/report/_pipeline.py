@@ -14,6 +14,7 @@ from ..learning import FitResult, Pseudolikelihood, fit
 from ._dynamics import climb, diagnose
 from ._progress import Tell
 from ._recall import recollect
+from ._remedy import compare
 from ._study import Functional, ScanPoint, Study
 
 # The scan shows a trend, so it takes fewer samples and hops than the search at the chosen beta.
@@ -143,6 +144,7 @@ STAGES: dict[str, tuple[str, Callable[[Study, Tell], None]]] = {
     "climb": ("Climbing the barriers", climb),
     "recall": ("Recalling samples", recollect),
     "scan": ("Scanning the temperature", _scan),
+    "experts": ("Comparing with experts", compare),
 }
 
 

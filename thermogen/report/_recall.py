@@ -2,7 +2,9 @@
 
 import jax
 import numpy as np
+from jaxtyping import Num
 
+from ..energies import AbstractEnergy
 from ..retrieval import recall, recall_scores
 from ._progress import Tell
 from ._study import Recollection, Source, Study
@@ -13,19 +15,29 @@ _STRIP_HIDDEN = 0.4  # share of a strip that is hidden: of an adder the sum
 
 def recollect(study: Study, tell: Tell) -> None:
     """Recall samples of which a part is hidden: half of a picture, the end of a strip."""
-    spins, labels = study.source.spins, study.source.labels
+    spins = study.source.spins
     tell(0, None, "")
     draw = np.random.default_rng(study.settings.seed)
-    truths = spins[_chosen(labels, draw, len(spins))].astype(float)
-    known = shown(study.source)
-    masks = np.broadcast_to(known, truths.shape)
-    keys = jax.random.split(study.key(4), len(truths))
-    answer = jax.vmap(lambda cue, mask, key: recall(study.energy, cue, mask, beta, key=key))
-    beta = study.settings.beta
-    answers = answer(truths, masks, keys)
-    scores = recall_scores(answers, truths, masks, spins)
+    chosen = _chosen(study.source.labels, draw, len(spins))
+    study.recollection = ask(study, study.energy, spins[chosen], study.settings.beta)
+    tell(1, 1, f"{study.recollection.accuracy:.1%} of the hidden spins right")
+
+
+def ask(
+    study: Study, energy: AbstractEnergy, samples: Num[np.ndarray, "cues n"], beta: float
+) -> Recollection:
+    """Hide a part of the first samples, and recall it."""
+    truths, spins = samples[:_CUES].astype(float), study.source.spins
+    count, known = len(truths), shown(study.source)
+    # Always as many cues, so that studies of few samples share a program.
+    cues = np.resize(truths, (_CUES, truths.shape[1]))
+    masks = np.broadcast_to(known, cues.shape)
+    keys = jax.random.split(study.key(4), _CUES)
+    answer = jax.vmap(lambda cue, mask, key: recall(energy, cue, mask, beta, key=key))
+    answers = jax.tree.map(lambda x: x[:count], answer(cues, masks, keys))
+    scores = recall_scores(answers, truths, masks[:count], spins)
     guess = np.where(spins.mean(axis=0) >= 0, 1, -1)
-    study.recollection = Recollection(
+    return Recollection(
         truths=truths,
         known=known,
         answers=np.asarray(answers.configurations[:, 0], float),
@@ -35,7 +47,6 @@ def recollect(study: Study, tell: Tell) -> None:
         accuracy=float(scores.marginal_accuracy),
         guess=float(np.mean((truths == guess)[:, ~known])),
     )
-    tell(1, 1, f"{study.recollection.accuracy:.1%} of the hidden spins right")
 
 
 def shown(source: Source) -> np.ndarray:

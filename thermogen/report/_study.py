@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import datasets
 from .._solution import RESULTS, Solution
+from ..energies import Mixture
 from ..landscape import Barriers, Ergodicity, Library
 from ..learning import FitResult
 from ..meanfield import TAP, AbstractFunctional, NaiveMeanField, Plefka
@@ -109,6 +110,46 @@ class Recollection(NamedTuple):
     guess: float
 
 
+class Contestant(NamedTuple):
+    """One side of the comparison; costs are negative log-likelihoods in nats per sample.
+
+    Attributes:
+        n_experts: 1 for one model.
+        n_parameters: couplings and fields of all experts, and their free weights.
+        training: cost of the samples that it learned.
+        held_out: cost of those that it did not.
+        exact: share of held-out cues whose most probable answer is the sample.
+        accuracy: share of the hidden spins of these cues that have the sign of their mean.
+    """
+
+    n_experts: int
+    n_parameters: int
+    training: float
+    held_out: float
+    exact: float
+    accuracy: float
+
+
+class Comparison(NamedTuple):
+    """One model against experts that learned from the same part of the data.
+
+    Attributes:
+        one: one model.
+        experts: the mixture.
+        gain: what a held-out sample costs the experts less, in nats.
+        error: standard error of it, over held-out samples.
+        n_held_out: number of these.
+        objective: name of the objective by which both learned.
+    """
+
+    one: Contestant
+    experts: Contestant
+    gain: float
+    error: float
+    n_held_out: int
+    objective: str
+
+
 class ScanPoint(NamedTuple):
     """What a short search of one functional found at one inverse temperature."""
 
@@ -134,6 +175,8 @@ class Study:
         barriers: transition states between the states of lowest free energy, as many as the
             tree shows; None before, and where there are fewer than two states.
         recollection: what the model recalls; None before.
+        comparison: one model against experts; None before, and where there are too few samples.
+        experts: the mixture of that comparison.
         seconds: time of each stage that was begun, finished or not.
         finished: the stages that ran to their end.
         interrupted: whether the user stopped the study.
@@ -148,6 +191,8 @@ class Study:
     ergodicity: Ergodicity | None = None
     barriers: Barriers | None = None
     recollection: Recollection | None = None
+    comparison: Comparison | None = None
+    experts: Mixture | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     finished: list[str] = field(default_factory=list)
     interrupted: bool = False

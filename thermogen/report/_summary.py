@@ -9,7 +9,7 @@ import numpy as np
 from .._solution import RESULTS
 from ..landscape import TRANSITIONS, Barriers, Ergodicity, Library
 from ..learning import FitResult
-from ._study import Recollection, Study
+from ._study import Comparison, Recollection, Study
 
 
 def summary(study: Study) -> dict[str, Any]:
@@ -40,6 +40,7 @@ def summary(study: Study) -> dict[str, Any]:
         **_ergodicity_figures(study.ergodicity),
         "n_saddles": None if study.barriers is None else int(np.sum(_is_saddle(study.barriers))),
         **_recall_figures(study.recollection),
+        "comparison": _comparison_figures(study.comparison),
         "interrupted": study.interrupted,
         "stages_finished": study.finished,
         "seconds": {stage: round(seconds, 3) for stage, seconds in study.seconds.items()},
@@ -112,6 +113,21 @@ def _recall_figures(recalled: Recollection | None) -> dict[str, Any]:
     }
 
 
+def _comparison_figures(compared: Comparison | None) -> dict[str, Any] | None:
+    if compared is None:
+        return None
+    figures = {name: _finite(value) for name, value in compared.one._asdict().items()}
+    of_experts = {name: _finite(value) for name, value in compared.experts._asdict().items()}
+    return {
+        "one": figures,
+        "experts": of_experts,
+        "gain": _finite(compared.gain),
+        "gain_error": _finite(compared.error),
+        "n_held_out": compared.n_held_out,
+        "objective": compared.objective,
+    }
+
+
 def _lowest_ratio(study: Study) -> float | None:
     """The Onsager ratio of the state of lowest free energy."""
     ratios = study.onsager_ratios()
@@ -121,7 +137,10 @@ def _lowest_ratio(study: Study) -> float | None:
 
 
 def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    """Numbers that JSON knows; whole ones stay whole."""
+    if not math.isfinite(value):
+        return None
+    return value if isinstance(value, int) else float(value)
 
 
 def version() -> str:
