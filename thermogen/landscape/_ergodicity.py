@@ -222,12 +222,11 @@ def _trapping(found: Ergodicity) -> str:
     certificate = found.certificate
     if found.ergodic:
         times = certificate.relaxation_times
-        slowest = f"{times[0]:.2g} sweeps" if len(times) else ""
-        return f"The slowest exchange among the candidates takes {slowest}." if slowest else ""
+        return f"The slowest exchange takes about {times[0]:.2g} sweeps." if len(times) else ""
     rows = found.bound[np.argsort(certificate.escape_times[found.bound], kind="stable")]
     if np.isinf(certificate.escape_times[rows[0]]):
         least = certificate.intervals[rows, 0].min()
-        return f"None was seen to be left: each holds for more than {least:.2g} sweeps (97.5 %)."
+        return f"None was seen to be left: mean escape times exceed {least:.2g} sweeps (97.5 %)."
     first, last = _time(certificate, rows[0]), _time(certificate, rows[-1])
     if len(rows) == 1:
         return f"State {rows[0]} {first}."
@@ -237,7 +236,7 @@ def _trapping(found: Ergodicity) -> str:
 def _time(certificate: Certificate, k: int | np.integer) -> str:
     low, high = certificate.intervals[k]
     if np.isinf(certificate.escape_times[k]):
-        return f"was never left: it holds for more than {low:.2g} sweeps (97.5 %)"
+        return f"was never left: its mean escape time exceeds {low:.2g} sweeps (97.5 %)"
     time = certificate.escape_times[k]
     return f"is left after {time:.3g} sweeps (95 %: {low:.3g} to {high:.3g})"
 
