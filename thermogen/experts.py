@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Num, PyTree
+from scipy.cluster.vq import kmeans2
 
 from . import exact
 from ._solution import RESULTS
@@ -26,6 +27,7 @@ _MAX_ENUMERATED = 20
 _N_RUNGS, _N_CHAINS = 1000, 256
 # Share of an even weight that every expert has in every sample: none dies for want of data.
 _FLOOR = 1e-3
+_N_CLUSTERINGS = 8
 # Largest magnetization of a state that is asked how likely a sample is.
 _MAX_MAGNETIZATION = 0.999
 # For the parent: candidates, walkers, and how long a bound state must trap, in sweeps.
@@ -147,8 +149,9 @@ def fit_experts(
             probability that their product measures, with their hits as weights, give it.
         shares: of each expert in each sample, >= 0, shape `(samples, experts)`, such as
             `basin_shares` gives; rows are divided by their sum.
-        held_out: where given, experts are split and merged afterwards as long as the loss of
-            these samples falls (after Ueda, Nakano, Ghahramani and Hinton 2000).
+        held_out: where given, experts are split afterwards as long as the loss of these samples
+            falls, then merged as long as it does not rise, by more than two standard errors
+            (after Ueda, Nakano, Ghahramani and Hinton 2000).
         penalty: on the parameters of every expert.
         optimizer: as for `fit`.
         n_steps: most steps of the experts in one round; the objective's own default where None.
@@ -239,7 +242,11 @@ def normalised(mixture: Mixture, *, key: Key) -> Mixture:
 
 def negative_log_likelihood(mixture: Mixture, data: _Data) -> float:
     """Mean of E over samples, shape `(samples, n)`: nats per sample of a normalised mixture."""
-    return float(-jnp.mean(jax.nn.logsumexp(_log_joints(mixture, jnp.asarray(data)), axis=1)))
+    return float(_losses(mixture, data).mean())
+
+
+def _losses(mixture: Mixture, data: _Data) -> Float[np.ndarray, " samples"]:
+    return -np.asarray(jax.nn.logsumexp(_log_joints(mixture, jnp.asarray(data)), axis=1))
 
 
 def responsibilities(mixture: Mixture, data: _Data) -> Float[np.ndarray, "samples experts"]:
@@ -385,15 +392,17 @@ def _with_floor(shares: np.ndarray) -> Float[np.ndarray, "samples experts"]:
 
 
 def _clusters(data: np.ndarray, size: int, key: Key) -> Int[np.ndarray, " samples"]:
-    """The nearest of some samples, which are drawn far apart (Arthur and Vassilvitskii 2007)."""
+    """The best of a few runs of k-means: nearest of `size` means, of which some may have none."""
     draw = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     spins = data.astype(float)
-    seeds = [spins[draw.integers(len(spins))]]
-    for _ in range(size - 1):
-        distance = np.min([spins.shape[1] - spins @ seed for seed in seeds], axis=0)
-        odds = distance if distance.any() else np.ones(len(spins))
-        seeds.append(spins[draw.choice(len(spins), p=odds / odds.sum())])
-    return np.argmax(spins @ np.array(seeds).T, axis=1)
+
+    def run() -> tuple[float, np.ndarray]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an empty cluster is no fault: it makes a poor run
+            means, nearest = kmeans2(spins, size, minit="++", rng=draw)
+        return float(np.sum((spins - means[nearest]) ** 2)), nearest
+
+    return min((run() for _ in range(_N_CLUSTERINGS)), key=lambda result: result[0])[1]
 
 
 def _bound_state_shares(
@@ -428,22 +437,31 @@ def _bound_state_shares(
 def _revised(
     mixture: Mixture, data: np.ndarray, held_out: np.ndarray, learn: Learner, key: Key
 ) -> Mixture:
-    """Two experts made one, or one made two, as long as the loss of the held-out samples falls."""
-    loss = negative_log_likelihood(mixture, held_out)
+    """Split experts while that lowers the held-out loss, then merge them while it does no harm.
+
+    A change of the loss counts where it is larger than twice its standard error over the samples.
+    """
+
+    def change(tried: Mixture) -> tuple[float, float]:
+        differences = _losses(tried, held_out) - _losses(mixture, held_out)
+        return differences.mean(), 2 * differences.std() / np.sqrt(len(differences))
+
     for index in range(len(data)):
-        split_key, *keys = jax.random.split(jax.random.fold_in(key, index), 3)
-        shares = responsibilities(mixture, data)
-        trials = [_split(mixture, shares, data, split_key)]
-        if mixture.n_experts > 1:
-            trials.append(_merged(mixture, shares))
-        for (start, split), k in zip(trials, keys, strict=False):
-            tried = learn(start, data, split, k).mixture
-            its_loss = negative_log_likelihood(tried, held_out)
-            if its_loss < loss - learn.tolerance:
-                mixture, loss = tried, its_loss
-                break
-        else:
+        split_key, learn_key = jax.random.split(jax.random.fold_in(key, index))
+        start, shares = _split(mixture, responsibilities(mixture, data), data, split_key)
+        tried = learn(start, data, shares, learn_key).mixture
+        rise, error = change(tried)
+        if rise > -error:
             break
+        mixture = tried
+    while mixture.n_experts > 1:
+        key, learn_key = jax.random.split(key)
+        start, shares = _merged(mixture, responsibilities(mixture, data))
+        tried = learn(start, data, shares, learn_key).mixture
+        rise, error = change(tried)
+        if rise > error:
+            break
+        mixture = tried
     return mixture
 
 
@@ -451,9 +469,12 @@ def _split(
     mixture: Mixture, shares: np.ndarray, data: np.ndarray, key: Key
 ) -> tuple[Mixture, np.ndarray]:
     """The expert whose samples cost most, in all, goes on as two, by two clusters of them."""
-    cost = -np.asarray(jax.nn.logsumexp(_log_joints(mixture, jnp.asarray(data)), axis=1))
-    a = int(np.argmax(cost @ shares))
-    half = np.eye(2)[_clusters(data, 2, key)] * shares[:, [a]]
+    a = int(np.argmax(_losses(mixture, data) @ shares))
+    own = np.flatnonzero(np.argmax(shares, axis=1) == a)
+    side = np.arange(len(data)) % 2
+    if len(own) > 1:
+        side[own] = _clusters(data[own], 2, key)
+    half = np.eye(2)[side] * shares[:, [a]]
     columns = np.concatenate([shares, half[:, 1:]], axis=1)
     columns[:, a] = half[:, 0]
     return _chosen(mixture, [*range(mixture.n_experts), a]), columns
