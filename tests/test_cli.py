@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from thermogen import cli, report, storage
-from thermogen.energies import Pairwise
+from thermogen.energies import RBM, Pairwise
 
 # Equal for all, so that they share what is compiled.
 QUICK = ["--functional", "naive", "--walkers", "4", "--hops", "1"]
@@ -195,3 +195,69 @@ def test_help_and_version():
     assert outcome.exit_code == 0
     assert re.fullmatch(r"thermogen \S+\n", outcome.stdout)
     assert _run("study", "adder:1", "--functional", "exact").exit_code == 2
+
+
+# --- recall
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory):
+    """Three visible spins that one hidden spin holds equal, and some cues."""
+    folder = tmp_path_factory.mktemp("recall")
+    storage.save_energy(folder / "model.eqx", RBM(5 * np.ones((3, 1)), np.zeros(3), np.zeros(1)))
+    (folder / "cues.csv").write_text("a,b,c\n1,?,?\n0,,\n?,?,?\n1,1,1\n")
+    return folder
+
+
+def test_recall_completes_cues(copies, monkeypatch):
+    """One answer where any spin is known, else two."""
+    monkeypatch.chdir(copies)
+    outcome = _run("recall", "model.eqx", "cues.csv", "--chains", "16", "--sweeps", "20")
+    assert outcome.exit_code == 0, outcome.output
+    lines = [line.split() for line in outcome.stdout.splitlines()]
+    assert lines[0] == ["cue", "unknown", "answers", "p", "best", "answer"]
+    assert lines[1] == ["0", "2", "1", "1.0000", "111"]
+    assert lines[2] == ["1", "2", "1", "1.0000", "000"]
+    assert lines[3][:4] == ["2", "3", "2", "0.5000"] and lines[3][4] in ("111", "000")
+    assert lines[4] == ["3", "0", "1", "1.0000", "111"]
+    assert lines[5:] == [["answers.npz"]]
+    with np.load("answers.npz") as found:
+        assert found["configurations"].shape == (4, 8, 3)
+        assert found["configurations"].dtype == np.int8
+        np.testing.assert_allclose(found["probabilities"][2, :3], [0.5, 0.5, 0], atol=1e-4)
+        np.testing.assert_allclose(found["magnetizations"][1], -1, atol=1e-3)
+
+    outcome = _run(
+        *("recall", "model.eqx", "cues.csv", "--chains", "16", "--sweeps", "20"),
+        *("--out", "answers.csv", "--seed", "3"),
+    )
+    assert outcome.exit_code == 0, outcome.output
+    lines = (copies / "answers.csv").read_text().splitlines()
+    assert lines[:2] == ["cue,probability,s0,s1,s2", "0,1,1,1,1"]
+    assert [line.split(",")[0] for line in lines[1:]] == ["0", "1", "2", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.eqx", "cues.csv"], "none.eqx"),
+        (["cues.csv", "cues.csv"], "cues.csv is not an energy saved by thermogen"),
+        (["model.eqx", "none.csv"], "no such file: none.csv"),
+        (["model.eqx", "four.csv"], "four.csv has 4 columns; the model has 3 visible spins"),
+        (["model.eqx", "bad.csv"], "bad.csv has 'x' at line 1, column 1"),
+        (["model.eqx", "cues.csv", "--out", "a.txt"], "--out must end in .npz or .csv, got a.txt"),
+        (["model.eqx", "cues.csv", "--beta", "0"], "beta must be positive and finite, got 0.0"),
+        (["model.eqx", "cues.csv", "--chains", "0"], "n_chains must be at least 1, got 0"),
+        (["model.eqx", "cues.csv", "--answers", "0"], "capacity must be at least 1, got 0"),
+        (["model.eqx", "cues.csv", "--seed", "-1"], "seed must be at least 0, got -1"),
+    ],
+)
+def test_bad_arguments_of_recall_are_named_in_one_line(copies, monkeypatch, arguments, message):
+    monkeypatch.chdir(copies)
+    (copies / "four.csv").write_text("1,?,?,0\n")
+    (copies / "bad.csv").write_text("1,x,?\n")
+    outcome = _run("recall", *arguments)
+    assert outcome.exit_code == 2
+    assert outcome.stdout == ""
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith("thermogen recall: ") and message in line

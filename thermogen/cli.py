@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 try:
     import typer
@@ -14,9 +14,16 @@ except ModuleNotFoundError as error:
         f"the command line needs {error.name}; install it with: pip install 'thermogen[study]'"
     ) from error
 
-from . import storage
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import retrieval, storage
+from .energies import n_visible
 
 _INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+_AT_ONCE = 64  # cues that are answered together
+_N_SHOWN, _WIDTH = 20, 64  # rows and spins of the table on the screen
 
 app = typer.Typer(
     add_completion=False,
@@ -91,6 +98,111 @@ def study(
         print(f"thermogen study: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     _run(job, out)
+
+
+@app.command()
+def recall(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="An energy, such as model.eqx of a study.")
+    ],
+    cues: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CUES",
+            help="A .csv, .npy or .npz table, one cue a row: bits or spins, and ? or nothing "
+            "(.csv) or NaN (arrays) where unknown.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write to, .npz or .csv.")] = Path(
+        "answers.npz"
+    ),
+    beta: Annotated[float, typer.Option(help="Inverse temperature.")] = 1.0,
+    answers: Annotated[int, typer.Option(help="Answers that are kept for each cue.")] = 8,
+    chains: Annotated[int, typer.Option(help="Annealed chains for each cue.")] = 64,
+    sweeps: Annotated[int, typer.Option(help="Temperatures of the annealing.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+) -> None:
+    """Complete CUES: what is known is held, the rest is found by annealing under MODEL.
+
+    Prints the best answer to each cue as bits and writes all answers with their probabilities,
+    the most probable first: arrays configurations, probabilities and magnetizations, or one line
+    an answer.
+
+    \b
+    Examples:
+      thermogen recall report/model.eqx cues.csv
+      thermogen recall report/model.eqx cues.npy --out answers.csv --beta 2 --answers 3
+    """
+    try:
+        energy, (spins, known) = storage.load_energy(model), retrieval.load_cues(cues)
+        if out.suffix not in (".npz", ".csv"):
+            raise ValueError(f"--out must end in .npz or .csv, got {out}")
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0, got {seed}")
+        if spins.shape[1] != n_visible(energy):
+            raise ValueError(
+                f"{cues} has {spins.shape[1]} columns; the model has {n_visible(energy)} visible "
+                "spins"
+            )
+        counts = {"capacity": answers, "n_chains": chains, "n_sweeps": sweeps}
+        found = _answers(energy, spins, known, beta, seed, counts)
+        with storage.write_atomically(out) as stream:
+            if out.suffix == ".npz":
+                np.savez_compressed(stream, **found)
+            else:
+                stream.write("\n".join(_lines(found)).encode() + b"\n")
+    except (ValueError, OSError) as error:
+        print(f"thermogen recall: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    _show(found, known)
+    print(out)
+
+
+def _answers(energy, spins, known, beta, seed, counts) -> dict[str, Any]:
+    """All cues through one compiled function, `_AT_ONCE` at a time."""
+
+    def answer(inputs):
+        cue, mask, key = inputs
+        return retrieval.recall(energy, cue, mask, beta, key=key, **counts)
+
+    keys = jax.random.split(jax.random.key(seed), len(spins))
+    inputs = jnp.asarray(spins), jnp.asarray(known), keys
+    found = jax.lax.map(answer, inputs, batch_size=min(_AT_ONCE, len(spins)))
+    if not np.all(np.asarray(found.probabilities[:, 0]) > 0):
+        raise ValueError("energies are not finite: check the parameters of the model and beta")
+    return {
+        "configurations": np.asarray(found.configurations, np.int8),
+        "probabilities": np.asarray(found.probabilities),
+        "magnetizations": np.asarray(found.magnetizations),
+    }
+
+
+def _lines(found: dict[str, np.ndarray]) -> list[str]:
+    """One line an answer: the row of the cue, counted from 0, the probability, the spins."""
+    n = found["configurations"].shape[2]
+    lines = [",".join(["cue", "probability", *(f"s{k}" for k in range(n))])]
+    for row, (configurations, p) in enumerate(
+        zip(found["configurations"], found["probabilities"], strict=True)
+    ):
+        lines += [
+            ",".join([str(row), f"{p[k]:.6g}", *map(str, configurations[k])])
+            for k in np.flatnonzero(p)
+        ]
+    return lines
+
+
+def _show(found: dict[str, np.ndarray], known: np.ndarray) -> None:
+    """The top answers as bits, those of the first rows."""
+    print(f"{'cue':>5}{'unknown':>9}{'answers':>9}{'p':>8}  best answer")
+    for row, (configurations, p) in enumerate(
+        zip(found["configurations"][:_N_SHOWN], found["probabilities"], strict=False)
+    ):
+        bits = "".join("1" if s > 0 else "0" for s in configurations[0, :_WIDTH])
+        cut = "..." if configurations.shape[1] > _WIDTH else ""
+        counts = f"{np.sum(~known[row]):>9}{np.sum(p > 0):>9}"
+        print(f"{row:>5}{counts}{p[0]:>8.4f}  {bits}{cut}")
+    if len(known) > _N_SHOWN:
+        print(f"  and {len(known) - _N_SHOWN} more")
 
 
 def _run(job: report.Study, out: Path) -> None:

@@ -1,5 +1,7 @@
 """Recall: what is known is clamped, the rest is found, with probabilities."""
 
+from ._cues import Cues as Cues
+from ._cues import load_cues as load_cues
 from ._hits import first_hits as first_hits
 from ._methods import Annealing as Annealing
 from ._recall import Recall as Recall

@@ -106,12 +106,13 @@ def _(method: AbstractSampler, energy, clamp, beta, key, n_chains, n_sweeps):
 
 
 class _OnFreeSpins(AbstractFunctional):
-    """Any functional of a `Clamped` energy, at the clamped point."""
+    """Any functional, at the point where the clamped spins are at their values."""
 
     functional: AbstractFunctional
+    held: Clamped
 
-    def excess(self, energy: Clamped, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
-        return self.functional.excess(energy.energy, energy.point(m), beta)
+    def excess(self, energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
+        return self.functional.excess(self.held.energy, self.held.point(m), beta)
 
 
 @draw.register
@@ -123,8 +124,8 @@ def _(method: AbstractFunctional, energy, clamp, beta, key, n_chains, n_sweeps):
     held = Clamped(energy, clamp, clamp != 0)
     # Clamped spins start at 0, which is where a spin without effect stays.
     starts = jnp.where(clamp[None] == 0, random_corners(energy, n_chains, key), 0)
-    descend = lambda start: solve(_OnFreeSpins(method), held, beta, start, throw=False)  # noqa: E731
-    found = jax.vmap(descend)(starts)
+    functional = _OnFreeSpins(method, held)
+    found = jax.vmap(lambda start: solve(functional, held, beta, start, throw=False))(starts)
     means = jax.vmap(held.point)(found.value)
     spins = jnp.where(means >= 0, 1, -1).astype(means.dtype)
     converged = found.result == RESULTS.converged

@@ -73,8 +73,9 @@ def recall(
         method: how the unknown spins are found:
 
             - `Annealing()`: chains that are cooled. An answer has the probability
-              `exp(-beta F) / Z` with its own free energy and Z of the free spins, which the
-              weights of the chains estimate and the sum over all answers bounds from below;
+              `exp(-beta F) / Z` with its own free energy; only Z of the free spins is estimated,
+              by the weights of the chains, or by the sum over the answers found where most of
+              them were met more than once;
             - a sampler, such as `Gibbs()` or `ParallelTempering(betas)`: the share of the draws
               of the second half of each chain; of equals the one with the lower energy first;
             - a functional, such as `NaiveMeanField()` or `TAP()`: the signs of the minima of
@@ -143,13 +144,16 @@ def _recall(energy, clamp, beta, key, method, counts):
 def _probabilities(draws: Draws, groups, weights, costs) -> Float[Array, " draws"]:
     """Of the answer that each draw is, at the first draw of each; 0 at its copies."""
     n_draws = len(weights)
-    rows = jnp.arange(n_draws)
-    first = rows == jax.ops.segment_min(rows, groups, n_draws)[groups]
+    first = jnp.arange(n_draws) == jax.ops.segment_min(jnp.arange(n_draws), groups, n_draws)[groups]
     if draws.log_partition is None:
         return jnp.where(first, jax.ops.segment_sum(weights, groups, n_draws)[groups], 0)
-    # Probabilities of different answers cannot add up to more than 1.
+    # ln Z from above: by the weights, or by the sum over the answers that were found and their
+    # coverage, the share of draws that are not alone (Good 1953). Neither is below that sum.
+    copies = jax.ops.segment_sum(jnp.ones_like(weights), groups, n_draws)[groups]
+    coverage = jnp.sum(jnp.where(copies > 1, weights, 0))
     found = jax.nn.logsumexp(-costs, where=first)
-    return jnp.where(first, jnp.exp(-costs - jnp.maximum(draws.log_partition, found)), 0)
+    log_partition = jnp.minimum(draws.log_partition, found - jnp.log(coverage))
+    return jnp.where(first, jnp.exp(-costs - jnp.maximum(log_partition, found)), 0)
 
 
 def _groups(spins: Float[Array, "draws n"]):

@@ -1,0 +1,277 @@
+"""Recall against conditional distributions by enumeration, and what it promises besides."""
+
+import functools
+
+import equinox as eqx
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import thermogen as tg
+from thermogen import energies, retrieval
+
+BETA, N_CHAINS, N_SWEEPS = 0.9, 2000, 30
+# Of a Gaussian 6 sigma are 2e-9; there are some hundred comparisons.
+SIGMAS = 6.0
+
+
+def _key(i: int) -> jax.Array:
+    return jax.random.key(i)
+
+
+def _mixture(n: int) -> tg.AbstractEnergy:
+    experts = [helpers.random_pairwise(n, _key(k), scale=1.5) for k in (3, 4)]
+    log_z = [helpers.boltzmann(expert, 1.0)[1] for expert in experts]
+    return energies.Mixture.of(experts, np.array([0.3, 0.7]), np.array(log_z))
+
+
+def _model(name: str) -> tg.AbstractEnergy:
+    if name == "mixture":
+        return _mixture(5)
+    return helpers.ENERGIES[name](8 if name == "rbm" else 5, _key(7), scale=1.3)
+
+
+def _conditionals(energy, cues, masks, beta=BETA) -> np.ndarray:
+    """Probabilities of the visible configurations given each cue, shape `(cues, 2**n)`."""
+    if isinstance(energy, energies.Mixture):
+        s = helpers.configurations(energy.n_spins)
+        p = np.exp(-beta * np.asarray(jax.vmap(energy)(s)))
+    else:
+        p, _ = helpers.boltzmann(energy, beta)
+    n = energies.n_visible(energy)
+    p = p.reshape(-1, 2**n).sum(axis=0)  # hidden spins are the high bits
+    s = helpers.configurations(n)
+    allowed = np.all(~masks[:, None] | (s[None] == cues[:, None]), axis=2)
+    return allowed * p / (allowed @ p)[:, None]
+
+
+def _cues(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nothing known, two spins, all but one, and everything; rubbish where nothing is known."""
+    rng = np.random.default_rng(0)
+    masks = np.array([np.arange(n) < known for known in (0, 2, n - 1, n)])
+    spins = rng.choice([-1.0, 1.0], (4, n))
+    return np.where(masks, spins, np.nan), masks
+
+
+@eqx.filter_jit
+def _run(energy, cues, masks, beta, keys, method, counts):
+    n_chains, n_sweeps, capacity = counts
+    one = functools.partial(
+        tg.recall, method=method, n_chains=n_chains, n_sweeps=n_sweeps, capacity=capacity
+    )
+    return jax.vmap(lambda c, m, k: one(energy, c, m, beta, key=k))(cues, masks, keys)
+
+
+def _answer_all(method, energy, cues, masks, beta=BETA, counts=(N_CHAINS, N_SWEEPS, 40)):
+    keys = jax.random.split(_key(1), len(cues))
+    arrays = jnp.asarray(cues), jnp.asarray(masks), jnp.asarray(beta)
+    return _run(energy, *arrays, keys, method, counts)
+
+
+def _table(answers, n: int) -> np.ndarray:
+    """Probabilities of all configurations from the answers, shape `(cues, 2**n)`."""
+    table = np.zeros((len(answers.probabilities), 2**n))
+    bits = (np.asarray(answers.configurations) > 0) @ (1 << np.arange(n))
+    for row, index, p in zip(table, bits, np.asarray(answers.probabilities), strict=True):
+        assert len(set(index[p > 0])) == np.sum(p > 0)  # all answers differ
+        row[index[p > 0]] = p[p > 0]
+    return table
+
+
+def _check_form(answers, cues, masks):
+    p, found = np.asarray(answers.probabilities), np.asarray(answers.configurations)
+    assert np.all(np.diff(p, axis=1) <= 1e-12)  # the most probable first
+    assert np.all(p.sum(axis=1) <= 1 + 1e-9)
+    assert np.all(found[p == 0] == 0) and np.all(np.abs(found[p > 0]) == 1)
+    for cue, mask, row, q, m in zip(
+        cues, masks, found, p, np.asarray(answers.magnetizations), strict=True
+    ):
+        assert np.all(row[q > 0][:, mask] == cue[mask])
+        np.testing.assert_array_equal(m[mask], cue[mask])
+    assert np.all(np.asarray(answers.result == tg.RESULTS.converged))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rbm",
+        "interactions",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("pairwise", "complete", "mixture")),
+    ],
+)
+def test_annealed_answers_have_their_exact_probabilities(name):
+    energy = _model(name)
+    n = energies.n_visible(energy)
+    cues, masks = _cues(n)
+    answers = _answer_all(tg.Annealing(), energy, cues, masks)
+    _check_form(answers, cues, masks)
+    exact, found = _conditionals(energy, cues, masks), _table(answers, n)
+    # Relative error of Z by the delta method, from the weights' own effective sample size.
+    ess = np.asarray(answers.ess)[:, None]
+    sigma = np.sqrt(np.maximum(N_CHAINS / ess - 1, 0) / (N_CHAINS - 1))
+    there = found > 0
+    # Draws miss an answer of this probability with odds below 1e-9 each.
+    assert np.all(there[exact > 20.7 / ess])
+    # Z is estimated no lower than the sum over what was found.
+    log_ratio = np.log(np.where(there, found / np.where(there, exact, 1), 1))
+    assert np.all(log_ratio <= -np.log(np.sum(exact * there, axis=1, keepdims=True)) + 1e-9)
+    assert np.all(log_ratio >= -SIGMAS * sigma - 1e-9)
+    means = exact @ helpers.configurations(n)
+    noise = np.sqrt((1 - means**2) / ess)
+    assert np.all(np.abs(answers.magnetizations - means) <= SIGMAS * noise + 1e-9)
+
+
+def test_answers_that_are_not_found_leave_their_weight():
+    """All at equal odds: eight chains find a quarter of them, and say so."""
+    energy = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+    cues, masks = np.ones((2, 5)), np.array([np.arange(5) < 0, np.arange(5) < 4])
+    answers = _answer_all(tg.Annealing(), energy, cues, masks, counts=(8, 3, 2))
+    # Of 32 answers two fit; of two both.
+    np.testing.assert_allclose(answers.probabilities, [[1 / 32] * 2, [1 / 2] * 2], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "name"),
+    [
+        (tg.Gibbs(), "pairwise"),
+        pytest.param(tg.Metropolis(), "interactions", marks=pytest.mark.slow),
+        pytest.param(tg.ParallelTempering([0.4, 0.9]), "rbm", marks=pytest.mark.slow),
+    ],
+    ids=lambda x: x if isinstance(x, str) else type(x).__name__,
+)
+def test_shares_of_draws_are_conditional_probabilities(sampler, name):
+    energy = _model(name)
+    n = energies.n_visible(energy)
+    cues, masks = _cues(n)
+    answers = _answer_all(sampler, energy, cues, masks)
+    _check_form(answers, cues, masks)
+    exact, found = _conditionals(energy, cues, masks), _table(answers, n)
+    # The mean over a chain varies no more than one draw; 15 sweeps of burn-in forget the start.
+    noise = np.sqrt(exact * (1 - exact) / N_CHAINS)
+    assert np.all(np.abs(found - exact) <= SIGMAS * noise + 1e-3)
+    means = exact @ helpers.configurations(n)
+    noise = np.sqrt((1 - means**2) / N_CHAINS)
+    assert np.all(np.abs(answers.magnetizations - means) <= SIGMAS * noise + 2e-3)
+
+
+def test_mean_field_finds_the_minima_on_the_free_spins():
+    patterns = np.random.default_rng(1).choice([-1.0, 1.0], (2, 8))
+    patterns[1, :4], patterns[1, 4:] = patterns[0, :4], -patterns[0, 4:]
+    couplings = (patterns.T @ patterns) * (1 - np.eye(8)) / 8
+    energy = tg.Pairwise(couplings, np.zeros(8))
+    masks = np.array([np.arange(8) < 0, np.arange(8) < 1])
+    cues = np.array([patterns[0], patterns[1]])
+    answers = _answer_all(tg.NaiveMeanField(), energy, cues, masks, beta=4.0, counts=(32, 1, 8))
+    _check_form(answers, cues, masks)
+    # Two blocks of four with free signs: four states, two of which agree with a known spin.
+    p = np.asarray(answers.probabilities)
+    np.testing.assert_allclose(p[0, :5], [0.25, 0.25, 0.25, 0.25, 0], atol=1e-9)
+    np.testing.assert_allclose(p[1, :3], [0.5, 0.5, 0], atol=1e-9)
+    for row, sign in ((0, 1), (1, patterns[1, 0] * patterns[0, 0])):
+        found = {tuple(s) for s in np.asarray(answers.configurations)[row] if s.any()}
+        assert {tuple(sign * patterns[0]), tuple(sign * patterns[1])} <= found
+
+
+def test_mean_field_magnetizations_solve_its_equations():
+    """Weakly coupled there is one minimum; clamped spins act as fields."""
+    energy = helpers.random_pairwise(8, _key(2), scale=0.6)
+    masks = np.array([np.arange(8) < 3, np.arange(8) < 5])
+    cues = np.where(masks, [1.0, -1, 1, -1, -1, 0, 0, 0], 0)
+    answers = _answer_all(tg.NaiveMeanField(), energy, cues, masks, beta=1.5, counts=(32, 1, 8))
+    for m, p, cue, mask in zip(
+        np.asarray(answers.magnetizations), answers.probabilities, cues, masks, strict=True
+    ):
+        fields = np.asarray(energy.couplings) @ m + np.asarray(energy.fields)
+        np.testing.assert_allclose(m, np.where(mask, cue, np.tanh(1.5 * fields)), atol=1e-8)
+        assert abs(p[0] - 1) < 1e-12 and p[1] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("functional", [tg.Bethe(), tg.AdaptiveTAP(), tg.Plefka(3)])
+def test_other_functionals_are_exact_where_free_spins_do_not_interact(functional):
+    energy = helpers.random_pairwise(6, _key(2))
+    masks, cues = np.array([np.arange(6) != 4]), np.array([[1.0, -1, 1, 1, 0, -1]])
+    answers = _answer_all(functional, energy, cues, masks, counts=(2, 1, 8))
+    exact = _conditionals(energy, cues, masks) @ helpers.configurations(6)
+    np.testing.assert_allclose(answers.magnetizations, exact, atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def adder():
+    """The table of addition and answers from it in the cold: the sum, b, and both from the sum."""
+    data = tg.datasets.adder(3)
+    energy = tg.Complete.from_data(data, temperature=0.5, gap_per_spin=1.0)
+    sums = np.array([np.flatnonzero((data[:, 6:] == s).all(axis=1))[0] for s in data[:, 6:]])
+    rows = np.concatenate([np.arange(64), np.arange(64), np.unique(sums)])
+    known = np.zeros((3, 10), bool)
+    known[0, :6], known[1, [0, 1, 2, 6, 7, 8, 9]], known[2, 6:] = True, True, True
+    masks = np.repeat(known, [64, 64, len(rows) - 128], axis=0)
+    answers = _answer_all(
+        tg.Annealing(), energy, data[rows] * 1.0, masks, beta=2.0, counts=(128, 30, 10)
+    )
+    return energy, data, data[rows], masks, answers
+
+
+def test_sums_and_summands_are_recalled_without_a_mistake(adder):
+    _, data, truths, masks, answers = adder
+    unique = jax.tree.map(lambda x: x[:128], answers)
+    scores = retrieval.recall_scores(unique, truths[:128], masks[:128], data)
+    assert scores.exact_match == scores.spin_accuracy == scores.marginal_accuracy == 1
+    assert scores.misses == scores.false_positives == 0
+    # Others lie at 10/T = 20 above: 15 and 7 of them.
+    assert abs(scores.truth_probability - 1) < 16 * np.exp(-20)
+
+
+def test_an_ambiguous_cue_has_all_answers_at_equal_odds(adder):
+    _, data, truths, _, answers = adder
+    for truth, found, p in zip(
+        truths[128:], answers.configurations[128:], answers.probabilities[128:], strict=True
+    ):
+        true = data[(data[:, 6:] == truth[6:]).all(axis=1)]
+        k = len(true)
+        assert {tuple(s) for s in np.asarray(found, int)[:k]} == {tuple(s) for s in true.tolist()}
+        np.testing.assert_allclose(p[:k], 1 / k, rtol=1e-5)
+
+
+def test_another_mask_does_not_compile(caplog):
+    energy = helpers.random_pairwise(5, _key(0))
+    one = functools.partial(tg.recall, n_chains=8, n_sweeps=3, capacity=2)
+    many = lambda e, c, m, b, k: jax.vmap(lambda c, m: one(e, c, m, b, key=k))(c, m)  # noqa: E731
+    cues, masks = jnp.ones((2, 5)), jnp.asarray([np.arange(5) < known for known in (1, 2)])
+    many(energy, cues, masks, 1.0, _key(0))
+    other = helpers.redrawn(energy, 1)
+    with helpers.compilations(caplog) as names:
+        many(other, -cues, ~masks, 0.5, _key(1))
+    assert names == []
+
+
+def test_parameters_that_are_not_finite_give_no_answers():
+    energy = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+    energy = jax.tree.map(lambda x: x * np.nan, energy)
+    masks = np.array([np.arange(5) < known for known in (2, 5)])
+    found = _answer_all(tg.Annealing(), energy, np.ones((2, 5)), masks, counts=(8, 3, 2))
+    assert np.all(np.asarray(found.result == tg.RESULTS.non_finite))
+    assert not np.any(found.probabilities) and not np.any(found.configurations)
+    np.testing.assert_array_equal(found.magnetizations, masks * 1.0)
+    assert not np.any(found.ess)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"cue": np.ones(4)}, ValueError, r"cue must have shape \(5,\), one entry a visible spin"),
+        ({"mask": np.ones((2, 5), bool)}, ValueError, r"mask must have shape \(5,\)"),
+        ({"cue": np.zeros(5)}, ValueError, "cue must be -1 or \\+1 where mask is True"),
+        ({"beta": 0.0}, ValueError, "beta must be positive and finite, got 0.0"),
+        ({"capacity": 0}, ValueError, "capacity must be at least 1, got 0"),
+        ({"n_sweeps": 0}, ValueError, "n_sweeps must be at least 1, got 0"),
+        ({"method": tg.Gibbs}, TypeError, "method must be Annealing"),
+    ],
+)
+def test_bad_input_is_named(changes, error, message):
+    energy = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+    good = {"cue": np.ones(5), "mask": np.arange(5) < 2, "beta": 1.0, "key": _key(0)}
+    with pytest.raises(error, match=message):
+        tg.recall(energy, **(good | changes))
