@@ -79,6 +79,8 @@ def test_experts_are_compared_where_there_are_samples(tmp_path):
     assert (one["n_experts"], one["n_parameters"], compared["n_held_out"]) == (1, 55, 13)
     assert experts["n_parameters"] == 4 * 55 + 3 and experts["training"] < one["training"]
     np.testing.assert_allclose(compared["gain"], one["held_out"] - experts["held_out"], atol=1e-6)
+    mixture = storage.load_energy(tmp_path / "experts.eqx")
+    assert mixture.n_experts == 4 and mixture.n_spins == 10
     assert "One model against experts" in (tmp_path / "report.html").read_text()
 
 
