@@ -1,5 +1,7 @@
 """The diagnosis of ergodicity against the exact spectrum and the exact weights."""
 
+import functools
+
 import helpers
 import jax
 import jax.numpy as jnp
@@ -43,6 +45,12 @@ MODELS = {
 }
 
 
+@functools.cache
+def _of(name: str, cold: bool) -> tg.Ergodicity:
+    energy, *betas = MODELS[name]
+    return _diagnose(energy, betas[cold])
+
+
 QUICK = {("Curie-Weiss", False), ("Curie-Weiss", True), ("SK", True)}
 
 
@@ -62,7 +70,7 @@ def test_the_verdict_is_that_of_the_spectrum(name, cold):
     exact = tg.exact.metastable_sets(energy, beta, threshold=THRESHOLD)
     assert (len(exact.weights) > 1) == cold
 
-    found = _diagnose(energy, beta)
+    found = _of(name, cold)
     assert found.ergodic == (not cold)
     assert found.certificate.n_bound == len(exact.weights)
     assert found.verdict.startswith("Broken" if cold else "Ergodic")
@@ -85,7 +93,7 @@ def test_the_verdict_is_that_of_the_spectrum(name, cold):
 
 def test_a_magnet_trapped_twice():
     """The rows of the result agree with each other, and the words with the figures."""
-    found = _diagnose(_curie_weiss(), 2.5)
+    found = _of("Curie-Weiss", True)
     (k,) = found.bound
     assert found.library.multiplicity[k] == found.certificate.multiplicity[k] == 2
     assert found.weights[k] == pytest.approx(1)
@@ -105,10 +113,8 @@ def test_a_magnet_trapped_twice():
 
 def test_single_flip_minima_stand_behind_the_minima_of_the_functional():
     energy, _, beta = MODELS["SK"]
-    minima = tg.find_bound_states(
-        tg.NaiveMeanField(), energy, beta, key=jax.random.key(1), n_walkers=64, n_hops=1
-    )
-    found = _diagnose(energy, beta, library=minima[:1])
+    minima = _of("SK", True).library[:1]
+    found = _diagnose(energy, beta, library=minima)
     exact = tg.exact.metastable_sets(energy, beta, threshold=THRESHOLD)
     # With one minimum of G alone the flips point to all other sets.
     assert found.certificate.n_bound == len(exact.weights) > 2
@@ -118,7 +124,7 @@ def test_single_flip_minima_stand_behind_the_minima_of_the_functional():
     assert np.all(np.diff(rest.free_energies) >= 0)
     gaps = [np.min(tg.flip_gaps(energy, jnp.asarray(s))) for s in rest.magnetizations]
     assert min(gaps) > 0
-    few = _diagnose(energy, beta, library=minima[:1], capacity=2)
+    few = _diagnose(energy, beta, library=minima, capacity=2)
     assert few.library.size == 2 and few.n_dropped == found.library.size - 2
     assert f"2 candidates were tested, {few.n_dropped} of higher" in few.verdict
 

@@ -136,7 +136,7 @@ def _lowest_ratio(study: Study) -> float | None:
     return _finite(ratios[0])
 
 
-def _finite(value: float) -> float | None:
+def _finite(value: float | int) -> float | int | None:
     """Numbers that JSON knows; whole ones stay whole."""
     if not math.isfinite(value):
         return None
