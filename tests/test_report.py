@@ -21,7 +21,7 @@ from thermogen.landscape import (
 )
 from thermogen.learning import FitResult
 from thermogen.meanfield import NaiveMeanField, bifurcations, follow_beta
-from thermogen.report import _page, _pictures, _plots, _recall
+from thermogen.report import _dynamics, _page, _pictures, _plots, _recall, _remedy
 from thermogen.report._pipeline import STAGES
 
 # --- sources
@@ -303,6 +303,16 @@ def test_powers_of_ten():
     assert _page._scientific(3.14e-9) == "3.1 × 10<sup>−9</sup>"
     assert _page._scientific(0.0) == "0"
     assert _page._scientific(None) == "–"
+
+
+def test_what_would_take_minutes_is_left_out():
+    """Barriers of large models, and a comparison by 20 samples."""
+    study, told = _study(picture=(20, 20)), []
+    study.barriers = study.comparison = None
+    for stage in (_dynamics.climb, _remedy.compare):
+        stage(study, lambda done, total, note: told.append(note))
+    assert study.barriers is None and study.comparison is None
+    assert len(told) == 2 and all(note.startswith("left out") for note in told)
 
 
 # --- figures
