@@ -150,7 +150,7 @@ def test_a_planted_violation_is_found(tmp_path, file, source, fault):
         ("energies/__init__.py", "from ._base import x\nfrom thermogen.energies._base import y"),
         ("sampling/_gibbs.py", "from ..parallel import x\nfrom ..energies import y"),
         ("landscape/_quench.py", "import thermogen.meanfield._solve\nfrom .. import sampling"),
-        ("report/_plots.py", "import matplotlib.pyplot as plt\nfrom ..recall import x"),
+        ("report/_plots.py", "import matplotlib.pyplot as plt\nfrom ..retrieval import x"),
         ("cli.py", "def main():\n    from . import report, storage"),
     ],
 )

@@ -161,13 +161,13 @@ def recall(
 
 def _answers(energy, spins, known, beta, seed, counts) -> dict[str, Any]:
     """All cues through one compiled function, `_AT_ONCE` at a time."""
+    keys = jax.random.split(jax.random.key(seed), len(spins))
+    inputs = jnp.asarray(spins), jnp.asarray(known), keys
 
     def answer(inputs):
         cue, mask, key = inputs
         return retrieval.recall(energy, cue, mask, beta, key=key, **counts)
 
-    keys = jax.random.split(jax.random.key(seed), len(spins))
-    inputs = jnp.asarray(spins), jnp.asarray(known), keys
     found = jax.lax.map(answer, inputs, batch_size=min(_AT_ONCE, len(spins)))
     if not np.all(np.asarray(found.probabilities[:, 0]) > 0):
         raise ValueError("energies are not finite: check the parameters of the model and beta")

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from .._solution import RESULTS
 from .._types import Beta, Key, Magnetizations
-from ..energies import AbstractEnergy
+from ..energies import AbstractEnergy, flip_gaps
 from ..energies._clamp import Clamped
 from ..meanfield import AbstractFunctional, solve
 from ..sampling import AbstractKernel, AbstractSampler, Gibbs, sample
@@ -43,7 +43,7 @@ class Draws(NamedTuple):
 
     Attributes:
         spins: configurations of all spins, shape `(draws, n)`.
-        means: spins, or magnetizations where the method knows them, shape `(draws, n)`.
+        means: of each spin given the others of a draw, or magnetizations, shape `(draws, n)`.
         log_weights: ln of the weight of each draw, up to a constant; minus infinity for one that
             does not count, shape `(draws,)`.
         log_partition: ln Z of the free spins, where the method estimates it.
@@ -81,7 +81,8 @@ def _(method: Annealing, energy, clamp, beta, key, n_chains, n_sweeps):
     path = path_from_zero(beta * jnp.linspace(0, 1, n_sweeps + 1)[1:] ** 2, starts.dtype)
     spins, log_weights = annealed(energy, path, starts, key, method.kernel, clamp)
     log_partition = log_states(energy, spins.dtype, clamp) + log_mean(log_weights)[0]
-    return Draws(spins, spins, log_weights, log_partition, RESULTS.non_finite)
+    means = _conditional_means(energy, spins, beta)
+    return Draws(spins, means, log_weights, log_partition, RESULTS.non_finite)
 
 
 @draw.register
@@ -101,8 +102,13 @@ def _(method: AbstractSampler, energy, clamp, beta, key, n_chains, n_sweeps):
         init=random_corners(energy, n_chains, start_key, clamp),
         clamped=clamp != 0,
     ).reshape(-1, energy.n_spins)
-    log_weights = jnp.zeros(len(spins), spins.dtype)
-    return Draws(spins, spins, log_weights, None, RESULTS.non_finite)
+    means, log_weights = _conditional_means(energy, spins, beta), jnp.zeros(len(spins), spins.dtype)
+    return Draws(spins, means, log_weights, None, RESULTS.non_finite)
+
+
+def _conditional_means(energy, spins, beta):
+    """`<s_k | the other spins>` of each draw: their mean is that of the spins, with less noise."""
+    return jax.vmap(lambda s: jnp.tanh(0.5 * beta * s * flip_gaps(energy, s)))(spins)
 
 
 class _OnFreeSpins(AbstractFunctional):

@@ -74,8 +74,7 @@ def recall(
 
             - `Annealing()`: chains that are cooled. An answer has the probability
               `exp(-beta F) / Z` with its own free energy; only Z of the free spins is estimated,
-              by the weights of the chains, or by the sum over the answers found where most of
-              them were met more than once;
+              by the weights of the chains and by how often they met the same answers;
             - a sampler, such as `Gibbs()` or `ParallelTempering(betas)`: the share of the draws
               of the second half of each chain; of equals the one with the lower energy first;
             - a functional, such as `NaiveMeanField()` or `TAP()`: the signs of the minima of
@@ -147,13 +146,27 @@ def _probabilities(draws: Draws, groups, weights, costs) -> Float[Array, " draws
     first = jnp.arange(n_draws) == jax.ops.segment_min(jnp.arange(n_draws), groups, n_draws)[groups]
     if draws.log_partition is None:
         return jnp.where(first, jax.ops.segment_sum(weights, groups, n_draws)[groups], 0)
-    # ln Z from above: by the weights, or by the sum over the answers that were found and their
-    # coverage, the share of draws that are not alone (Good 1953). Neither is below that sum.
+    found = jax.nn.logsumexp(-costs, where=first)
+    log_partition = _combined(draws.log_partition, found, groups, weights)
+    return jnp.where(first, jnp.exp(-costs - jnp.maximum(log_partition, found)), 0)
+
+
+def _combined(log_partition, found, groups, weights):
+    """ln Z by the weights of the draws, and by the sum over the answers found and their coverage.
+
+    The coverage is the share of draws that are not alone (Good 1953). The two count by their
+    inverse variances, `(n/ess - 1)/n` and `(1 - coverage) / (coverage ess)`: where no draw is alone
+    the sum is complete; where all are, it tells nothing.
+    """
+    n_draws = len(weights)
     copies = jax.ops.segment_sum(jnp.ones_like(weights), groups, n_draws)[groups]
     coverage = jnp.sum(jnp.where(copies > 1, weights, 0))
-    found = jax.nn.logsumexp(-costs, where=first)
-    log_partition = jnp.minimum(draws.log_partition, found - jnp.log(coverage))
-    return jnp.where(first, jnp.exp(-costs - jnp.maximum(log_partition, found)), 0)
+    alone = jnp.maximum(1 - coverage, 0)
+    uneven = jnp.maximum(1 - 1 / (n_draws * jnp.sum(jnp.square(weights))), 0)
+    variances = alone + coverage * uneven
+    share = alone / jnp.where(variances > 0, variances, 1)
+    by_sum = found - jnp.log(jnp.maximum(coverage, jnp.finfo(coverage.dtype).tiny))
+    return share * log_partition + (1 - share) * by_sum
 
 
 def _groups(spins: Float[Array, "draws n"]):

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,9 +46,9 @@ class RecallScores(NamedTuple):
 
 def recall_scores(
     answers: Recall,
-    truths: Num[Array | np.ndarray, "cues n"],
-    masks: Bool[Array | np.ndarray, "cues n"],
-    data: Num[Array | np.ndarray, "samples n"],
+    truths: Num[Array | np.ndarray, "..."],
+    masks: Bool[Array | np.ndarray, "..."],
+    data: Num[Array | np.ndarray, "..."],
     *,
     n_bins: int = 10,
 ) -> RecallScores:
@@ -63,16 +64,22 @@ def recall_scores(
     Raises:
         ValueError: if the shapes disagree.
     """
-    found, p = answers.configurations, answers.probabilities
-    cues, _, n = found.shape
+    cues, _, n = answers.configurations.shape
     for name, value, shape in (("truths", truths, (cues, n)), ("masks", masks, (cues, n))):
         if value.shape != shape:
             raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
     if data.ndim != 2 or data.shape[1] != n:
         raise ValueError(f"data must have shape (samples, {n}), got {data.shape}")
-    dtype = found.dtype
-    truths, data = jnp.asarray(truths, dtype), jnp.asarray(data, dtype)
-    unknown = ~jnp.asarray(masks)
+    dtype = answers.configurations.dtype
+    return _scores(
+        answers, jnp.asarray(truths, dtype), ~jnp.asarray(masks), jnp.asarray(data, dtype), n_bins
+    )
+
+
+@eqx.filter_jit
+def _scores(answers, truths, unknown, data, n_bins) -> RecallScores:
+    found, p = answers.configurations, answers.probabilities
+    (cues, _, n), dtype = found.shape, found.dtype
     n_unknown = jnp.sum(unknown)
 
     # Products of spins are exact; those with an unused row are 0.
