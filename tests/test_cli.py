@@ -34,7 +34,11 @@ def test_a_study_writes_its_files(finished):
         "Learning the couplings",
         "Quenching the data",
         "Searching for bound states",
+        "Testing what traps the dynamics",
+        "Climbing the barriers",
+        "Recalling samples",
         "Scanning the temperature",
+        "Comparing with experts",
     ]
 
 
@@ -59,12 +63,31 @@ def test_the_summary_agrees_with_the_files(finished):
     )
     assert [point["functional"] for point in figures["scan"]] == 8 * ["naive"] + 8 * ["tap"]
     assert figures["stages_finished"] == list(figures["seconds"])
+    assert figures["n_bound"] == sum(x["multiplicity"] for x in figures["bound_states"])
+    assert figures["ergodic"] == (figures["n_bound"] == 1) and figures["n_saddles"] > 0
+    assert sum(x["weight"] for x in figures["bound_states"]) == pytest.approx(1)
+    assert figures["comparison"] is None  # too few samples
+    assert 0 <= figures["recall_exact"] <= 1 and 0 <= figures["recall_accuracy"] <= 1
+
+
+@pytest.mark.slow
+def test_experts_are_compared_where_there_are_samples(tmp_path):
+    outcome = _run("study", "adder:3", "--out", tmp_path)
+    assert outcome.exit_code == 0, outcome.output
+    compared = json.loads((tmp_path / "summary.json").read_text())["comparison"]
+    one, experts = compared["one"], compared["experts"]
+    assert (one["n_experts"], one["n_parameters"], compared["n_held_out"]) == (1, 55, 13)
+    assert experts["n_parameters"] == 4 * 55 + 3 and experts["training"] < one["training"]
+    np.testing.assert_allclose(compared["gain"], one["held_out"] - experts["held_out"], atol=1e-6)
+    mixture = storage.load_energy(tmp_path / "experts.eqx")
+    assert mixture.n_experts == 4 and mixture.n_spins == 10
+    assert "One model against experts" in (tmp_path / "report.html").read_text()
 
 
 def test_the_page_is_self_contained(finished):
     page = (finished[0] / "report.html").read_text()
     assert not re.search(r"https?://|//cdn|url\(|<script|<link|@import", page)
-    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    sources = re.findall(r'(?:src|href)="([^"#][^"]*)"', page)
     assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
     assert "adder:2" in page and "interrupted" not in page
 
@@ -76,8 +99,16 @@ def test_the_page_is_self_contained(finished):
         (
             "Scanning the temperature",
             FILES,
-            ["learn", "quench", "search"],
+            ["learn", "quench", "search", "certify", "climb", "recall"],
         ),
+        (
+            "Comparing with experts",
+            FILES,
+            ["learn", "quench", "search", "certify", "climb", "recall", "scan"],
+        ),
+        ("Testing what traps the dynamics", FILES, ["learn", "quench", "search"]),
+        ("Climbing the barriers", FILES, ["learn", "quench", "search", "certify"]),
+        ("Recalling samples", FILES, ["learn", "quench", "search", "certify", "climb"]),
         ("Searching for bound states", FILES, ["learn", "quench"]),
     ],
 )
@@ -138,6 +169,7 @@ def test_an_interruption_before_all_writes_nothing(tmp_path, monkeypatch):
         (["bad.txt"], "expected .npy, .npz or .csv"),
         (["adder:1", "--beta", "0"], "beta must be positive and finite, got 0.0"),
         (["adder:1", "--beta", "nan"], "beta must be positive and finite, got nan"),
+        (["adder:1", "--threshold", "0"], "threshold must be positive and finite, got 0.0"),
         (["adder:1", "--l2", "-1"], "l2 must be finite and not negative, got -1.0"),
         (["adder:1", "--walkers", "0"], "n_walkers must be at least 1, got 0"),
         (["adder:1", "--hops", "-1"], "n_hops must be at least 0, got -1"),

@@ -1,4 +1,5 @@
 import io
+import json
 import re
 
 import equinox as eqx
@@ -10,10 +11,18 @@ from matplotlib.figure import Figure
 
 from thermogen import RESULTS, Solution, report
 from thermogen.energies import Pairwise
-from thermogen.landscape import Library
+from thermogen.landscape import (
+    TRANSITIONS,
+    Barriers,
+    Certificate,
+    Completeness,
+    Ergodicity,
+    Library,
+)
 from thermogen.learning import FitResult
 from thermogen.meanfield import NaiveMeanField, bifurcations, follow_beta
-from thermogen.report import _page, _pictures, _plots
+from thermogen.report import _dynamics, _page, _pictures, _plots, _recall, _remedy
+from thermogen.report._pipeline import STAGES
 
 # --- sources
 
@@ -47,6 +56,80 @@ def _library(n_states, n_spins, capacity=64, overflow=False):
     )
 
 
+def _certificate(n_states, n_spins):
+    """Two bound states of all: the last, never left, is with the first; the second is alone."""
+    own = np.arange(n_states)
+    group = np.where(own == 1, 1, 0)
+    times = np.where(group == 1, 50.0, np.inf)
+    return Certificate(
+        escape_times=times,
+        intervals=np.stack([0.9 * times, 1.2 * times], axis=1),
+        inner_times=np.ones(n_states),
+        group=group,
+        bound=own < 2,
+        multiplicity=np.ones(n_states, int),
+        occupations=np.eye(n_states),
+        escapes=np.zeros((n_states, n_states)),
+        cores=np.ones((n_states, n_spins), np.int8),
+        same_core=np.where(own == 1, 1, 0),
+        disordered=np.zeros(n_states, bool),
+        relaxation_times=np.array([60.0])[: n_states - 1],
+        rates=np.zeros((min(n_states, 2),) * 2),
+        threshold=20.0,
+        lag=40.0,
+    )
+
+
+def _ergodicity(library):
+    """Of the first states of a library, and of one single-flip minimum."""
+    flip = library[:1]
+    changes = (np.sign(flip.magnetizations), np.full(1, np.inf))
+    flip = eqx.tree_at(lambda lib: (lib.magnetizations, lib.residuals), flip, changes)
+    held = library[: min(library.size, 20)]
+    both = {k: np.concatenate([v, vars(flip)[k]]) for k, v in vars(held).items() if k != "overflow"}
+    candidates = Library(**both, overflow=held.overflow)
+    certificate = _certificate(candidates.size, candidates.magnetizations.shape[1])
+    complete = Completeness(1.0, (0.99, 1.0), 3.0, (3.0, 4.0))
+    edges = np.linspace(-1, 1, 41)
+    weights = np.where(certificate.group == 1, 0.25, 0.75)
+    return Ergodicity(
+        candidates, certificate, weights, edges, np.full(40, 1 / 40), complete, complete, 5, 0, 1.0
+    )
+
+
+def _barriers(library):
+    """All states joined two above the highest of them."""
+    k, n = min(library.size, 12), library.magnetizations.shape[1]
+    free_energies = library.free_energies[:k]
+    heights = np.full((k, k), free_energies.max() + 2)
+    np.fill_diagonal(heights, free_energies)
+    return Barriers(
+        ends=np.array([[0, 1]]),
+        magnetizations=np.zeros((1, n)),
+        free_energies=heights[:1, 1],
+        residuals=np.zeros(1),
+        indices=np.ones(1, int),
+        result=eqx.tree_at(lambda r: r._value, TRANSITIONS.converged, np.zeros(1, int)),
+        heights=heights,
+        mirror_heights=np.full(k, np.inf),
+        others=np.zeros((0, n)),
+    )
+
+
+def _recollection(source):
+    truths = source.spins[:5].astype(float)
+    return report.Recollection(
+        truths=truths,
+        known=_recall.shown(source),
+        answers=truths,
+        probabilities=np.linspace(0.1, 0.9, 5),
+        means=0.5 * truths,
+        exact=0.4,
+        accuracy=0.8,
+        guess=0.6,
+    )
+
+
 def _study(picture=(4, 4), n_states=3, n_classes=3, **library):
     n_spins, n_samples = picture[0] * picture[1], 20
     draw = np.random.default_rng(0)
@@ -67,7 +150,16 @@ def _study(picture=(4, 4), n_states=3, n_classes=3, **library):
     codes = np.where(np.arange(n_samples) == 0, RESULTS.stalled._value, RESULTS.converged._value)
     result = eqx.tree_at(lambda r: r._value, RESULTS.converged, codes)
     study.minima = Solution(ends, result, {})
-    study.finished = ["learn", "scan", "quench", "search"]
+    if n_states:
+        study.ergodicity = _ergodicity(study.library)
+    if n_states > 1:
+        study.barriers = _barriers(study.library)
+    study.recollection = _recollection(study.source)
+    one = report.Contestant(1, 136, 8.0, 9.0, 0.2, 0.7)
+    study.comparison = report.Comparison(
+        one, one._replace(n_experts=4, held_out=8.0), 1.0, 0.1, 4, "ExactLikelihood"
+    )
+    study.finished = list(STAGES)
     study.seconds = dict.fromkeys(study.finished, 1.0)
     return study
 
@@ -110,17 +202,65 @@ def test_every_study_is_rendered(picture, n_classes):
     page = report.render(_study(picture, n_classes=n_classes))
     assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
     assert "&lt;made &amp; up&gt;" in page and "<made" not in page
-    assert page.count("<tr><td>") == 3
+    # States, those of them that are bound, and the two sides of the comparison.
+    assert page.count("<tr><td>") == 3 + 2 + 2
     assert "Where the samples fall" in page
     assert "candidate" in page and "kinetic proof" in page
+    assert "the dynamics parts into 2 bound states" in page
+    assert page.count('<span class="mark">bound state</span>') == 2 and "part of 0" in page
+    for alt in ("Distribution of overlaps", "Disconnectivity graph", "Cues, answers and truths"):
+        assert f'alt="{alt}"' in page
+    assert "is the sample itself for 40 % of the cues" in page
     assert "The fit did not converge" in page
 
 
 def test_a_large_library_is_cut_and_says_so():
     page = report.render(_study(n_states=64, overflow=True))
-    assert page.count("<tr><td>") == 40
+    assert page.count("<tr><td>") == 40 + 2 + 2
     assert re.search(r"24\s+more are left out", page)
     assert "The library was full" in page and "≥ 64" in page
+
+
+def test_one_state_is_ergodic():
+    study = _study(n_states=1)
+    found = study.ergodicity
+    alone = eqx.tree_at(
+        lambda f: (f.certificate.group, f.certificate.bound, f.certificate.rates),
+        found,
+        (np.zeros(2, int), np.arange(2) < 1, np.zeros((1, 1))),
+    )
+    study.ergodicity = eqx.tree_at(lambda f: f.weights, alone, np.ones(2))
+    page = report.render(study)
+    assert "Ergodic: at beta = 1 all 2 candidates are one bound state" in page
+    assert "Disconnectivity" not in page and "1 bound state remains" in page
+    figures = report.summary(study)
+    assert figures["ergodic"] is True and figures["n_bound"] == 1
+    assert figures["n_saddles"] is None
+
+
+def test_figures_of_bound_states_are_those_of_the_certificate():
+    study = _study(n_states=3)
+    figures = json.loads(json.dumps(report.summary(study), allow_nan=False))
+    assert figures["ergodic"] is False and figures["n_bound"] == 2 and figures["n_saddles"] == 1
+    first, second = figures["bound_states"]
+    assert (first["state"], first["weight"], first["escape_time"]) == (0, 0.75, None)
+    assert (second["state"], second["weight"], second["escape_time"]) == (1, 0.25, 50)
+    assert second["escape_interval"] == pytest.approx([45, 60])
+    assert second["reason"].startswith("bound state") and not second["single_flip_minimum"]
+    assert figures["recall_accuracy"] == 0.8
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [(1.0, "1 nats less"), (-1.0, "1 nats more"), (0.1, "as much as one model, within the error")],
+)
+def test_the_comparison_says_who_wins(gain, words):
+    study = _study()
+    study.comparison = study.comparison._replace(gain=gain)
+    page = report.render(study)
+    assert words in page and "by the other\n4;" in page
+    figures = report.summary(study)["comparison"]
+    assert figures["gain"] == gain and figures["experts"]["n_experts"] == 4
 
 
 def test_an_empty_library_is_said_to_be_empty():
@@ -132,7 +272,9 @@ def test_partial_studies_are_rendered():
     study = _study()
     study.interrupted, study.finished = True, ["learn"]
     study.library = study.minima = None
+    study.ergodicity = study.barriers = study.recollection = study.comparison = None
     page = report.render(study)
+    assert "was not begun" in page and "Which states trap" not in page
     assert "interrupted" in page and "The study ended before the search" in page
     assert "searching for bound states" in page
     study.fit, study.scan, study.finished = None, [], []
@@ -163,7 +305,34 @@ def test_powers_of_ten():
     assert _page._scientific(None) == "–"
 
 
+def test_what_would_take_minutes_is_left_out():
+    """Barriers of large models, and a comparison by 20 samples."""
+    study, told = _study(picture=(20, 20)), []
+    study.barriers = study.comparison = None
+    for stage in (_dynamics.climb, _remedy.compare):
+        stage(study, lambda done, total, note: told.append(note))
+    assert study.barriers is None and study.comparison is None
+    assert len(told) == 2 and all(note.startswith("left out") for note in told)
+
+
 # --- figures
+
+
+def test_hidden_is_half_of_a_picture_and_the_sum_of_an_adder():
+    for n_bits in (1, 2, 3, 4, 5):
+        source = report.load_source(f"adder:{n_bits}")
+        np.testing.assert_array_equal(_recall.shown(source), np.arange(3 * n_bits + 1) < 2 * n_bits)
+    np.testing.assert_array_equal(_recall.shown(report.load_source("digits")), np.arange(64) < 32)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_cues_are_spread_over_the_classes(labelled):
+    labels = np.repeat(np.arange(4), [100, 50, 8, 2])
+    chosen = _recall._chosen(labels if labelled else None, np.random.default_rng(0), 160)
+    assert len(chosen) == len(set(chosen)) == 64
+    if labelled:
+        assert [int(x) for x in labels[chosen[:8]]] == 2 * [0, 1, 2, 3]
+        np.testing.assert_array_equal(np.bincount(labels[chosen])[2:], [8, 2])
 
 
 def test_thumbnails_show_one_pixel_a_spin():

@@ -26,11 +26,13 @@ from .energies import flip_gaps as flip_gaps
 from .energies import local_fields as local_fields
 from .experts import fit_experts as fit_experts
 from .landscape import Certificate as Certificate
+from .landscape import Ergodicity as Ergodicity
 from .landscape import Library as Library
 from .landscape import Minima as Minima
 from .landscape import barriers as barriers
 from .landscape import certify as certify
 from .landscape import disconnectivity_tree as disconnectivity_tree
+from .landscape import ergodicity as ergodicity
 from .landscape import find_bound_states as find_bound_states
 from .landscape import find_minima as find_minima
 from .landscape import quench as quench

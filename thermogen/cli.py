@@ -74,11 +74,15 @@ def study(
     l2: Annotated[float, typer.Option(help="Ridge penalty on the couplings.")] = 1e-3,
     walkers: Annotated[int, typer.Option(help="Walkers of the search.")] = 64,
     hops: Annotated[int, typer.Option(help="Hops of each walker.")] = 8,
+    threshold: Annotated[
+        float, typer.Option(help="Sweeps that a bound state must trap the dynamics.")
+    ] = 20.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
-    """Learn an energy from DATA, find its candidate bound states, and write a report.
+    """Learn an energy from DATA, find its bound states, and write a report.
 
-    Writes report.html, summary.json, library.npz and model.eqx. Ctrl-C keeps what was done.
+    Writes report.html, summary.json, library.npz, model.eqx and, where there are samples enough to
+    compare them with one model, experts.eqx. Ctrl-C keeps what was done.
 
     \b
     Examples:
@@ -88,7 +92,7 @@ def study(
       thermogen study samples.csv --walkers 256 --hops 32
     """
     try:
-        settings = report.Settings(beta, functional, l2, walkers, hops, seed)
+        settings = report.Settings(beta, functional, l2, walkers, hops, threshold, seed)
         job = report.Study(report.load_source(data), settings)
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError, ImportError) as error:
@@ -221,14 +225,19 @@ def _save(job: report.Study, out: Path) -> list[str]:
     """Write what there is, remove what an earlier study left, and name the files written."""
     if job.fit is None:
         return []
-    storage.save_energy(out / "model.eqx", job.fit.energy)
-    if job.library is None:
-        (out / "library.npz").unlink(missing_ok=True)
-    else:
-        storage.save_library(out / "library.npz", job.library)
+    parts = {
+        "model.eqx": (storage.save_energy, job.fit.energy),
+        "library.npz": (storage.save_library, job.library),
+        "experts.eqx": (storage.save_energy, job.experts),
+    }
+    for name, (save, part) in parts.items():
+        if part is None:
+            (out / name).unlink(missing_ok=True)
+        else:
+            save(out / name, part)
     figures = json.dumps(report.summary(job), indent=2, allow_nan=False)
     _write_text(out / "summary.json", figures + "\n")
-    return ["model.eqx", *(["library.npz"] if job.library is not None else []), "summary.json"]
+    return [*(name for name, (_, part) in parts.items() if part is not None), "summary.json"]
 
 
 def _write_text(path: Path, text: str) -> None:

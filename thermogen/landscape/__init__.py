@@ -10,6 +10,8 @@ from ._certify import certify as certify
 from ._coverage import Completeness as Completeness
 from ._coverage import completeness as completeness
 from ._coverage import discovery_curve as discovery_curve
+from ._ergodicity import Ergodicity as Ergodicity
+from ._ergodicity import ergodicity as ergodicity
 from ._genealogy import Genealogy as Genealogy
 from ._genealogy import genealogy as genealogy
 from ._hopping import corner as corner

@@ -1,17 +1,21 @@
 """The main job and its report: from data to one HTML page."""
 
+from ._cues import recall_figure as recall_figure
 from ._genealogy import genealogy_figure as genealogy_figure
 from ._page import render as render
 from ._pictures import states_figure as states_figure
 from ._pipeline import run_study as run_study
 from ._plots import bifurcation_figure as bifurcation_figure
 from ._progress import progress as progress
+from ._study import Comparison as Comparison
+from ._study import Contestant as Contestant
 from ._study import Functional as Functional
+from ._study import Recollection as Recollection
 from ._study import ScanPoint as ScanPoint
 from ._study import Settings as Settings
 from ._study import Source as Source
 from ._study import Study as Study
 from ._study import load_source as load_source
-from ._study import summary as summary
-from ._study import version as version
+from ._summary import summary as summary
+from ._summary import version as version
 from ._trees import disconnectivity_figure as disconnectivity_figure

@@ -10,10 +10,15 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from .._solution import RESULTS
-from ..landscape import Library
+from ..landscape import Library, disconnectivity_tree
 from . import _pictures, _plots
+from ._cues import recall_figure
 from ._pipeline import STAGES
-from ._study import Study, summary
+from ._study import Study
+from ._summary import summary
+from ._trees import disconnectivity_figure
+
+_BOUND_SHOWN = 12
 
 
 class _Row(NamedTuple):
@@ -28,6 +33,20 @@ class _Row(NamedTuple):
     residual: float
     samples: int | None
     mirrored: bool
+    standing: str  # by the certificate; empty where the state was not tested
+
+
+class _Bound(NamedTuple):
+    """One line of the table of bound states."""
+
+    number: int
+    thumbnail: str
+    weight: float
+    mirrored: bool
+    flip_minimum: bool
+    escape_time: float
+    interval: tuple[float, ...]
+    reason: str
 
 
 def render(study: Study) -> str:
@@ -40,7 +59,7 @@ def render(study: Study) -> str:
     Returns:
         The text of the page.
     """
-    figures = {**_data_figures(study), **_library_figures(study)}
+    figures = {**_data_figures(study), **_library_figures(study), **_dynamics_figures(study)}
     return _template().render(
         study=study,
         figures=summary(study),
@@ -48,6 +67,9 @@ def render(study: Study) -> str:
         images={name: _embedded(_plots.figure_png(figure)) for name, figure in figures.items()},
         widths={name: round(96 * figure.get_figwidth()) for name, figure in figures.items()},
         rows=_rows(study),
+        bound_states=_bound_states(study),
+        gain=_gain(study),
+        n_cues=None if study.recollection is None else len(study.recollection.truths),
         thumbnail_size=_thumbnail_size(study.source.picture),
         functional_name=_FUNCTIONAL_NAMES[study.settings.functional],
         missing=[title for name, (title, _) in STAGES.items() if name not in study.finished],
@@ -99,6 +121,70 @@ def _library_figures(study: Study) -> dict[str, Figure]:
     return figures
 
 
+def _dynamics_figures(study: Study) -> dict[str, Figure]:
+    figures, picture = {}, study.source.picture
+    if study.ergodicity is not None:
+        found = study.ergodicity
+        figures["overlaps"] = _plots.overlaps_figure(found.overlap_edges, found.overlaps)
+    if study.barriers is not None and study.library is not None:
+        held = study.library[: len(study.barriers.heights)]
+        free_energies = np.asarray(held.free_energies)
+        tree = disconnectivity_tree(free_energies, study.barriers.heights)
+        # A strip stands upright below its line.
+        shape = picture if picture[0] > 1 else picture[::-1]
+        pictures = held.magnetizations.reshape(-1, *shape)
+        figures["tree"] = disconnectivity_figure(tree, pictures=pictures)
+    if study.recollection is not None:
+        figures["recall"] = recall_figure(study.recollection, picture)
+    return figures
+
+
+def _bound_states(study: Study) -> list[_Bound]:
+    """The heaviest bound states, as the certificate sees them."""
+    found, picture = study.ergodicity, study.source.picture
+    if found is None:
+        return []
+    return [
+        _Bound(
+            number=int(k),
+            thumbnail=_thumbnail(found.library, k, picture),
+            weight=float(found.weights[k]),
+            mirrored=bool(found.certificate.multiplicity[k] == 2),
+            flip_minimum=bool(np.isinf(found.library.residuals[k])),
+            escape_time=float(found.certificate.escape_times[k]),
+            interval=(
+                float(found.certificate.intervals[k, 0]),
+                float(found.certificate.intervals[k, 1]),
+            ),
+            reason=found.certificate.reason(int(k)),
+        )
+        for k in found.bound[:_BOUND_SHOWN]
+    ]
+
+
+def _gain(study: Study) -> tuple[float, float, float] | None:
+    """What the experts gain: lower end of the 95 % interval, mean, upper end."""
+    if study.comparison is None:
+        return None
+    gain, width = study.comparison.gain, 1.96 * study.comparison.error
+    return gain - width, gain, gain + width
+
+
+def _standing(study: Study, k: int) -> str:
+    """What the certificate makes of state k of the library, in a word or two."""
+    found = study.ergodicity
+    tested = (
+        found is not None and k < found.library.size and np.isfinite(found.library.residuals[k])
+    )
+    if found is None or not tested:
+        return ""
+    certificate = found.certificate
+    if certificate.bound[k]:
+        return "bound state"
+    first = int(np.argmax(certificate.bound & (certificate.group == certificate.group[k])))
+    return f"part of {first}"
+
+
 def _rows(study: Study) -> list[_Row]:
     library, assignment = study.library, study.assignment()
     if library is None:
@@ -117,12 +203,13 @@ def _rows(study: Study) -> list[_Row]:
             residual=float(library.residuals[k]),
             samples=None if assignment is None else int(np.sum(assignment == k)),
             mirrored=int(library.multiplicity[k]) == 2,
+            standing=_standing(study, k),
         )
         for k in range(min(library.size, _plots.MAX_SHOWN))
     ]
 
 
-def _thumbnail(library: Library, k: int, picture: tuple[int, int]) -> str:
+def _thumbnail(library: Library, k: int | np.integer, picture: tuple[int, int]) -> str:
     magnetizations = np.asarray(library.magnetizations[k])
     return _embedded(_pictures.thumbnail_png(magnetizations, picture))
 
@@ -153,6 +240,8 @@ def _scientific(value: float | None) -> str | Markup:
 
 
 def _significant(value: float | None, digits: int = 3) -> str:
+    if value is not None and np.isinf(value):
+        return "∞"
     return "–" if value is None else f"{value:.{digits}g}".replace("-", "−")
 
 

@@ -1,9 +1,8 @@
-"""The main job, stage by stage: learn, quench the data, search, scan the temperature."""
+"""The main job, stage by stage: from data to states, their dynamics, and what they recall."""
 
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +11,10 @@ import numpy as np
 from ..energies import Pairwise
 from ..landscape import Library, find_bound_states, quench
 from ..learning import FitResult, Pseudolikelihood, fit
-from ..meanfield import TAP, AbstractFunctional, NaiveMeanField
+from ._dynamics import climb, diagnose
 from ._progress import Tell
+from ._recall import recollect
+from ._remedy import compare
 from ._study import Functional, ScanPoint, Study
 
 # The scan shows a trend, so it takes fewer samples and hops than the search at the chosen beta.
@@ -23,7 +24,6 @@ _SCAN_STARTS = 256
 _SCAN_HOPS = 2
 _CAPACITY = 1024
 _QUENCH_CHUNK = 1024
-_FUNCTIONALS = {Functional.naive: NaiveMeanField(), Functional.tap: TAP()}
 
 
 def run_study(
@@ -32,7 +32,7 @@ def run_study(
     progress: Callable[[str], contextlib.AbstractContextManager[Tell]],
     on_stage: Callable[[Study], object],
 ) -> None:
-    """Fill a study: learn, quench the data, search, scan beta.
+    """Fill a study, stage by stage: those of `STAGES`, in that order.
 
     A `KeyboardInterrupt` ends it early and leaves in the study what was found until then.
 
@@ -66,7 +66,7 @@ def _learn(study: Study, tell: Tell) -> None:
         Pairwise(jnp.zeros((n_spins, n_spins)), jnp.zeros(n_spins)),
         study.source.spins,
         objective=Pseudolikelihood(study.settings.l2),
-        key=_key(study, 0),
+        key=study.key(0),
         callback=keep,
     )
 
@@ -85,10 +85,10 @@ def _scan(study: Study, tell: Tell) -> None:
     held = starts[:0]
     for index, (name, beta) in enumerate(points):
         library = find_bound_states(
-            _FUNCTIONALS[name],
-            _energy(study),
+            name.free_energy,
+            study.energy,
             beta,
-            key=jax.random.fold_in(_key(study, 1), index),
+            key=jax.random.fold_in(study.key(1), index),
             n_walkers=settings.n_walkers,
             n_hops=min(_SCAN_HOPS, settings.n_hops),
             capacity=_CAPACITY,
@@ -105,7 +105,9 @@ def _quench_data(study: Study, tell: Tell) -> None:
     parts = []
     for first in range(0, len(spins), _QUENCH_CHUNK):
         chunk = spins[first : first + _QUENCH_CHUNK]
-        parts.append(quench(_functional(study), _energy(study), study.settings.beta, chunk))
+        parts.append(
+            quench(study.settings.functional.free_energy, study.energy, study.settings.beta, chunk)
+        )
         done = first + len(chunk)
         tell(done, len(spins), f"{done} of {len(spins)} samples")
     study.minima = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
@@ -121,10 +123,10 @@ def _search(study: Study, tell: Tell) -> None:
 
     assert study.minima is not None
     study.library = find_bound_states(
-        _functional(study),
-        _energy(study),
+        study.settings.functional.free_energy,
+        study.energy,
         settings.beta,
-        key=_key(study, 2),
+        key=study.key(2),
         n_walkers=settings.n_walkers,
         n_hops=settings.n_hops,
         capacity=_CAPACITY,
@@ -138,21 +140,12 @@ STAGES: dict[str, tuple[str, Callable[[Study, Tell], None]]] = {
     "learn": ("Learning the couplings", _learn),
     "quench": ("Quenching the data", _quench_data),
     "search": ("Searching for bound states", _search),
+    "certify": ("Testing what traps the dynamics", diagnose),
+    "climb": ("Climbing the barriers", climb),
+    "recall": ("Recalling samples", recollect),
     "scan": ("Scanning the temperature", _scan),
+    "experts": ("Comparing with experts", compare),
 }
-
-
-def _functional(study: Study) -> AbstractFunctional:
-    return _FUNCTIONALS[study.settings.functional]
-
-
-def _energy(study: Study) -> Any:
-    assert study.fit is not None
-    return study.fit.energy
-
-
-def _key(study: Study, stage: int):
-    return jax.random.fold_in(jax.random.key(study.settings.seed), stage)
 
 
 def _count(library: Library) -> str:

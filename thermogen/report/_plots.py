@@ -184,6 +184,24 @@ def occupation_figure(
 
 
 @styled
+def overlaps_figure(edges: np.ndarray, shares: np.ndarray) -> Figure:
+    """P(q): how the overlap of two states drawn by weight is distributed.
+
+    Args:
+        edges: of the bins, shape `(bins + 1,)`.
+        shares: of the bins, sum 1, shape `(bins,)`.
+    """
+    figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")
+    axes = figure.subplots()
+    axes.bar(edges[:-1], shares, width=np.diff(edges), align="edge", color=INK)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.grid(axis="y")
+    axes.set(xlabel="overlap q of two states", ylabel="P(q), share of a bin")
+    axes.set_title("Overlaps of the states")
+    return figure
+
+
+@styled
 def bifurcation_figure(
     branches: Sequence[Branch],
     bifurcations: Sequence[Bifurcation] = (),

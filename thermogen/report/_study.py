@@ -1,6 +1,5 @@
 """What a study is asked, what it has found so far, and its figures."""
 
-import importlib.metadata
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,9 +11,10 @@ import numpy as np
 
 from .. import datasets
 from .._solution import RESULTS, Solution
-from ..landscape import Library
+from ..energies import Mixture
+from ..landscape import Barriers, Ergodicity, Library
 from ..learning import FitResult
-from ..meanfield import Plefka
+from ..meanfield import TAP, AbstractFunctional, NaiveMeanField, Plefka
 
 
 class Functional(StrEnum):
@@ -28,6 +28,11 @@ class Functional(StrEnum):
     naive = "naive"
     tap = "tap"
 
+    @property
+    def free_energy(self) -> AbstractFunctional:
+        """The functional itself."""
+        return {Functional.naive: NaiveMeanField, Functional.tap: TAP}[self]()
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -39,6 +44,7 @@ class Settings:
         l2: weight of the squared couplings in the pseudolikelihood, >= 0.
         n_walkers: random corners in each round of the search, >= 1.
         n_hops: hops of each walker, >= 0.
+        threshold: time that a bound state must trap the dynamics, > 0, in sweeps.
         seed: seed of everything random, >= 0.
 
     Raises:
@@ -50,11 +56,13 @@ class Settings:
     l2: float = 1e-3
     n_walkers: int = 64
     n_hops: int = 8
+    threshold: float = 20.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta < math.inf:
-            raise ValueError(f"beta must be positive and finite, got {self.beta}")
+        for name in ("beta", "threshold"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
         if not 0 <= self.l2 < math.inf:
             raise ValueError(f"l2 must be finite and not negative, got {self.l2}")
         for name, least in (("n_walkers", 1), ("n_hops", 0), ("seed", 0)):
@@ -78,6 +86,70 @@ class Source(NamedTuple):
     picture: tuple[int, int]
 
 
+class Recollection(NamedTuple):
+    """Samples of which one part was hidden, and what the model put in its place.
+
+    Attributes:
+        truths: the samples, shape `(cues, n_spins)`.
+        known: True for the spins that were shown, shape `(n_spins,)`, the same for all cues.
+        answers: the most probable configurations, shape `(cues, n_spins)`; 0 for no answer.
+        probabilities: of these, given the cue, shape `(cues,)`.
+        means: mean of each spin given the cue, shape `(cues, n_spins)`.
+        exact: share of the cues whose most probable answer is the sample.
+        accuracy: share of the hidden spins that have the sign of their mean.
+        guess: the same if each hidden spin is guessed by its mean over all samples.
+    """
+
+    truths: np.ndarray
+    known: np.ndarray
+    answers: np.ndarray
+    probabilities: np.ndarray
+    means: np.ndarray
+    exact: float
+    accuracy: float
+    guess: float
+
+
+class Contestant(NamedTuple):
+    """One side of the comparison; costs are negative log-likelihoods in nats per sample.
+
+    Attributes:
+        n_experts: 1 for one model.
+        n_parameters: couplings and fields of all experts, and their free weights.
+        training: cost of the samples that it learned.
+        held_out: cost of those that it did not.
+        exact: share of held-out cues whose most probable answer is the sample.
+        accuracy: share of the hidden spins of these cues that have the sign of their mean.
+    """
+
+    n_experts: int
+    n_parameters: int
+    training: float
+    held_out: float
+    exact: float
+    accuracy: float
+
+
+class Comparison(NamedTuple):
+    """One model against experts that learned from the same part of the data.
+
+    Attributes:
+        one: one model.
+        experts: the mixture.
+        gain: what a held-out sample costs the experts less, in nats.
+        error: standard error of it, over held-out samples.
+        n_held_out: number of these.
+        objective: name of the objective by which both learned.
+    """
+
+    one: Contestant
+    experts: Contestant
+    gain: float
+    error: float
+    n_held_out: int
+    objective: str
+
+
 class ScanPoint(NamedTuple):
     """What a short search of one functional found at one inverse temperature."""
 
@@ -99,6 +171,12 @@ class Study:
         scan: number of states against beta.
         minima: where the quench of every sample ended, in the order of the data; None before.
         library: the candidates for bound states; None before the search.
+        ergodicity: which of them trap the dynamics; None before the test.
+        barriers: transition states between the states of lowest free energy, as many as the
+            tree shows; None before, and where there are fewer than two states.
+        recollection: what the model recalls; None before.
+        comparison: one model against experts; None before, and where there are too few samples.
+        experts: the mixture of that comparison.
         seconds: time of each stage that was begun, finished or not.
         finished: the stages that ran to their end.
         interrupted: whether the user stopped the study.
@@ -110,9 +188,24 @@ class Study:
     scan: list[ScanPoint] = field(default_factory=list)
     minima: Solution | None = None
     library: Library | None = None
+    ergodicity: Ergodicity | None = None
+    barriers: Barriers | None = None
+    recollection: Recollection | None = None
+    comparison: Comparison | None = None
+    experts: Mixture | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     finished: list[str] = field(default_factory=list)
     interrupted: bool = False
+
+    @property
+    def energy(self) -> Any:
+        """The learned energy; known once something was learned."""
+        assert self.fit is not None
+        return self.fit.energy
+
+    def key(self, stage: int):
+        """A random key of its own for each stage."""
+        return jax.random.fold_in(jax.random.key(self.settings.seed), stage)
 
     def certified(self) -> np.ndarray | None:
         """Which samples fell to a certified minimum, shape `(n_samples,)`; None if not known."""
@@ -170,80 +263,3 @@ def load_source(text: str) -> Source:
     side = math.isqrt(n_spins)
     picture = (side, side) if side**2 == n_spins and side >= 4 else (1, n_spins)
     return Source(text, spins, None, picture)
-
-
-def summary(study: Study) -> dict[str, Any]:
-    """All figures of a study, ready for JSON: what is not known yet, or not finite, is None.
-
-    Energies, free energies, residuals and curvatures share the unit in which the couplings were
-    learned; beta is its inverse; times are in seconds.
-    """
-    n_samples, n_spins = study.source.spins.shape
-    certified = study.certified()
-    return {
-        "version": version(),
-        "data": study.source.name,
-        "n_spins": n_spins,
-        "n_samples": n_samples,
-        "beta": study.settings.beta,
-        "functional": study.settings.functional.value,
-        "l2": study.settings.l2,
-        "n_walkers": study.settings.n_walkers,
-        "n_hops": study.settings.n_hops,
-        "seed": study.settings.seed,
-        **_fit_figures(study.fit),
-        "scan": [{**p._asdict(), "coverage": _finite(p.coverage)} for p in study.scan],
-        "share_of_data_certified": None if certified is None else float(certified.mean()),
-        **_library_figures(study.library),
-        "onsager_ratio": _lowest_ratio(study),
-        "interrupted": study.interrupted,
-        "stages_finished": study.finished,
-        "seconds": {stage: round(seconds, 3) for stage, seconds in study.seconds.items()},
-    }
-
-
-def _fit_figures(result: FitResult | None) -> dict[str, Any]:
-    if result is None:
-        return {"fit_loss": None, "fit_steps": None, "fit_result": None}
-    steps = len(result.history)
-    return {
-        "fit_loss": _finite(result.history[-1]) if steps else None,
-        "fit_steps": steps,
-        "fit_result": RESULTS[result.result],
-    }
-
-
-def _library_figures(library: Library | None) -> dict[str, Any]:
-    names = ("n_states", "coverage", "max_residual", "min_curvature", "overflow")
-    if library is None:
-        return dict.fromkeys(names)
-    mask = np.asarray(library.mask)
-    found = bool(mask.any())
-    figures = (
-        library.size,
-        _finite(library.coverage()),
-        float(np.max(library.residuals[mask])) if found else None,
-        float(np.min(library.curvatures[mask])) if found else None,
-        bool(library.overflow),
-    )
-    return dict(zip(names, figures, strict=True))
-
-
-def _lowest_ratio(study: Study) -> float | None:
-    """The Onsager ratio of the state of lowest free energy."""
-    ratios = study.onsager_ratios()
-    if ratios is None or study.library is None or study.library.size == 0:
-        return None
-    return _finite(ratios[0])
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def version() -> str:
-    """Version of the installed package."""
-    try:
-        return importlib.metadata.version("thermogen")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"  # run from a checkout that is not installed

@@ -53,8 +53,10 @@ def disconnectivity_figure(
     for low, high in axis.cuts:
         bottom, top = axis(np.array([low, high])) + np.array([0.25, -0.25]) * _CUT
         axes.axhspan(bottom, top, color=GRID, alpha=0.6, linewidth=0, zorder=0)
+        # Beside the axes, where no picture is.
+        place = (1.01, (bottom + top) / 2)
         text = f"cut: {high - low:.3g}"
-        axes.text(size - 0.4, (bottom + top) / 2, text, ha="right", va="center", fontsize=7)
+        axes.text(*place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=7)
     axes.set_xlim(-0.8, size - 0.2)
     axes.set_ylim(-0.08 if pictures is None else -0.15, 1 + 1.5 * _LEAN)
     ticks = axis.ticks()

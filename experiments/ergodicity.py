@@ -1,0 +1,177 @@
+"""Where the weight of a metastable set comes from: three estimates against exact weights.
+
+- `library`: `exp(-beta F)` of the candidates, summed over the set: minima of naive mean field, and
+  single-flip minima with the free energy of independent flips. This is what `tg.ergodicity` takes;
+- `rates`: the stationary distribution of the exchange rates of the certificate;
+- `annealed`: the share of the replicas of population annealing (20 populations of 128, 64 rungs)
+  that descend to the set.
+
+Small models (n = 10 and 12) are judged by `tg.exact.metastable_sets`: the families of `truth.py` in
+the cold, and models of unequal states at the first beta at which they break. Larger ones are judged
+by parallel tempering. The error is the total variation distance, half the sum of |w - exact|.
+
+    python experiments/ergodicity.py [cold] [onset] [large]
+"""
+
+import argparse
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import truth
+
+import thermogen as tg
+from thermogen import sampling
+from thermogen.landscape._trajectories import descend_all, prepared
+
+THRESHOLD = truth.THRESHOLD
+ESTIMATES = ("library", "rates", "annealed")
+ONSETS = (1.25, 1.5, 1.75, 2, 2.5, 3, 4, 5)
+
+
+def stationary(rates: np.ndarray) -> np.ndarray:
+    """Weights that the rates leave as they are; of several the smallest in square."""
+    system = np.vstack([rates.T, np.ones(len(rates))])
+    target = np.append(np.zeros(len(rates)), 1)
+    return np.clip(np.linalg.lstsq(system, target, rcond=None)[0], 0, None)
+
+
+def estimates(found: tg.landscape.Ergodicity, energy, beta, key) -> dict[str, np.ndarray]:
+    """Weight of each set that has a number, mirror images together."""
+    certificate = found.certificate
+    rows = np.flatnonzero(certificate.bound)
+    rows = rows[np.argsort(certificate.group[rows])]
+    copies = certificate.multiplicity[rows]
+    flow = stationary(certificate.rates)
+    betas = beta * np.arange(1, 65) / 64
+    pool = sampling.population_annealing(energy, betas, key=key, n_chains=128, n_populations=20)
+    spins = np.asarray(pool.spins).reshape(-1, energy.n_spins)
+    weights = np.repeat(np.asarray(pool.weights) / 128, 128)
+    return {
+        "library": found.weights[rows],
+        "rates": np.add.reduceat(flow, np.cumsum(copies) - copies),
+        "annealed": shares(certificate, energy, spins, weights),
+    }
+
+
+def shares(certificate: tg.Certificate, energy, spins, weights) -> np.ndarray:
+    """Weight of the configurations whose descents end nearest to a core of each set."""
+    with jax.enable_x64(True):
+        ends = descend_all(prepared(energy), spins).astype(float)
+    overlaps = ends @ certificate.cores.T.astype(float)
+    paired = certificate.multiplicity == 2
+    nearest = np.argmax(np.where(paired, np.abs(overlaps), overlaps), axis=1)
+    return np.bincount(certificate.group[nearest], weights, certificate.group.max() + 1)
+
+
+def exact_weights(found: tg.landscape.Ergodicity, exact: tg.exact.MetastableSets) -> np.ndarray:
+    """Of the sets of the certificate, by the exact sets of their cores, or of their draws."""
+    certificate, weights = found.certificate, []
+    rows = np.flatnonzero(certificate.bound)
+    for k in rows[np.argsort(certificate.group[rows])]:
+        m = found.library.magnetizations[k]
+        labels = {truth.exact_set(exact, m, certificate, k)}
+        if certificate.multiplicity[k] == 2:
+            labels.add(exact.labels[int(tg.index_from_spins(-certificate.cores[k]))])
+        weights.append(exact.weights[list(labels)].sum())
+    return np.array(weights)
+
+
+def tempered_weights(found: tg.landscape.Ergodicity, energy, beta, key) -> np.ndarray:
+    ladder = tg.ParallelTempering(jnp.linspace(0.2 * beta, beta, 12))
+    options = {"n_chains": 64, "n_sweeps": 4000, "burn_in": 2000, "thin": 100}
+    spins = np.asarray(tg.sample(ladder, energy, beta, key=key, **options))
+    spins = spins.reshape(-1, energy.n_spins)
+    return shares(found.certificate, energy, spins, np.full(len(spins), 1 / len(spins)))
+
+
+def cold_models() -> Iterator[tuple[str, tg.AbstractMultilinear, float]]:
+    for index, (name, family) in enumerate(truth.FAMILIES.items()):
+        for beta in family.betas:
+            for seed in range(2):
+                rng = np.random.default_rng([index, int(10 * beta), seed])
+                yield f"{name}, beta {beta:g}", family.make(rng, family.n), beta
+
+
+def onset_models(n: int = 10) -> Iterator[tuple[str, tg.AbstractMultilinear, float]]:
+    """Asymmetric magnets, at the first beta at which they are not ergodic."""
+    for seed in range(30):
+        rng = np.random.default_rng([7, seed])
+        kind = ("magnet", "Hopfield", "SK")[seed % 3]
+        energy = unequal(kind, n, rng)
+        for beta in ONSETS:
+            if len(tg.exact.metastable_sets(energy, beta, threshold=THRESHOLD).weights) > 1:
+                yield f"{kind} at its onset, beta {beta:g}", energy, beta
+                break
+
+
+def unequal(kind: str, n: int, rng: np.random.Generator, field: float = 0.08) -> tg.Pairwise:
+    """States of unequal weight."""
+    if kind == "SK":
+        return truth.sk(rng, n, 0.15)
+    if kind == "magnet":
+        return tg.Pairwise((1 - np.eye(n)) / n, np.full(n, rng.uniform(0, 0.05)))
+    patterns = rng.choice([-1.0, 1.0], size=(3, n))
+    couplings = (patterns.T * [1.0, 0.8, 0.6]) @ patterns / n * (1 - np.eye(n))
+    return tg.Pairwise(couplings, field * rng.normal(size=n))
+
+
+def large_models() -> Iterator[tuple[str, tg.AbstractMultilinear, float]]:
+    for seed, beta in ((1, 1.6), (2, 2.0), (3, 2.5)):
+        rng = np.random.default_rng(seed)
+        yield f"Hopfield 48, beta {beta:g}", unequal("Hopfield", 48, rng, 0.02), beta
+        yield f"SK 48, beta {beta:g}", truth.sk(rng, 48, 0.1), beta
+    spins, _ = tg.datasets.digits()
+    start = tg.Pairwise(np.zeros((64, 64)), np.zeros(64))
+    objective = tg.Pseudolikelihood(1e-3)
+    digits = tg.fit(start, spins, objective=objective, key=jax.random.key(0)).energy
+    for beta in (1.0, 1.5):
+        yield f"digits, beta {beta:g}", digits, beta
+
+
+MODELS = {"cold": cold_models, "onset": onset_models, "large": large_models}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "sets", nargs="*", default=list(MODELS), metavar="SET", help=", ".join(MODELS)
+    )
+    jax.config.update("jax_enable_x64", True)
+    print(f"set of models: error of {', '.join(ESTIMATES)}")
+    for name in parser.parse_args().sets:
+        judge(name)
+
+
+def judge(name: str) -> None:
+    errors, wrong = [], 0
+    for index, (title, energy, beta) in enumerate(MODELS[name]()):
+        key = jax.random.key(index)
+        enumerable = energy.n_spins <= 12
+        exact = tg.exact.metastable_sets(energy, beta, threshold=THRESHOLD) if enumerable else None
+        if exact is not None and len(exact.weights) == 1:
+            continue
+        options = {"n_walkers": 256, "n_hops": 0, "n_trajectories": 256 if enumerable else 64}
+        found = tg.ergodicity(energy, beta, key=key, threshold=THRESHOLD, **options)
+        if exact is not None and found.certificate.n_bound != len(exact.weights):
+            wrong += 1
+            continue
+        if exact is None:
+            known = tempered_weights(found, energy, beta, key)
+        else:
+            known = exact_weights(found, exact)
+        guesses = estimates(found, energy, beta, key)
+        errors.append([0.5 * np.abs(guesses[kind] - known).sum() for kind in ESTIMATES])
+        figures = "".join(f"{error:8.3f}" for error in errors[-1])
+        print(f"{title:32}{found.certificate.n_bound:4} sets{figures}", flush=True)
+    mean, most = np.mean(errors, axis=0), np.max(errors, axis=0)
+    print(
+        f"{name}: {len(errors)} models, {wrong} left out, whose number of sets is not the exact one"
+    )
+    for kind, figures in zip(ESTIMATES, zip(mean, most, strict=True), strict=True):
+        print(f"  {kind:10} mean {figures[0]:.4f}, largest {figures[1]:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

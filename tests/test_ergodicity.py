@@ -1,0 +1,166 @@
+"""The diagnosis of ergodicity against the exact spectrum and the exact weights."""
+
+import functools
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.linalg import hadamard
+
+import thermogen as tg
+
+# One number of spins for all tests: programs are shared.
+N = 10
+THRESHOLD = 20.0
+
+
+def _diagnose(energy, beta, key=0, **options):
+    options = {"n_walkers": 64, "n_hops": 1, "n_trajectories": 128, **options}
+    return tg.ergodicity(energy, beta, key=jax.random.key(key), threshold=THRESHOLD, **options)
+
+
+def _curie_weiss(field: float = 0.0) -> tg.Pairwise:
+    return tg.Pairwise((1 - np.eye(N)) / N, np.full(N, field))
+
+
+def _hopfield() -> tg.Pairwise:
+    """Two patterns of unequal weight."""
+    patterns = hadamard(16)[[1, 2], :N].astype(float)
+    couplings = (patterns.T * [1.0, 0.9]) @ patterns / N * (1 - np.eye(N))
+    return tg.Pairwise(couplings, 0.05 * patterns[0])
+
+
+def _sk() -> tg.Pairwise:
+    return helpers.random_pairwise(N, jax.random.key(6), fields=0.1)
+
+
+# name -> energy, beta above and beta below the transition.
+MODELS = {
+    "Curie-Weiss": (_curie_weiss(), 0.6, 2.5),
+    "Curie-Weiss in a field": (_curie_weiss(0.03), 0.6, 2.5),
+    "Hopfield": (_hopfield(), 0.6, 4.0),
+    "SK": (_sk(), 0.5, 5.0),
+}
+
+
+@functools.cache
+def _of(name: str, cold: bool) -> tg.Ergodicity:
+    energy, *betas = MODELS[name]
+    return _diagnose(energy, betas[cold])
+
+
+QUICK = {("Curie-Weiss", False), ("Curie-Weiss", True), ("SK", True)}
+
+
+@pytest.mark.parametrize(
+    ("name", "cold"),
+    [
+        pytest.param(name, cold, marks=[] if (name, cold) in QUICK else [pytest.mark.slow])
+        for name in MODELS
+        for cold in (False, True)
+    ],
+)
+def test_the_verdict_is_that_of_the_spectrum(name, cold):
+    energy, *betas = MODELS[name]
+    beta = betas[cold]
+    times = tg.exact.relaxation_times(energy, beta)
+    assert not np.any((times > THRESHOLD / 2) & (times < 2 * THRESHOLD))
+    exact = tg.exact.metastable_sets(energy, beta, threshold=THRESHOLD)
+    assert (len(exact.weights) > 1) == cold
+
+    found = _of(name, cold)
+    assert found.ergodic == (not cold)
+    assert found.certificate.n_bound == len(exact.weights)
+    assert found.verdict.startswith("Broken" if cold else "Ergodic")
+    assert f"beta = {beta:g}" in found.verdict and "Not known" in found.verdict
+
+    # The weight of each state is that of its exact set and of the set of its mirror image.
+    total = 0.0
+    for k in found.bound:
+        core = found.certificate.cores[k]
+        images = [core, -core] if found.certificate.multiplicity[k] == 2 else [core]
+        sets = {exact.labels[int(tg.index_from_spins(image))] for image in images}
+        assert len(sets) == len(images)
+        expected = exact.weights[list(sets)].sum()
+        # The largest error of naive mean field on 30 such models was 0.08.
+        np.testing.assert_allclose(found.weights[k], expected, atol=0.1)
+        total += found.weights[k]
+    np.testing.assert_allclose(total, 1)
+    assert np.all(np.diff(found.weights[found.bound]) <= 0)
+
+
+def test_a_magnet_trapped_twice():
+    """The rows of the result agree with each other, and the words with the figures."""
+    found = _of("Curie-Weiss", True)
+    (k,) = found.bound
+    assert found.library.multiplicity[k] == found.certificate.multiplicity[k] == 2
+    assert found.weights[k] == pytest.approx(1)
+    q = 0.5 * (found.overlap_edges[1:] + found.overlap_edges[:-1])
+    np.testing.assert_allclose(found.overlaps.sum(), 1)
+    np.testing.assert_allclose(found.overlaps, found.overlaps[::-1])  # m and -m
+    m = found.library.magnetizations[0]
+    width = found.overlap_edges[1] - found.overlap_edges[0]
+    assert abs(q @ (found.overlaps * np.sign(q)) - m @ m / N) < width
+    time, (low, high) = found.certificate.escape_times[k], found.certificate.intervals[k]
+    text = found.verdict
+    assert "2 bound states, of which 2 are pairs of mirror images" in text
+    assert f"left after {time:.3g} sweeps (95 %: {low:.3g} to {high:.3g})" in text
+    assert "1 in state 0 and its mirror image; as if 2 states were equally heavy" in text
+    assert found.completeness is not None and found.completeness.coverage == 1
+
+
+def test_single_flip_minima_stand_behind_the_minima_of_the_functional():
+    energy, _, beta = MODELS["SK"]
+    minima = _of("SK", True).library[:1]
+    found = _diagnose(energy, beta, library=minima)
+    exact = tg.exact.metastable_sets(energy, beta, threshold=THRESHOLD)
+    # With one minimum of G alone the flips point to all other sets.
+    assert found.certificate.n_bound == len(exact.weights) > 2
+    np.testing.assert_array_equal(found.library.magnetizations[0], minima.magnetizations[0])
+    rest = found.library[1:]
+    assert np.all(np.isinf(rest.residuals)) and np.all(np.abs(rest.magnetizations) == 1)
+    assert np.all(np.diff(rest.free_energies) >= 0)
+    gaps = [np.min(tg.flip_gaps(energy, jnp.asarray(s))) for s in rest.magnetizations]
+    assert min(gaps) > 0
+    few = _diagnose(energy, beta, library=minima, capacity=2)
+    assert few.library.size == 2 and few.n_dropped == found.library.size - 2
+    assert f"2 candidates were tested, {few.n_dropped} of higher" in few.verdict
+
+
+def test_starts_are_searched_from():
+    """A state against the field, whose basin the only corner misses, is found from the data."""
+    energy, beta, up = _curie_weiss(-0.3), 6.0, np.ones(N)
+    assert len(tg.exact.metastable_sets(energy, beta, threshold=THRESHOLD).weights) == 2
+    options = {"functional": None, "n_walkers": 1, "n_hops": 0}
+    assert _diagnose(energy, beta, **options).ergodic
+    found = _diagnose(energy, beta, starts=up[None], **options)
+    assert found.certificate.n_bound == 2
+    assert any(np.array_equal(core, up) for core in found.certificate.cores)
+
+
+@pytest.mark.parametrize(
+    "functional", [pytest.param(tg.NaiveMeanField(), marks=pytest.mark.slow), None]
+)
+def test_a_mixture_of_experts(functional):
+    """No multilinear energy; without a functional its single-flip minima are enough."""
+    patterns = hadamard(16)[[1, 2], :N].astype(float)
+    experts = [tg.Pairwise(np.zeros((N, N)), 0.8 * p) for p in patterns]
+    log_z = [float(tg.exact.log_partition(expert, 1.0)) for expert in experts]
+    energy, beta = tg.energies.Mixture.of(experts, np.array([0.6, 0.4]), np.array(log_z)), 2.5
+    exact = tg.exact.metastable_sets(energy, beta, threshold=THRESHOLD)
+    found = _diagnose(energy, beta, functional=functional)
+    assert found.certificate.n_bound == len(exact.weights) == 2
+    assert (found.completeness is None) == (functional is None)
+    sets = exact.labels[np.asarray(tg.index_from_spins(found.certificate.cores[found.bound]))]
+    np.testing.assert_allclose(found.weights[found.bound], exact.weights[sets], atol=0.05)
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="capacity must be at least 1, got 0"):
+        _diagnose(_curie_weiss(), 1.0, capacity=0)
+    with pytest.raises(ValueError, match="threshold must be positive"):
+        tg.ergodicity(_curie_weiss(), 1.0, key=jax.random.key(0), threshold=0)
+    with pytest.raises(ValueError, match="starts must have shape"):
+        _diagnose(_curie_weiss(), 1.0, starts=np.ones((2, N + 1)))

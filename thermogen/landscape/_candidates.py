@@ -1,0 +1,74 @@
+"""Candidates for bound states from two sources: minima of G(m), and single-flip minima of E."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Int8
+
+from ..energies import AbstractEnergy, is_flip_symmetric
+from ._batches import in_batches
+from ._library import Library
+from ._trajectories import descend_all, fields_of, prepared
+
+_BATCH = 1024
+
+
+def flip_library(energy: AbstractEnergy, starts: np.ndarray, beta: float) -> Library:
+    """Single-flip minima below the starts as a library, one of each pair of images.
+
+    Their free energy is that of spins which flip independently of each other about the bottom,
+    `F = E - T sum_k ln(1 + exp(-beta dE_k))`, with dE_k the gap of flip k.
+    """
+    model, n = prepared(energy), energy.n_spins
+    symmetric = bool(is_flip_symmetric(energy))
+    bottoms = descend_all(model, starts)
+    if symmetric:
+        bottoms *= bottoms[:, :1]
+    spins, hits = np.unique(bottoms, axis=0, return_counts=True)
+    energies, fields = in_batches(lambda rows: _bottom(energy, model, rows), spins, _BATCH)
+    excitations = np.logaddexp(0, -2 * beta * spins * fields).sum(axis=1)
+    size = len(spins)
+    return Library(
+        magnetizations=spins.astype(float).reshape(size, n),
+        free_energies=energies - excitations / beta,
+        residuals=np.full(size, np.inf),
+        curvatures=np.zeros(size),
+        hits=hits,
+        multiplicity=np.full(size, 1 + symmetric),
+        mask=np.ones(size, bool),
+        overflow=np.array(False),
+    ).sort_by("free_energies")
+
+
+@eqx.filter_jit
+def _bottom(energy: AbstractEnergy, model: eqx.Module, spins: Int8[Array, "batch n"]):
+    """E and the local fields of each row."""
+    rows = spins.astype(float)
+    return jax.vmap(energy)(rows), jax.vmap(lambda s: fields_of(model, s))(rows)
+
+
+def candidates(
+    energy: AbstractEnergy, minima: Library | None, flips: Library, capacity: int
+) -> tuple[Library, int]:
+    """The minima of the functional, then the single-flip minima that are no core of theirs.
+
+    Returns those of lowest free energy for which there is room, and the number of all.
+    """
+    if minima is None or minima.size == 0:
+        return flips[:capacity], flips.size
+    held = minima[:]
+    cores = descend_all(prepared(energy), held.magnetizations)
+    cores = np.concatenate([cores, -cores]) if flips.multiplicity[0] == 2 else cores
+    known = {core.tobytes() for core in cores}
+    new = [row.tobytes() not in known for row in flips.magnetizations.astype(np.int8)]
+    both = jax.tree.map(lambda *x: np.concatenate(x), *map(_arrays, (held, flips[np.array(new)])))
+    together = Library(**both, overflow=held.overflow)
+    return together[:capacity], together.size
+
+
+def _arrays(library: Library) -> dict[str, np.ndarray]:
+    """All that a library holds of its states, by name."""
+    names = [field.name for field in dataclasses.fields(Library) if field.name != "overflow"]
+    return {name: getattr(library, name) for name in names}

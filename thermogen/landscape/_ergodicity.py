@@ -1,0 +1,295 @@
+"""Is retrieval ergodic? Candidates from every source, their certificate, weights, a verdict."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from .._types import Beta, Key
+from ..energies import AbstractEnergy
+from ..meanfield import AbstractFunctional, NaiveMeanField
+from ..meanfield._solve import checked_beta
+from ._candidates import candidates, flip_library
+from ._certify import Certificate, certify
+from ._coverage import Completeness, completeness
+from ._hopping import find_bound_states
+from ._library import Library
+from ._thermodynamics import overlap_distribution
+
+_BINS = 40  # of P(q), over [-1, 1]
+_NAMED = 3  # states whose weight the verdict names
+# A relaxation time within this factor of the threshold may lie on its other side.
+_CLOSE = 1.5
+
+
+class Ergodicity(eqx.Module):
+    """Which states trap the dynamics of a model, how long, and where the weight lies.
+
+    Candidates are the K entries of `library`; `certificate` has a row for each of them, in the same
+    order, and marks the heaviest candidate of every metastable set as `certificate.bound`.
+
+    Attributes:
+        library: the candidates: minima of the functional as they were given or found, lowest first;
+            then single-flip minima of E at which none of these lies, m = ±1, as many as there
+            was room for. They are no minima of the functional: their `residuals` are infinite,
+            their `curvatures` 0 and their free energies those of independent flips.
+        certificate: what heat-bath dynamics makes of the candidates.
+        weights: Boltzmann weight of the metastable set to which each candidate belongs, its
+            mirror image included, shape `(K,)`; over `certificate.bound` it sums to 1. It is the
+            sum of `exp(-beta F)` over the candidates of the set.
+        overlap_edges: edges of the bins of `overlaps`, from -1 to 1, shape `(bins + 1,)`.
+        overlaps: P(q) of the metastable sets by their mean magnetizations, shape `(bins,)`; sums
+            to 1.
+        completeness: of the quenches of the functional, that is of the minima of G; None where
+            none was quenched, or the search had no room for all it found.
+        flip_completeness: of the zero-temperature descents, that is of single-flip minima of E.
+        n_flip_minima: how many different single-flip minima the descents met, one of each pair
+            of mirror images.
+        n_dropped: candidates left out, the highest, because there was no room.
+        beta: inverse temperature.
+    """
+
+    library: Library
+    certificate: Certificate
+    weights: Float[np.ndarray, " K"]
+    overlap_edges: Float[np.ndarray, " edges"]
+    overlaps: Float[np.ndarray, " bins"]
+    completeness: Completeness | None
+    flip_completeness: Completeness
+    n_flip_minima: int
+    n_dropped: int
+    beta: float
+
+    @property
+    def ergodic(self) -> bool:
+        """Whether no candidate traps the dynamics for longer than the threshold."""
+        return self.certificate.n_bound == 1
+
+    @property
+    def bound(self) -> np.ndarray:
+        """One candidate of each metastable set, the heaviest set first."""
+        rows = np.flatnonzero(self.certificate.bound)
+        return rows[np.argsort(-self.weights[rows], kind="stable")]
+
+    @property
+    def verdict(self) -> str:
+        """What was found, in sentences: one paragraph a line."""
+        parts = (_breaking(self), _trapping(self), _weight(self), _search(self), _unknown(self))
+        return "\n".join(part for part in parts if part)
+
+
+def ergodicity(
+    energy: AbstractEnergy,
+    beta: Beta,
+    *,
+    key: Key,
+    threshold: float | int = 20,
+    functional: AbstractFunctional | None = NaiveMeanField(),
+    starts: Num[Array | np.ndarray, "starts n"] | None = None,
+    library: Library | None = None,
+    n_walkers: int = 64,
+    n_hops: int = 4,
+    capacity: int = 64,
+    n_trajectories: int = 256,
+) -> Ergodicity:
+    """Diagnose whether retrieval from a model is ergodic, and what it breaks into if it is not.
+
+    Candidates are minima of the functional and single-flip minima of E, from data and from random
+    corners of the cube: neither alone points to all bound states (`experiments/truth.py`).
+    `certify` then starts heat-bath trajectories at each and merges those that exchange within the
+    threshold. The weight of a set is the sum of `exp(-beta F)` over its candidates: on models
+    that can be enumerated it errs less than the stationary distribution of the rates, which is
+    blind to sets that were never left, and than counts of annealed replicas
+    (`experiments/ergodicity.py`).
+
+    Args:
+        energy: any energy of n spins, a mixture of experts included.
+        beta: inverse temperature, > 0.
+        key: random key; equal keys give equal results.
+        threshold: time that a bound state must trap the dynamics, in sweeps.
+        functional: the free energy whose minima are candidates; None, for an energy without one,
+            leaves the single-flip minima alone.
+        starts: configurations to quench besides random corners, for example the data, shape
+            `(starts, n)`.
+        library: minima of the functional that were found before; they are then not searched anew.
+        n_walkers: random corners in each round of the search, and
+        n_hops: further rounds; equally many corners descend at zero temperature.
+        capacity: most candidates to be certified; those of lowest free energy are, minima of the
+            functional first.
+        n_trajectories: from each candidate, at least 16. Time grows with it, with the number of
+            candidates, with the threshold, and with n^2 where all spins are coupled.
+
+    Returns:
+        An `Ergodicity` of NumPy arrays; `print(result.verdict)` says what it means.
+
+    Raises:
+        ValueError: as `find_bound_states` and `certify` do, and for a capacity below 1.
+    """
+    if capacity < 1:
+        raise ValueError(f"capacity must be at least 1, got {capacity}")
+    search_key, corner_key, run_key = jax.random.split(key, 3)
+    minima = library
+    if minima is None and functional is not None:
+        options = {"n_walkers": n_walkers, "n_hops": n_hops, "starts": starts}
+        minima = find_bound_states(functional, energy, beta, key=search_key, **options)
+    corners = np.asarray(
+        jax.random.rademacher(corner_key, (n_walkers * (n_hops + 1), energy.n_spins), "int8")
+    )
+    rows = corners if starts is None else np.concatenate([np.asarray(starts), corners])
+    with jax.enable_x64(True):
+        flips = flip_library(energy, rows, float(checked_beta(beta, jnp.float64)))
+        held, n_all = candidates(energy, minima, flips, capacity)
+        shares = np.asarray(held.weights(beta))
+    certificate = certify(
+        held, energy, beta, key=run_key, threshold=threshold, n_trajectories=n_trajectories
+    )
+    certificate = _led_by_the_heaviest(certificate, shares)
+    edges = np.linspace(-1, 1, _BINS + 1)
+    with jax.enable_x64(True):
+        states = _states(held, certificate, shares)
+        overlaps = np.asarray(overlap_distribution(states, 1.0, edges))
+    return Ergodicity(
+        library=held,
+        certificate=certificate,
+        weights=np.bincount(certificate.group, shares)[certificate.group],
+        overlap_edges=edges,
+        overlaps=overlaps,
+        completeness=_searched(minima),
+        flip_completeness=completeness(flips),
+        n_flip_minima=flips.size,
+        n_dropped=n_all - held.size,
+        beta=float(beta),
+    )
+
+
+def _led_by_the_heaviest(certificate: Certificate, shares: np.ndarray) -> Certificate:
+    """The certificate with the heaviest candidate of each set as its representative."""
+    order = np.lexsort((-shares, certificate.group))
+    first = np.append(True, np.diff(certificate.group[order]) > 0)
+    bound = np.zeros(len(shares), bool)
+    bound[order[first]] = True
+    return dataclasses.replace(certificate, bound=bound)
+
+
+def _states(held: Library, certificate: Certificate, shares: np.ndarray) -> Library:
+    """The metastable sets as states: mean magnetizations, and `-ln` of the weights as `beta F`."""
+    rows = np.flatnonzero(certificate.bound)
+    leads = rows[np.argsort(certificate.group[rows])]
+    # Of a pair of images each candidate is turned to the side of the representative.
+    towards = certificate.cores[leads][certificate.group]
+    side = np.where(np.sum(certificate.cores * towards, axis=1, dtype=int) < 0, -1, 1)
+    # One that is in the same set as its image adds nothing.
+    within = (held.multiplicity == 2) & (certificate.multiplicity == 1)
+    sign = np.where(within, 0, np.where(certificate.multiplicity == 2, side, 1))
+    sums = np.zeros((len(leads), held.magnetizations.shape[1]))
+    np.add.at(sums, certificate.group, (shares * sign)[:, None] * held.magnetizations)
+    weights = np.bincount(certificate.group, shares)
+    weights = np.maximum(weights, np.finfo(float).tiny)  # in the cold the lightest underflow
+    return dataclasses.replace(
+        held[leads],
+        magnetizations=np.clip(sums / weights[:, None], -1, 1),
+        free_energies=-np.log(weights / certificate.multiplicity[leads]),
+        multiplicity=certificate.multiplicity[leads],
+    )
+
+
+def _searched(minima: Library | None) -> Completeness | None:
+    if minima is None or minima.size == 0 or minima.overflow:
+        return None
+    return completeness(minima)
+
+
+def _breaking(found: Ergodicity) -> str:
+    certificate, beta = found.certificate, f"{found.beta:g}"
+    limit = f"{certificate.threshold:g} sweeps"
+    if found.ergodic:
+        size = found.library.size
+        what = "the only candidate is" if size == 1 else f"all {size} candidates are"
+        return f"Ergodic: at beta = {beta} {what} one bound state; nothing traps for {limit}."
+    pairs = int(np.sum(certificate.bound & (certificate.multiplicity == 2)))
+    images = f", of which {2 * pairs} are pairs of mirror images" if pairs else ""
+    return (
+        f"Broken: at beta = {beta} the dynamics parts into {certificate.n_bound} bound states"
+        f"{images}, which do not exchange within {limit}. A chain sees the one in which it starts."
+    )
+
+
+def _trapping(found: Ergodicity) -> str:
+    """How long the bound states hold, or how fast all exchange."""
+    certificate = found.certificate
+    if found.ergodic:
+        times = certificate.relaxation_times
+        return f"The slowest exchange takes about {times[0]:.2g} sweeps." if len(times) else ""
+    rows = found.bound[np.argsort(certificate.escape_times[found.bound], kind="stable")]
+    if np.isinf(certificate.escape_times[rows[0]]):
+        least = certificate.intervals[rows, 0].min()
+        return f"None was seen to be left: mean escape times exceed {least:.2g} sweeps (97.5 %)."
+    first, last = _time(certificate, rows[0]), _time(certificate, rows[-1])
+    if len(rows) == 1:
+        return f"State {rows[0]} {first}."
+    return f"The shortest-lived, state {rows[0]}, {first}; the longest-lived, {rows[-1]}, {last}."
+
+
+def _time(certificate: Certificate, k: int | np.integer) -> str:
+    low, high = certificate.intervals[k]
+    if np.isinf(certificate.escape_times[k]):
+        return f"was never left: its mean escape time exceeds {low:.2g} sweeps (97.5 %)"
+    time = certificate.escape_times[k]
+    return f"is left after {time:.3g} sweeps (95 %: {low:.3g} to {high:.3g})"
+
+
+def _weight(found: Ergodicity) -> str:
+    if found.ergodic:
+        return ""
+    shares, paired = found.weights[found.bound], found.certificate.multiplicity[found.bound] == 2
+    named = [
+        f"{share:.3g} in state {k}{' and its mirror image' if pair else ''}"
+        for k, share, pair in list(zip(found.bound, shares, paired, strict=True))[:_NAMED]
+    ]
+    rest = f", {shares[_NAMED:].sum():.2g} in all others" if len(shares) > _NAMED else ""
+    each = np.repeat(shares / (1 + paired), 1 + paired)
+    each = each[each > 0]
+    number = np.exp(-np.sum(each * np.log(each)))
+    return (
+        f"Weight: {', '.join(named)}{rest}; as if {number:.3g} states were equally heavy. The "
+        "weights are exp(-beta F), summed over the candidates of each state."
+    )
+
+
+def _search(found: Ergodicity) -> str:
+    """How complete the candidates are."""
+    chances = [
+        f"that a further {how} is {1 - estimate.coverage:.2g} (95 %: "
+        f"{1 - estimate.coverage_interval[1]:.2g} to {1 - estimate.coverage_interval[0]:.2g})"
+        for how, estimate in (
+            ("quench ends in a minimum of G that is not held", found.completeness),
+            ("descent of E ends in a single-flip minimum not met", found.flip_completeness),
+        )
+        if estimate is not None
+    ]
+    size, left_out = found.library.size, found.n_dropped
+    tested = f"{size} candidate{'' if size == 1 else 's'} {'was' if size == 1 else 'were'} tested"
+    tested += f", {left_out} of higher free energy were not" if left_out else ""
+    return f"Search: the chance {', '.join(chances)}; {tested}."
+
+
+def _unknown(found: Ergodicity) -> str:
+    """What the diagnosis cannot say."""
+    certificate = found.certificate
+    parts = ["states into which none of the starts falls"]
+    if found.n_dropped:
+        parts.append("whether a candidate that was not tested is a bound state of its own")
+    ratios = certificate.relaxation_times / certificate.threshold
+    near = (ratios > 1 / _CLOSE) & (ratios < _CLOSE)
+    if near.any():
+        times = " and ".join(f"{t:.3g}" for t in certificate.relaxation_times[near][:2])
+        parts.append(
+            f"on which side of the threshold the exchange in {times} sweeps lies, which is within "
+            f"a factor {_CLOSE:g} of it"
+        )
+    if not found.ergodic:
+        parts.append("the error of F, which is approximate, and with it that of the weights")
+    return f"Not known: {'; '.join(parts)}."

@@ -1,0 +1,63 @@
+"""Stages of a study after the search: what traps the dynamics, and the barriers between states."""
+
+import numpy as np
+
+from ..landscape import barriers, ergodicity
+from ._progress import Tell
+from ._study import Study
+
+# Trajectories of all candidates together: their time grows with n^2 where all spins are coupled.
+_BUDGET = 2**24
+_TRAJECTORIES, _FEW_TRAJECTORIES = 128, 32
+_LEAST_CANDIDATES, _MOST_CANDIDATES = 4, 96
+_DESCENTS = 256  # samples that descend at zero temperature, as many as random corners
+# States whose barriers are climbed: all of them up to so many spins, fewer beyond.
+_TREE_STATES, _TREE_SPINS = 12, 128
+_NEIGHBOURS, _ROUNDS = 4, 2
+
+
+def diagnose(study: Study, tell: Tell) -> None:
+    """Certify the states of the library, and look for others among single-flip minima."""
+    settings, spins = study.settings, study.source.spins
+    rows = _BUDGET // spins.shape[1] ** 2
+    enough = rows >= 8 * _TRAJECTORIES
+    n_trajectories = _TRAJECTORIES if enough else _FEW_TRAJECTORIES
+    tell(0, None, "")
+    draw = np.random.default_rng(settings.seed)
+    study.ergodicity = ergodicity(
+        study.energy,
+        settings.beta,
+        key=study.key(3),
+        threshold=max(settings.threshold, 10 / spins.shape[1]),
+        library=study.library,
+        starts=spins[draw.permutation(len(spins))[:_DESCENTS]],
+        n_walkers=_DESCENTS,
+        n_hops=0,
+        capacity=int(np.clip(rows // n_trajectories, _LEAST_CANDIDATES, _MOST_CANDIDATES)),
+        n_trajectories=n_trajectories,
+    )
+    count = study.ergodicity.certificate.n_bound
+    tell(1, 1, f"{count} bound state{'' if count == 1 else 's'}")
+
+
+def climb(study: Study, tell: Tell) -> None:
+    """Barriers between the lowest states, where there are two and saddles are found quickly."""
+    library = study.library
+    assert library is not None
+    share = min(1.0, (_TREE_SPINS / study.energy.n_spins) ** 2)
+    lowest = library[: int(share * _TREE_STATES)]
+    if lowest.size < 2:
+        tell(1, 1, "left out: one state, or too many spins")
+        return
+    tell(0, None, "")
+    study.barriers = barriers(
+        lowest,
+        study.settings.functional.free_energy,
+        study.energy,
+        study.settings.beta,
+        n_neighbours=_NEIGHBOURS,
+        n_rounds=_ROUNDS,
+    )
+    heights = study.barriers.heights
+    joined = np.isfinite(heights[np.triu_indices_from(heights, 1)])
+    tell(1, 1, f"{joined.sum()} of {len(joined)} pairs of states joined")

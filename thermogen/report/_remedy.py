@@ -1,0 +1,85 @@
+"""The stage of a study that sets a mixture of experts against one model, on held-out samples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..datasets import split
+from ..energies import AbstractEnergy, Mixture, Pairwise
+from ..experts import fit_experts
+from ..learning import L2, AbstractObjective, AbstractPenalty, ExactLikelihood, Pseudolikelihood
+from ._progress import Tell
+from ._recall import ask
+from ._study import Comparison, Contestant, Study
+
+N_EXPERTS = 4
+# Fewer samples than so many for each expert are not worth a comparison.
+_LEAST_SAMPLES = 10
+# Nor are those that would take minutes: samples times couplings.
+_BUDGET = 2**25
+_ROUNDS = 6
+_MOST_ENUMERATED = 12  # spins: up to so many, models are fitted by their likelihood
+
+
+def compare(study: Study, tell: Tell) -> None:
+    """Fit one model and a few experts to the same part of the data, and judge both by the rest."""
+    spins = study.source.spins
+    if not N_EXPERTS * _LEAST_SAMPLES <= len(spins) <= _BUDGET / spins.shape[1] ** 2:
+        tell(1, 1, "left out for the number of samples and spins")
+        return
+    training, held_out = split(spins, seed=study.settings.seed)
+    n_spins = spins.shape[1]
+    template = Pairwise(jnp.zeros((n_spins, n_spins)), jnp.zeros(n_spins))
+    found = []
+    for index, size in enumerate((1, N_EXPERTS)):
+        tell(index, 2, "one model" if size == 1 else f"{size} experts")
+        objective, penalty = _way_to_learn(size * study.settings.l2, n_spins)
+        mixture = fit_experts(
+            template,
+            training,
+            objective=objective,
+            key=study.key(5),
+            n_experts=size,
+            penalty=penalty,
+            n_rounds=1 if size == 1 else _ROUNDS,
+        )
+        found.append((mixture, _costs(mixture, held_out)))
+    contestants = [_judged(study, mixture, training, held_out, costs) for mixture, costs in found]
+    gain = found[0][1] - found[1][1]
+    study.comparison = Comparison(
+        *contestants,
+        gain=float(gain.mean()),
+        error=float(gain.std(ddof=1) / np.sqrt(len(gain))),
+        n_held_out=len(held_out),
+        objective=type(_way_to_learn(1, n_spins)[0]).__name__,
+    )
+    study.experts = found[1][0]
+    tell(2, 2, f"experts gain {study.comparison.gain:.3g} nats a sample")
+
+
+def _way_to_learn(l2: float, n_spins: int) -> tuple[AbstractObjective, AbstractPenalty | None]:
+    """A penalty stands for a prior: it weighs more where an expert has a share of the samples."""
+    if n_spins <= _MOST_ENUMERATED:
+        return ExactLikelihood(), L2(l2) if l2 > 0 else None
+    return Pseudolikelihood(l2), None
+
+
+def _costs(mixture: Mixture, rows: np.ndarray) -> np.ndarray:
+    """Negative log-likelihood of each row in nats, shape `(rows,)`."""
+    return np.asarray(jax.jit(jax.vmap(mixture))(jnp.asarray(rows, float)), float)
+
+
+def _judged(
+    study: Study, mixture: Mixture, training: np.ndarray, held_out: np.ndarray, costs: np.ndarray
+) -> Contestant:
+    size, n_spins = mixture.n_experts, mixture.n_spins
+    energy: AbstractEnergy = mixture if size > 1 else mixture.expert(0)
+    recalled = ask(study, energy, held_out, 1.0)
+    return Contestant(
+        n_experts=size,
+        n_parameters=size * (n_spins * (n_spins + 1) // 2) + size - 1,
+        training=float(_costs(mixture, training).mean()),
+        held_out=float(costs.mean()),
+        exact=recalled.exact,
+        accuracy=recalled.accuracy,
+    )

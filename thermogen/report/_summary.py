@@ -1,0 +1,151 @@
+"""The figures of a study, ready for JSON."""
+
+import importlib.metadata
+import math
+from typing import Any
+
+import numpy as np
+
+from .._solution import RESULTS
+from ..landscape import TRANSITIONS, Barriers, Ergodicity, Library
+from ..learning import FitResult
+from ._study import Comparison, Recollection, Study
+
+
+def summary(study: Study) -> dict[str, Any]:
+    """All figures of a study, ready for JSON: what is not known yet, or not finite, is None.
+
+    Energies, free energies, residuals and curvatures share the unit in which the couplings were
+    learned; beta is its inverse; times are in seconds.
+    """
+    n_samples, n_spins = study.source.spins.shape
+    certified = study.certified()
+    return {
+        "version": version(),
+        "data": study.source.name,
+        "n_spins": n_spins,
+        "n_samples": n_samples,
+        "beta": study.settings.beta,
+        "functional": study.settings.functional.value,
+        "l2": study.settings.l2,
+        "n_walkers": study.settings.n_walkers,
+        "n_hops": study.settings.n_hops,
+        "threshold": study.settings.threshold,
+        "seed": study.settings.seed,
+        **_fit_figures(study.fit),
+        "scan": [{**p._asdict(), "coverage": _finite(p.coverage)} for p in study.scan],
+        "share_of_data_certified": None if certified is None else float(certified.mean()),
+        **_library_figures(study.library),
+        "onsager_ratio": _lowest_ratio(study),
+        **_ergodicity_figures(study.ergodicity),
+        "n_saddles": None if study.barriers is None else int(np.sum(_is_saddle(study.barriers))),
+        **_recall_figures(study.recollection),
+        "comparison": _comparison_figures(study.comparison),
+        "interrupted": study.interrupted,
+        "stages_finished": study.finished,
+        "seconds": {stage: round(seconds, 3) for stage, seconds in study.seconds.items()},
+    }
+
+
+def _fit_figures(result: FitResult | None) -> dict[str, Any]:
+    if result is None:
+        return {"fit_loss": None, "fit_steps": None, "fit_result": None}
+    steps = len(result.history)
+    return {
+        "fit_loss": _finite(result.history[-1]) if steps else None,
+        "fit_steps": steps,
+        "fit_result": RESULTS[result.result],
+    }
+
+
+def _library_figures(library: Library | None) -> dict[str, Any]:
+    names = ("n_states", "coverage", "max_residual", "min_curvature", "overflow")
+    if library is None:
+        return dict.fromkeys(names)
+    mask = np.asarray(library.mask)
+    found = bool(mask.any())
+    figures = (
+        library.size,
+        _finite(library.coverage()),
+        float(np.max(library.residuals[mask])) if found else None,
+        float(np.min(library.curvatures[mask])) if found else None,
+        bool(library.overflow),
+    )
+    return dict(zip(names, figures, strict=True))
+
+
+def _ergodicity_figures(found: Ergodicity | None) -> dict[str, Any]:
+    if found is None:
+        return dict.fromkeys(("ergodic", "n_bound", "bound_states", "verdict"))
+    return {
+        "ergodic": found.ergodic,
+        "n_bound": found.certificate.n_bound,
+        "bound_states": [_bound_state(found, int(k)) for k in found.bound],
+        "verdict": found.verdict,
+    }
+
+
+def _bound_state(found: Ergodicity, k: int) -> dict[str, Any]:
+    """The certificate of candidate k; times in sweeps, None for infinite ones."""
+    certificate = found.certificate
+    return {
+        "state": k,
+        "weight": float(found.weights[k]),
+        "escape_time": _finite(certificate.escape_times[k]),
+        "escape_interval": [_finite(time) for time in certificate.intervals[k]],
+        "multiplicity": int(certificate.multiplicity[k]),
+        "single_flip_minimum": bool(np.isinf(found.library.residuals[k])),
+        "reason": certificate.reason(k),
+    }
+
+
+def _is_saddle(found: Barriers) -> np.ndarray:
+    return np.asarray(found.result == TRANSITIONS.converged)
+
+
+def _recall_figures(recalled: Recollection | None) -> dict[str, Any]:
+    if recalled is None:
+        return dict.fromkeys(("recall_exact", "recall_accuracy", "recall_guess"))
+    return {
+        "recall_exact": recalled.exact,
+        "recall_accuracy": recalled.accuracy,
+        "recall_guess": recalled.guess,
+    }
+
+
+def _comparison_figures(compared: Comparison | None) -> dict[str, Any] | None:
+    if compared is None:
+        return None
+    figures = {name: _finite(value) for name, value in compared.one._asdict().items()}
+    of_experts = {name: _finite(value) for name, value in compared.experts._asdict().items()}
+    return {
+        "one": figures,
+        "experts": of_experts,
+        "gain": _finite(compared.gain),
+        "gain_error": _finite(compared.error),
+        "n_held_out": compared.n_held_out,
+        "objective": compared.objective,
+    }
+
+
+def _lowest_ratio(study: Study) -> float | None:
+    """The Onsager ratio of the state of lowest free energy."""
+    ratios = study.onsager_ratios()
+    if ratios is None or study.library is None or study.library.size == 0:
+        return None
+    return _finite(ratios[0])
+
+
+def _finite(value: float | int) -> float | int | None:
+    """Numbers that JSON knows; whole ones stay whole."""
+    if not math.isfinite(value):
+        return None
+    return value if isinstance(value, int) else float(value)
+
+
+def version() -> str:
+    """Version of the installed package."""
+    try:
+        return importlib.metadata.version("thermogen")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"  # run from a checkout that is not installed
