@@ -24,7 +24,7 @@ def _decaying(step: ArrayLike) -> Array:
 
 
 # Made once: a new transformation object would compile anew.
-_SGD = optax.chain(centred_gradient(), optax.sgd(_decaying))
+_SGD = optax.chain(centred_gradient(field_rate=16.0), optax.sgd(_decaying))
 
 
 class ContrastiveDivergence(AbstractObjective):
