@@ -14,20 +14,52 @@ from ._objectives import Samples
 _DAMPING = 0.1
 
 
-class WhitenedState(NamedTuple):
-    """What the data say, read at the first step, and the state of the inner transformation.
+class Frame(NamedTuple):
+    """The variables `(widths * J, h + J m)`, with J in the principal axes of the data.
 
     Attributes:
-        means: of the spins, shape `(n,)`.
+        means: m of the spins, shape `(n,)`.
         axes: eigenvectors of their covariance matrix, shape `(n, n)`.
         widths: root of the curvature along each pair of axes, shape `(n, n)`.
-        inner: state of the inner transformation.
-        step: number of updates.
     """
 
     means: Float[Array, " n"]
     axes: Float[Array, "n n"]
     widths: Float[Array, "n n"]
+
+    def scaled(self, matrix: Float[Array, "n n"], factors: Float[Array, "n n"]) -> Array:
+        """A matrix whose elements between principal axes are multiplied by factors."""
+        return self.axes @ (factors * (self.axes.T @ matrix @ self.axes)) @ self.axes.T
+
+    def inward(self, energy: Pairwise) -> Pairwise:
+        """The variables of given parameters."""
+        couplings = self.scaled(energy.couplings, self.widths)
+        return Pairwise(couplings, energy.fields + energy.couplings @ self.means)
+
+    def outward(self, variables: Pairwise) -> Pairwise:
+        """The parameters of given variables, or their change."""
+        couplings = self.scaled(variables.couplings, 1 / self.widths)
+        return Pairwise(couplings, variables.fields - couplings @ self.means)
+
+    def gradient(self, gradient: Pairwise) -> Pairwise:
+        """The derivative by the variables: `outward`, transposed."""
+        across = jnp.outer(gradient.fields, self.means)
+        couplings = gradient.couplings - (across + across.T) / 2
+        return Pairwise(self.scaled(couplings, 1 / self.widths), gradient.fields)
+
+
+def _frame(samples: Samples) -> Frame:
+    means = samples.mean(samples.spins)
+    centred = samples.spins - means
+    variances, axes = jnp.linalg.eigh(centred.T @ (samples.weights[:, None] * centred))
+    curvatures = (variances[:, None] + variances[None, :]) / 2 + _DAMPING
+    return Frame(means, axes, jnp.sqrt(jnp.maximum(curvatures, _DAMPING)))
+
+
+class WhitenedState(NamedTuple):
+    """The variables, read from the data at the first step, and the inner transformation's state."""
+
+    frame: Frame
     inner: PyTree
     step: Array
 
@@ -50,52 +82,28 @@ def whitened(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     inner = optax.with_extra_args_support(inner)
 
     def init(params: PyTree) -> PyTree:
+        state = inner.init(params)
         if not isinstance(params, Pairwise):
-            return inner.init(params)
+            return state
         matrix = jnp.zeros_like(params.couplings)
-        return WhitenedState(
-            jnp.zeros_like(params.fields), matrix, matrix, inner.init(params), jnp.array(0)
-        )
+        return WhitenedState(Frame(params.fields, matrix, matrix), state, jnp.array(0))
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, *, samples: Samples, **extra: Any
     ) -> Any:
+        extra["samples"] = samples
         if not isinstance(updates, Pairwise):
-            return inner.update(updates, state, params, samples=samples, **extra)
-        means, axes, widths = jax.lax.cond(
-            state.step == 0, lambda: _curvature(samples), lambda: state[:3]
+            return inner.update(updates, state, params, **extra)
+        frame = jax.lax.cond(state.step == 0, lambda: _frame(samples), lambda: state.frame)
+        moved: Any
+        moved, state_inside = inner.update(
+            frame.gradient(updates), state.inner, frame.inward(params), **extra
         )
-
-        def scaled(matrix, factors):
-            return axes @ (factors * (axes.T @ matrix @ axes)) @ axes.T
-
-        # Energies are functions of (J, h), the inner transformation moves (widths J, h + J m).
-        across = jnp.outer(updates.fields, means)
-        inner_gradient = Pairwise(
-            scaled(updates.couplings - (across + across.T) / 2, 1 / widths), updates.fields
-        )
-        inner_params = Pairwise(
-            scaled(params.couplings, widths), params.fields + params.couplings @ means
-        )
-        moved, inner_state = inner.update(
-            inner_gradient, state.inner, inner_params, samples=samples, **extra
-        )
-        couplings = scaled(moved.couplings, 1 / widths)
-        changes = Pairwise(couplings, moved.fields - couplings @ means)
-        return changes, WhitenedState(means, axes, widths, inner_state, state.step + 1)
+        return frame.outward(moved), WhitenedState(frame, state_inside, state.step + 1)
 
     # Named arguments of its own are what the extra arguments are for.
     rule: Any = update
     return optax.GradientTransformationExtraArgs(init, rule)
-
-
-def _curvature(samples: Samples) -> tuple[Array, Array, Array]:
-    """Means, principal axes, and the root of the curvature along each pair of axes."""
-    means = samples.mean(samples.spins)
-    centred = samples.spins - means
-    variances, axes = jnp.linalg.eigh(centred.T @ (samples.weights[:, None] * centred))
-    curvatures = (variances[:, None] + variances[None, :]) / 2 + _DAMPING
-    return means, axes, jnp.sqrt(jnp.maximum(curvatures, _DAMPING))
 
 
 # Made once: a new transformation object would compile anew.
