@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,7 +11,8 @@ from jaxtyping import Array, Float, PyTree
 from ..energies import Pairwise
 from ._objectives import Samples
 
-# Added to all variances; steps on the digits and on strong couplings depend on it by a tenth.
+# Added to all variances. From 0.03 to 0.3 the number of steps changes by a quarter, on the digits
+# (l2 = 1e-3) and at strong couplings.
 _DAMPING = 0.1
 
 
@@ -34,23 +36,28 @@ class Frame(NamedTuple):
     def inward(self, energy: Pairwise) -> Pairwise:
         """The variables of given parameters."""
         couplings = self.scaled(energy.couplings, self.widths)
-        return Pairwise(couplings, energy.fields + energy.couplings @ self.means)
+        return _with(energy, couplings, energy.fields + energy.couplings @ self.means)
 
     def outward(self, variables: Pairwise) -> Pairwise:
         """The parameters of given variables, or their change."""
         couplings = self.scaled(variables.couplings, 1 / self.widths)
-        return Pairwise(couplings, variables.fields - couplings @ self.means)
+        return _with(variables, couplings, variables.fields - couplings @ self.means)
 
     def gradient(self, gradient: Pairwise) -> Pairwise:
         """The derivative by the variables: `outward`, transposed."""
         across = jnp.outer(gradient.fields, self.means)
         couplings = gradient.couplings - (across + across.T) / 2
-        return Pairwise(self.scaled(couplings, 1 / self.widths), gradient.fields)
+        return _with(gradient, self.scaled(couplings, 1 / self.widths), gradient.fields)
+
+
+def _with(energy: Pairwise, couplings: Array, fields: Array) -> Pairwise:
+    """Other numbers as they are: here the diagonal, which is inert, is not zero."""
+    return eqx.tree_at(lambda e: (e.couplings, e.fields), energy, (couplings, fields))
 
 
 def _frame(samples: Samples) -> Frame:
     means = samples.mean(samples.spins)
-    centred = samples.spins - means
+    centred = samples.spins - means[None, :]
     variances, axes = jnp.linalg.eigh(centred.T @ (samples.weights[:, None] * centred))
     curvatures = (variances[:, None] + variances[None, :]) / 2 + _DAMPING
     return Frame(means, axes, jnp.sqrt(jnp.maximum(curvatures, _DAMPING)))
