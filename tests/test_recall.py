@@ -283,3 +283,17 @@ def test_bad_input_is_named(changes, message):
     good = {"cue": np.ones(5), "mask": np.arange(5) < 2, "beta": 1.0, "key": _key(0)}
     with pytest.raises(ValueError, match=message):
         tg.recall(energy, **(good | changes))
+
+
+def test_gate_is_the_posterior_over_experts_given_the_cue():
+    mixture = _mixture(5)
+    cues, masks = _cues(5)
+    s = helpers.configurations(5)
+    joint = np.exp(np.asarray(jax.vmap(mixture.log_joint)(s)))
+    gate = jax.vmap(lambda c, m, k: retrieval.gate(mixture, c, m, key=k, n_chains=N_CHAINS))
+    ours = gate(jnp.asarray(cues), jnp.asarray(masks), jax.random.split(_key(2), len(cues)))
+    for cue, mask, found in zip(cues, masks, ours, strict=True):
+        exact = joint[np.all(s[:, mask] == cue[mask], axis=1)].sum(axis=0)
+        exact /= exact.sum()
+        # Weights of 2000 chains scatter by less than one, relative to their mean.
+        assert np.all(np.abs(found - exact) < SIGMAS * exact / np.sqrt(N_CHAINS))
