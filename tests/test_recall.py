@@ -264,7 +264,7 @@ def test_parameters_that_are_not_finite_give_no_answers():
 
 def test_another_method_is_refused():
     with pytest.raises(TypeError, match="method must be Annealing"):
-        retrieval._methods.draw(tg.Gibbs, *([None] * 6))
+        retrieval._methods.draw(tg.Gibbs, _model("pairwise"), jnp.zeros(5), 1.0, _key(0), 8, 3)
 
 
 @pytest.mark.parametrize(
