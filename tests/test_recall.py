@@ -138,10 +138,11 @@ def test_shares_of_draws_are_conditional_probabilities(sampler, name):
     energy = _model(name)
     n = energies.n_visible(energy)
     cues, masks = _cues(n)
-    answers = _answer_all(sampler, energy, cues, masks)
+    # So hot that 15 sweeps of burn-in forget the start.
+    answers = _answer_all(sampler, energy, cues, masks, beta=0.3)
     _check_form(answers, cues, masks)
-    exact, found = _conditionals(energy, cues, masks), _table(answers, n)
-    # The mean over a chain varies no more than one draw; 15 sweeps of burn-in forget the start.
+    exact, found = _conditionals(energy, cues, masks, beta=0.3), _table(answers, n)
+    # The mean over a chain varies no more than one draw.
     noise = np.sqrt(exact * (1 - exact) / N_CHAINS)
     assert np.all(np.abs(found - exact) <= SIGMAS * noise + 1e-3)
     means = exact @ helpers.configurations(n)
@@ -225,7 +226,9 @@ def test_an_ambiguous_cue_has_all_answers_at_equal_odds(adder):
         true = data[(data[:, 6:] == truth[6:]).all(axis=1)]
         k = len(true)
         assert {tuple(s) for s in np.asarray(found, int)[:k]} == {tuple(s) for s in true.tolist()}
-        np.testing.assert_allclose(p[:k], 1 / k, rtol=1e-5)
+        np.testing.assert_allclose(p[:k], p[0], rtol=1e-5)
+        # Z is estimated: what the odds lack to 1 is within its error, never above.
+        assert 0.95 / k < p[0] < (1 + 1e-5) / k
 
 
 def _few(energy, cues, masks, beta, key):
