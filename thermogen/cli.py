@@ -178,7 +178,7 @@ def _answers(energy, spins, known, beta, seed, counts) -> dict[str, Any]:
     }
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
+def _lines(found: dict[str, np.ndarray]) -> list[str]:
     """One line an answer: the row of the cue, counted from 0, the probability, the spins."""
     n = found["configurations"].shape[2]
     lines = [",".join(["cue", "probability", *(f"s{k}" for k in range(n))])]
