@@ -230,7 +230,9 @@ def test_recall_completes_cues(copies, monkeypatch):
         np.testing.assert_allclose(found["magnetizations"][1], -1, atol=1e-3)
         lines = cli._lines(dict(found))
     assert lines[0] == "cue,probability,s0,s1,s2"
-    assert "0,1,1,1,1" in lines and "1,1,-1,-1,-1" in lines
+    best = {row: (float(p), rest) for row, p, *rest in (line.split(",") for line in lines[:0:-1])}
+    assert best["0"][1] == ["1", "1", "1"] and best["0"][0] > 0.999
+    assert best["1"][1] == ["-1", "-1", "-1"] and best["1"][0] > 0.999
     assert {line.split(",")[0] for line in lines[1:]} == {"0", "1", "2", "3"}
 
 
