@@ -325,7 +325,7 @@ def test_rbm_never_forms_a_matrix_over_both_layers():
 def test_random_rbm_has_the_means_of_the_data():
     means = np.array([0.5, -0.9, 1.0])
     energy = tg.RBM.random(2, means, key=jax.random.key(0), scale=1e-6)
-    np.testing.assert_allclose(jnp.tanh(energy.visible_fields), [0.5, -0.9, 0.99], rtol=1e-12)
+    np.testing.assert_allclose(jnp.tanh(energy.visible_fields), [0.5, -0.9, 0.9998], rtol=1e-12)
     np.testing.assert_array_equal(energy.hidden_fields, 0.0)
     assert energy.weights.shape == (3, 2) and 0 < jnp.max(jnp.abs(energy.weights)) < 1e-5
 

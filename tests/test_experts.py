@@ -41,7 +41,14 @@ def rounds():
     """Every round of a fit of two experts, and the mixture that it returns."""
     seen = []
     mixture = tg.fit_experts(
-        TEMPLATE, DATA, objective=EXACT, key=KEY, n_experts=2, n_rounds=4, callback=seen.append
+        TEMPLATE,
+        DATA,
+        objective=EXACT,
+        key=KEY,
+        n_experts=2,
+        n_starts=1,
+        n_rounds=4,
+        callback=seen.append,
     )
     return seen, mixture
 
@@ -112,7 +119,13 @@ def test_new_numbers_compile_nothing(rounds, caplog):
     data, _ = two_patterns(seed=1)
     with compilations(caplog) as compiled:
         tg.fit_experts(
-            TEMPLATE, data, objective=EXACT, key=jax.random.key(5), n_experts=2, n_rounds=2
+            TEMPLATE,
+            data,
+            objective=EXACT,
+            key=jax.random.key(5),
+            n_experts=2,
+            n_starts=1,
+            n_rounds=2,
         )
     assert not compiled
 

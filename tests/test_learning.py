@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import comb, expit
 
 import thermogen as tg
 from thermogen.energies import constrain, n_visible
@@ -702,6 +702,33 @@ def test_an_objective_of_ones_own():
     np.testing.assert_allclose(first.history, same, rtol=1e-12)
     _fit(1, objective=objective, optimizer=ADAM, n_steps=3)
     assert len(objective.traces) == n_traces
+
+
+class _Noisy(AbstractObjective):
+    """Pseudolikelihood that calls itself noisy."""
+
+    @property
+    def defaults(self):
+        return tg.learning.Defaults(ADAM, 10, None)
+
+    def init(self, energy, samples, key):
+        return None
+
+    def loss(self, energy, batch, state, key):
+        return tg.Pseudolikelihood(0.02).loss(energy, batch, state, key)
+
+
+def test_noisy_fits_return_the_mean_of_late_steps():
+    """The share of step k in the mean of t is that of `binom(k + 7, 8)`: the last ninth counts."""
+    t = 30
+    iterates = [_flat(_fit(optimizer=ADAM, n_steps=k).energy) for k in range(1, t + 1)]
+    shares = np.array([comb(k + 7, 8) for k in range(1, t + 1)])
+    averaged = _fit(objective=_Noisy(), n_steps=t)
+    assert averaged.result == tg.RESULTS.step_limit
+    np.testing.assert_allclose(_flat(averaged.energy), shares @ iterates / shares.sum(), rtol=1e-9)
+    # It lags behind by a tenth of the way.
+    lag = _flat(_fit(optimizer=ADAM, n_steps=27).energy)
+    assert np.linalg.norm(_flat(averaged.energy) - lag) < np.linalg.norm(iterates[-1] - lag)
 
 
 def test_float32_stays_float32_and_converges():

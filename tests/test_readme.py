@@ -66,3 +66,11 @@ def test_guide_code_runs():
     np.testing.assert_allclose(-names["means"].fields, names["state"].value, atol=1e-8)
     arm, point = names["arm"], names["point"]
     assert point.kind == "pitchfork" and np.abs(arm.magnetizations[int(arm.size) - 1]).max() > 0.3
+
+
+def test_experts_guide_runs():
+    names = run(ROOT / "docs" / "experts.md")
+    assert abs(names["log_z"]) < 1e-3
+    assert names["certificate"].n_bound >= 1
+    np.testing.assert_array_equal(names["answers"].configurations[0], names["patterns"][1])
+    assert "bound state" in names["diagnosis"].verdict

@@ -1,6 +1,7 @@
 """thermogen: the statistical mechanics of generative models on binary spins.
 
-data -> energy -> free energy G(m) -> learned energy -> library of bound states -> report
+data -> energy -> free energy G(m) -> learned energy -> library of bound states
+-> experts, recall -> report
 """
 
 from . import datasets as datasets

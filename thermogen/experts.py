@@ -117,6 +117,7 @@ def fit_experts(
     objective: AbstractObjective,
     key: Key,
     n_experts: int | None = None,
+    n_starts: int = 4,
     library: Library | None = None,
     shares: _Shares | None = None,
     held_out: _Data | None = None,
@@ -129,9 +130,9 @@ def fit_experts(
 ) -> Mixture:
     """Learn one expert for each bound state, and their weights, by expectation maximisation.
 
-    The data are split first: by given `shares`, by the states of a `library`, into `n_experts`
-    clusters of near configurations, or, where none of these is given, by the basins of the
-    certified bound states of a parent, which is `energy` fitted to all data. Then in every round
+    The data are split first: by given `shares`, by the states of a `library`, among `n_experts`
+    in several ways, or, where none of these is given, by the basins of the certified bound
+    states of a parent, which is `energy` fitted to all data. Then in every round
     all experts are fitted at once, each to the data by its shares in them; their partition
     functions are computed (exactly where they can be enumerated, else by annealing), and the
     shares become the posterior of the mixture (Dempster, Laird and Rubin 1977).
@@ -145,6 +146,9 @@ def fit_experts(
         objective: how an expert learns, as for `fit`.
         key: random key.
         n_experts: number of experts; of a library those states that most samples belong to.
+        n_starts: where `n_experts` alone is given, how many splits are tried: into clusters, as
+            suits patterns, then at random, as suits rules that near configurations do not share.
+            The one of lowest loss is returned.
         library: bound states of a parent; a sample belongs to the states in proportion to the
             probability that their product measures, with their hits as weights, give it.
         shares: of each expert in each sample, >= 0, shape `(samples, experts)`, such as
@@ -171,22 +175,26 @@ def fit_experts(
     data = _checked_data("data", data, energy)
     if library is not None and shares is not None:
         raise ValueError("library and shares both split the data; give one of them")
-    for name, count in [("n_experts", n_experts), ("n_rounds", n_rounds)]:
+    counts = {"n_experts": n_experts, "n_starts": n_starts, "n_rounds": n_rounds}
+    for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
     learn = Learner(objective, penalty, optimizer, n_steps, n_rounds, tolerance, callback)
     split_key, learn_key, revise_key = jax.random.split(key, 3)
     if shares is not None:
-        split = _checked_shares(shares, len(data), n_experts)
+        splits = [_checked_shares(shares, len(data), n_experts)]
     elif library is not None:
-        split = library_shares(library, data, n_experts)
+        splits = [library_shares(library, data, n_experts)]
     elif n_experts is not None:
-        split = np.eye(n_experts)[_clusters(data, n_experts, split_key)]
+        splits = _splits(data, n_experts, n_starts, split_key)
     else:
-        split = _bound_state_shares(energy, data, learn, split_key)
+        splits = [_bound_state_shares(energy, data, learn, split_key)]
     if held_out is not None:
         held_out = _checked_data("held_out", held_out, energy)
-    best = learn(_copies(energy, split.shape[1]), data, split, learn_key).mixture
+    copies = _copies(energy, splits[0].shape[1])
+    keys = jax.random.split(learn_key, len(splits))
+    rounds = [learn(copies, data, split, k) for split, k in zip(splits, keys, strict=True)]
+    best = min(rounds, key=lambda r: r.loss).mixture
     if held_out is None:
         return best
     return _revised(best, data, held_out, learn, revise_key)
@@ -389,6 +397,13 @@ def _copies(energy: AbstractEnergy, size: int) -> Mixture:
 
 def _with_floor(shares: np.ndarray) -> Float[np.ndarray, "samples experts"]:
     return (1 - _FLOOR) * shares + _FLOOR / shares.shape[1]
+
+
+def _splits(data: np.ndarray, size: int, count: int, key: Key) -> list[np.ndarray]:
+    """Clusters, and random shares, uniform on the simplex."""
+    draw = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    random = [draw.dirichlet(np.ones(size), len(data)) for _ in range(count - 1)]
+    return [np.eye(size)[_clusters(data, size, key)], *random]
 
 
 def _clusters(data: np.ndarray, size: int, key: Key) -> Int[np.ndarray, " samples"]:

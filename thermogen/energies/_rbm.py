@@ -71,11 +71,12 @@ class RBM(AbstractMultilinear):
 
         Args:
             n_hidden: number of hidden spins.
-            means: mean of each visible spin in the data, shape `(n_visible,)`.
+            means: mean of each visible spin in the data, shape `(n_visible,)`. A spin that is
+                constant there still turns once in 10^4 samples.
             key: random key.
             scale: standard deviation of the weights, in energy units.
         """
-        fields = jnp.arctanh(jnp.clip(jnp.asarray(means), -0.99, 0.99))
+        fields = jnp.arctanh(jnp.clip(jnp.asarray(means), -0.9998, 0.9998))
         weights = scale * jax.random.normal(key, (fields.size, n_hidden), fields.dtype)
         return cls(weights, fields, jnp.zeros(n_hidden, fields.dtype))
 

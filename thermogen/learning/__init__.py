@@ -39,3 +39,4 @@ from ._selection import Path as Path
 from ._selection import decimate as decimate
 from ._selection import grow as grow
 from ._selection import l1_path as l1_path
+from ._whitened import whitened as whitened

@@ -24,7 +24,9 @@ def _decaying(step: ArrayLike) -> Array:
 
 
 # Made once: a new transformation object would compile anew.
-_SGD = optax.chain(centred_gradient(), optax.sgd(_decaying))
+_SGD = optax.chain(centred_gradient(field_rate=16.0), optax.sgd(_decaying))
+# Weights of chains degenerate where their fields move faster than this.
+_GENTLE = optax.chain(centred_gradient(field_rate=4.0), optax.sgd(_decaying))
 
 
 class ContrastiveDivergence(AbstractObjective):
@@ -160,7 +162,7 @@ class AnnealedLikelihood(AbstractObjective):
 
     @property
     def defaults(self) -> Defaults:
-        return Defaults(_SGD, 3000, None)
+        return Defaults(_GENTLE, 3000, None)
 
     # Compiled once for all fits: a loop outside jit would compile anew at every call.
     @eqx.filter_jit

@@ -8,7 +8,6 @@ from jaxtyping import Array, Float
 from .._types import Key
 from ..energies import AbstractEnergy, conditional_fields, squared_norm
 from ._objectives import (
-    LBFGS,
     AbstractObjective,
     Defaults,
     Number,
@@ -16,6 +15,7 @@ from ._objectives import (
     as_number,
     check_not_negative,
 )
+from ._whitened import WHITENED_LBFGS
 
 
 class Pseudolikelihood(AbstractObjective):
@@ -37,7 +37,7 @@ class Pseudolikelihood(AbstractObjective):
 
     @property
     def defaults(self) -> Defaults:
-        return Defaults(LBFGS, 3000, 1e-5, bounded=float(self.l2) > 0, conditional=True)
+        return Defaults(WHITENED_LBFGS, 3000, 1e-5, bounded=float(self.l2) > 0, conditional=True)
 
     def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> None:
         return None
@@ -61,7 +61,7 @@ class MinimumProbabilityFlow(AbstractObjective):
 
     @property
     def defaults(self) -> Defaults:
-        return Defaults(LBFGS, 3000, 1e-5, conditional=True)
+        return Defaults(WHITENED_LBFGS, 3000, 1e-5, conditional=True)
 
     def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> None:
         return None

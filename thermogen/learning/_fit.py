@@ -27,18 +27,22 @@ from ._penalties import (
     proximal_gradient,
     stationarity,
 )
+from ._whitened import WHITENED_LBFGS
 
 # Made once: a new transformation object would compile anew.
 PROXIMAL = proximal_gradient()
 
 _STEPS_PER_CHUNK = 20
+# The running mean of noisy steps counts about the last ninth of them.
+_AVERAGED_PART = 9
 
 
 class FitResult(eqx.Module):
     """A learned energy and how it came about.
 
     Attributes:
-        energy: the learned energy.
+        energy: the learned energy; where the loss is noisy, the mean over about the last ninth of
+            the steps, which has less of the noise than the last step.
         history: loss of each step that was taken, shape `(steps,)`, in nats per sample.
         result: a `RESULTS` code: `converged` if the gradient met the objective's tolerance,
             `step_limit` if the steps ran out, `non_finite` if the loss or its gradient stopped
@@ -53,6 +57,7 @@ class FitResult(eqx.Module):
 
 class _Carry(eqx.Module):
     energy: PyTree
+    average: PyTree
     optimizer_state: PyTree
     objective_state: PyTree
     step: Array
@@ -91,7 +96,7 @@ class _Run(eqx.Module):
             return value, state
 
         # Line searches hand on what the update is given.
-        def value_fn(energy, means=None, penalty=None):
+        def value_fn(energy, means=None, samples=None, penalty=None):
             return loss(energy)[0]
 
         if self.line_search:
@@ -109,6 +114,7 @@ class _Run(eqx.Module):
             grad=gradient,
             value_fn=value_fn,
             means=self.means,
+            samples=self.samples,
             penalty=self.penalty,
         )
         energy = optax.apply_updates(carry.energy, updates)
@@ -122,7 +128,10 @@ class _Run(eqx.Module):
             result = RESULTS.where(distance <= self.tolerance, RESULTS.converged, result)
         finite = _all_finite(value, gradient, energy)
         result = RESULTS.where(finite, result, RESULTS.non_finite)
-        new = _Carry(energy, optimizer_state, objective_state, carry.step, result)
+        average = energy
+        if self.tolerance is None:
+            average = _running_mean(carry.average, energy, carry.step)
+        new = _Carry(energy, average, optimizer_state, objective_state, carry.step, result)
         new = jax.tree.map(lambda a, b: jnp.where(result == RESULTS.step_limit, a, b), new, carry)
         new = dataclasses.replace(new, step=carry.step + 1, result=result)
         if self.proximal is not None:
@@ -158,7 +167,8 @@ def fit(
             the loss.
         optimizer: any optax transformation; where None the objective's own default, or Adam for
             mini-batches of a deterministic one. Each new transformation object compiles anew:
-            keep one to fit many times. Its update gets the means of the data as `means`.
+            keep one to fit many times. Its update gets the data as `samples` and
+            their means as `means`.
         n_steps: most steps to take; the objective's own default where None.
         batch_size: samples drawn (with replacement) for each step; all of them where None.
         callback: called on the host after every few steps with the `FitResult` so far, for
@@ -214,6 +224,7 @@ def fit(
         parameters = penalty.shrink(parameters, jnp.zeros((), dtype))
     carry = _Carry(
         energy=parameters,
+        average=parameters,
         optimizer_state=optimizer.init(parameters),
         objective_state=objective.init(energy, samples, init_key),
         step=jnp.array(0),
@@ -230,7 +241,7 @@ def fit(
         penalty=penalty,
         optimizer=optimizer,
         proximal=proximal,
-        line_search=optimizer is LBFGS and full_batch,
+        line_search=full_batch and optimizer in (LBFGS, WHITENED_LBFGS),
         tolerance=defaults.gradient_tolerance if full_batch else None,
         batch_size=batch_size,
         means=jnp.asarray(share @ data, dtype),
@@ -243,8 +254,8 @@ def fit(
         done = len(history) == n_steps or carry.result != RESULTS.step_limit
         result = carry.result
         if done and couplings_are_free and defaults.conditional and result != RESULTS.non_finite:
-            result = RESULTS.where(_separated(carry.energy, samples), RESULTS.separable, result)
-        outcome = FitResult(constrain(carry.energy), history, result)
+            result = RESULTS.where(_separated(carry.average, samples), RESULTS.separable, result)
+        outcome = FitResult(constrain(carry.average), history, result)
         if callback is not None:
             callback(outcome)
         if done:
@@ -315,6 +326,15 @@ def _chunk(run: _Run, carry: _Carry, n_steps: Array) -> tuple[_Carry, Float[Arra
         return jax.lax.cond(going, lambda c: run.step(c), skip, carry)
 
     return jax.lax.scan(step, carry, length=_STEPS_PER_CHUNK)
+
+
+def _running_mean(mean: PyTree, energy: PyTree, step: Array) -> PyTree:
+    """The mean with one energy more, of late steps only (Shamir and Zhang 2013, section 4)."""
+
+    def closer(old, new):
+        return old + (new - old) * jnp.asarray(_AVERAGED_PART / (step + _AVERAGED_PART), old.dtype)
+
+    return jax.tree.map(closer, mean, energy)
 
 
 def _all_finite(*trees: PyTree) -> Bool[Array, ""]:
