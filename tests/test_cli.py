@@ -238,7 +238,7 @@ def test_recall_completes_cues(copies, monkeypatch):
         assert found["configurations"].dtype == np.int8
         np.testing.assert_allclose(found["probabilities"][2, :2], [0.5, 0.5], atol=1e-3)
         np.testing.assert_allclose(found["magnetizations"][1], -1, atol=1e-3)
-        lines = cli._lines(found)
+        lines = cli._lines(dict(found))
     assert lines[0] == "cue,probability,s0,s1,s2"
     assert "0,1,1,1,1" in lines and "1,1,-1,-1,-1" in lines
     assert {line.split(",")[0] for line in lines[1:]} == {"0", "1", "2", "3"}
