@@ -79,7 +79,7 @@ def flip_minima(
 def prepared(energy: AbstractEnergy) -> eqx.Module:
     """The same energy in double precision, in the form whose fields are cheapest."""
     energy = cast(energy, jnp.float64)
-    if energy.n_spins <= _MAX_TABLE:
+    if isinstance(energy, AbstractMultilinear | Mixture) and energy.n_spins <= _MAX_TABLE:
         return Table(complete(energy).energies())
     if isinstance(energy, RBM):
         visible, n = energy.n_visible, energy.n_spins

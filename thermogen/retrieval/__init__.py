@@ -2,6 +2,7 @@
 
 from ._cues import Cues as Cues
 from ._cues import load_cues as load_cues
+from ._gate import gate as gate
 from ._hits import first_hits as first_hits
 from ._methods import Annealing as Annealing
 from ._recall import Recall as Recall

@@ -1,0 +1,62 @@
+"""Which expert of a mixture a cue belongs to."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Num
+
+from .._types import Key
+from ..energies import Mixture
+from ..sampling import Gibbs
+from ..sampling._annealing import annealed, log_mean, log_states
+from ..sampling._base import random_corners
+from ..sampling._sample import _check_counts
+from ._recall import checked_clamp
+
+
+def gate(
+    mixture: Mixture,
+    cue: Num[Array | np.ndarray, "..."],
+    mask: Bool[Array | np.ndarray, "..."],
+    *,
+    key: Key,
+    n_chains: int = 64,
+    n_sweeps: int = 100,
+) -> Float[Array, " experts"]:
+    """Posterior over the experts given the known spins of a cue, at beta = 1.
+
+    `P(a | cue)` is proportional to `w_a Z_a(cue) / Z_a`, with the partition functions of the free
+    spins by annealing, a few chains in each expert. Jits and vmaps over cues and masks.
+
+    Args:
+        mixture: experts of n visible spins.
+        cue: spins, shape `(n,)`; values where `mask` is False do not matter.
+        mask: True where the cue is known, shape `(n,)`.
+        key: random key.
+        n_chains: chains in each expert.
+        n_sweeps: number of temperatures.
+
+    Returns:
+        Probabilities, shape `(experts,)`.
+
+    Raises:
+        ValueError: for a cue or mask of wrong shape, and counts that are not positive.
+    """
+    _check_counts(n_chains=n_chains, n_sweeps=n_sweeps)
+    return _gate(mixture, checked_clamp(mixture, cue, mask), key, n_chains, n_sweeps)
+
+
+@eqx.filter_jit
+def _gate(mixture, clamp, key, n_chains, n_sweeps):
+    path = jnp.linspace(0, 1, n_sweeps + 1, dtype=clamp.dtype) ** 2
+
+    def evidence(expert, key):
+        own = jnp.pad(clamp, (0, expert.n_spins - mixture.n_spins))
+        start_key, key = jax.random.split(key)
+        starts = random_corners(expert, n_chains, start_key, own)
+        _, log_weights = annealed(expert, path, starts, key, Gibbs(), own)
+        return log_states(expert, path.dtype, own) + log_mean(log_weights)[0]
+
+    keys = jax.random.split(key, mixture.n_experts)
+    return jax.nn.softmax(mixture.offsets + jax.vmap(evidence)(mixture.experts, keys))
