@@ -107,8 +107,18 @@ def test_the_page_is_self_contained(finished):
             ["learn", "quench", "search", "certify", "climb", "recall", "scan"],
         ),
         ("Testing what traps the dynamics", FILES, ["learn", "quench", "search"]),
-        ("Climbing the barriers", FILES, ["learn", "quench", "search", "certify"]),
-        ("Recalling samples", FILES, ["learn", "quench", "search", "certify", "climb"]),
+        pytest.param(
+            "Climbing the barriers",
+            FILES,
+            ["learn", "quench", "search", "certify"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "Recalling samples",
+            FILES,
+            ["learn", "quench", "search", "certify", "climb"],
+            marks=pytest.mark.slow,
+        ),
         ("Searching for bound states", FILES, ["learn", "quench"]),
     ],
 )

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int8
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ._batches import in_batches
 from ._library import Library
-from ._trajectories import descend_all, fields_of, prepared
+from ._trajectories import _TIE, descend_all, fields_of, prepared
 
 _BATCH = 1024
 
@@ -19,7 +19,9 @@ def flip_library(energy: AbstractEnergy, starts: np.ndarray, beta: float) -> Lib
     """Single-flip minima below the starts as a library, one of each pair of images.
 
     Their free energy is that of spins which flip independently of each other about the bottom,
-    `F = E - T sum_k ln(1 + exp(-beta dE_k))`, with dE_k the gap of flip k.
+    `F = E - T sum_k ln(1 + exp(-beta dE_k))`, with dE_k the gap of flip k. A descent that ended
+    where most flips cost nothing stopped on a plateau, which is no bottom: it is left out, unless
+    there is nothing else.
     """
     model, n = prepared(energy), energy.n_spins
     symmetric = bool(is_flip_symmetric(energy))
@@ -28,6 +30,9 @@ def flip_library(energy: AbstractEnergy, starts: np.ndarray, beta: float) -> Lib
         bottoms *= bottoms[:, :1]
     spins, hits = np.unique(bottoms, axis=0, return_counts=True)
     energies, fields = in_batches(lambda rows: _bottom(energy, model, rows), spins, _BATCH)
+    bottom = np.mean(np.abs(fields) < _TIE * np.abs(fields).max(initial=0), axis=1) <= 0.5
+    rows = np.flatnonzero(bottom if bottom.any() else ~bottom)
+    spins, hits, energies, fields = (x[rows] for x in (spins, hits, energies, fields))
     excitations = np.logaddexp(0, -2 * beta * spins * fields).sum(axis=1)
     size = len(spins)
     return Library(

@@ -100,9 +100,9 @@ def ergodicity(
     Candidates are minima of the functional and single-flip minima of E, from data and from random
     corners of the cube: neither alone points to all bound states (`experiments/truth.py`).
     `certify` then starts heat-bath trajectories at each and merges those that exchange within the
-    threshold. The weight of a set is the sum of `exp(-beta F)` over its candidates: on models
-    that can be enumerated it errs less than the stationary distribution of the rates, which is
-    blind to sets that were never left, and than counts of annealed replicas
+    threshold. The weight of a set is the sum of `exp(-beta F)` over its candidates. The stationary
+    distribution of the rates would be blind to sets that were never left; counts of annealed
+    replicas err less on large glassy models, but cannot tell a disordered set from those beside it
     (`experiments/ergodicity.py`).
 
     Args:

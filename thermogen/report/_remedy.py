@@ -51,7 +51,7 @@ def compare(study: Study, tell: Tell) -> None:
         gain=float(gain.mean()),
         error=float(gain.std(ddof=1) / np.sqrt(len(gain))),
         n_held_out=len(held_out),
-        objective=type(_way_to_learn(1, n_spins)[0]).__name__,
+        objective=type(_way_to_learn(1.0, n_spins)[0]).__name__,
     )
     study.experts = found[1][0]
     tell(2, 2, f"experts gain {study.comparison.gain:.3g} nats a sample")
