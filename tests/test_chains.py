@@ -169,8 +169,9 @@ def test_centred_gradient_is_that_of_centred_parameters(field_rate):
         rbm.weights, rbm.visible_fields + rbm.weights @ lam, rbm.hidden_fields + mu @ rbm.weights
     )
     step = jax.grad(lambda c: loss(plain(c)))(centred)
-    fields = lambda e: (e.visible_fields, e.hidden_fields)  # noqa: E731
-    step = eqx.tree_at(fields, step, replace_fn=lambda x: field_rate * x)
+    step = eqx.tree_at(
+        lambda e: (e.visible_fields, e.hidden_fields), step, replace_fn=lambda x: field_rate * x
+    )
     expected = jax.jvp(plain, (centred,), (step,))[1]
     transformation = centred_gradient(field_rate)
     state = transformation.init(rbm)

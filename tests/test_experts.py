@@ -198,8 +198,8 @@ def test_annealed_partition_functions_agree_with_enumeration(monkeypatch):
         tg.exact.log_partition(jax.tree.map(lambda x, a=a: x[a], machines), 1.0) for a in range(3)
     ]
     np.testing.assert_allclose(exact, truth, rtol=1e-9)
-    monkeypatch.setattr(experts, "_MAX_ENUMERATED", 0)
-    monkeypatch.setattr(experts, "_N_RUNGS", 200)
+    monkeypatch.setattr(experts._likelihood, "_MAX_ENUMERATED", 0)
+    monkeypatch.setattr(experts._likelihood, "_N_RUNGS", 200)
     annealed = experts.log_partitions(machines, KEY)
     # 256 chains through 200 temperatures: the standard error is below 0.005 nats here.
     np.testing.assert_allclose(annealed, truth, atol=0.02)

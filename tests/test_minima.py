@@ -32,7 +32,9 @@ def _certified(potential, minima, n_flat: int = 0) -> None:
     @jax.jit
     @jax.vmap
     def derivatives(row):
-        flat = lambda x: potential(unravel(x))  # noqa: E731
+        def flat(x):
+            return potential(unravel(x))
+
         return flat(row), jax.grad(flat)(row), jnp.linalg.eigvalsh(jax.hessian(flat)(row))
 
     values, gradients, curvatures = derivatives(rows)

@@ -138,7 +138,7 @@ def test_shares_of_draws_are_conditional_probabilities(sampler, name):
     energy = _model(name)
     n = energies.n_visible(energy)
     cues, masks = _cues(n)
-    # So hot that 15 sweeps of burn-in forget the start.
+    # At BETA two parts of this model do not exchange within 3000 sweeps; here 15 are enough.
     answers = _answer_all(sampler, energy, cues, masks, beta=0.3)
     _check_form(answers, cues, masks)
     exact, found = _conditionals(energy, cues, masks, beta=0.3), _table(answers, n)
@@ -203,7 +203,7 @@ def adder():
     known[0, :6], known[1, [0, 1, 2, 6, 7, 8, 9]], known[2, 6:] = True, True, True
     masks = np.repeat(known, [64, 64, len(rows) - 128], axis=0)
     answers = _answer_all(
-        tg.Annealing(), energy, data[rows] * 1.0, masks, beta=2.0, counts=(64, 20, 10)
+        tg.Annealing(), energy, data[rows] * 1.0, masks, beta=2.0, counts=(256, 20, 10)
     )
     return energy, data, data[rows], masks, answers
 
@@ -226,9 +226,8 @@ def test_an_ambiguous_cue_has_all_answers_at_equal_odds(adder):
         true = data[(data[:, 6:] == truth[6:]).all(axis=1)]
         k = len(true)
         assert {tuple(s) for s in np.asarray(found, int)[:k]} == {tuple(s) for s in true.tolist()}
-        np.testing.assert_allclose(p[:k], p[0], rtol=1e-5)
-        # Z is estimated: what the odds lack to 1 is within its error, never above.
-        assert 0.95 / k < p[0] < (1 + 1e-5) / k
+        # Every answer is met more than once, so that the sum over them is complete.
+        np.testing.assert_allclose(p[:k], 1 / k, rtol=1e-5)
 
 
 def _few(energy, cues, masks, beta, key):

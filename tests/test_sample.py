@@ -451,7 +451,10 @@ def test_ladder_of_a_tuned_sampler_has_uniform_swap_rates():
 
     def spread(sampler):
         state = sampler.init(energy, jnp.ones(n), 2.0, _key(2))
-        move = lambda s, k: (sampler.step(energy, s, 2.0, k), None)  # noqa: E731
+
+        def move(state, key):
+            return sampler.step(energy, state, 2.0, key), None
+
         state, _ = jax.lax.scan(move, state, jax.random.split(_key(3), 4000))
         assert state.round_trips > 10
         assert sorted(state.walkers.tolist()) == list(range(6))

@@ -38,9 +38,11 @@ def _bonds(energy):
 @pytest.mark.parametrize("way", WAYS)
 def test_the_couplings_of_a_sparse_model_are_found(way):
     choose, options = WAYS[way]
-    run = lambda: choose(  # noqa: E731
-        PAIRWISE, TRAINING, HELD_OUT, objective=OBJECTIVE, key=jax.random.key(0), **options
-    )
+
+    def run():
+        key = jax.random.key(0)
+        return choose(PAIRWISE, TRAINING, HELD_OUT, objective=OBJECTIVE, key=key, **options)
+
     path = run()
     truth = {pair for pair in TERMS if len(pair) == 2}
     sizes = path.counts[:, 1]

@@ -183,7 +183,7 @@ def load(path: str | os.PathLike[str]) -> Int8[np.ndarray, "samples spins"]:
     if suffix in (".npy", ".npz"):
         return _to_spins(_read_numpy(path), str(path))
     if suffix == ".csv":
-        table, lines = _read_csv(path)
+        table, lines = read_csv(path)
         return _to_spins(table, str(path), lines)
     raise ValueError(f"{path} has the suffix {path.suffix!r}; expected .npy, .npz or .csv")
 
@@ -292,8 +292,8 @@ def _read_members(archive: Any) -> dict[str, np.ndarray]:
         return {name: np.asarray(archive[name]) for name in chosen or archive.files}
 
 
-def _read_csv(path: Path) -> tuple[np.ndarray, list[int]]:
-    """The table and the line number of each of its rows."""
+def read_csv(path: Path, gaps: Sequence[str] = ()) -> tuple[np.ndarray, list[int]]:
+    """The table, NaN for a cell that is one of `gaps`, and the line number of each of its rows."""
     rows: list[list[float]] = []
     lines: list[int] = []
     try:
@@ -301,14 +301,20 @@ def _read_csv(path: Path) -> tuple[np.ndarray, list[int]]:
             reader = csv.reader(stream)
             header_allowed = True
             for cells in reader:
-                if not any(cell.strip() for cell in cells):
+                # Cells that are all empty are a row of gaps, where an empty cell is one.
+                if not "".join(cells).strip() and ("" not in gaps or len(cells) < 2):
                     continue
-                values = [_number(cell) for cell in cells]
-                if header_allowed and all(value is None for value in values):
+                unknown = [cell.strip() in gaps for cell in cells]
+                values = [
+                    np.nan if gap else _number(cell)
+                    for cell, gap in zip(cells, unknown, strict=True)
+                ]
+                words = [value is None for value in values]
+                if header_allowed and any(words) and all(map(operator.or_, words, unknown)):
                     header_allowed = False
                     continue
                 header_allowed = False
-                rows.append(_complete_row(cells, values, path, reader.line_num))
+                rows.append(_complete_row(cells, values, path, reader.line_num, gaps))
                 lines.append(reader.line_num)
                 if len(values) != len(rows[0]):
                     raise ValueError(
@@ -318,7 +324,7 @@ def _read_csv(path: Path) -> tuple[np.ndarray, list[int]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a text file of comma-separated values: {error}") from error
     if not rows:
-        raise ValueError(f"{path} is empty: it has no line of numbers")
+        raise ValueError(f"{path} is empty: it has no line of {'cues' if gaps else 'numbers'}")
     return np.array(rows), lines
 
 
@@ -333,14 +339,16 @@ def _number(cell: str) -> float | None:
 
 
 def _complete_row(
-    cells: list[str], values: list[float | None], path: Path, line: int
+    cells: list[str], values: list[float | None], path: Path, line: int, gaps: Sequence[str]
 ) -> list[float]:
     """The values, none of them missing: a slip in the first row is no header."""
     numbers = [value for value in values if value is not None]
     if len(numbers) < len(values):
         column = values.index(None)
+        marks = " or ".join(gap or "nothing" for gap in gaps)
         raise ValueError(
             f"{path} has {cells[column]!r} at line {line}, column {column} (columns counted from "
             "0); expected comma-separated numbers or true and false"
+            + (f", and {marks} where unknown" if gaps else "")
         )
     return numbers

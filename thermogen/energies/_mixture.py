@@ -134,7 +134,7 @@ def _first(experts: AbstractEnergy) -> AbstractEnergy:
     return jax.eval_shape(lambda e: jax.tree.map(lambda x: x[0], e), experts)
 
 
-def _flipped(energy: Mixture, log_joint: Array, gaps: Float[Array, "experts ..."]) -> Array:
+def _rise(log_joint: Array, gaps: Float[Array, "experts ..."]) -> Array:
     """What E rises by where every expert rises by its own gap."""
     shape = (-1,) + (1,) * (gaps.ndim - 1)
     before = log_joint.reshape(shape)
@@ -145,14 +145,14 @@ def _flipped(energy: Mixture, log_joint: Array, gaps: Float[Array, "experts ..."
 def _(energy: Mixture, spins: Spins) -> Float[Array, " n"]:
     s = jnp.asarray(spins)
     fields = jax.vmap(lambda e: conditional_fields(e, s, 1.0))(energy.experts)
-    return _flipped(energy, energy.log_joint(s), 2 * s[None, :] * fields)
+    return _rise(energy.log_joint(s), 2 * s[None, :] * fields)
 
 
 @conditional_field.register
 def _(energy: Mixture, visible: Spins, k: int | Int[Array, ""], beta: Beta) -> Float[Array, ""]:
     s = jnp.asarray(visible)
     fields = jax.vmap(lambda e: conditional_field(e, s, k, 1.0))(energy.experts)
-    return 0.5 * s[k] * _flipped(energy, energy.log_joint(s), 2 * s[k] * fields)
+    return 0.5 * s[k] * _rise(energy.log_joint(s), 2 * s[k] * fields)
 
 
 @product_mean.register
@@ -191,7 +191,11 @@ def _(energy: Mixture) -> Float[Array, ""]:
 
 
 def _with_figures(energy: Mixture, of_expert: AbstractEnergy, of_weights: int) -> Mixture:
-    leaves = lambda e: (e.experts, e.log_weights, e.log_partitions)  # noqa: E731
-    spread = lambda d, x: np.broadcast_to(d, x.shape) if np.ndim(d) else d  # noqa: E731
-    of_expert = jax.tree.map(spread, of_expert, energy.experts)
-    return eqx.tree_at(leaves, energy, (of_expert, of_weights, of_weights))
+    def spread(figure, parameter):
+        return np.broadcast_to(figure, parameter.shape) if np.ndim(figure) else figure
+
+    return eqx.tree_at(
+        lambda e: (e.experts, e.log_weights, e.log_partitions),
+        energy,
+        (jax.tree.map(spread, of_expert, energy.experts), of_weights, of_weights),
+    )

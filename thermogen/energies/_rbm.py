@@ -166,8 +166,7 @@ def _(energy: RBM, visible: Spins, k: int | Int[Array, ""], beta: Beta) -> Float
 
 @parameter_degrees.register
 def _(energy: RBM) -> RBM:
-    leaves = lambda e: (e.weights, e.visible_fields, e.hidden_fields)  # noqa: E731
-    return eqx.tree_at(leaves, energy, (2, 1, 1))
+    return eqx.tree_at(lambda e: (e.weights, e.visible_fields, e.hidden_fields), energy, (2, 1, 1))
 
 
 @embed.register

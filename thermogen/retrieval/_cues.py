@@ -1,6 +1,5 @@
 """Tables of cues on disk: configurations with gaps."""
 
-import csv
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int8
 
-from ..datasets import _number, _read_numpy, _to_spins
+from ..datasets import _read_numpy, _to_spins, read_csv
+
+# What stands for an unknown entry in a .csv file.
+_GAPS = ("?", "")
 
 
 class Cues(NamedTuple):
@@ -46,7 +48,7 @@ def load_cues(path: str | os.PathLike[str]) -> Cues:
     if suffix in (".npy", ".npz"):
         table = _read_numpy(path)
     elif suffix == ".csv":
-        table, lines = _read_csv(path)
+        table, lines = read_csv(path, _GAPS)
     else:
         raise ValueError(f"{path} has the suffix {path.suffix!r}; expected .npy, .npz or .csv")
     known = np.ones(table.shape, bool)
@@ -56,43 +58,3 @@ def load_cues(path: str | os.PathLike[str]) -> Cues:
         table = np.where(known, table, 1)
     spins = _to_spins(table, str(path), lines)
     return Cues(np.where(known, spins, np.int8(0)), known)
-
-
-def _read_csv(path: Path) -> tuple[np.ndarray, list[int]]:
-    """The table, NaN where unknown, and the line number of each of its rows."""
-    rows: list[list[float]] = []
-    lines: list[int] = []
-    header_allowed = True
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream)
-            for cells in reader:
-                if len(cells) < 2 and not "".join(cells).strip():
-                    continue
-                values = [_value(cell) for cell in cells]
-                bad = [column for column, value in enumerate(values) if value is None]
-                if header_allowed and bad and all(v is None or np.isnan(v) for v in values):
-                    header_allowed = False
-                    continue
-                header_allowed = False
-                if bad:
-                    raise ValueError(
-                        f"{path} has {cells[bad[0]]!r} at line {reader.line_num}, column {bad[0]} "
-                        "(columns counted from 0); expected numbers, and ? or nothing where unknown"
-                    )
-                rows.append([value for value in values if value is not None])
-                lines.append(reader.line_num)
-                if len(rows[-1]) != len(rows[0]):
-                    raise ValueError(
-                        f"{path} is ragged: line {lines[-1]} has {len(rows[-1])} columns, "
-                        f"line {lines[0]} has {len(rows[0])}"
-                    )
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a text file of comma-separated values: {error}") from error
-    if not rows:
-        raise ValueError(f"{path} is empty: it has no line of cues")
-    return np.array(rows), lines
-
-
-def _value(cell: str) -> float | None:
-    return np.nan if cell.strip() in ("", "?") else _number(cell)

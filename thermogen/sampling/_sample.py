@@ -112,7 +112,10 @@ def _advance(sampler, energy, beta, key, clamped, observers, states, carries, li
         states = jax.lax.fori_loop(start, stop, sweep, states)
         of_each = _moved_axes(states, -1, 0)
         spins = jax.vmap(sampler.spins)(of_each)
-        see = lambda o, carry: o.update(carry, count, energy, spins, of_each)  # noqa: E731
+
+        def see(observer, carry):
+            return observer.update(carry, count, energy, spins, of_each)
+
         return states, _each(see, observers, carries)
 
     return jax.lax.fori_loop(first, last, keep, (states, carries))

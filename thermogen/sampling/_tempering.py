@@ -154,7 +154,10 @@ def tune_ladder(
         ladder = eqx.tree_at(lambda s: s.betas, sampler, betas)
         state = ladder.init(energy, spins, betas[-1], key)
         keys = jax.random.split(key, n_sweeps)
-        move = lambda s, k: (ladder.step(energy, s, betas[-1], k), None)  # noqa: E731
+
+        def move(state, key):
+            return ladder.step(energy, state, betas[-1], key), None
+
         state, _ = jax.lax.scan(move, state, keys)
         # A little of everything keeps the barrier increasing where no swap was ever refused.
         barrier = jnp.cumsum(jnp.append(0.0, state.rejections * 2 / n_sweeps + 1e-6))

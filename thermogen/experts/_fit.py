@@ -1,0 +1,170 @@
+"""One model for each bound state: the remedy for a landscape that breaks ergodicity."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Float
+
+from .._types import Key
+from ..datasets import validate_spins
+from ..energies import AbstractEnergy, Mixture, embed, n_visible
+from ..landscape import Library, certify, find_bound_states
+from ..learning import AbstractObjective, AbstractPenalty, fit
+from ..meanfield import NaiveMeanField
+from ._learn import Learner, Round
+from ._likelihood import Data, Shares
+from ._revise import revised
+from ._shares import basin_shares, first_splits, library_shares
+
+# For the parent: candidates, walkers, and how long a bound state must trap, in sweeps.
+_CAPACITY, _N_WALKERS, _THRESHOLD = 64, 256, 100.0
+
+
+def fit_experts(
+    energy: AbstractEnergy,
+    data: Data,
+    *,
+    objective: AbstractObjective,
+    key: Key,
+    n_experts: int | None = None,
+    n_starts: int = 4,
+    library: Library | None = None,
+    shares: Shares | None = None,
+    held_out: Data | None = None,
+    penalty: AbstractPenalty | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    n_steps: int | None = None,
+    n_rounds: int = 20,
+    tolerance: float = 1e-4,
+    callback: Callable[[Round], None] | None = None,
+) -> Mixture:
+    """Learn one expert for each bound state, and their weights, by expectation maximisation.
+
+    The data are split first: by given `shares`, by the states of a `library`, among `n_experts`
+    in several ways, or, where none of these is given, by the basins of the certified bound
+    states of a parent, which is `energy` fitted to all data. Then in every round
+    all experts are fitted at once, each to the data by its shares in them; their partition
+    functions are computed (exactly where they can be enumerated, else by annealing), and the
+    shares become the posterior of the mixture (Dempster, Laird and Rubin 1977).
+
+    With `ExactLikelihood` no round raises the loss. Other objectives are not the likelihood, and
+    the best round is returned.
+
+    Args:
+        energy: template of one expert, where all of them start.
+        data: samples of +-1, shape `(samples, n_visible(energy))`.
+        objective: how an expert learns, as for `fit`.
+        key: random key.
+        n_experts: number of experts; of a library those states that most samples belong to.
+        n_starts: where `n_experts` alone is given, how many splits are tried: into clusters, as
+            suits patterns, then at random, as suits rules that near configurations do not share.
+            The one of lowest loss is returned.
+        library: bound states of a parent; a sample belongs to the states in proportion to the
+            probability that their product measures, with their hits as weights, give it.
+        shares: of each expert in each sample, >= 0, shape `(samples, experts)`, such as
+            `basin_shares` gives; rows are divided by their sum.
+        held_out: where given, experts are split afterwards as long as the loss of these samples
+            falls, then merged as long as it does not rise, by more than two standard errors
+            (after Ueda, Nakano, Ghahramani and Hinton 2000).
+        penalty: on the parameters of every expert.
+        optimizer: as for `fit`.
+        n_steps: most steps of the experts in one round; the objective's own default where None.
+        n_rounds: most rounds.
+        tolerance: rounds end where the loss falls by less, in nats per sample.
+        callback: called on the host after every round. An exception that it raises ends the fit.
+
+    Returns:
+        A normalised `Mixture`: `exp(-E)` sums to 1 at beta = 1.
+
+    Warns:
+        UserWarning: where the fit of the experts stopped being finite.
+
+    Raises:
+        ValueError: for bad data, counts or shares, or both a library and shares.
+    """
+    data = _checked_data("data", data, energy)
+    if library is not None and shares is not None:
+        raise ValueError("library and shares both split the data; give one of them")
+    counts = {"n_experts": n_experts, "n_starts": n_starts, "n_rounds": n_rounds}
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
+    learn = Learner(objective, penalty, optimizer, n_steps, n_rounds, tolerance, callback)
+    split_key, learn_key, revise_key = jax.random.split(key, 3)
+    if shares is not None:
+        splits = [_checked_shares(shares, len(data), n_experts)]
+    elif library is not None:
+        splits = [library_shares(library, data, n_experts)]
+    elif n_experts is not None:
+        splits = first_splits(data, n_experts, n_starts, split_key)
+    else:
+        splits = [_bound_state_shares(energy, data, learn, split_key)]
+    if held_out is not None:
+        held_out = _checked_data("held_out", held_out, energy)
+    start = _copies(energy, splits[0].shape[1])
+    keys = jax.random.split(learn_key, len(splits))
+    rounds = [learn(start, data, split, k) for split, k in zip(splits, keys, strict=True)]
+    best = min(rounds, key=lambda r: r.loss).mixture
+    if held_out is None:
+        return best
+    return revised(best, data, held_out, learn, revise_key)
+
+
+def _bound_state_shares(
+    energy: AbstractEnergy, data: np.ndarray, learn: Learner, key: Key
+) -> Float[np.ndarray, "samples states"]:
+    """Basins of the certified bound states of a model of all data."""
+    fit_key, search_key, certify_key = jax.random.split(key, 3)
+    parent = fit(
+        energy,
+        data,
+        objective=learn.objective,
+        key=fit_key,
+        penalty=learn.penalty,
+        optimizer=learn.optimizer,
+        n_steps=learn.n_steps,
+    ).energy
+    starts = np.asarray(jax.vmap(lambda s: embed(parent, s, 1.0))(jnp.asarray(data, float)))
+    library = find_bound_states(
+        NaiveMeanField(),
+        parent,
+        1.0,
+        key=search_key,
+        n_walkers=_N_WALKERS,
+        n_hops=0,
+        capacity=_CAPACITY,
+        starts=starts,
+    )
+    certificate = certify(library, parent, 1.0, key=certify_key, threshold=_THRESHOLD)
+    return basin_shares(library, NaiveMeanField(), parent, 1.0, data, certificate=certificate)
+
+
+def _copies(energy: AbstractEnergy, size: int) -> Mixture:
+    experts: Any = jax.tree.map(lambda x: jnp.repeat(x[None], size, axis=0), energy)
+    return Mixture(experts, np.full(size, -np.log(size)), np.zeros(size))
+
+
+def _checked_data(name: str, data: Data, energy: AbstractEnergy) -> np.ndarray:
+    spins = validate_spins(data, name)
+    if spins.shape[1] != n_visible(energy):
+        raise ValueError(
+            f"{name} must have {n_visible(energy)} spins a sample for this energy, got shape "
+            f"{spins.shape}"
+        )
+    return spins
+
+
+def _checked_shares(shares: Shares, n_samples: int, n_experts: int | None) -> np.ndarray:
+    shares = np.asarray(shares, float)
+    if shares.ndim != 2 or len(shares) != n_samples or n_experts not in (None, shares.shape[1]):
+        raise ValueError(
+            f"shares must have shape ({n_samples}, {n_experts or 'experts'}), got {shares.shape}"
+        )
+    total = shares.sum(axis=1, keepdims=True)
+    if not (np.all(shares >= 0) and np.all(total > 0) and np.all(np.isfinite(total))):
+        raise ValueError("shares must not be negative, and no row may be all zero")
+    return shares / total

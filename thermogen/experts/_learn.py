@@ -1,0 +1,133 @@
+"""Rounds of expectation and maximisation: all experts learn at once."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from .._solution import RESULTS
+from .._types import Key
+from ..energies import AbstractEnergy, Mixture
+from ..learning import AbstractObjective, AbstractPenalty, Defaults, Samples, fit
+from ._likelihood import log_partitions, negative_log_likelihood, responsibilities
+
+# Share of an even weight that every expert has in every sample: none dies for want of data.
+_FLOOR = 1e-3
+
+
+class Round(NamedTuple):
+    """What one round of expectation and maximisation came to.
+
+    Attributes:
+        mixture: the experts after it.
+        loss: negative log-likelihood of the training data, in nats per sample.
+        result: how the fit of the experts ended, a `RESULTS` code.
+    """
+
+    mixture: Mixture
+    loss: float
+    result: RESULTS
+
+
+class Learner(NamedTuple):
+    """How experts are learned: what `fit_experts` passes on from round to round.
+
+    Attributes:
+        objective: as for `fit`.
+        penalty: on the parameters of every expert.
+        optimizer: as for `fit`.
+        n_steps: most steps in one round; the objective's own default where None.
+        n_rounds: most rounds.
+        tolerance: rounds end where the loss falls by less, in nats per sample.
+        callback: called on the host after every round.
+    """
+
+    objective: AbstractObjective
+    penalty: AbstractPenalty | None = None
+    optimizer: optax.GradientTransformation | None = None
+    n_steps: int | None = None
+    n_rounds: int = 20
+    tolerance: float = 1e-4
+    callback: Callable[[Round], None] | None = None
+
+    def __call__(self, start: Mixture, data: np.ndarray, shares: np.ndarray, key: Key) -> Round:
+        """Rounds from a first split of the data; the best of them."""
+        best: Round | None = None
+        last = np.inf
+        for index in range(self.n_rounds):
+            this = self._round(start, data, shares, jax.random.fold_in(key, index))
+            if self.callback is not None:
+                self.callback(this)
+            if best is None or this.loss < best.loss:
+                best = this
+            if not last - this.loss > self.tolerance:
+                break
+            start, last = this.mixture, this.loss
+            shares = responsibilities(start, data)
+        assert best is not None
+        return best
+
+    def _round(self, start: Mixture, data: np.ndarray, shares: np.ndarray, key: Key) -> Round:
+        fit_key, partition_key = jax.random.split(key)
+        shares = with_floor(shares)
+        fitted = fit(
+            start,
+            data,
+            objective=EachExpert(self.objective, jnp.asarray(shares)),
+            key=fit_key,
+            penalty=self.penalty,
+            optimizer=self.optimizer,
+            n_steps=self.n_steps,
+        )
+        if fitted.result == RESULTS.non_finite:
+            warnings.warn(f"experts: {RESULTS[fitted.result]}", stacklevel=4)
+        experts = cast(Any, fitted.energy).experts
+        mixture = Mixture(
+            experts, np.log(shares.mean(axis=0)), log_partitions(experts, partition_key)
+        )
+        return Round(mixture, negative_log_likelihood(mixture, data), fitted.result)
+
+
+class EachExpert(AbstractObjective):
+    """Losses of all experts of a mixture on the data by their shares, added up.
+
+    Gradient contract: that of the objective. The weights of the mixture have no part in it.
+    """
+
+    objective: AbstractObjective
+    shares: Float[Array, "samples experts"]
+
+    @property
+    def defaults(self) -> Defaults:
+        return self.objective.defaults._replace(conditional=False)
+
+    @eqx.filter_jit
+    def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> PyTree:
+        mixture = cast(Mixture, energy)
+        keys = jax.random.split(key, mixture.n_experts)
+        return jax.vmap(lambda e, w, k: self.objective.init(e, Samples(samples.spins, w), k))(
+            mixture.experts, self._weights(), keys
+        )
+
+    def loss(
+        self, energy: AbstractEnergy, batch: Samples, state: PyTree, key: Key
+    ) -> tuple[Float[Array, ""], PyTree]:
+        mixture = cast(Mixture, energy)
+        keys = jax.random.split(key, mixture.n_experts)
+        losses, state = jax.vmap(
+            lambda e, w, s, k: self.objective.loss(e, Samples(batch.spins, w), s, k)
+        )(mixture.experts, self._weights(), state, keys)
+        return jnp.sum(losses), state
+
+    def _weights(self) -> Float[Array, "experts samples"]:
+        return (self.shares / jnp.sum(self.shares, axis=0)[None, :]).T
+
+
+def with_floor(shares: np.ndarray) -> Float[np.ndarray, "samples experts"]:
+    return (1 - _FLOOR) * shares + _FLOOR / shares.shape[1]

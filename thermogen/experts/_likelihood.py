@@ -1,0 +1,87 @@
+"""The likelihood of a mixture: partition functions of its experts, and whose a sample is."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from .. import exact
+from .._types import Key
+from ..energies import RBM, AbstractEnergy, Mixture
+from ..sampling import annealed_importance_sampling
+
+# Up to so many spins, of an RBM in one of its layers, ln Z is summed; beyond it is estimated.
+_MAX_ENUMERATED = 20
+_N_RUNGS, _N_CHAINS = 1000, 256
+
+# Samples and shares come with shapes of their own, which the callers check.
+Data = Num[Array | np.ndarray, "_ _"]
+Shares = Float[Array | np.ndarray, "_ _"]
+
+
+def log_partitions(experts: AbstractEnergy, key: Key) -> Float[Array, " experts"]:
+    """ln Z of each expert at beta = 1: by enumeration up to 20 spins, else by annealing.
+
+    Args:
+        experts: energies on a leading axis, as `Mixture.experts`.
+        key: random key, for annealing (1000 temperatures, 256 chains).
+
+    Returns:
+        In nats, shape `(experts,)`. The annealed ones are too small rather than too large.
+    """
+    size = jax.tree.leaves(experts)[0].shape[0]
+    first = jax.tree.map(lambda x: x[0], experts)
+    layered = isinstance(first, RBM)
+    n = min(first.n_visible, first.n_hidden) if layered else first.n_spins
+    if n <= _MAX_ENUMERATED:
+        return _exact_log_partitions(experts)
+    betas = jnp.linspace(0.0, 1.0, _N_RUNGS + 1)[1:]
+    estimates = [
+        annealed_importance_sampling(
+            jax.tree.map(lambda x, a=a: x[a], experts),
+            betas,
+            key=jax.random.fold_in(key, a),
+            n_chains=_N_CHAINS,
+        ).log_partition
+        for a in range(size)
+    ]
+    return jnp.stack(estimates)
+
+
+@eqx.filter_jit
+def _exact_log_partitions(experts: AbstractEnergy) -> Float[Array, " experts"]:
+    return jax.lax.map(lambda e: exact.log_partition(e, 1.0), experts)
+
+
+def normalised(mixture: Mixture, *, key: Key) -> Mixture:
+    """The same distribution with weights and partition functions as they are now.
+
+    A mixture is normalised when it is made; learning with `fit` moves its experts on.
+
+    Args:
+        mixture: the mixture.
+        key: random key, for annealing.
+    """
+    partitions = log_partitions(mixture.experts, key)
+    weights = jax.nn.log_softmax(mixture.offsets + partitions)
+    return Mixture(mixture.experts, weights, partitions)
+
+
+def negative_log_likelihood(mixture: Mixture, data: Data) -> float:
+    """Mean of E over samples, shape `(samples, n)`: nats per sample of a normalised mixture."""
+    return float(losses(mixture, data).mean())
+
+
+def losses(mixture: Mixture, data: Data) -> Float[np.ndarray, " samples"]:
+    return -np.asarray(jax.nn.logsumexp(log_joints(mixture, jnp.asarray(data)), axis=1))
+
+
+def responsibilities(mixture: Mixture, data: Data) -> Float[np.ndarray, "samples experts"]:
+    """Posterior over the experts given each sample, shape `(samples, experts)`."""
+    return np.asarray(jax.nn.softmax(log_joints(mixture, jnp.asarray(data)), axis=1))
+
+
+@eqx.filter_jit
+def log_joints(mixture: Mixture, data: Num[Array, "samples n"]) -> Float[Array, "samples experts"]:
+    return jax.vmap(mixture.log_joint)(data)

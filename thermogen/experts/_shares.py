@@ -1,0 +1,128 @@
+"""First splits of the data: by states of a library, by basins, by clusters, at random."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.cluster.vq import kmeans2
+
+from .._types import Beta, Key
+from ..energies import AbstractEnergy, embed
+from ..landscape import Certificate, Library, quench
+from ..meanfield import AbstractFunctional
+from ._likelihood import Data
+
+_N_CLUSTERINGS = 8
+# Largest magnetization of a state that is asked how likely a sample is.
+_MAX_MAGNETIZATION = 0.999
+
+
+def library_shares(
+    library: Library, data: Data, n_states: int | None = None
+) -> Float[np.ndarray, "samples states"]:
+    """Share of each state of a library in each sample, mirror images counted.
+
+    Of a state with magnetizations m and h hits it is proportional to `h prod_k (1 + m_k s_k)/2`.
+
+    Args:
+        library: states of a parent; those of hidden spins are left out.
+        data: samples of +-1, shape `(samples, visible)`.
+        n_states: keep only so many states, those that most samples belong to.
+
+    Returns:
+        Shares, rows sum to 1, shape `(samples, states)`.
+
+    Raises:
+        ValueError: for a library without states, or with fewer than `n_states` of them.
+    """
+    images = library.expanded()
+    held = np.asarray(images.mask)
+    if not held.any() or (n_states is not None and n_states > held.sum()):
+        raise ValueError(
+            f"library must hold at least {n_states or 1} states, mirror images counted, got "
+            f"{held.sum()}"
+        )
+    m = np.asarray(images.magnetizations)[held][:, : data.shape[1]]
+    m = np.clip(m, -_MAX_MAGNETIZATION, _MAX_MAGNETIZATION)
+    up, down = np.log(0.5 * (1 + m)), np.log(0.5 * (1 - m))
+    spins = np.asarray(data, float)
+    logits = (
+        np.log(np.asarray(images.hits)[held])
+        + 0.5 * (1 + spins) @ up.T
+        + 0.5 * (1 - spins) @ down.T
+    )
+    shares = np.asarray(jax.nn.softmax(logits, axis=1))
+    if n_states is None:
+        return shares
+    chosen = np.sort(np.argsort(-shares.sum(axis=0), kind="stable")[:n_states])
+    return np.asarray(jax.nn.softmax(logits[:, chosen], axis=1))
+
+
+def basin_shares(
+    library: Library,
+    functional: AbstractFunctional,
+    energy: AbstractEnergy,
+    beta: Beta,
+    data: Data,
+    *,
+    certificate: Certificate | None = None,
+) -> Float[np.ndarray, "samples states"]:
+    """Which basin of attraction of G(m) each sample lies in, as shares 0 and 1.
+
+    Every sample is quenched. One that ends in none of the states belongs to the one that it
+    overlaps with most.
+
+    Args:
+        library: minima of the functional.
+        functional: the free energy.
+        energy: the parent.
+        beta: inverse temperature.
+        data: samples of +-1, shape `(samples, n_visible(energy))`.
+        certificate: of the library: the states of one metastable set are then one.
+
+    Returns:
+        Shares, shape `(samples, states)`; a column for every state, or set, that holds samples.
+    """
+    starts = np.asarray(jax.vmap(lambda s: embed(energy, s, beta))(jnp.asarray(data, float)))
+    images = library.expanded()[:]
+    ends = quench(functional, energy, beta, starts).value
+    states = images.nearest(ends)
+    closest = np.argmax(starts @ np.asarray(images.magnetizations).T, axis=1)
+    states = np.where(states < 0, closest, states)
+    labels = np.arange(images.size)
+    if certificate is not None:
+        labels = _set_of_each_image(library, certificate)
+    used, columns = np.unique(labels[states], return_inverse=True)
+    return np.eye(len(used))[columns]
+
+
+def _set_of_each_image(library: Library, certificate: Certificate) -> Int[np.ndarray, " images"]:
+    """A number for the metastable set of each entry of `library.expanded()`."""
+    held = np.asarray(library.mask)
+    copies = np.asarray(library.multiplicity)[held]
+    image = np.concatenate([np.arange(c) for c in copies])
+    parted = np.repeat(certificate.multiplicity[held] == 2, copies)
+    return 2 * np.repeat(certificate.group[held], copies) + image * parted
+
+
+def first_splits(data: np.ndarray, size: int, count: int, key: Key) -> list[np.ndarray]:
+    """Clusters, and random shares, uniform on the simplex."""
+    draw = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    random = [draw.dirichlet(np.ones(size), len(data)) for _ in range(count - 1)]
+    return [np.eye(size)[clusters(data, size, key)], *random]
+
+
+def clusters(data: np.ndarray, size: int, key: Key) -> Int[np.ndarray, " samples"]:
+    """The best of a few runs of k-means: nearest of `size` means, of which some may have none."""
+    draw = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    spins = data.astype(float)
+
+    def run() -> tuple[float, np.ndarray]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an empty cluster is no fault: it makes a poor run
+            means, nearest = kmeans2(spins, size, minit="++", rng=draw)
+        return float(np.sum((spins - means[nearest]) ** 2)), nearest
+
+    return min((run() for _ in range(_N_CLUSTERINGS)), key=lambda result: result[0])[1]
