@@ -2,6 +2,7 @@
 
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 # Broadcasting across ranks hides a forgotten batch axis.
@@ -12,3 +13,14 @@ hypothesis.settings.register_profile(
     "thermogen", derandomize=True, deadline=None, database=None, print_blob=True
 )
 hypothesis.settings.load_profile("thermogen")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Drops a file's compiled programs after it.
+
+    Each keeps several memory maps. The suite's together exceed what Linux allows a process
+    (vm.max_map_count, 65530), and XLA then dies in the middle of a compilation.
+    """
+    yield
+    jax.clear_caches()
