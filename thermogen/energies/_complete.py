@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from .._linalg import dot
 from .._types import Magnetizations, Spins, Temperature
 from ..walsh import degrees, inverse_walsh_transform, walsh_transform
 from ._base import (
@@ -134,7 +135,7 @@ def _(energy: Complete, m: Magnetizations) -> Float[Array, ""]:
     weights = jnp.ones(1, m.dtype)
     for k in range(energy.n_spins):
         weights = jnp.concatenate([weights, (1 - m[k] ** 2) * weights])
-    return jnp.dot(weights, jnp.square(_nonlinear_derivatives(energy, m)))
+    return dot(weights, jnp.square(_nonlinear_derivatives(energy, m)))
 
 
 @nonlinear_third_moment.register
@@ -147,7 +148,7 @@ def _(energy: Complete, m: Magnetizations) -> Float[Array, ""]:
     squares = _nonlinear_part(energy, m) ** 2
     variance, slopes = jax.value_and_grad(_mean, argnums=1)(squares, m)
     # <Y^2 (s_k - m_k)> = v_k d<Y^2>/dm_k, for fixed values of Y.
-    linear = jnp.dot(1 - m * m, jnp.square(slopes))
+    linear = dot(1 - m * m, jnp.square(slopes))
     return _mean(jnp.square(squares), m) - 3 * jnp.square(variance) - 3 * linear
 
 
@@ -171,14 +172,14 @@ def _nonlinear_part(energy: Complete, m: Magnetizations) -> Float[Array, " confi
     for k in range(energy.n_spins):
         pairs = table.reshape(-1, 2)
         down, up = -(1 + m[k]), 1 - m[k]
-        table = jnp.concatenate([pairs @ jnp.stack([jnp.ones_like(s), s]) for s in (down, up)])
+        table = jnp.concatenate([dot(pairs, jnp.stack([jnp.ones_like(s), s])) for s in (down, up)])
     return table
 
 
 def _mean(values: Float[Array, " configurations"], m: Magnetizations) -> Float[Array, ""]:
     """Mean of a table under the product measure."""
     for k in range(m.size):
-        values = values.reshape(-1, 2) @ jnp.stack([0.5 * (1 - m[k]), 0.5 * (1 + m[k])])
+        values = dot(values.reshape(-1, 2), jnp.stack([0.5 * (1 - m[k]), 0.5 * (1 + m[k])]))
     return values[0]
 
 

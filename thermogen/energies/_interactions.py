@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
+from .._linalg import dot
 from .._types import Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
@@ -123,7 +124,7 @@ class Interactions(AbstractMultilinear):
         spins = jnp.asarray(spins)
         total = jnp.zeros((), jnp.result_type(spins, *self.couplings, float))
         for table, couplings in zip(self.sets, self.couplings, strict=True):
-            total -= jnp.dot(couplings, product_over(spins, table.indices))
+            total -= dot(couplings, product_over(spins, table.indices))
         return total
 
 
@@ -143,7 +144,7 @@ def _(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
     else:
         weights = [product_over(1 - m * m, subsets) for subsets, *_ in _subsets(energy.sets)]
         terms = [
-            jnp.dot(jnp.square(derivative), weight)
+            dot(jnp.square(derivative), weight)
             for derivative, weight in zip(_derivatives(energy, m), weights, strict=True)
         ]
     return sum(terms, jnp.zeros((), m.dtype))
@@ -160,7 +161,7 @@ def _(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
         products = jnp.prod(derivatives[triples.sets], axis=1) * triples.weight
         moments = product_over(variance, triples.twice)
         moments *= product_over(-2 * m * variance, triples.thrice)
-        total -= jnp.dot(products, moments)
+        total -= dot(products, moments)
     return total
 
 
@@ -199,7 +200,7 @@ def _overlap_variance(energy: Interactions, m: Magnetizations, pairs: Overlaps) 
         none, one, several = rest * none, rest * one + chance * none, several + chance * one
     outside = product_over(jnp.append(m, 1), pairs.single)
     products = couplings[pairs.first] * couplings[pairs.second] * outside * pairs.weight
-    return jnp.dot(products, several)
+    return dot(products, several)
 
 
 @functools.lru_cache(maxsize=64)

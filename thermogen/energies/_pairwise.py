@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int, Num
 
+from .._linalg import dot
 from .._types import Beta, Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
@@ -62,8 +63,8 @@ class Pairwise(AbstractMultilinear):
 
     def __call__(self, spins: Spins) -> Float[Array, ""]:
         spins = jnp.asarray(spins, jnp.result_type(spins, self.fields))
-        diagonal = 0.5 * jnp.dot(jnp.diagonal(self.couplings), spins * spins)
-        return diagonal - symmetric_form(self.couplings, spins) - jnp.dot(self.fields, spins)
+        diagonal = 0.5 * dot(jnp.diagonal(self.couplings), spins * spins)
+        return diagonal - symmetric_form(self.couplings, spins) - dot(self.fields, spins)
 
 
 @nonlinear_variance.register
@@ -75,8 +76,8 @@ def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
 def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
     """Each bond to the third power, and each triangle."""
     j, v = _symmetrised(energy.couplings), 1 - m * m
-    two_steps = (j * v[None, :]) @ j
-    triangles = jnp.dot(v, (two_steps * j) @ v)
+    two_steps = dot(j * v[None, :], j)
+    triangles = dot(v, dot(two_steps * j, v))
     return -4 * symmetric_form(j**3, m * v) - triangles
 
 
@@ -84,12 +85,12 @@ def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
 def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
     """Each bond to the fourth power, triangles with one bond doubled, and cycles of four."""
     j, v = _symmetrised(energy.couplings), 1 - m * m
-    two_steps = (j * v[None, :]) @ j
-    bonds = bond_cumulant(lambda a, b: 0.5 * jnp.dot(a, j**4 @ b), (m, v), (m, v))
-    doubled = 24 * jnp.dot(m * v, (j**2 * two_steps) @ (m * v))
+    two_steps = dot(j * v[None, :], j)
+    bonds = bond_cumulant(lambda a, b: 0.5 * dot(a, dot(j**4, b)), (m, v), (m, v))
+    doubled = 24 * dot(m * v, dot(j**2 * two_steps, m * v))
     # Closed walks of four steps, less those that turn back at one or at both of their ends.
-    walks = jnp.dot(v, two_steps**2 @ v)
-    turning = 2 * jnp.sum((v * (j**2 @ v)) ** 2) - jnp.dot(v**2, j**4 @ v**2)
+    walks = dot(v, dot(two_steps**2, v))
+    turning = 2 * jnp.sum((v * dot(j**2, v)) ** 2) - dot(v**2, dot(j**4, v**2))
     return bonds + doubled + 3 * (walks - turning)
 
 
@@ -120,12 +121,12 @@ def _(energy: Pairwise) -> Pairwise:
 @conditional_fields.register
 def _(energy: Pairwise, visible: Spins, beta: Beta) -> Float[Array, " n"]:
     """As `local_fields`; for many samples the matrix alone is made symmetric, not each product."""
-    return jnp.asarray(visible) @ _symmetrised(energy.couplings) + energy.fields
+    return dot(jnp.asarray(visible), _symmetrised(energy.couplings)) + energy.fields
 
 
 @conditional_field.register
 def _(energy: Pairwise, visible: Spins, k: int | Int[Array, ""], beta: Beta) -> Float[Array, ""]:
-    return energy.fields[k] + jnp.dot(energy.couplings[k], visible)
+    return energy.fields[k] + dot(energy.couplings[k], visible)
 
 
 @parameter_degrees.register
@@ -144,21 +145,21 @@ def symmetric_product(x: Spins, matrix: Float[Array, "n n"]) -> Num[Array, " n"]
 
     The vector stands first, so that a batch of them lies in memory as a batch of products.
     """
-    return jnp.asarray(x) @ matrix
+    return dot(jnp.asarray(x), matrix)
 
 
 @symmetric_product.defjvp
 def _(primals, tangents):
     x, matrix = primals
     x_dot, matrix_dot = tangents
-    by_matrix = 0.5 * (matrix_dot @ x + x @ matrix_dot)
-    return x @ matrix, by_matrix + symmetric_product(x_dot, matrix)
+    by_matrix = 0.5 * (dot(matrix_dot, x) + dot(x, matrix_dot))
+    return dot(x, matrix), by_matrix + symmetric_product(x_dot, matrix)
 
 
 @jax.custom_jvp
 def symmetric_form(matrix: Float[Array, "n n"], x: Spins) -> Float[Array, ""]:
     """`x . M x / 2` for symmetric M, such that value and gradient share the product `M x`."""
-    return 0.5 * jnp.dot(x, symmetric_product(x, matrix))
+    return 0.5 * dot(x, symmetric_product(x, matrix))
 
 
 @symmetric_form.defjvp
@@ -166,8 +167,8 @@ def _(primals, tangents):
     matrix, x = primals
     matrix_dot, x_dot = tangents
     product = symmetric_product(x, matrix)
-    value_dot = jnp.dot(product, x_dot) + 0.5 * jnp.dot(x, matrix_dot @ x)
-    return 0.5 * jnp.dot(x, product), value_dot
+    value_dot = dot(product, x_dot) + 0.5 * dot(x, dot(matrix_dot, x))
+    return 0.5 * dot(x, product), value_dot
 
 
 def _symmetrised(couplings: Float[Array, "n n"]) -> Float[Array, "n n"]:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Num
 
+from .._linalg import dot
 from .._types import Beta, Key, Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
@@ -100,21 +101,21 @@ class RBM(AbstractMultilinear):
 
     def __call__(self, spins: Spins) -> Float[Array, ""]:
         visible, hidden = self.split(spins)
-        fields = jnp.dot(self.visible_fields, visible) + jnp.dot(self.hidden_fields, hidden)
-        return -jnp.dot(visible, hidden @ self.weights.T) - fields
+        fields = dot(self.visible_fields, visible) + dot(self.hidden_fields, hidden)
+        return -dot(visible, dot(hidden, self.weights.T)) - fields
 
 
 @nonlinear_variance.register
 def _(energy: RBM, m: Magnetizations) -> Float[Array, ""]:
     visible, hidden = energy.split(1 - m * m)
-    return jnp.dot(visible, hidden @ jnp.square(energy.weights).T)
+    return dot(visible, dot(hidden, jnp.square(energy.weights).T))
 
 
 @nonlinear_third_moment.register
 def _(energy: RBM, m: Magnetizations) -> Float[Array, ""]:
     """Each bond to the third power: between two layers there are no triangles."""
     visible, hidden = energy.split(m * (1 - m * m))
-    return -4 * jnp.dot(visible, energy.weights**3 @ hidden)
+    return -4 * dot(visible, dot(energy.weights**3, hidden))
 
 
 @nonlinear_fourth_cumulant.register
@@ -122,15 +123,15 @@ def _(energy: RBM, m: Magnetizations) -> Float[Array, ""]:
     """Each bond to the fourth power, and cycles of four through two visible and two hidden."""
     w = energy.weights
     (m_v, m_h), (v, h) = energy.split(m), energy.split(1 - m * m)
-    bonds = bond_cumulant(lambda a, b: jnp.dot(a, w**4 @ b), (m_v, v), (m_h, h))
+    bonds = bond_cumulant(lambda a, b: dot(a, dot(w**4, b)), (m_v, v), (m_h, h))
     # The matrix of the smaller layer: walks from each of its spins to each, over the other.
     if energy.n_visible <= energy.n_hidden:
-        walks = jnp.dot(v, jnp.square((w * h[None, :]) @ w.T) @ v)
+        walks = dot(v, dot(jnp.square(dot(w * h[None, :], w.T)), v))
     else:
-        walks = jnp.dot(h, jnp.square((w.T * v[None, :]) @ w) @ h)
+        walks = dot(h, dot(jnp.square(dot(w.T * v[None, :], w)), h))
     w2 = jnp.square(w)
-    turning = jnp.sum((v * (w2 @ h)) ** 2) + jnp.sum((h * (v @ w2)) ** 2)
-    return bonds + 6 * (walks - turning + jnp.dot(v**2, w**4 @ h**2))
+    turning = jnp.sum((v * dot(w2, h)) ** 2) + jnp.sum((h * dot(v, w2)) ** 2)
+    return bonds + 6 * (walks - turning + dot(v**2, dot(w**4, h**2)))
 
 
 @n_visible.register
@@ -141,15 +142,15 @@ def _(energy: RBM) -> int:
 @visible_free_energy.register
 def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, ""]:
     """`-a . v - T sum_k ln 2 cosh(beta (b_k + (v W)_k))`."""
-    x = beta * (energy.hidden_fields + visible @ energy.weights)
-    return -jnp.dot(energy.visible_fields, visible) - jnp.sum(jnp.logaddexp(x, -x)) / beta
+    x = beta * (energy.hidden_fields + dot(visible, energy.weights))
+    return -dot(energy.visible_fields, visible) - jnp.sum(jnp.logaddexp(x, -x)) / beta
 
 
 @conditional_fields.register
 def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, " v"]:
     """`a_k + (T/2) sum_j [ln cosh(x_j with s_k = 1) - ln cosh(x_j with s_k = -1)]`."""
     w = beta * energy.weights
-    x = beta * energy.hidden_fields + visible @ w
+    x = beta * energy.hidden_fields + dot(visible, w)
     rest = x[None, :] - jnp.asarray(visible)[:, None] * w
     difference = jnp.logaddexp(rest + w, -rest - w) - jnp.logaddexp(rest - w, w - rest)
     return energy.visible_fields + 0.5 * jnp.sum(difference, axis=1) / beta
@@ -159,7 +160,7 @@ def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, " v"]:
 def _(energy: RBM, visible: Spins, k: int | Int[Array, ""], beta: Beta) -> Float[Array, ""]:
     visible = jnp.asarray(visible)
     w = beta * energy.weights[k]
-    rest = beta * (energy.hidden_fields + visible @ energy.weights) - visible[k] * w
+    rest = beta * (energy.hidden_fields + dot(visible, energy.weights)) - visible[k] * w
     up, down = jnp.logaddexp(rest + w, -rest - w), jnp.logaddexp(rest - w, w - rest)
     return energy.visible_fields[k] + 0.5 * jnp.sum(up - down) / beta
 
@@ -171,5 +172,5 @@ def _(energy: RBM) -> RBM:
 
 @embed.register
 def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, " total"]:
-    hidden = jnp.tanh(beta * (energy.hidden_fields + visible @ energy.weights))
+    hidden = jnp.tanh(beta * (energy.hidden_fields + dot(visible, energy.weights)))
     return jnp.concatenate([visible, hidden])

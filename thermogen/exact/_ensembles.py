@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._linalg import dot
 from .._types import Beta, Key
 from ..energies import RBM, AbstractEnergy, complete
 from ..walsh import walsh_transform
@@ -46,20 +47,20 @@ def probabilities(energy: AbstractEnergy, beta: Beta) -> Float[Array, " configur
 def mean_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`<E>`, in energy units."""
     table = energies(energy)
-    return jnp.dot(jax.nn.softmax(-beta * table), table)
+    return dot(jax.nn.softmax(-beta * table), table)
 
 
 def entropy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`S = -sum_i p_i ln p_i`, in nats."""
     log_p = jax.nn.log_softmax(-beta * energies(energy))
-    return -jnp.dot(jnp.exp(log_p), log_p)
+    return -dot(jnp.exp(log_p), log_p)
 
 
 def heat_capacity(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`C = d<E>/dT = beta^2 (<E^2> - <E>^2)`, dimensionless."""
     table = energies(energy)
     p = jax.nn.softmax(-beta * table)
-    return jnp.square(beta) * jnp.dot(p, jnp.square(table - jnp.dot(p, table)))
+    return jnp.square(beta) * dot(p, jnp.square(table - dot(p, table)))
 
 
 def magnetizations(energy: AbstractEnergy, beta: Beta) -> Float[Array, " n"]:

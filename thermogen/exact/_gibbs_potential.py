@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
+from .._linalg import dot
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy
 from ..walsh import transform_every_spin
@@ -58,7 +59,7 @@ def gibbs_potential(energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Fl
 def _legendre(logits: Float[Array, " configurations"], m: Float[Array, " n"]) -> Float[Array, ""]:
     """`max_x [ x . m - ln sum_i exp(logits_i + x . s_i) ]`."""
     x = _dual_fields(logits, m)
-    return jnp.dot(x, m) - jax.nn.logsumexp(logits + _additive(x))
+    return dot(x, m) - jax.nn.logsumexp(logits + _additive(x))
 
 
 @_legendre.defjvp
@@ -67,8 +68,8 @@ def _(primals, tangents):
     (logits, m), (logits_dot, m_dot) = primals, tangents
     x = _dual_fields(logits, m)
     tilted = logits + _additive(x)
-    slope = jnp.dot(x, m_dot) - jnp.dot(jax.nn.softmax(tilted), logits_dot)
-    return jnp.dot(x, m) - jax.nn.logsumexp(tilted), slope
+    slope = dot(x, m_dot) - dot(jax.nn.softmax(tilted), logits_dot)
+    return dot(x, m) - jax.nn.logsumexp(tilted), slope
 
 
 @jax.custom_jvp
@@ -112,7 +113,7 @@ class _Response(NamedTuple):
 
     def covariances(self, values: Float[Array, " configurations"]) -> Float[Array, " n"]:
         """Covariance of every spin with an observable."""
-        weighted = self.p * (values - jnp.dot(self.p, values))
+        weighted = self.p * (values - dot(self.p, values))
         return -2 * _down_moments(weighted)[_single(self.down.size)]
 
     def fields(self, change: Float[Array, " n"]) -> Float[Array, " n"]:

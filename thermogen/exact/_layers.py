@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._linalg import dot
 from .._types import Beta
 from ..energies import RBM
 from ..spins import enumerate_spins
@@ -38,9 +39,9 @@ def layered_log_partition(energy: RBM, beta: Beta) -> Float[Array, ""]:
     @jax.checkpoint
     def chunk(total, index):
         outer = (2 * (index >> bits & 1) - 1).astype(w.dtype)
-        fields = inner @ w[:low] + (other + outer @ w[low:])[None, :]
-        log_terms = inner @ own[:low] + jnp.sum(jnp.logaddexp(fields, -fields), axis=1)
-        log_sum = jax.nn.logsumexp(log_terms) + outer @ own[low:]
+        fields = dot(inner, w[:low]) + (other + dot(outer, w[low:]))[None, :]
+        log_terms = dot(inner, own[:low]) + jnp.sum(jnp.logaddexp(fields, -fields), axis=1)
+        log_sum = jax.nn.logsumexp(log_terms) + dot(outer, own[low:])
         return jnp.logaddexp(total, log_sum), None
 
     start = jnp.full((), -jnp.inf, w.dtype)

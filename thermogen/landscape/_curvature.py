@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._linalg import dot
 from ..meanfield._base import lowest_curvature, scaled_hessian_at, variance_at
 from ..meanfield._solve import Problem
 from ._batches import cast, in_batches
@@ -52,7 +53,7 @@ def _by_gradients(problem: Problem, fields: Float[Array, "batch n"]):
         x = _lowest(*low).astype(theta.dtype)
         x = x / jnp.linalg.norm(x)
         gx = _product(problem, theta, variance, x)
-        value = jnp.dot(x, gx)
+        value = dot(x, gx)
         return value, x, _is_settled(value, gx - value * x, variance, 4 * _TOLERANCE)
 
     return jax.vmap(single)(fields)
@@ -72,7 +73,7 @@ def _variance(theta: Float[Array, " n"], beta: Array) -> Float[Array, " n"]:
 
 def _is_settled(value: Array, residual: Array, variance: Array, tolerance: float) -> Array:
     """Whether the error of the eigenvalue, to second order, is within the tolerance."""
-    return jnp.dot(residual, variance * residual) <= tolerance * jnp.abs(value)
+    return dot(residual, variance * residual) <= tolerance * jnp.abs(value)
 
 
 def _lowest(problem: Problem, theta: Array, variance: Array) -> Float[Array, " n"]:
@@ -80,20 +81,20 @@ def _lowest(problem: Problem, theta: Array, variance: Array) -> Float[Array, " n
 
     def step(state):
         x, gx, p, last, power, n_steps, _ = state
-        value = jnp.dot(x, gx)
+        value = dot(x, gx)
         residual = gx - value * x
         downhill = variance * residual
-        downhill = downhill - jnp.dot(x, downhill) * x
-        turn = jnp.dot(downhill, residual - last) / power
+        downhill = downhill - dot(x, downhill) * x
+        turn = dot(downhill, residual - last) / power
         p = -downhill + jnp.maximum(turn, 0) * p
-        p = p - jnp.dot(x, p) * x
+        p = p - dot(x, p) * x
         unit = p / (jnp.linalg.norm(p) + jnp.finfo(p.dtype).tiny)
         gp = _product(problem, theta, variance, unit)
         # The lower eigenvector of the Hessian within the plane of x and p.
-        angle = 0.5 * jnp.arctan2(-2 * jnp.dot(x, gp), jnp.dot(unit, gp) - value)
+        angle = 0.5 * jnp.arctan2(-2 * dot(x, gp), dot(unit, gp) - value)
         x, gx = (jnp.cos(angle) * a + jnp.sin(angle) * b for a, b in ((x, unit), (gx, gp)))
         settled = _is_settled(value, residual, variance, _TOLERANCE)
-        return x, gx, p, residual, jnp.dot(downhill, residual), n_steps + 1, settled
+        return x, gx, p, residual, dot(downhill, residual), n_steps + 1, settled
 
     x = jnp.sqrt(variance) * jnp.cos(1 + jnp.sqrt(2.0) * jnp.arange(theta.size) ** 2)
     x = (x / jnp.linalg.norm(x)).astype(theta.dtype)

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._linalg import dot
 from .._solution import RESULTS, Solution
 from ..meanfield._solve import NewtonPolish
 from ._batches import in_batches
@@ -229,7 +230,7 @@ def _certify_batch(problem, n_flat: Array, tol: Array, rows: Float[Array, "batch
 def _force(x: Float[Array, " p"], args) -> Float[Array, " p"]:
     """The gradient; along flat directions, where nothing else decides, a pull to the start."""
     problem, start, flat = args
-    return jax.grad(_value)(x, problem) + flat @ (x - start)
+    return jax.grad(_value)(x, problem) + dot(flat, x - start)
 
 
 def _judge(problem, row: Float[Array, " p"], n_flat: Array, tol: Array) -> Solution:
@@ -241,8 +242,8 @@ def _judge(problem, row: Float[Array, " p"], n_flat: Array, tol: Array) -> Solut
     rounding = _ROUNDING * jnp.max(jnp.abs(values))
     curvature = jnp.min(jnp.where(is_flat, jnp.inf, values))
     is_minimum = (curvature > rounding) & jnp.all(values >= -rounding)
-    along = (gradient @ vectors) / jnp.where(is_flat | (values == 0), jnp.inf, values)
-    located = jnp.max(jnp.abs(vectors @ along)) <= _LOCATED
+    along = dot(gradient, vectors) / jnp.where(is_flat | (values == 0), jnp.inf, values)
+    located = jnp.max(jnp.abs(dot(vectors, along))) <= _LOCATED
     result = RESULTS.where(is_minimum, RESULTS.converged, RESULTS.saddle)
     near = (residual <= tol) & (located | ~is_minimum)
     result = RESULTS.where(near, result, RESULTS.stalled)
@@ -255,7 +256,7 @@ def _flat_directions(hessian: Float[Array, "p p"], n_flat: Array):
     """Eigenvalues, eigenvectors, which are flat; and the projector on the flat directions."""
     values, vectors = jnp.linalg.eigh(0.5 * (hessian + hessian.T))
     is_flat = jnp.argsort(jnp.argsort(jnp.abs(values))) < n_flat
-    return (values, vectors, is_flat), (vectors * is_flat[None, :]) @ vectors.T
+    return (values, vectors, is_flat), dot(vectors * is_flat[None, :], vectors.T)
 
 
 def _value(row: Float[Array, " p"], problem: tuple[Potential, PyTree]) -> Float[Array, ""]:

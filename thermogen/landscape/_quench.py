@@ -11,6 +11,7 @@ import optimistix as optx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Num
 
+from .._linalg import dot
 from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric
@@ -240,14 +241,14 @@ def _conjugate_gradients(product: Callable[[Array], Array], b: Float[Array, " n"
     def step(state):
         x, residual, p, squared, _, n_steps = state
         ap = product(p)
-        curvature = jnp.dot(p, ap)
+        curvature = dot(p, ap)
         positive = curvature > 0
         length = jnp.where(positive, squared / jnp.where(positive, curvature, 1), 0)
         x, residual = x + length * p, residual - length * ap
-        new = jnp.dot(residual, residual)
+        new = dot(residual, residual)
         return x, residual, residual + new / squared * p, new, positive, n_steps + 1
 
-    squared = jnp.dot(b, b)
+    squared = dot(b, b)
     small = 1e-8 * squared
     state = (jnp.zeros_like(b), b, b, squared, jnp.array(True), jnp.array(0))
     x, *_, positive, _ = jax.lax.while_loop(
@@ -315,7 +316,7 @@ def is_surely_positive(
         (matrix - shift * jnp.eye(n)).astype(dtype), symmetrize_input=False
     )
     size = jnp.abs(factor)
-    return jnp.max(size @ jnp.sum(size, axis=0)) <= allowed
+    return jnp.max(dot(size, jnp.sum(size, axis=0))) <= allowed
 
 
 def _replaced(solution: Solution, rows: np.ndarray, new: Solution) -> Solution:

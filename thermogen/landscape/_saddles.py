@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._linalg import dot
 from ..meanfield._base import free_energy_at, scaled_hessian_at, variance_at
 from ..meanfield._solve import Problem, residual_at
 from ._batches import cast, in_batches
@@ -176,7 +177,7 @@ def _climb_once(problem: Problem, theta: Float[Array, " n"]) -> Float[Array, " n
     root, residual = jnp.sqrt(variance_at(theta)), residual_at(theta, problem)
     values, vectors = jnp.linalg.eigh(scaled_hessian_at(*problem[:2], theta, problem[2]))
     size = jnp.maximum(jnp.abs(values), jnp.finfo(theta.dtype).eps).at[0].multiply(-1)
-    shift = vectors @ (-(vectors.T @ (root * residual)) / size)
+    shift = dot(vectors, -dot(vectors.T, root * residual) / size)
     shift = shift * jnp.minimum(1, _TRUST / (jnp.linalg.norm(shift) + jnp.finfo(theta.dtype).tiny))
     return theta + jnp.where(root > _SATURATED, shift / jnp.maximum(root, _SATURATED), -residual)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._linalg import dot
 from .._types import Beta
 from ..energies import AbstractMultilinear
 from ..meanfield import NaiveMeanField
@@ -92,7 +93,7 @@ def overlaps(library: Library) -> Float[Array, "K K"]:
     own. Jits and vmaps.
     """
     m = jnp.where(library.mask[:, None], library.magnetizations, 0.0)
-    return m @ m.T / m.shape[1]
+    return dot(m, m.T) / m.shape[1]
 
 
 def overlap_distribution(library: Library, beta: Beta, edges: _Edges) -> Float[Array, " bins"]:
@@ -163,4 +164,4 @@ def _mixture_bound(energy, beta, m, mask):
         return jax.nn.logsumexp(log_w + log_b)
 
     each = jnp.where(mask, depths - jax.lax.map(crowding, jnp.arange(len(m))), 0.0)
-    return jnp.maximum(jnp.dot(jnp.exp(log_w), each), jnp.max(depths))
+    return jnp.maximum(dot(jnp.exp(log_w), each), jnp.max(depths))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from .._linalg import dot
 from ..energies import RBM, Mixture
 
 
@@ -58,8 +59,8 @@ def centred_gradient(field_rate: float = 1.0) -> optax.GradientTransformationExt
 def _centred(
     gradient: RBM, machine: RBM, means: Float[Array, " visible"], field_rate: float
 ) -> RBM:
-    hidden = jnp.tanh(machine.hidden_fields + means @ machine.weights)
+    hidden = jnp.tanh(machine.hidden_fields + dot(means, machine.weights))
     by_visible, by_hidden = gradient.visible_fields, gradient.hidden_fields
     weights = gradient.weights - jnp.outer(means, by_hidden) - jnp.outer(by_visible, hidden)
-    visible_fields = field_rate * by_visible - weights @ hidden
-    return RBM(weights, visible_fields, field_rate * by_hidden - means @ weights)
+    visible_fields = field_rate * by_visible - dot(weights, hidden)
+    return RBM(weights, visible_fields, field_rate * by_hidden - dot(means, weights))

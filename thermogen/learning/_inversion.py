@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
+from .._linalg import dot
 from .._solution import RESULTS, Solution
 from .._types import Magnetizations
 from ..datasets import validate_spins
@@ -132,7 +133,7 @@ def _(method: SessakMonasson, m: Vector, c: Matrix, inverse: Matrix) -> Pairwise
     determinant = jnp.outer(v, v) - c**2
     couplings += _off_diagonal(-inverse) - c / determinant
     of_two = (m[:, None] * v[None, :] - c * m[None, :]) / determinant - (m / v)[:, None]
-    loops = inverse @ m - m / v - jnp.sum(_off_diagonal(of_two), axis=1)
+    loops = dot(inverse, m) - m / v - jnp.sum(_off_diagonal(of_two), axis=1)
     return Pairwise(couplings, jnp.arctanh(m) + jnp.sum(fields, axis=1) + loops)
 
 

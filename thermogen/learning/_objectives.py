@@ -30,7 +30,7 @@ class Samples(eqx.Module):
 
     def mean(self, values: Float[Array, "samples ..."]) -> Float[Array, "..."]:
         """Weighted mean of one value, or one array, for each sample."""
-        return jnp.tensordot(self.weights, values, axes=1)
+        return jnp.tensordot(self.weights, values, axes=1, precision="highest")
 
     def draw(self, key: Key, count: int) -> Num[Array, "count visible"]:
         """Samples drawn with replacement in proportion to their weights."""

@@ -13,6 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
 from .. import exact
+from .._linalg import dot
 from .._types import Beta, Key, Temperature
 from ..energies import RBM, AbstractEnergy, constrain, n_visible, visible_free_energy
 from ..spins import enumerate_spins
@@ -197,7 +198,7 @@ def generating_function(
         table = jnp.asarray(observables)
     if table.shape[1] != size:
         raise ValueError(f"observables must have shape (k, {size}), got {table.shape}")
-    return jax.nn.logsumexp(-beta * exact.energies(energy) + sources @ table)
+    return jax.nn.logsumexp(-beta * exact.energies(energy) + dot(sources, table))
 
 
 def _log_weights(energies: Table, temperature: Temperature) -> Float[Array, " entries"]:

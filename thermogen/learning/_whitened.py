@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from .._linalg import dot
 from ..energies import Pairwise
 from ._objectives import Samples
 
@@ -31,17 +32,18 @@ class Frame(NamedTuple):
 
     def scaled(self, matrix: Float[Array, "n n"], factors: Float[Array, "n n"]) -> Array:
         """A matrix whose elements between principal axes are multiplied by factors."""
-        return self.axes @ (factors * (self.axes.T @ matrix @ self.axes)) @ self.axes.T
+        between = dot(dot(self.axes.T, matrix), self.axes)
+        return dot(dot(self.axes, factors * between), self.axes.T)
 
     def inward(self, energy: Pairwise) -> Pairwise:
         """The variables of given parameters."""
         couplings = self.scaled(energy.couplings, self.widths)
-        return _with(energy, couplings, energy.fields + energy.couplings @ self.means)
+        return _with(energy, couplings, energy.fields + dot(energy.couplings, self.means))
 
     def outward(self, variables: Pairwise) -> Pairwise:
         """The parameters of given variables, or their change."""
         couplings = self.scaled(variables.couplings, 1 / self.widths)
-        return _with(variables, couplings, variables.fields - couplings @ self.means)
+        return _with(variables, couplings, variables.fields - dot(couplings, self.means))
 
     def gradient(self, gradient: Pairwise) -> Pairwise:
         """The derivative by the variables: `outward`, transposed."""
@@ -58,7 +60,7 @@ def _with(energy: Pairwise, couplings: Array, fields: Array) -> Pairwise:
 def _frame(samples: Samples) -> Frame:
     means = samples.mean(samples.spins)
     centred = samples.spins - means[None, :]
-    variances, axes = jnp.linalg.eigh(centred.T @ (samples.weights[:, None] * centred))
+    variances, axes = jnp.linalg.eigh(dot(centred.T, samples.weights[:, None] * centred))
     curvatures = (variances[:, None] + variances[None, :]) / 2 + _DAMPING
     return Frame(means, axes, jnp.sqrt(jnp.maximum(curvatures, _DAMPING)))
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._linalg import dot
 from .._types import Beta, Magnetizations
 from ..energies import RBM, AbstractEnergy, Pairwise
 from ._base import AbstractFunctional
@@ -80,7 +81,7 @@ def _(primals, tangents):
     # Half the trace of inverse @ d(-V K), by its two parts.
     by_v = -0.5 * jnp.sum(k * inverse.T, axis=1)
     by_k = -0.5 * jnp.sum((inverse * v[None, :]).T * k_dot)
-    return gaussian_excess(k, v), by_k + jnp.dot(by_v, v_dot)
+    return gaussian_excess(k, v), by_k + dot(by_v, v_dot)
 
 
 @jax.custom_jvp
@@ -103,7 +104,7 @@ def relative_precisions(k: Float[Array, "n n"], v: Magnetizations) -> Magnetizat
         inverse = jnp.linalg.inv(jnp.diag(precisions) - scaled)
         slope = jnp.diagonal(inverse) - 1
         step = jnp.linalg.solve(jnp.square(inverse), slope)
-        decrement = jnp.sqrt(jnp.maximum(jnp.dot(slope, step), 0))
+        decrement = jnp.sqrt(jnp.maximum(dot(slope, step), 0))
         return precisions + step / (1 + decrement), decrement, n_steps + 1
 
     # Diagonally dominant, so inside the domain.
@@ -118,5 +119,5 @@ def _(primals, tangents):
     precisions = relative_precisions(k, v)
     inverse = jnp.linalg.inv(jnp.diag(precisions) - v[:, None] * k)
     change = v_dot[:, None] * k + v[:, None] * k_dot
-    push = jnp.sum((inverse @ change) * inverse.T, axis=1)
+    push = jnp.sum(dot(inverse, change) * inverse.T, axis=1)
     return precisions, jnp.linalg.solve(inverse * inverse.T, push)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
+from .._linalg import dot
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy
 from ..energies._base import as_float
@@ -97,5 +98,5 @@ def lowest_curvature(
     root = jnp.sqrt(variance_at(theta))
     values, vectors = jnp.linalg.eigh(scaled_hessian)
     half = root[:, None] * vectors / jnp.sqrt(jnp.where(values > 0, values, 1.0))[None, :]
-    susceptibility = beta * half @ half.T
+    susceptibility = dot(beta * half, half.T)
     return jnp.where(values[0] > 0, 1 / jnp.linalg.eigvalsh(susceptibility)[-1], -jnp.inf)

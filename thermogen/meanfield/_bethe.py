@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._linalg import dot
 from .._types import Beta, Magnetizations
 from ..energies import RBM, AbstractEnergy, Interactions, Pairwise
 from ._base import AbstractFunctional, variance_at
@@ -38,7 +39,7 @@ class Bethe(AbstractFunctional):
         for sets, couplings in factors(energy):
             spins = m[sets]
             if sets.shape[1] < 2:
-                total -= jnp.dot(couplings, jnp.prod(spins, axis=1))
+                total -= dot(couplings, jnp.prod(spins, axis=1))
             else:
                 total += jnp.sum(jax.vmap(factor_excess)(beta * couplings, spins)) / beta
         return total
@@ -97,7 +98,7 @@ def _(primals, tangents):
     t, no_overlap = _cavity(m, u)
     product = (jnp.tanh(k) + jnp.prod(t)) * no_overlap[0] / variance_at(u)[0]
     # From the same messages, so that they are found once.
-    return _excess_from(k, m, u), -product * k_dot - jnp.dot(u, m_dot)
+    return _excess_from(k, m, u), -product * k_dot - dot(u, m_dot)
 
 
 def _excess_from(
@@ -216,7 +217,7 @@ def _(primals, tangents):
     d = (1 - m * m) * soft / no_overlap**2
     push = soft / no_overlap**2 * m_dot - d * by_k * k_dot
     t_dot = jnp.linalg.solve(jnp.eye(m.size, dtype=m.dtype) + d[:, None] * by_t, push)
-    return u, by_t @ t_dot + by_k * k_dot
+    return u, dot(by_t, t_dot) + by_k * k_dot
 
 
 def outgoing(k: Float[Array, ""], x: Float[Array, " p"]) -> Float[Array, " p"]:

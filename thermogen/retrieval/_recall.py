@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
+from .._linalg import dot
 from .._solution import RESULTS
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, n_visible, visible_free_energy
@@ -129,7 +130,7 @@ def _recall(energy, clamp, beta, key, method, counts):
     p = jnp.where(sound, p, 0)
     best = jnp.lexsort((costs, -p))[:capacity]
     unused = (0, capacity - best.size)
-    magnetizations = jnp.where(known == 0, jnp.where(sound, weights @ means, 0), known)
+    magnetizations = jnp.where(known == 0, jnp.where(sound, dot(weights, means), 0), known)
     failed = RESULTS.where(jnp.any(draws.log_weights > -jnp.inf), RESULTS.non_finite, draws.result)
     return Recall(
         jnp.pad(jnp.where(p[best] > 0, visible[best].T, 0).T, (unused, (0, 0))),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._linalg import dot
 from .._types import Key
 from ..energies import AbstractEnergy
 from ._annealing import (
@@ -101,7 +102,7 @@ def _integrate(energy, betas, key, n_chains, sweeps, kernel, clamp):
     variance += jnp.square(mean_error)
 
     of_mean, of_variance = jax.grad(_integral, argnums=(1, 2))(path, mean, -variance)
-    _, statistical = _over_chains((of_mean @ means - of_variance @ squares)[None])
+    _, statistical = _over_chains((dot(of_mean, means) - dot(of_variance, squares))[None])
     quadrature = _quadrature_error(path, mean, -variance)
     scale = jnp.square(path[1:])
     return ThermodynamicIntegral(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._linalg import dot
 from .._types import Key
 from ..energies import AbstractEnergy
 from ._annealing import log_mean, log_states, path_from_zero
@@ -84,7 +85,7 @@ def _anneal(energy, betas, key, sizes, kernel, clamp):
     log_ratios, spins, families = cool(energy, betas, keys, n_chains, kernel, clamp)
     ratio, error, _ = log_mean(log_ratios)
     weights = jax.nn.softmax(log_ratios)
-    ess = n_chains**2 / (jnp.square(weights) @ jnp.sum(jnp.square(families), axis=1))
+    ess = n_chains**2 / dot(jnp.square(weights), jnp.sum(jnp.square(families), axis=1))
     log_partition = log_states(energy, spins.dtype, clamp) + ratio
     return PopulationEstimate(log_partition, error, ess, spins, weights)
 

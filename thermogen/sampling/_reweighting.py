@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
+from .._linalg import dot
 from .._types import Beta, Key
 from ..energies import AbstractEnergy
 from ._annealing import Estimate, Measurement, log_states
@@ -105,10 +106,10 @@ class Reweighting(eqx.Module):
 
         def by_scales(chain):
             terms, energies = chain
-            return _shares(self._scales, self.betas, energies) @ terms
+            return dot(_shares(self._scales, self.betas, energies), terms)
 
         slopes = -jnp.sum(jax.lax.map(by_scales, (terms, self._energies)), axis=0)
-        per_chain = jnp.sum(terms, axis=1) + self._shifts @ slopes
+        per_chain = jnp.sum(terms, axis=1) + dot(self._shifts, slopes)
         error = jnp.sqrt(per_chain.size * jnp.var(per_chain, ddof=1))
         return jnp.where(self.converged, error, jnp.inf)
 
@@ -244,7 +245,7 @@ def _solve(energies, betas, log_states):
         return (_worst(state) > tolerance) & (state.n_steps < _MAX_STEPS)
 
     def step(state):
-        newton = state.scales.at[1:].add(-_inverse(state.information) @ state.excess[1:])
+        newton = state.scales.at[1:].add(dot(-_inverse(state.information), state.excess[1:]))
         substituted = state.scales - jnp.log1p(state.excess)
         both = [
             _evaluate(scales - scales[0], betas, samples, state.n_steps + 1)
@@ -262,7 +263,7 @@ def _solve(energies, betas, log_states):
     scores = n_draws - jax.lax.map(
         lambda e: jnp.sum(_shares(state.scales, betas, e), axis=1), samples
     )
-    shifts = jnp.pad(scores[:, 1:] @ inverse, ((0, 0), (1, 0)))
+    shifts = jnp.pad(dot(scores[:, 1:], inverse), ((0, 0), (1, 0)))
     errors = jnp.sqrt(n_chains * jnp.var(shifts, axis=0, ddof=1))
     return Reweighting(
         betas=betas,
@@ -283,7 +284,7 @@ def _evaluate(scales, betas, samples, n_steps):
         shares = _shares(scales, betas, energies)
         sums = jnp.sum(shares, axis=1)
         # Of what two rungs share alone: that is positive, and no difference rounds small overlaps.
-        links = shares @ shares.T * (1 - jnp.eye(betas.size, dtype=shares.dtype))
+        links = dot(shares, shares.T) * (1 - jnp.eye(betas.size, dtype=shares.dtype))
         return sums, jnp.diag(jnp.sum(links, axis=1)) - links
 
     sums, information = jax.lax.map(of_chain, samples)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._linalg import dot
 from .._types import Beta, Key, Spins
 from ..energies import (
     RBM,
@@ -175,7 +176,7 @@ def _(energy: Pairwise, spins, beta, thresholds, rule):
         spins = write(spins, (b - 1) % n_blocks, word)
         rows = read(couplings, b)
         inner = jax.lax.dynamic_slice_in_dim(rows, b * size, size, axis=1)
-        field = scale[None, :] * (read(fields, b) + rows @ spins)
+        field = scale[None, :] * (read(fields, b) + dot(rows, spins))
         noise = thresholds(b * size + jnp.arange(size))
         word = _update_block(rule, field, own, noise, inner, scale)
         return spins, word, read(spins, (b + 1) % n_blocks)
@@ -223,8 +224,8 @@ def _(energy: RBM, spins, beta, thresholds, rule):
     scale, sites = (2 * beta)[None, :], jnp.arange(len(spins))
     v = energy.n_visible
     visible, hidden = spins[:v], spins[v:]
-    hidden = rule(scale * (b[:, None] + weights.T @ visible), hidden, thresholds(sites[v:]))
-    visible = rule(scale * (a[:, None] + weights @ hidden), visible, thresholds(sites[:v]))
+    hidden = rule(scale * (b[:, None] + dot(weights.T, visible)), hidden, thresholds(sites[v:]))
+    visible = rule(scale * (a[:, None] + dot(weights, hidden)), visible, thresholds(sites[:v]))
     return jnp.concatenate([visible, hidden])
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._linalg import dot
 from .._types import Beta, Key, Spins
 from ..energies import AbstractEnergy
 from ._base import AbstractSampler, Clamped, Ladder, checked_ladder, random_corners
@@ -112,7 +113,7 @@ class ParallelTempering(AbstractSampler):
 
     def total_energy(self, energy: AbstractEnergy, state: TemperingState) -> Float[Array, ""]:
         energies = jax.vmap(self.kernel.total_energy, in_axes=(None, 0))(energy, state.replicas)
-        return energies @ (self.betas / self.betas[-1])
+        return dot(energies, self.betas / self.betas[-1])
 
 
 def _exchange(swapped, x):
