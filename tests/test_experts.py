@@ -116,13 +116,13 @@ def test_another_objective_and_number_of_rounds(rounds):
 
 
 def test_new_numbers_compile_nothing(rounds, caplog):
-    data, _ = two_patterns(seed=1)
+    (data, _), key = two_patterns(seed=1), jax.random.key(5)
     with compilations(caplog) as compiled:
         tg.fit_experts(
             TEMPLATE,
             data,
             objective=EXACT,
-            key=jax.random.key(5),
+            key=key,
             n_experts=2,
             n_starts=1,
             n_rounds=2,

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from .._linalg import dot
 from .._types import Magnetizations, Spins, Temperature
 from ..walsh import degrees, inverse_walsh_transform, walsh_transform
 from ._base import (
@@ -21,6 +20,7 @@ from ._base import (
     parameter_degrees,
 )
 from ._interactions import Interactions
+from ._linalg import dot
 from ._pairwise import Pairwise
 from ._rbm import RBM
 

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
-from .._linalg import dot
 from .._types import Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
@@ -21,6 +20,7 @@ from ._base import (
     nonlinear_variance,
     parameter_degrees,
 )
+from ._linalg import dot
 from ._plans import Overlaps, Triples, has_short_terms, overlap_plan, subset_plan, triple_plan
 
 

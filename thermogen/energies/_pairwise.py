@@ -9,7 +9,6 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int, Num
 
-from .._linalg import dot
 from .._types import Beta, Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
@@ -23,6 +22,7 @@ from ._base import (
     parameter_copies,
     parameter_degrees,
 )
+from ._linalg import dot
 
 
 class Pairwise(AbstractMultilinear):

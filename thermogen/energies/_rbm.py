@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Num
 
-from .._linalg import dot
 from .._types import Beta, Key, Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
@@ -21,6 +20,7 @@ from ._base import (
     parameter_degrees,
     visible_free_energy,
 )
+from ._linalg import dot
 from ._pairwise import bond_cumulant
 
 

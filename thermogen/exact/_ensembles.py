@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._linalg import dot
 from .._types import Beta, Key
 from ..energies import RBM, AbstractEnergy, complete
+from ..energies._linalg import dot
 from ..walsh import walsh_transform
 from ._layers import layered_log_partition
 

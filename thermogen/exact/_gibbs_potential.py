@@ -9,9 +9,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from .._linalg import dot
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy
+from ..energies._linalg import dot
 from ..walsh import transform_every_spin
 from ._ensembles import energies
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._linalg import dot
+from ..energies._linalg import dot
 from ..meanfield._base import lowest_curvature, scaled_hessian_at, variance_at
 from ..meanfield._solve import Problem
 from ._batches import cast, in_batches

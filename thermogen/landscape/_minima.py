@@ -13,8 +13,8 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._linalg import dot
 from .._solution import RESULTS, Solution
+from ..energies._linalg import dot
 from ..meanfield._solve import NewtonPolish
 from ._batches import in_batches
 from ._library import first_equals, good_turing

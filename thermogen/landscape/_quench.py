@@ -11,10 +11,10 @@ import optimistix as optx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Num
 
-from .._linalg import dot
 from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric
+from ..energies._linalg import dot
 from ..meanfield import AbstractFunctional, MirrorDescent
 from ..meanfield._base import free_energy_at, gradient_at, variance_at
 from ..meanfield._solve import (

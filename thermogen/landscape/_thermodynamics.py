@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._linalg import dot
 from .._types import Beta
 from ..energies import AbstractMultilinear
+from ..energies._linalg import dot
 from ..meanfield import NaiveMeanField
 from ._batches import cast
 from ._library import Library

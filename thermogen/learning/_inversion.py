@@ -9,11 +9,11 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
-from .._linalg import dot
 from .._solution import RESULTS, Solution
 from .._types import Magnetizations
 from ..datasets import validate_spins
 from ..energies import Pairwise
+from ..energies._linalg import dot
 from ..meanfield import AbstractFunctional, Bethe, Plefka
 
 Vector = Float[Array, " n"]

@@ -13,9 +13,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
 from .. import exact
-from .._linalg import dot
 from .._types import Beta, Key, Temperature
 from ..energies import RBM, AbstractEnergy, constrain, n_visible, visible_free_energy
+from ..energies._linalg import dot
 from ..spins import enumerate_spins
 from ._objectives import LBFGS, AbstractObjective, Defaults, Samples
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._linalg import dot
 from .._types import Beta, Magnetizations
 from ..energies import RBM, AbstractEnergy, Pairwise
+from ..energies._linalg import dot
 from ._base import AbstractFunctional
 
 _MAX_STEPS = 64

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
-from .._linalg import dot
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy
 from ..energies._base import as_float
+from ..energies._linalg import dot
 
 
 class AbstractFunctional(eqx.Module):

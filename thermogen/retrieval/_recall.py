@@ -9,10 +9,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
-from .._linalg import dot
 from .._solution import RESULTS
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, n_visible, visible_free_energy
+from ..energies._linalg import dot
 from ..meanfield import AbstractFunctional
 from ..meanfield._solve import checked_beta
 from ..sampling import AbstractSampler

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._linalg import dot
 from .._types import Key
 from ..energies import AbstractEnergy
+from ..energies._linalg import dot
 from ._annealing import (
     Measurement,
     log_states,

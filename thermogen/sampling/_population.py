@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._linalg import dot
 from .._types import Key
 from ..energies import AbstractEnergy
+from ..energies._linalg import dot
 from ._annealing import log_mean, log_states, path_from_zero
 from ._base import AbstractKernel, Clamp, Ladder, checked_clamp, checked_ladder, random_corners
 from ._gibbs import Gibbs

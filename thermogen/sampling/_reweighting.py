@@ -11,9 +11,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
-from .._linalg import dot
 from .._types import Beta, Key
 from ..energies import AbstractEnergy
+from ..energies._linalg import dot
 from ._annealing import Estimate, Measurement, log_states
 from ._base import AbstractKernel, Clamp, Ladder, checked_clamp, checked_ladder, random_corners
 from ._gibbs import Gibbs

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._linalg import dot
 from .._types import Beta, Key, Spins
 from ..energies import (
     RBM,
@@ -27,6 +26,7 @@ from ..energies import (
     conditional_fields,
 )
 from ..energies._base import as_float
+from ..energies._linalg import dot
 from ._base import Clamped
 from ._coloring import color_plan
 

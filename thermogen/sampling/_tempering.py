@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._linalg import dot
 from .._types import Beta, Key, Spins
 from ..energies import AbstractEnergy
+from ..energies._linalg import dot
 from ._base import AbstractSampler, Clamped, Ladder, checked_ladder, random_corners
 from ._gibbs import Gibbs
 
