@@ -163,7 +163,7 @@ def main() -> None:
             if comparable:
                 error = f"{np.abs(np.asarray(result) - exact).max() / np.abs(exact).max():10.1e}"
             kind = device.device_kind[:20]
-            print(f"{job.__name__:18}{kind:22}{first:9.2f}{then:9.3f}{error}", flush=True)
+            print(f"{job.__name__:18}{kind:22}{first:9.2f}{then:9.4f}{error}", flush=True)
 
 
 if __name__ == "__main__":
