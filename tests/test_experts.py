@@ -169,6 +169,28 @@ def test_basins_of_a_parent_and_its_certified_sets():
     np.testing.assert_array_equal(own, first > 0)
 
 
+def test_images_go_to_the_set_that_they_are_in():
+    """Of two states in one set, each beside the other's image: a pair that turns by itself."""
+    n, threshold = 7, 50.0
+    couplings = np.zeros((n, n))
+    couplings[:2, :2], couplings[2:, 2:] = 1.3, 1.0  # the pair, and a block that is never left
+    np.fill_diagonal(couplings, 0.0)
+    energy, functional = tg.Pairwise(couplings, np.zeros(n)), tg.NaiveMeanField()
+    library = tg.find_bound_states(functional, energy, 1.0, key=KEY, n_walkers=64, n_hops=0)
+    certificate = tg.certify(library, energy, 1.0, key=KEY, threshold=threshold)
+    exact = tg.exact.metastable_sets(energy, 1.0, threshold=threshold)
+    held = np.asarray(library.mask)
+    images = (certificate.side[:, None] * certificate.cores)[held]
+    assert held.sum() == certificate.n_bound == len(exact.weights) == 2
+    sets = exact.labels[np.asarray(tg.index_from_spins(images))]
+    np.testing.assert_array_equal(sets, sets[0])
+    data = configurations(n)
+    shares = experts.basin_shares(library, functional, energy, 1.0, data, certificate=certificate)
+    own = np.argmax(shares, axis=1)
+    up = data[:, 2:].sum(axis=1) > 0
+    np.testing.assert_array_equal(own == own[np.argmax(up)], up)
+
+
 @pytest.mark.slow
 def test_number_of_experts_comes_from_the_certified_library():
     """Sharp copies of two patterns: the parent has two bound states, so there are two experts."""

@@ -68,6 +68,7 @@ def _certificate(n_states, n_spins):
         group=group,
         bound=own < 2,
         multiplicity=np.ones(n_states, int),
+        side=np.ones(n_states, int),
         occupations=np.eye(n_states),
         escapes=np.zeros((n_states, n_states)),
         cores=np.ones((n_states, n_spins), np.int8),

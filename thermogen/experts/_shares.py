@@ -104,7 +104,8 @@ def _set_of_each_image(library: Library, certificate: Certificate) -> Int[np.nda
     copies = np.asarray(library.multiplicity)[held]
     image = np.concatenate([np.arange(c) for c in copies])
     parted = np.repeat(certificate.multiplicity[held] == 2, copies)
-    return 2 * np.repeat(certificate.group[held], copies) + image * parted
+    turned = np.repeat(certificate.side[held] < 0, copies)
+    return 2 * np.repeat(certificate.group[held], copies) + parted * (turned ^ (image == 1))
 
 
 def first_splits(data: np.ndarray, size: int, count: int, key: Key) -> list[np.ndarray]:

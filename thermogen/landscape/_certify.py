@@ -51,6 +51,8 @@ class Certificate(eqx.Module):
             found most often, shape `(K,)`.
         multiplicity: 2 if the set of the state and its mirror image are two sets that share a
             number, else 1; shape `(K,)`.
+        side: +1 for a state in the first of two such sets, in the order of `rates`, -1 for one in
+            the second, whose image is in the first; else 1, shape `(K,)`.
         occupations: share of the trajectories from i that are with j after `lag`, `(K, K)`. What
             is with no core counts for the first disordered state, if these are a set.
         escapes: share of those that left the set of i which went to j, `(K, K)`; rows of
@@ -76,6 +78,7 @@ class Certificate(eqx.Module):
     group: Int[np.ndarray, " K"]
     bound: Bool[np.ndarray, " K"]
     multiplicity: Int[np.ndarray, " K"]
+    side: Int[np.ndarray, " K"]
     occupations: Float[np.ndarray, "K K"]
     escapes: Float[np.ndarray, "K K"]
     cores: Int8[np.ndarray, "K n"]
@@ -258,8 +261,9 @@ def _judge(
     visits = np.zeros((len(number), len(row)))
     np.add.at(visits, (number[home][:, None], entry[None, :]), exchange)
     bound = _representatives(group, np.where(np.isin(np.arange(len(row)), entry), visits, -1))
+    leading = np.isin(np.arange(len(number)), home[row[bound]])
     # A set comes before its mirror image.
-    order = np.lexsort((~np.isin(np.arange(len(number)), home[row[bound]]), number))
+    order = np.lexsort((~leading, number))
 
     places = np.flatnonzero(mask)
     same_core = np.where(disordered, np.arange(len(row)), entry[row % n_cores])
@@ -283,6 +287,7 @@ def _judge(
         group=fill(group, -1),
         bound=fill(bound, False),
         multiplicity=fill(np.bincount(number)[group], 1),
+        side=fill(np.where(leading[home[row]], 1, -1), 1),
         occupations=table(exchange),
         escapes=table(shares(leaving.to, n_labels, leaving.left)),
         cores=fill(bottoms, 0),

@@ -178,12 +178,9 @@ def _states(held: Library, certificate: Certificate, shares: np.ndarray) -> Libr
     """The metastable sets as states: mean magnetizations, and `-ln` of the weights as `beta F`."""
     rows = np.flatnonzero(certificate.bound)
     leads = rows[np.argsort(certificate.group[rows])]
-    # Of a pair of images each candidate is turned to the side of the representative.
-    towards = certificate.cores[leads][certificate.group]
-    side = np.where(np.sum(certificate.cores * towards, axis=1, dtype=int) < 0, -1, 1)
-    # One that is in the same set as its image adds nothing.
+    # A candidate that is in the same set as its image adds nothing.
     within = (held.multiplicity == 2) & (certificate.multiplicity == 1)
-    sign = np.where(within, 0, np.where(certificate.multiplicity == 2, side, 1))
+    sign = np.where(within, 0, certificate.side)
     sums = np.zeros((len(leads), held.magnetizations.shape[1]))
     np.add.at(sums, certificate.group, (shares * sign)[:, None] * held.magnetizations)
     weights = np.bincount(certificate.group, shares)
