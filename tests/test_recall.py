@@ -1,6 +1,7 @@
 """Recall against conditional distributions by enumeration, and what it promises besides."""
 
 import functools
+import itertools
 
 import equinox as eqx
 import helpers
@@ -166,6 +167,22 @@ def test_mean_field_finds_the_minima_on_the_free_spins():
     for row, sign in ((0, 1), (1, patterns[1, 0] * patterns[0, 0])):
         found = {tuple(s) for s in np.asarray(answers.configurations)[row] if s.any()}
         assert {tuple(sign * patterns[0]), tuple(sign * patterns[1])} <= found
+
+
+def test_mean_field_counts_each_minimum_once_where_two_have_the_same_signs():
+    """A magnet of triples in a field, at coexistence of a weak and a strong magnetization."""
+    n, beta, functional = 6, 1.0, tg.NaiveMeanField()
+    terms = dict.fromkeys(itertools.combinations(range(n), 3), 0.2)
+    energy = tg.Interactions.from_terms(n, {**terms, **{(k,): 0.05 for k in range(n)}})
+    minima = tg.find_bound_states(functional, energy, beta, key=_key(0), n_walkers=64, n_hops=0)
+    held = minima[:]
+    assert held.size == 2 and np.all(held.magnetizations > 0)
+    answer = tg.recall(
+        energy, np.zeros(n), np.zeros(n, bool), beta, key=_key(1), method=functional, n_chains=64
+    )
+    expected = np.asarray(minima.weights(beta))[:2] @ held.magnetizations
+    np.testing.assert_allclose(answer.magnetizations, expected, atol=1e-8)
+    np.testing.assert_allclose(answer.probabilities[0], 1)
 
 
 def test_mean_field_magnetizations_solve_its_equations():
