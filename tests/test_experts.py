@@ -202,6 +202,39 @@ def test_number_of_experts_comes_from_the_certified_library():
     assert max(agreement, 1 - agreement) > 0.97
 
 
+def test_experts_are_learned_in_their_own_precision():
+    start = jax.tree.map(lambda x: x.astype(jnp.float32), TEMPLATE)
+    options = {"objective": EXACT, "key": KEY, "n_experts": 2, "n_starts": 1, "n_rounds": 2}
+    single = tg.fit_experts(start, DATA, **options)
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(single))
+    double = tg.fit_experts(TEMPLATE, DATA, **options)
+    losses = [experts.negative_log_likelihood(m, DATA) for m in (single, double)]
+    np.testing.assert_allclose(*losses, atol=1e-3)
+
+
+def test_splits_and_merges_share_no_key(monkeypatch):
+    """Two splits that help, one that does not, and a merge: all keys that are drawn from differ."""
+    loss = {1: 3.0, 2: 2.0, 3: 1.0, 4: 2.0}
+    keys = []
+
+    def learn(self, start, data, shares, key):
+        keys.append(jax.random.fold_in(key, 0))  # of its first round
+        return experts.Round(start, 0.0, tg.RESULTS.converged)
+
+    def clusters(data, size, key):
+        keys.append(key)
+        return np.arange(len(data)) % size
+
+    revise, learner = experts._revise, experts._learn.Learner
+    monkeypatch.setattr(learner, "__call__", learn)
+    monkeypatch.setattr(revise, "clusters", clusters)
+    monkeypatch.setattr(revise, "losses", lambda m, data: np.full(len(data), loss[m.n_experts]))
+    one_expert = tg.Mixture.of([TEMPLATE], [1.0], [0.0])
+    assert revise.revised(one_expert, DATA, DATA, learner(EXACT), KEY).n_experts == 3
+    assert len(keys) == 7
+    assert len({tuple(np.asarray(jax.random.key_data(key))) for key in keys}) == 7
+
+
 @pytest.mark.slow
 def test_held_out_loss_splits_one_expert_and_merges_three():
     held_out, _ = two_patterns(seed=2)

@@ -159,6 +159,16 @@ def test_penalties_leave_the_weights_alone():
     np.testing.assert_allclose(energies.squared_norm(mixture), squares, rtol=1e-12)
 
 
+def test_precision_is_that_of_the_experts_and_weights_are_traced():
+    pairs = [ENERGIES["pairwise"](N, jax.random.key(k)) for k in range(2)]
+    pairs = jax.tree.map(lambda x: x.astype(jnp.float32), pairs)
+    s = jnp.ones(N, jnp.float32)
+    value = jax.jit(lambda w: tg.Mixture.of(pairs, w, np.zeros(2))(s))(jnp.array([1.0, 3.0]))
+    assert value.dtype == jnp.float32
+    expected = -np.log(0.25 * np.exp(-pairs[0](s)) + 0.75 * np.exp(-pairs[1](s)))
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
 def test_bad_input_is_named():
     pair = ENERGIES["pairwise"](N, jax.random.key(0))
     other = ENERGIES["pairwise"](N + 1, jax.random.key(0))

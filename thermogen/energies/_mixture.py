@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._types import Beta, Magnetizations, Spins
@@ -39,7 +40,7 @@ class Mixture(AbstractEnergy):
 
     Args:
         experts: one energy whose arrays have a leading axis of experts, such as a vmapped
-            function returns; `Mixture.of` takes a list of energies.
+            function returns; `Mixture.of` takes a list of energies. The mixture is of their dtype.
         log_weights: ln w_a, shape `(experts,)`.
         log_partitions: ln Z_a at beta = 1, shape `(experts,)`; constants in every derivative.
 
@@ -64,8 +65,10 @@ class Mixture(AbstractEnergy):
                 "experts, log_weights and log_partitions must have one leading axis of experts, "
                 f"got {sorted(sizes)}, {log_weights.shape} and {log_partitions.shape}"
             )
+        dtype = jnp.result_type(*jax.tree.leaves(experts))
         self.experts = experts
-        self.log_weights, self.log_partitions = log_weights, log_partitions
+        self.log_weights = log_weights.astype(dtype)
+        self.log_partitions = log_partitions.astype(dtype)
         self.n_spins = n_visible(_first(experts))
 
     @classmethod
@@ -90,7 +93,7 @@ class Mixture(AbstractEnergy):
         if len(structures) != 1 or len(shapes) != 1:
             raise ValueError("experts must be energies of one class and one shape, at least one")
         weights = jnp.asarray(weights, float)
-        if not jnp.all(weights > 0):
+        if not isinstance(weights, Tracer) and not jnp.all(weights > 0):
             raise ValueError("weights must be positive")
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *experts)
         return cls(stacked, jnp.log(weights / jnp.sum(weights)), jnp.asarray(log_partitions, float))

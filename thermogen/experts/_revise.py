@@ -24,6 +24,7 @@ def revised(
         differences = losses(tried, held_out) - losses(mixture, held_out)
         return differences.mean(), 2 * differences.std() / np.sqrt(len(differences))
 
+    key, merge_key = jax.random.split(key)
     for index in range(len(data)):
         split_key, learn_key = jax.random.split(jax.random.fold_in(key, index))
         start, shares = _split(mixture, responsibilities(mixture, data), data, split_key)
@@ -33,7 +34,7 @@ def revised(
             break
         mixture = tried
     while mixture.n_experts > 1:
-        key, learn_key = jax.random.split(key)
+        merge_key, learn_key = jax.random.split(merge_key)
         start, shares = _merged(mixture, responsibilities(mixture, data))
         tried = learn(start, data, shares, learn_key).mixture
         rise, error = change(tried)
