@@ -129,6 +129,22 @@ def test_single_flip_minima_stand_behind_the_minima_of_the_functional():
     assert f"2 candidates were tested, {few.n_dropped} of higher" in few.verdict
 
 
+def test_the_lowest_of_given_minima_are_kept_and_gaps_of_the_search_are_told():
+    energy, _, beta = MODELS["SK"]
+    options = {"key": jax.random.key(0), "n_walkers": 64, "n_hops": 0}
+    found = tg.find_bound_states(tg.NaiveMeanField(), energy, beta, **options)
+    assert found.size > 2
+    reversed_order = found.sort_by("free_energies", descending=True)
+    few = _diagnose(energy, beta, library=reversed_order, capacity=2)
+    np.testing.assert_array_equal(few.library.free_energies, found[:2].free_energies)
+    assert "no room" not in few.verdict
+    small = tg.find_bound_states(tg.NaiveMeanField(), energy, beta, capacity=2, **options)
+    full = _diagnose(energy, beta, library=small)
+    assert full.n_dropped == 0
+    assert "the search had no room for all minima of G" in full.verdict
+    assert "not tested is a bound state" in full.verdict
+
+
 def test_starts_are_searched_from():
     """A state against the field, whose basin the only corner misses, is found from the data."""
     energy, beta, up = _curie_weiss(-0.3), 6.0, np.ones(N)

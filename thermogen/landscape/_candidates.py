@@ -1,7 +1,5 @@
 """Candidates for bound states from two sources: minima of G(m), and single-flip minima of E."""
 
-import dataclasses
-
 import equinox as eqx
 import jax
 import numpy as np
@@ -9,7 +7,7 @@ from jaxtyping import Array, Int8
 
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ._batches import in_batches
-from ._library import Library
+from ._library import PER_STATE, Library
 from ._trajectories import _TIE, descend_all, fields_of, prepared
 
 _BATCH = 1024
@@ -63,17 +61,12 @@ def candidates(
     """
     if minima is None or minima.size == 0:
         return flips[:capacity], flips.size
-    held = minima[:]
+    held = minima.sort_by("free_energies")
     cores = descend_all(prepared(energy), held.magnetizations)
     cores = np.concatenate([cores, -cores]) if flips.multiplicity[0] == 2 else cores
     known = {core.tobytes() for core in cores}
     new = [row.tobytes() not in known for row in flips.magnetizations.astype(np.int8)]
-    both = jax.tree.map(lambda *x: np.concatenate(x), *map(_arrays, (held, flips[np.array(new)])))
+    parts = held, flips[np.array(new)]
+    both = {name: np.concatenate([getattr(x, name) for x in parts]) for name in PER_STATE}
     together = Library(**both, overflow=held.overflow)
     return together[:capacity], together.size
-
-
-def _arrays(library: Library) -> dict[str, np.ndarray]:
-    """All that a library holds of its states, by name."""
-    names = [field.name for field in dataclasses.fields(Library) if field.name != "overflow"]
-    return {name: getattr(library, name) for name in names}

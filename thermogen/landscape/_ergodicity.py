@@ -32,7 +32,7 @@ class Ergodicity(eqx.Module):
     order, and marks the heaviest candidate of every metastable set as `certificate.bound`.
 
     Attributes:
-        library: the candidates: minima of the functional as they were given or found, lowest first;
+        library: the candidates: minima of the functional that were given or found, lowest first;
             then single-flip minima of E at which none of these lies, m = ±1, as many as there
             was room for. They are no minima of the functional: their `residuals` are infinite,
             their `curvatures` 0 and their free energies those of independent flips.
@@ -270,6 +270,8 @@ def _search(found: Ergodicity) -> str:
     size, left_out = found.library.size, found.n_dropped
     tested = f"{size} candidate{'' if size == 1 else 's'} {'was' if size == 1 else 'were'} tested"
     tested += f", {left_out} of higher free energy were not" if left_out else ""
+    if found.library.overflow:
+        tested += ", and the search had no room for all minima of G that it met"
     return f"Search: the chance {', '.join(chances)}; {tested}."
 
 
@@ -277,7 +279,7 @@ def _unknown(found: Ergodicity) -> str:
     """What the diagnosis cannot say."""
     certificate = found.certificate
     parts = ["states into which none of the starts falls"]
-    if found.n_dropped:
+    if found.n_dropped or found.library.overflow:
         parts.append("whether a candidate that was not tested is a bound state of its own")
     ratios = certificate.relaxation_times / certificate.threshold
     near = (ratios > 1 / _CLOSE) & (ratios < _CLOSE)

@@ -85,7 +85,7 @@ class Library(eqx.Module):
                 )
             index = np.flatnonzero(chosen[: self.size])
         rows = np.atleast_1d(np.arange(self.size)[index])
-        arrays = {name: np.asarray(getattr(self, name))[rows] for name in _PER_STATE}
+        arrays = {name: np.asarray(getattr(self, name))[rows] for name in PER_STATE}
         return Library(**arrays, overflow=np.asarray(self.overflow))
 
     def __iter__(self) -> Iterator["Library"]:
@@ -108,7 +108,7 @@ class Library(eqx.Module):
         Raises:
             ValueError: if `name` is no field of one number a state.
         """
-        fields = [field for field in _PER_STATE if field not in ("magnetizations", "mask")]
+        fields = [field for field in PER_STATE if field not in ("magnetizations", "mask")]
         if name not in fields:
             raise ValueError(f"name is {name!r}; expected one of {', '.join(fields)}")
         values = getattr(self[:], name)
@@ -131,7 +131,7 @@ class Library(eqx.Module):
             raise ValueError(f"all libraries must have the same number of spins, got {sizes}")
         arrays = {
             name: np.concatenate([getattr(library, name) for library in libraries])
-            for name in _PER_STATE
+            for name in PER_STATE
         }
         overflow = np.any([library.overflow for library in libraries])
         return _merged(Library(**arrays, overflow=np.asarray(overflow)))
@@ -147,7 +147,7 @@ class Library(eqx.Module):
         mask = xp.stack([self.mask, self.mask & (self.multiplicity == 2)], axis=1).reshape(-1)
         # Unused entries go last, all others keep their order.
         order = xp.argsort(~mask, stable=True)
-        twice = {name: xp.repeat(getattr(self, name), 2) for name in _PER_STATE[1:]}
+        twice = {name: xp.repeat(getattr(self, name), 2) for name in PER_STATE[1:]}
         twice |= {"multiplicity": xp.ones_like(twice["multiplicity"]), "mask": mask}
         twice |= {
             name: xp.where(mask, twice[name], blank)
@@ -165,7 +165,7 @@ class Library(eqx.Module):
         A table of pandas follows by `pandas.DataFrame({k: list(v) for k, v in d.items()})`.
         """
         held = self[:]
-        return {name: getattr(held, name) for name in _PER_STATE if name != "mask"}
+        return {name: getattr(held, name) for name in PER_STATE if name != "mask"}
 
     @classmethod
     def from_magnetizations(
@@ -261,7 +261,7 @@ class Library(eqx.Module):
         return nearest
 
 
-_PER_STATE = [field.name for field in dataclasses.fields(Library) if field.name != "overflow"]
+PER_STATE = [field.name for field in dataclasses.fields(Library) if field.name != "overflow"]
 
 
 def good_turing(hits: Int[np.ndarray, " K"]) -> float:
