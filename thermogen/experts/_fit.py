@@ -51,8 +51,9 @@ def fit_experts(
     functions are computed (exactly where they can be enumerated, else by annealing), and the
     shares become the posterior of the mixture (Dempster, Laird and Rubin 1977).
 
-    With `ExactLikelihood` no round raises the loss. Other objectives are not the likelihood, and
-    the best round is returned.
+    With `ExactLikelihood` and no penalty a round raises the loss by no more than the floor costs:
+    every expert keeps a thousandth of an even share in each sample, so that none dies for want of
+    data. Other objectives are not the likelihood. The best round is returned.
 
     Args:
         energy: template of one expert, where all of them start.
