@@ -1,4 +1,4 @@
-"""Batches padded to few sizes, so that few programs are compiled; casts between precisions."""
+"""Batches padded to few sizes, so that few programs are compiled; their rows and precision."""
 
 from collections.abc import Callable
 
@@ -25,6 +25,17 @@ def in_batches(
         output = kernel(jnp.asarray(np.concatenate([batch, padding])))
         outputs.append(jax.tree.map(lambda x, k=len(batch): np.asarray(x)[:k], output))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+
+
+def replaced(tree: PyTree, rows: np.ndarray, new: PyTree) -> PyTree:
+    """A pytree of NumPy arrays with some rows of all of them exchanged for new ones."""
+
+    def replace(old: np.ndarray, part: np.ndarray) -> np.ndarray:
+        old = old.copy()
+        old[rows] = part
+        return old
+
+    return jax.tree.map(replace, tree, new)
 
 
 def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:

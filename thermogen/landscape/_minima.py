@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._solution import RESULTS, Solution
 from ..energies._linalg import dot
 from ..meanfield._solve import NewtonPolish
-from ._batches import in_batches
+from ._batches import in_batches, replaced
 from ._library import first_equals, good_turing
 from ._quench import is_converged
 
@@ -170,7 +170,7 @@ def _search(
     for dtype, tolerance in _STAGES:
         rows[todo] = _descend(problem, rows[todo], dtype, tolerance, max_steps, largest)
         new = in_batches(certify, rows[todo], largest)
-        solution = new if solution is None else _replaced(solution, todo, new)
+        solution = new if solution is None else replaced(solution, todo, new)
         todo = np.flatnonzero(~is_converged(solution))
         if todo.size == 0:
             break
@@ -273,16 +273,6 @@ def _invariants_batch(invariants: Callable, template: PyTree, rows: Float[Array,
 def _cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
     """The same pytree with its floating arrays in another dtype; functions and counts stay."""
     return jax.tree.map(lambda x: jnp.asarray(x, dtype) if eqx.is_inexact_array(x) else x, tree)
-
-
-def _replaced(solution: Solution, rows: np.ndarray, new: Solution) -> Solution:
-    return jax.tree.map(lambda old, part: _with_rows(old, rows, part), solution, new)
-
-
-def _with_rows(array: np.ndarray, rows: np.ndarray, part: np.ndarray) -> np.ndarray:
-    array = array.copy()
-    array[rows] = part
-    return array
 
 
 def _collected(

@@ -26,7 +26,7 @@ from ..meanfield._solve import (
     polish,
     residual_at,
 )
-from ._batches import cast, in_batches
+from ._batches import cast, in_batches, replaced
 from ._merge import joined, leaders
 
 # All starts descend in float32; what came together goes on as one, in float64.
@@ -123,7 +123,7 @@ def fall(
     # A leader that ended on a saddle speaks for itself alone.
     alone = np.flatnonzero(~is_converged(ends) & (leader != n_known + np.arange(len(leader))))
     if alone.size:
-        ends = _replaced(ends, alone, _certify(problem, rough[alone], tol, max_steps))
+        ends = replaced(ends, alone, _certify(problem, rough[alone], tol, max_steps))
     return ends
 
 
@@ -144,11 +144,11 @@ def _certify(problem: Problem, rough: np.ndarray, tol: float, max_steps: int) ->
             return solution
         theta[rest] = _descend(problem, rough[rest], jnp.float64, _FINE, n_steps)
         rough = theta
-        solution = _replaced(solution, rest, _examined(problem, theta[rest], tol))
+        solution = replaced(solution, rest, _examined(problem, theta[rest], tol))
         rest = np.flatnonzero(~is_converged(solution))
         if rest.size:
             polished = in_batches(newton, theta[rest], _rows_of(_POLISHED_ENTRIES, theta))
-            solution = _replaced(solution, rest, polished)
+            solution = replaced(solution, rest, polished)
     return solution
 
 
@@ -160,7 +160,7 @@ def _examined(problem: Problem, theta: np.ndarray, tol: float) -> Solution:
     flat = np.flatnonzero(~is_converged(solution) & (solution.stats["residual"] <= tol))
     if flat.size:
         proved = in_batches(functools.partial(examine, jnp.float64), theta[flat], size)
-        solution = _replaced(solution, flat, proved)
+        solution = replaced(solution, flat, proved)
     return solution
 
 
@@ -317,12 +317,3 @@ def is_surely_positive(
     )
     size = jnp.abs(factor)
     return jnp.max(dot(size, jnp.sum(size, axis=0))) <= allowed
-
-
-def _replaced(solution: Solution, rows: np.ndarray, new: Solution) -> Solution:
-    def replace(old, part):
-        old = old.copy()
-        old[rows] = part
-        return old
-
-    return jax.tree.map(replace, solution, new)
