@@ -4,9 +4,9 @@ from ._adaptive import AdaptiveTAP as AdaptiveTAP
 from ._base import AbstractFunctional as AbstractFunctional
 from ._base import entropy as entropy
 from ._bethe import Bethe as Bethe
-from ._continuation import Bifurcation as Bifurcation
+from ._bifurcations import Bifurcation as Bifurcation
+from ._bifurcations import bifurcations as bifurcations
 from ._continuation import Branch as Branch
-from ._continuation import bifurcations as bifurcations
 from ._continuation import follow_beta as follow_beta
 from ._continuation import follow_field as follow_field
 from ._plefka import TAP as TAP
