@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
+from _style import STYLE
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
@@ -143,17 +144,7 @@ def draw(by_temperature, melting, curves, lands) -> Figure:
     names, at = list(curves), list(TEMPERATURES).index(SHOWN)
     rates = np.array([curve[at] for curve in curves.values()])
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(COUNTS)))
-    style: Any = {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlelocation": "left",
-        "axes.titleweight": "bold",
-        "axes.titlesize": 10,
-        "legend.frameon": False,
-        "legend.fontsize": 8,
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(12, 4.2), layout="constrained")
         left, middle, right = figure.subplots(1, 3)
         for color, count, curve, t in zip(colors, COUNTS, by_temperature.T, melting, strict=True):

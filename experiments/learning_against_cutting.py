@@ -26,6 +26,7 @@ from typing import Any
 import jax
 import matplotlib
 import numpy as np
+from _style import ACCENT, GREEN, INK, MUTED, STYLE
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -199,18 +200,7 @@ def show_one(head: str, name: str, model: dict[str, Any]) -> None:
 
 def draw(found: dict[int, list]) -> Figure:
     """Counts of minima above, library mass below."""
-    ink, accent, muted, green = "#1f3a5f", "#c2571a", "#6b7280", "#44aa99"
-    style: Any = {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlelocation": "left",
-        "axes.titleweight": "bold",
-        "axes.titlesize": 10,
-        "legend.frameon": False,
-        "legend.fontsize": 8,
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 6.4), layout="constrained")
         grid = figure.subplots(2, len(found))
         k = np.array(DEGREES)
@@ -219,21 +209,21 @@ def draw(found: dict[int, list]) -> Figure:
                 data = np.array([row[name]["data"] for row in rows])
                 false = np.array([row[name]["false"] for row in rows])
                 shade = {"width": 0.36, "alpha": 0.45 if name == "cut" else 1.0}
-                above.bar(k + shift, data, color=ink, label=f"{name}: data", **shade)
-                above.bar(k + shift, false, bottom=data, color=accent, label="false", **shade)
+                above.bar(k + shift, data, color=INK, label=f"{name}: data", **shade)
+                above.bar(k + shift, false, bottom=data, color=ACCENT, label="false", **shade)
                 for x, total in zip(k + shift, data + false, strict=True):
                     above.annotate(
                         str(total), (x, total), (0, 2), textcoords="offset points", ha="center"
                     )
-            above.axhline(4**b, color=muted, linestyle=":", label="size of the data")
+            above.axhline(4**b, color=MUTED, linestyle=":", label="size of the data")
             above.set_title(f"adder({b}): n = {3 * b + 1}, {4**b} data", pad=12)
             above.set(xlabel="largest degree", ylabel="strict single-flip minima", xticks=k)
             above.yaxis.set_major_locator(MaxNLocator(6, integer=True))
             for name, key, colour, marker, label in (
-                ("cut", "mass", muted, "s-", "cut, T = 1"),
-                ("cut", "best mass", accent, "s-", "cut, best T"),
-                ("ridge", "mass", green, "o-", "learned, ridge"),
-                ("learned", "mass", ink, "o-", "learned"),
+                ("cut", "mass", MUTED, "s-", "cut, T = 1"),
+                ("cut", "best mass", ACCENT, "s-", "cut, best T"),
+                ("ridge", "mass", GREEN, "o-", "learned, ridge"),
+                ("learned", "mass", INK, "o-", "learned"),
             ):
                 mass = [row[name][key] for row in rows]
                 below.plot(k, mass, marker, color=colour, markersize=4, label=label)

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
+from _style import ACCENT, GREEN, INK, MUTED, STYLE
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -242,27 +243,16 @@ def verdicts(trips: dict, couplings: dict, measure: dict) -> list[dict[str, Any]
 
 def draw(couplings: dict, measure: dict) -> Figure:
     """Counts against degree above, minima against beta below."""
-    ink, accent, muted, green = "#1f3a5f", "#c2571a", "#6b7280", "#44aa99"
-    style: Any = {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlelocation": "left",
-        "axes.titleweight": "bold",
-        "axes.titlesize": 10,
-        "legend.frameon": False,
-        "legend.fontsize": 8,
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 6.6), layout="constrained")
         grid = figure.subplots(2, len(couplings))
         for axes, (b, rows) in zip(grid[0], couplings.items(), strict=True):
             k = [row["degree"] for row in rows]
             data = np.array([row["data"] for row in rows])
             false = np.array([row["false positives"] for row in rows])
-            axes.bar(k, data, color=ink, label="data")
-            axes.bar(k, false, bottom=data, color=accent, label="false positives")
-            axes.axhline(len(table_of(b)[1]), color=muted, linestyle=":", label="size of the data")
+            axes.bar(k, data, color=INK, label="data")
+            axes.bar(k, false, bottom=data, color=ACCENT, label="false positives")
+            axes.axhline(len(table_of(b)[1]), color=MUTED, linestyle=":", label="size of the data")
             axes.set_title(f"adder({b}): n = {len(rows)}", pad=12)
             axes.set(xlabel="largest degree kept", ylabel="strict single-flip minima", xticks=k)
             axes.set_ylim(0, 1.12 * max(data + false))
@@ -271,10 +261,10 @@ def draw(couplings: dict, measure: dict) -> Figure:
         for axes, (b, rows) in zip(scans, measure.items(), strict=True):
             betas = [row["beta"] for row in rows]
             naive = [row["product"]["minima"] for row in rows]
-            axes.plot(betas, naive, "o-", color=ink, label="product measure", markersize=4)
+            axes.plot(betas, naive, "o-", color=INK, label="product measure", markersize=4)
             exact = [row["exact"]["minima"] for row in rows]
-            axes.plot(betas, exact, "s-", color=accent, label="exact G(m)", markersize=3.5)
-            axes.axhline(len(table_of(b)[1]), color=muted, linestyle=":", label="size of the data")
+            axes.plot(betas, exact, "s-", color=ACCENT, label="exact G(m)", markersize=3.5)
+            axes.axhline(len(table_of(b)[1]), color=MUTED, linestyle=":", label="size of the data")
             axes.set_xscale("log")
             axes.set_xticks([0.2, 0.5, 1, 2, 4], ["0.2", "0.5", "1", "2", "4"])
             axes.set_xticks([], minor=True)
@@ -283,7 +273,7 @@ def draw(couplings: dict, measure: dict) -> Figure:
             axes.set_title(f"adder({b}), complete: minima of G(m)")
             axes.set(xlabel="inverse temperature β", ylabel="minima")
         axes = grid[1][-1]
-        for (b, rows), colour in zip(couplings.items(), (green, ink, accent), strict=True):
+        for (b, rows), colour in zip(couplings.items(), (GREEN, INK, ACCENT), strict=True):
             mass = [row["library mass"]["1.0"] for row in rows]
             share = np.arange(1, len(rows) + 1) / len(rows)
             axes.plot(share, mass, "o-", color=colour, markersize=4, label=f"adder({b})")
