@@ -2,6 +2,7 @@
 
 import hypothesis
 import jax
+import jaxtyping
 import pytest
 
 jax.config.update("jax_enable_x64", True)
@@ -24,3 +25,11 @@ def _forget_programs():
     """
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def unchecked():
+    """Calls as users make them, without the run-time type checks of the suite."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

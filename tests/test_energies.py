@@ -25,14 +25,6 @@ from thermogen import energies
 TAP = tg.TAP()
 
 
-@pytest.fixture
-def unchecked():
-    """Calls as users make them, without the run-time type checks of the suite."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
 def tap(energy, m):
     return TAP(energy, m, 1.0)
 
@@ -405,3 +397,19 @@ def test_mean_of_four_spins_by_hand():
     table = -configurations(2).prod(axis=1)
     assert mean_energy(table, np.array([0.5, 0.4])) == pytest.approx(-0.2)
     assert nonlinear_variance(table, np.array([0.5, 0.4])) == pytest.approx(0.75 * 0.84)
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (4, 4), (4, 1), (3,), (5,), ()], ids=str)
+def test_an_energy_takes_one_configuration_of_its_own_size(shape, unchecked):
+    """Gathers clamp their indices and products broadcast: other shapes gave numbers too."""
+    terms = tg.Interactions.from_terms(4, {(0,): 0.3, (1, 2): 0.5, (0, 1, 3): 0.7})
+    models = (
+        tg.Pairwise(np.zeros((4, 4)), np.zeros(4)),
+        terms,
+        energies.complete(terms),
+        tg.RBM(np.ones((2, 2)), np.zeros(2), np.zeros(2)),
+        tg.Mixture.of([terms, terms], [1.0, 2.0], [0.0, 0.0]),
+    )
+    for energy in models:
+        with pytest.raises(ValueError, match=r"spins must have shape \(4,\), got .* jax.vmap"):
+            energy(np.ones(shape))

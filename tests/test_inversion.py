@@ -6,7 +6,6 @@ import equinox as eqx
 import helpers
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -52,14 +51,6 @@ def _errors(name: str, couplings: np.ndarray, fields: np.ndarray) -> tuple[np.nd
     assert np.all(np.asarray(solution.result == tg.RESULTS.converged))
     by_j = np.abs(np.asarray(solution.value.couplings) - couplings).max(axis=(1, 2))
     return by_j, np.abs(np.asarray(solution.value.fields) - fields).max(axis=1)
-
-
-@pytest.fixture
-def unchecked():
-    """Calls as users make them, without the run-time type checks of the suite."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 # --- truth by enumeration

@@ -3,7 +3,6 @@
 import helpers
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from scipy.linalg import hadamard
@@ -85,14 +84,6 @@ def _assert_well_formed(library: tg.Library) -> None:
     assert np.all(library.curvatures[:size] > 0)
     assert np.all(library.hits[:size] >= 1) and np.all(library.hits[size:] == 0)
     assert library.magnetizations.dtype == library.free_energies.dtype == np.float64
-
-
-@pytest.fixture
-def unchecked():
-    """Calls as users make them, without the run-time type checks of the suite."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 # --- quench

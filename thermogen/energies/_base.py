@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, PyTree
 
 from .._types import Beta, Magnetizations, Spins
 
@@ -26,7 +26,11 @@ class AbstractEnergy(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, spins: Spins) -> Float[Array, ""]:
-        """Energy of one configuration, shape `(n_spins,)` with entries +-1."""
+        """Energy of one configuration, shape `(n_spins,)` with entries +-1.
+
+        Raises:
+            ValueError: for another shape; `jax.vmap` takes many.
+        """
 
 
 class AbstractMultilinear(AbstractEnergy):
@@ -36,6 +40,16 @@ class AbstractMultilinear(AbstractEnergy):
     with means `m`: `energy(m) = <E>`. Local fields, flip gaps, Gibbs conditionals and the naive
     mean-field equations are derivatives of that one function.
     """
+
+
+def one_configuration(energy: AbstractEnergy, spins: Spins) -> Num[Array, " n"]:
+    """`spins` as an array, if it is one configuration: gathers would take other shapes too."""
+    if jnp.shape(spins) != (energy.n_spins,):
+        raise ValueError(
+            f"spins must have shape ({energy.n_spins},), got {jnp.shape(spins)}; use jax.vmap for "
+            "many configurations"
+        )
+    return jnp.asarray(spins)
 
 
 def local_fields(energy: AbstractEnergy, m: Spins) -> Float[Array, " n"]:

@@ -17,6 +17,7 @@ from ._base import (
     nonlinear_fourth_cumulant,
     nonlinear_third_moment,
     nonlinear_variance,
+    one_configuration,
     parameter_degrees,
 )
 from ._interactions import Interactions
@@ -52,7 +53,7 @@ class Complete(AbstractMultilinear):
 
     def __call__(self, spins: Spins) -> Float[Array, ""]:
         """Sum out one spin at a time, lowest bit first: 2^n multiplications in all."""
-        table = self.couplings
+        spins, table = one_configuration(self, spins), self.couplings
         for k in range(self.n_spins):
             pairs = table.reshape(-1, 2)
             table = pairs[:, 0] + spins[k] * pairs[:, 1]

@@ -18,6 +18,7 @@ from ._base import (
     as_parameters,
     nonlinear_third_moment,
     nonlinear_variance,
+    one_configuration,
     parameter_degrees,
 )
 from ._linalg import dot
@@ -121,7 +122,7 @@ class Interactions(AbstractMultilinear):
         return cls(n, sets, couplings)
 
     def __call__(self, spins: Spins) -> Float[Array, ""]:
-        spins = jnp.asarray(spins)
+        spins = one_configuration(self, spins)
         total = jnp.zeros((), jnp.result_type(spins, *self.couplings, float))
         for table, couplings in zip(self.sets, self.couplings, strict=True):
             total -= dot(couplings, product_over(spins, table.indices))

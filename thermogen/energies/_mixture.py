@@ -18,6 +18,7 @@ from ._base import (
     constrain,
     flip_gaps,
     n_visible,
+    one_configuration,
     parameter_copies,
     parameter_degrees,
     product_mean,
@@ -129,7 +130,7 @@ class Mixture(AbstractEnergy):
         return jax.nn.softmax(self.log_joint(spins))
 
     def __call__(self, spins: Spins) -> Float[Array, ""]:
-        return -jax.nn.logsumexp(self.log_joint(spins))
+        return -jax.nn.logsumexp(self.log_joint(one_configuration(self, spins)))
 
 
 def _first(experts: AbstractEnergy) -> AbstractEnergy:

@@ -19,6 +19,7 @@ from ._base import (
     nonlinear_fourth_cumulant,
     nonlinear_third_moment,
     nonlinear_variance,
+    one_configuration,
     parameter_copies,
     parameter_degrees,
 )
@@ -62,7 +63,8 @@ class Pairwise(AbstractMultilinear):
         return self.fields.shape[-1]
 
     def __call__(self, spins: Spins) -> Float[Array, ""]:
-        spins = jnp.asarray(spins, jnp.result_type(spins, self.fields))
+        spins = one_configuration(self, spins)
+        spins = spins.astype(jnp.result_type(spins, self.fields))
         diagonal = 0.5 * dot(jnp.diagonal(self.couplings), spins * spins)
         return diagonal - symmetric_form(self.couplings, spins) - dot(self.fields, spins)
 

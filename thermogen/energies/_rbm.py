@@ -17,6 +17,7 @@ from ._base import (
     nonlinear_fourth_cumulant,
     nonlinear_third_moment,
     nonlinear_variance,
+    one_configuration,
     parameter_degrees,
     visible_free_energy,
 )
@@ -100,7 +101,7 @@ class RBM(AbstractMultilinear):
         return spins[: self.n_visible], spins[self.n_visible :]
 
     def __call__(self, spins: Spins) -> Float[Array, ""]:
-        visible, hidden = self.split(spins)
+        visible, hidden = self.split(one_configuration(self, spins))
         fields = dot(self.visible_fields, visible) + dot(self.hidden_fields, hidden)
         return -dot(visible, dot(hidden, self.weights.T)) - fields
 
