@@ -295,3 +295,23 @@ def test_centred_steps_of_experts_are_those_of_each_alone():
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         tg.fit_experts(TEMPLATE, arguments.pop("data", DATA), objective=EXACT, key=KEY, **arguments)
+
+
+def test_likelihoods_and_shares_refuse_bits():
+    """Zeros in place of -1 gave a finite, wrong likelihood."""
+    template = tg.Interactions.from_terms(3, {(k,): 0.0 for k in range(3)})
+    mixture = tg.Mixture.of([template, template], [1.0, 1.0], [0.0, 0.0])
+    library = tg.find_bound_states(
+        tg.NaiveMeanField(), template, 1.0, key=jax.random.key(0), n_walkers=2, n_hops=0
+    )
+    bits = np.array([[0, 1, 1]])
+    for call in (
+        lambda: experts.negative_log_likelihood(mixture, bits),
+        lambda: experts.responsibilities(mixture, bits),
+        lambda: experts.library_shares(library, bits),
+        lambda: experts.basin_shares(library, tg.NaiveMeanField(), template, 1.0, bits),
+    ):
+        with pytest.raises(ValueError, match="data has the value 0 at row 0, column 0"):
+            call()
+    with pytest.raises(ValueError, match="library must hold at least one state"):
+        experts.basin_shares(library[:0], tg.NaiveMeanField(), template, 1.0, 2 * bits - 1)

@@ -4,7 +4,6 @@ import equinox as eqx
 import helpers
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -94,14 +93,6 @@ def _inner(a, b) -> float:
 
 # Data of so few configurations that some parameters run to infinity, as `fit` warns.
 poor_data = pytest.mark.filterwarnings("ignore:data. ")
-
-
-@pytest.fixture
-def unchecked():
-    """Calls as users make them, without the run-time type checks of the suite."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 # --- every objective
@@ -639,6 +630,19 @@ def test_exceptions_of_the_callback_end_the_fit():
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         _fit(**options)
+
+
+@pytest.mark.parametrize("name", ["n_steps", "batch_size"])
+def test_counts_must_be_whole(name, unchecked):
+    # A fit of one and a half steps never came to its last one.
+    with pytest.raises(ValueError, match=f"{name} must be a whole number, got 1.5"):
+        _fit(**{name: 1.5})
+
+
+@pytest.mark.parametrize("objective", [tg.Pseudolikelihood, tg.TAP(), "exact"], ids=str)
+def test_an_objective_is_not_a_class_or_a_functional(objective, unchecked):
+    with pytest.raises(TypeError, match=r"objective must be one such as Pseudolikelihood\(\)"):
+        _fit(objective=objective)
 
 
 def test_data_must_be_a_table(unchecked):

@@ -396,3 +396,19 @@ def test_required_gap_counts_different_samples():
 def test_phases_outside_their_domain(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.ones((0, 3)), "data is empty"),
+        (np.zeros((2, 3)), "data has the value 0.0 at row 0"),
+        (np.ones((2, 4)), "data must have 3 spins a sample"),
+    ],
+)
+def test_potential_refuses_what_are_no_samples(data, message):
+    energy = helpers.random_pairwise(3, _key(0))
+    with pytest.raises(ValueError, match=message):
+        learning.potential(energy, data, 1.0)
+    with pytest.raises(ValueError, match="3 spins a sample"):  # under jit the shape is known
+        jax.jit(lambda data: learning.potential(energy, data, 1.0))(np.ones((2, 4)))

@@ -10,10 +10,10 @@ import optax
 from jaxtyping import Float
 
 from .._types import Key
-from ..datasets import validate_spins
-from ..energies import AbstractEnergy, Mixture, embed, n_visible
+from ..energies import AbstractEnergy, Mixture, embed
 from ..landscape import Library, certify, find_bound_states
 from ..learning import AbstractObjective, AbstractPenalty, fit
+from ..learning._objectives import checked_samples
 from ..meanfield import NaiveMeanField
 from ._learn import Learner, Round
 from ._likelihood import Data, Shares
@@ -87,7 +87,7 @@ def fit_experts(
     Raises:
         ValueError: for bad data, counts or shares, or both a library and shares.
     """
-    data = _checked_data("data", data, energy)
+    data = np.asarray(checked_samples(energy, data))
     if library is not None and shares is not None:
         raise ValueError("library and shares both split the data; give one of them")
     counts = {"n_experts": n_experts, "n_starts": n_starts, "n_rounds": n_rounds}
@@ -105,7 +105,7 @@ def fit_experts(
     else:
         splits = [_bound_state_shares(energy, data, learn, split_key)]
     if held_out is not None:
-        held_out = _checked_data("held_out", held_out, energy)
+        held_out = np.asarray(checked_samples(energy, held_out, "held_out"))
     start = _copies(energy, splits[0].shape[1])
     keys = jax.random.split(learn_key, len(splits))
     rounds = [learn(start, data, split, k) for split, k in zip(splits, keys, strict=True)]
@@ -147,16 +147,6 @@ def _bound_state_shares(
 def _copies(energy: AbstractEnergy, size: int) -> Mixture:
     experts: Any = jax.tree.map(lambda x: jnp.repeat(x[None], size, axis=0), energy)
     return Mixture(experts, np.full(size, -np.log(size)), np.zeros(size))
-
-
-def _checked_data(name: str, data: Data, energy: AbstractEnergy) -> np.ndarray:
-    spins = validate_spins(data, name)
-    if spins.shape[1] != n_visible(energy):
-        raise ValueError(
-            f"{name} must have {n_visible(energy)} spins a sample for this energy, got shape "
-            f"{spins.shape}"
-        )
-    return spins
 
 
 def _checked_shares(shares: Shares, n_samples: int, n_experts: int | None) -> np.ndarray:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Num
 from .. import exact
 from .._types import Key
 from ..energies import RBM, AbstractEnergy, Mixture
+from ..learning._objectives import checked_samples
 from ..sampling import annealed_importance_sampling
 
 # Up to so many spins, of an RBM in one of its layers, ln Z is summed; beyond it is estimated.
@@ -69,17 +70,27 @@ def normalised(mixture: Mixture, *, key: Key) -> Mixture:
 
 
 def negative_log_likelihood(mixture: Mixture, data: Data) -> float:
-    """Mean of E over samples, shape `(samples, n)`: nats per sample of a normalised mixture."""
+    """Mean of E over samples of +-1, `(samples, n)`: nats per sample of a normalised mixture.
+
+    Raises:
+        ValueError: for data of wrong shape or with values other than +-1.
+    """
     return float(losses(mixture, data).mean())
 
 
 def losses(mixture: Mixture, data: Data) -> Float[np.ndarray, " samples"]:
-    return -np.asarray(jax.nn.logsumexp(log_joints(mixture, jnp.asarray(data)), axis=1))
+    spins = jnp.asarray(checked_samples(mixture, data))
+    return -np.asarray(jax.nn.logsumexp(log_joints(mixture, spins), axis=1))
 
 
 def responsibilities(mixture: Mixture, data: Data) -> Float[np.ndarray, "samples experts"]:
-    """Posterior over the experts given each sample, shape `(samples, experts)`."""
-    return np.asarray(jax.nn.softmax(log_joints(mixture, jnp.asarray(data)), axis=1))
+    """Posterior over the experts given each sample of +-1, shape `(samples, experts)`.
+
+    Raises:
+        ValueError: for data of wrong shape or with values other than +-1.
+    """
+    spins = jnp.asarray(checked_samples(mixture, data))
+    return np.asarray(jax.nn.softmax(log_joints(mixture, spins), axis=1))
 
 
 @eqx.filter_jit

@@ -9,8 +9,10 @@ from jaxtyping import Float, Int
 from scipy.cluster.vq import kmeans2
 
 from .._types import Beta, Key
+from ..datasets import validate_spins
 from ..energies import AbstractEnergy, embed
 from ..landscape import Certificate, Library, quench
+from ..learning._objectives import checked_samples
 from ..meanfield import AbstractFunctional
 from ._likelihood import Data
 
@@ -35,8 +37,10 @@ def library_shares(
         Shares, rows sum to 1, shape `(samples, states)`.
 
     Raises:
-        ValueError: for a library without states, or with fewer than `n_states` of them.
+        ValueError: for data other than +-1, and a library without states, or with fewer than
+            `n_states` of them.
     """
+    data = validate_spins(data)
     images = library.expanded()
     held = np.asarray(images.mask)
     if not held.any() or (n_states is not None and n_states > held.sum()):
@@ -84,8 +88,14 @@ def basin_shares(
 
     Returns:
         Shares, shape `(samples, states)`; a column for every state, or set, that holds samples.
+
+    Raises:
+        ValueError: for data of wrong shape or other than +-1, and a library without states.
     """
-    starts = np.asarray(jax.vmap(lambda s: embed(energy, s, beta))(jnp.asarray(data, float)))
+    data = jnp.asarray(checked_samples(energy, data), float)
+    if library.size == 0:
+        raise ValueError("library must hold at least one state, got none")
+    starts = np.asarray(jax.vmap(lambda s: embed(energy, s, beta))(data))
     images = library.expanded()[:]
     ends = quench(functional, energy, beta, starts).value
     states = images.nearest(ends)

@@ -13,10 +13,9 @@ from jaxtyping import Array, Bool, Float, Num, PyTree
 
 from .._solution import RESULTS
 from .._types import Key
-from ..datasets import validate_spins
 from ..energies import AbstractEnergy, constrain, n_visible
 from ._conditional import margins
-from ._objectives import ADAM, LBFGS, AbstractObjective, Defaults, Samples
+from ._objectives import ADAM, LBFGS, AbstractObjective, Defaults, Samples, checked_samples
 from ._penalties import (
     L1,
     L2,
@@ -187,13 +186,11 @@ def fit(
         ValueError: for data of wrong shape or with values other than +-1, weights that are
             negative or all zero, counts that are not positive, a `Support` without proximal
             steps, or an energy that the objective does not take.
+        TypeError: for another objective, such as a class in place of its instance.
     """
-    data = validate_spins(data)
-    if data.shape[1] != n_visible(energy):
-        raise ValueError(
-            f"data must have {n_visible(energy)} spins a sample for this energy, got shape "
-            f"{data.shape}"
-        )
+    if not isinstance(objective, AbstractObjective):
+        raise TypeError(f"objective must be one such as Pseudolikelihood(), got {objective!r}")
+    data = np.asarray(checked_samples(energy, data))
     share = _shares(weights, len(data))
     defaults = objective.defaults
     full_batch = batch_size is None and defaults.gradient_tolerance is not None
@@ -208,6 +205,8 @@ def fit(
     for name, count in [("n_steps", n_steps), ("batch_size", batch_size)]:
         if count is not None and count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
+        if count is not None and count % 1:
+            raise ValueError(f"{name} must be a whole number, got {count}")
     fields_are_free = not (defaults.bounded or isinstance(penalty, L2))
     couplings_are_free = fields_are_free and not isinstance(penalty, L1 | GroupL1)
 

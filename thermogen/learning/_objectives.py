@@ -6,11 +6,14 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Num, PyTree
 
 from .._types import Key
-from ..energies import AbstractEnergy, visible_free_energy
+from ..datasets import validate_spins
+from ..energies import AbstractEnergy, n_visible, visible_free_energy
 
 # Made once: a new transformation object would compile anew.
 LBFGS = optax.lbfgs()
@@ -91,6 +94,20 @@ Number = float | int | Float[Array, ""]
 def as_number(value: Number) -> Number:
     """Integers as floats: what is a float is traced, so that another value compiles nothing."""
     return float(value) if isinstance(value, int) else value
+
+
+def checked_samples(
+    energy: AbstractEnergy, data: Num[Array | np.ndarray, "..."], name: str = "data"
+) -> Num[Array | np.ndarray, "samples visible"]:
+    """Samples of +-1 of that energy, as int8 in NumPy; traced ones as they are."""
+    if not isinstance(data, Tracer):
+        data = validate_spins(data, name)
+    if data.ndim != 2 or data.shape[1] != n_visible(energy):
+        raise ValueError(
+            f"{name} must have {n_visible(energy)} spins a sample for this energy, got shape "
+            f"{data.shape}"
+        )
+    return data
 
 
 def check_not_negative(**values: Number) -> None:

@@ -18,7 +18,7 @@ from ..energies import (
     squared_norm,
     visible_free_energy,
 )
-from ._objectives import Number, as_number, check_not_negative
+from ._objectives import Number, as_number, check_not_negative, checked_samples
 
 # A step is accepted by the worst of so many losses: spectral steps need not descend each time.
 _MEMORY = 5
@@ -53,6 +53,9 @@ class NegativeExamples(AbstractPenalty):
         data: configurations that they are compared with, shape `(samples, visible)`.
         gap: by which an example should lie above the data, in energy units.
         strength: in nats per energy unit.
+
+    Raises:
+        ValueError: at the call, for configurations of another number of spins than the energy's.
     """
 
     examples: Num[Array, "examples visible"]
@@ -64,9 +67,10 @@ class NegativeExamples(AbstractPenalty):
         check_not_negative(strength=self.strength)
 
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
+        data = checked_samples(energy, self.data)
+        examples = checked_samples(energy, self.examples, "examples")
         free_energies = jax.vmap(lambda s: visible_free_energy(energy, s, 1.0))
-        reference = jnp.mean(free_energies(self.data))
-        missing = reference + self.gap - free_energies(self.examples)
+        missing = jnp.mean(free_energies(data)) + self.gap - free_energies(examples)
         return self.strength * jnp.mean(jax.nn.softplus(missing))
 
 

@@ -1,8 +1,8 @@
 """Coexistence of a library of represented states with the rest of configuration space.
 
-The model of THEORY section 2: of 2^n configurations, M are represented and lie at energy 0, all
-others at the gap Delta. With `L = ln((2^n - M)/M)`, the entropy by which the rest outnumbers the
-library, everything follows from the odds `Delta/T - L` of finding the system in the library.
+Of 2^n configurations, M are represented and lie at energy 0, all others at the gap Delta. With
+`L = ln((2^n - M)/M)`, the entropy by which the rest outnumbers the library, everything follows from
+the odds `Delta/T - L` of finding the system in the library.
 """
 
 import math

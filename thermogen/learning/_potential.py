@@ -17,7 +17,7 @@ from .._types import Beta, Key, Temperature
 from ..energies import RBM, AbstractEnergy, constrain, n_visible, visible_free_energy
 from ..energies._linalg import dot
 from ..spins import enumerate_spins
-from ._objectives import LBFGS, AbstractObjective, Defaults, Samples
+from ._objectives import LBFGS, AbstractObjective, Defaults, Samples, checked_samples
 
 Table = Num[Array | np.ndarray, " entries"]
 
@@ -31,8 +31,7 @@ _ATANH = np.array([1 / 11, 1 / 9, 1 / 7, 1 / 5, 1 / 3])
 def conjoint_potential(energies: Table, temperature: Temperature) -> Float[Array, ""]:
     """`A = -T ln sum_i exp(-E_i/T)`, in energy units; `min E` as T -> 0.
 
-    Its derivatives are the weights, `dA/dE_i = x_i`, and minus the entropy, `dA/dT = -S`
-    (THEORY section 2).
+    Its derivatives are the weights, `dA/dE_i = x_i`, and minus the entropy, `dA/dT = -S`.
 
     Args:
         energies: E, shape `(entries,)`.
@@ -133,7 +132,11 @@ def potential(
 
     Returns:
         A scalar in energy units; times beta it is in nats.
+
+    Raises:
+        ValueError: for data of wrong shape, or known values other than +-1.
     """
+    data = jnp.asarray(checked_samples(energy, data))
     allowed = constrain(energy)
     of_data = jnp.mean(jax.vmap(lambda s: visible_free_energy(allowed, s, beta))(data))
     return of_data - exact.free_energy(allowed, beta)
