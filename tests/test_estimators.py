@@ -577,6 +577,14 @@ def test_bad_energies_are_named(energies, message):
         sampling.multi_histogram(energies, [0.0, 1.0], n_spins=4)
 
 
+def test_samples_of_bits_are_refused():
+    energy = helpers.random_pairwise(4, _key(0))
+    with pytest.raises(ValueError, match="samples must hold spins, -1 or"):
+        sampling.reverse_annealed_importance_sampling(
+            energy, [0.0, 1.0], np.zeros((3, 4)), key=_key(0)
+        )
+
+
 @pytest.mark.parametrize("shape", [(0, 4), (3, 5)])
 def test_bad_samples_are_named(shape):
     energy = helpers.random_pairwise(4, _key(0))

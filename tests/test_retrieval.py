@@ -58,6 +58,33 @@ def test_scores_name_wrong_shapes():
             retrieval.recall_scores(answers, **(good | {name: value}))
 
 
+def test_scores_want_answers_to_a_batch_of_cues():
+    parts = (np.zeros((2, 3)), np.zeros(2), np.zeros(3), np.zeros(()))
+    answer = tg.Recall(*map(jnp.asarray, parts), tg.RESULTS.converged)
+    with pytest.raises(ValueError, match=r"answers .* \(cues, capacity, n\), got \(2, 3\)"):
+        retrieval.recall_scores(answer, np.ones((1, 3)), np.ones((1, 3), bool), np.ones((1, 3)))
+
+
+def test_masks_of_zeros_and_ones_count_as_booleans(unchecked):
+    """Taken for integers they became indices, or their complements all true."""
+    energy = helpers.random_pairwise(4, _key(0))
+    cue, mask = jnp.array([1, 0, 0, -1]), np.array([1, 0, 0, 1])
+    options = {"key": _key(1), "n_chains": 8, "n_sweeps": 4}
+    ours = tg.recall(energy, cue, mask, 1.0, **options)
+    truth = tg.recall(energy, cue, mask == 1, 1.0, **options)
+    np.testing.assert_array_equal(ours.configurations, truth.configurations)
+    with pytest.raises(ValueError, match="cue must be -1 or .* got 0 at spin 1"):
+        tg.recall(energy, cue, np.array([1, 1, 0, 0]), 1.0, **options)
+
+    answers = jax.tree.map(lambda x: x[None], ours)
+    truths = np.array([[1, 1, 1, -1]])
+    scores = [
+        retrieval.recall_scores(answers, truths, known, truths)
+        for known in (mask[None], mask[None] == 1)
+    ]
+    assert scores[0].spin_accuracy == scores[1].spin_accuracy
+
+
 # --- first hits
 
 
@@ -85,11 +112,12 @@ def test_first_hits_of_free_spins_are_geometric(caplog):
     assert np.all(np.isinf(never))
 
 
-def test_first_hits_refuse_bad_input():
+def test_first_hits_refuse_bad_input(unchecked):
     energy = tg.Pairwise(np.zeros((4, 4)), np.zeros(4))
     good = {"cue": np.ones(4), "mask": np.ones(4, bool), "beta": 1.0, "targets": np.ones((1, 4))}
     for changes, message in (
         ({"targets": np.ones((1, 3))}, r"targets must have shape \(targets, 4\), got \(1, 3\)"),
+        ({"targets": np.ones(4)}, r"targets must have shape \(targets, 4\), got \(4,\)"),
         ({"n_sweeps": 0}, "n_sweeps must be at least 1, got 0"),
         ({"cue": np.zeros(4)}, "cue must be -1 or \\+1 where mask is True"),
     ):

@@ -289,6 +289,7 @@ def test_progress_changes_nothing_and_new_numbers_do_not_recompile():
     [
         ({"n_chains": 0}, "n_chains must be at least 1"),
         ({"thin": 20}, "thin must not exceed n_sweeps"),
+        ({"beta": np.nan}, "beta must be finite, got nan"),
         ({"burn_in": -1}, "burn_in must not be negative"),
         ({"init": np.ones(3)}, r"init must have shape \(4,\) or \(2, 4\), got \(3,\)"),
         ({"init": np.zeros(4)}, "init must hold spins"),
@@ -298,9 +299,9 @@ def test_progress_changes_nothing_and_new_numbers_do_not_recompile():
 )
 def test_bad_arguments_are_named(arguments, message):
     energy = helpers.random_pairwise(4, _key(0))
-    given = {"n_chains": 2, "n_sweeps": 4} | arguments
+    given = {"beta": 1.0, "n_chains": 2, "n_sweeps": 4} | arguments
     with pytest.raises(ValueError, match=message):
-        tg.sample(tg.Gibbs(), energy, 1.0, key=_key(0), **given)
+        tg.sample(tg.Gibbs(), energy, key=_key(0), **given)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def first_hits(
     if not isinstance(n_sweeps, Tracer):
         _check_counts(n_sweeps=n_sweeps)
     n = n_visible(energy)
-    if targets.shape[1] != n:
+    if targets.ndim != 2 or targets.shape[1] != n:
         raise ValueError(f"targets must have shape (targets, {n}), got {targets.shape}")
     clamp = checked_clamp(energy, cue, mask)
     beta = checked_beta(beta, clamp.dtype)

@@ -102,14 +102,20 @@ def checked_clamp(energy, cue, mask):
     """+-1 where the cue is known, 0 elsewhere and for hidden spins, shape `(n_spins,)`."""
     n = n_visible(energy)
     for name, value in (("cue", cue), ("mask", mask)):
-        if value.shape != (n,):
+        if np.shape(value) != (n,):
             raise ValueError(
-                f"{name} must have shape ({n},), one entry a visible spin, got {value.shape}; "
+                f"{name} must have shape ({n},), one entry a visible spin, got {np.shape(value)}; "
                 "use jax.vmap for many"
             )
     if not isinstance(cue, Tracer) and not isinstance(mask, Tracer):
-        if not np.all(np.abs(np.asarray(cue)[np.asarray(mask)]) == 1):
-            raise ValueError("cue must be -1 or +1 where mask is True")
+        values = np.asarray(cue, float)
+        wrong = np.flatnonzero(np.asarray(mask, bool) & (np.abs(values) != 1))
+        if wrong.size:
+            raise ValueError(
+                f"cue must be -1 or +1 where mask is True, got {values[wrong[0]]:g} at spin "
+                f"{wrong[0]} (see spins_from_bits)"
+            )
+    cue, mask = jnp.asarray(cue), jnp.asarray(mask, bool)
     known = jnp.where(mask, cue, 0).astype(parameter_dtype(energy))
     return jnp.pad(known, (0, energy.n_spins - n))
 

@@ -64,6 +64,11 @@ def recall_scores(
     Raises:
         ValueError: if the shapes disagree.
     """
+    if answers.configurations.ndim != 3:
+        raise ValueError(
+            "answers must be those to a batch of cues, with configurations of shape "
+            f"(cues, capacity, n), got {answers.configurations.shape}; use jax.vmap over recall"
+        )
     cues, _, n = answers.configurations.shape
     for name, value, shape in (("truths", truths, (cues, n)), ("masks", masks, (cues, n))):
         if value.shape != shape:
@@ -71,9 +76,8 @@ def recall_scores(
     if data.ndim != 2 or data.shape[1] != n:
         raise ValueError(f"data must have shape (samples, {n}), got {data.shape}")
     dtype = answers.configurations.dtype
-    return _scores(
-        answers, jnp.asarray(truths, dtype), ~jnp.asarray(masks), jnp.asarray(data, dtype), n_bins
-    )
+    truths, data = jnp.asarray(truths, dtype), jnp.asarray(data, dtype)
+    return _scores(answers, truths, ~jnp.asarray(masks, bool), data, n_bins)
 
 
 @eqx.filter_jit

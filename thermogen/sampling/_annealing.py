@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
 from .._types import Key
@@ -118,13 +119,15 @@ def reverse_annealed_importance_sampling(
             sum over the free spins.
 
     Raises:
-        ValueError: for samples of a wrong shape, and if known `betas` do not increase from 0 or
-            above.
+        ValueError: for samples of a wrong shape or entries other than +-1, and if known `betas` do
+            not increase from 0 or above.
     """
     if samples.shape[0] < 1 or samples.shape[1] != energy.n_spins:
         raise ValueError(
             f"samples must have shape (chains, {energy.n_spins}), chains >= 1, got {samples.shape}"
         )
+    if not isinstance(samples, Tracer) and not np.all(np.abs(samples) == 1):
+        raise ValueError("samples must hold spins, -1 or +1, and nothing else")
     clamp, samples = checked_clamp(energy, clamp), jnp.asarray(samples)
     return _heated(colored(energy), checked_ladder(betas), samples, key, kernel, clamp)
 

@@ -64,12 +64,14 @@ def sample(
         given.
 
     Raises:
-        ValueError: for counts that are not positive, for `init` or `clamped` of a wrong shape or
-            entries other than +-1, and for clamped spins without `init`.
+        ValueError: for counts that are not positive, a beta that is not finite, `init` or
+            `clamped` of a wrong shape or entries other than +-1, and clamped spins without `init`.
     """
     _check_counts(n_chains=n_chains, n_sweeps=n_sweeps, thin=thin)
     if burn_in < 0:
         raise ValueError(f"burn_in must not be negative, got {burn_in}")
+    if not isinstance(beta, Tracer) and not np.isfinite(beta):
+        raise ValueError(f"beta must be finite, got {beta}")
     n_kept = n_sweeps // thin
     if n_kept == 0:
         raise ValueError(f"thin must not exceed n_sweeps, got {thin} and {n_sweeps}")
@@ -182,7 +184,7 @@ def _checked_clamped(clamped, init, n):
         raise ValueError(f"clamped must have shape ({n},), got {clamped.shape}")
     if init is None:
         raise ValueError("clamped needs init, which says at what values spins are clamped")
-    return jnp.asarray(clamped)
+    return jnp.asarray(clamped, bool)
 
 
 def _check_counts(**counts):
