@@ -5,7 +5,7 @@ lie at energy 0, all others at a gap Delta above. The gap is either extensive, D
 constant, Delta = 8, the same at n = 8. Measured by enumeration: the library's mass against T, the
 temperature where it is 1/2, the heat capacity, and the histogram P(E). In a rough variant of the
 extensive one the others are spread about the gap with standard deviation 1. Prints a table and a
-verdict for each claim of THEORY section 7 and saves JSON and a picture.
+verdict for each claim and saves JSON and a picture.
 
     python experiments/coexistence.py [--out DIR]
 """

@@ -199,7 +199,7 @@ def reduce_measure(n_bits: int) -> list[dict[str, Any]]:
 
 
 def verdicts(trips: dict, couplings: dict, measure: dict) -> list[dict[str, Any]]:
-    """The claims of THEORY section 7 that these observables can refute."""
+    """The claims that these observables can refute."""
     sizes = {b: len(table_of(b)[1]) for b in TRUNCATED}
     full = {b: rows[-1] for b, rows in couplings.items()}
     every = [row["exact"] for rows in measure.values() for row in rows]

@@ -455,3 +455,11 @@ def test_bad_beta_for_points():
     energy = helpers.random_pairwise(N, jax.random.key(3))
     with pytest.raises(ValueError, match="beta must be positive and finite, got 0"):
         tg.Library.from_magnetizations(NAIVE, energy, 0.0, np.zeros((1, N)))
+
+
+def test_nearest_names_a_wrong_shape(unchecked):
+    energy = helpers.random_pairwise(N, jax.random.key(3))
+    library = tg.Library.from_magnetizations(NAIVE, energy, 1.0, np.zeros((1, N)))
+    for rows in (np.zeros(N), np.zeros((2, N + 1))):
+        with pytest.raises(ValueError, match=rf"magnetizations must have shape \(batch, {N}\)"):
+            library.nearest(rows)

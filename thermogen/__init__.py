@@ -14,6 +14,7 @@ from . import meanfield as meanfield
 from . import retrieval as retrieval
 from . import sampling as sampling
 from . import spins as spins
+from . import storage as storage
 from ._solution import RESULTS as RESULTS
 from ._solution import Solution as Solution
 from .energies import RBM as RBM

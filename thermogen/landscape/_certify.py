@@ -147,7 +147,7 @@ def certify(
     n_trajectories: int = 256,
     horizon: int = 10,
 ) -> Certificate:
-    """Prove by single-spin-flip dynamics which candidates are bound states (THEORY section 5).
+    """Prove by single-spin-flip dynamics which candidates are bound states.
 
     Heat-bath trajectories start from the core of each state: the single-flip minimum of E below
     the signs of its magnetizations. Later configurations belong to the core that they

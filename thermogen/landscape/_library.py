@@ -247,8 +247,14 @@ class Library(eqx.Module):
         """Index of the state that each row is, shape `(batch,)`; -1 where it is none of them.
 
         A row counts as its mirror image where the state stands for both.
+
+        Raises:
+            ValueError: for rows of another shape.
         """
         rows = np.asarray(magnetizations)
+        n = self.magnetizations.shape[-1]
+        if rows.ndim != 2 or rows.shape[1] != n:
+            raise ValueError(f"magnetizations must have shape (batch, {n}), got {rows.shape}")
         nearest = np.full(len(rows), -1)
         closest = np.full(len(rows), MERGE_TOLERANCE)
         for k in range(self.size):
