@@ -231,6 +231,17 @@ def test_one_start_without_a_batch_axis(unchecked):
         tg.quench(NAIVE, _glass(), 1.0, np.ones(N))
 
 
+@pytest.mark.parametrize("functional", [tg.TAP, tg.AdaptiveTAP, "TAP"], ids=str)
+def test_what_is_no_functional_is_named(functional, unchecked):
+    for call in (
+        lambda: tg.solve(functional, _glass(), 1.0, CORNERS[0]),
+        lambda: tg.quench(functional, _glass(), 1.0, CORNERS[:2]),
+        lambda: tg.find_bound_states(functional, _glass(), 1.0, key=_key(0)),
+    ):
+        with pytest.raises(TypeError, match=r"functional must be one such as TAP\(\), got"):
+            call()
+
+
 @pytest.mark.parametrize("beta", [0.0, -1.0, float("nan"), float("inf")])
 def test_bad_beta(beta):
     with pytest.raises(ValueError, match="beta must be positive and finite"):

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional
-from ..meanfield._solve import Problem, checked_beta
+from ..meanfield._solve import Problem, checked_problem
 from ._batches import cast
 from ._library import MERGE_TOLERANCE, Library
 from ._quench import fall, is_converged
@@ -122,7 +122,7 @@ def barriers(
             raise ValueError(f"{name} must be at least {least}, got {count}")
     with jax.enable_x64(True):
         exact = cast(energy, jnp.float64)
-        problem = (functional, exact, checked_beta(beta, jnp.float64))
+        problem = checked_problem(functional, exact, beta, jnp.float64)
         symmetric = bool(is_flip_symmetric(exact))
         search = _Search(problem, library, symmetric, tol)
         search.explore(search.neighbours(n_neighbours))

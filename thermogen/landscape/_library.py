@@ -16,7 +16,7 @@ from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional
 from ..meanfield._base import gradient_at, lowest_curvature, scaled_hessian_at
-from ..meanfield._solve import Problem, checked_beta
+from ..meanfield._solve import Problem, checked_problem
 from ._batches import cast, in_batches
 
 # Two minima polished to 1e-9 in dG/dm are the same when no magnetization differs by more.
@@ -201,7 +201,7 @@ class Library(eqx.Module):
             raise ValueError("magnetizations must lie within [-1, 1]")
         with jax.enable_x64(True):
             exact = cast(energy, np.float64)
-            problem = (functional, exact, checked_beta(beta, np.float64))
+            problem = checked_problem(functional, exact, beta, np.float64)
             figures = in_batches(functools.partial(_measure, problem), m, _BATCH)
             symmetric = bool(is_flip_symmetric(exact)) & (np.abs(m).max(axis=1) > MERGE_TOLERANCE)
         return _merged(

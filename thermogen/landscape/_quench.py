@@ -20,7 +20,7 @@ from ..meanfield._base import free_energy_at, gradient_at, variance_at
 from ..meanfield._solve import (
     CORNER_FIELD,
     Problem,
-    checked_beta,
+    checked_problem,
     descend,
     judge,
     polish,
@@ -86,7 +86,7 @@ def quench(
 
 def make_problem(functional: AbstractFunctional, energy: AbstractEnergy, beta: Beta) -> Problem:
     """What is minimised, in float64, which must be enabled."""
-    return functional, cast(energy, jnp.float64), checked_beta(beta, jnp.float64)
+    return checked_problem(functional, cast(energy, jnp.float64), beta, jnp.float64)
 
 
 def starting_fields(starts: np.ndarray) -> np.ndarray:

@@ -184,12 +184,12 @@ def solve(
 
     Raises:
         ValueError: for a beta that is not positive, or an `init` of wrong shape or range.
+        TypeError: for what is no functional, such as `TAP` in place of `TAP()`.
         RuntimeError: with `throw`, if no minimum was reached; the message says what to do.
     """
     theta = starting_field(energy, init)
-    beta = checked_beta(beta, theta.dtype)
     return solve_from(
-        (functional, energy, beta),
+        checked_problem(functional, energy, beta, theta.dtype),
         theta,
         solver=solver,
         adjoint=adjoint,
@@ -327,6 +327,15 @@ def checked_beta(beta: Beta, dtype: DTypeLike) -> Float[Array, ""]:
     if not isinstance(beta, Tracer) and not 0 < float(np.asarray(beta)) < float("inf"):
         raise ValueError(f"beta must be positive and finite, got {beta}")
     return jnp.asarray(beta, dtype)
+
+
+def checked_problem(
+    functional: AbstractFunctional, energy: AbstractEnergy, beta: Beta, dtype: DTypeLike
+) -> Problem:
+    """What is minimised, if the functional is one and beta positive."""
+    if not isinstance(functional, AbstractFunctional):
+        raise TypeError(f"functional must be one such as TAP(), got {functional!r}")
+    return functional, energy, checked_beta(beta, dtype)
 
 
 def residual_at(theta: Magnetizations, problem: Problem) -> Magnetizations:
