@@ -85,6 +85,14 @@ def test_masks_of_zeros_and_ones_count_as_booleans(unchecked):
     assert scores[0].spin_accuracy == scores[1].spin_accuracy
 
 
+def test_answers_that_are_all_there_are_have_exact_probabilities():
+    """Two unknown spins have four answers: nothing of Z is left to be estimated."""
+    energy = tg.Pairwise(np.ones((3, 3)) - np.eye(3), np.zeros(3))
+    answer = tg.recall(energy, jnp.ones(3), np.arange(3) < 1, 1.0, key=_key(0), n_chains=512)
+    weights = np.exp([3.0, -1, -1, -1])
+    np.testing.assert_allclose(answer.probabilities[:4], weights / weights.sum(), rtol=1e-12)
+
+
 # --- first hits
 
 

@@ -132,7 +132,7 @@ def _recall(energy, clamp, beta, key, method, counts):
     weights = jax.nn.softmax(jnp.where(sound, draws.log_weights, 0))
     sound &= jnp.all(jnp.isfinite(weights))
 
-    p = _probabilities(draws, _groups(visible), weights, costs)
+    p = _probabilities(draws, _groups(visible), weights, costs, jnp.sum(known == 0))
     p = jnp.where(sound, p, 0)
     best = jnp.lexsort((costs, -p))[:capacity]
     unused = (0, capacity - best.size)
@@ -147,7 +147,7 @@ def _recall(energy, clamp, beta, key, method, counts):
     )
 
 
-def _probabilities(draws: Draws, groups, weights, costs) -> Float[Array, " draws"]:
+def _probabilities(draws: Draws, groups, weights, costs, n_unknown) -> Float[Array, " draws"]:
     """Of the answer that each draw is, at the first draw of each; 0 at its copies."""
     n_draws = len(weights)
     first = jnp.arange(n_draws) == jax.ops.segment_min(jnp.arange(n_draws), groups, n_draws)[groups]
@@ -155,6 +155,8 @@ def _probabilities(draws: Draws, groups, weights, costs) -> Float[Array, " draws
         return jnp.where(first, jax.ops.segment_sum(weights, groups, n_draws)[groups], 0)
     found = jax.nn.logsumexp(-costs, where=first)
     log_partition = _combined(draws.log_partition, found, groups, weights)
+    # Where every answer was found their sum is Z.
+    log_partition = jnp.where(jnp.sum(first) == 2.0**n_unknown, found, log_partition)
     return jnp.where(first, jnp.exp(-costs - jnp.maximum(log_partition, found)), 0)
 
 
