@@ -227,6 +227,10 @@ def test_bad_complexity():
     for edges in (np.array([0.0]), np.array([1.0, 1.0]), np.array([0.0, np.nan])):
         with pytest.raises(ValueError, match="edges must be two or more increasing"):
             complexity(_library(), edges)
+        with pytest.raises(ValueError, match="edges must be two or more increasing"):
+            count_states(_library(), edges)
+        with pytest.raises(ValueError, match="edges must be two or more increasing"):
+            overlap_distribution(_library(), 1.0, edges)
 
 
 # --- overlaps

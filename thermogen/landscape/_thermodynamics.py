@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._types import Beta
@@ -45,8 +46,11 @@ def count_states(library: Library, edges: _Edges) -> Float[Array, " bins"]:
         library: the states.
         edges: increasing free energies in energy units, shape `(bins + 1,)`; the last bin
             holds its upper edge.
+
+    Raises:
+        ValueError: if known `edges` do not increase.
     """
-    edges = jnp.asarray(edges)
+    edges = jnp.asarray(_checked_edges(edges))
     values = jnp.where(library.mask, library.free_energies, edges[0])
     counts, _ = jnp.histogram(values, edges, weights=library.mask * library.multiplicity)
     return counts.astype(edges.dtype)
@@ -76,9 +80,6 @@ def complexity(
     several = [libraries] if isinstance(libraries, Library) else list(libraries)
     if len(several) == 0:
         raise ValueError("libraries must hold at least one library, got none")
-    edges = np.asarray(edges)
-    if edges.ndim != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0):
-        raise ValueError(f"edges must be two or more increasing free energies, got {edges}")
     mean = np.mean([count_states(library, edges) for library in several], axis=0)
     with np.errstate(divide="ignore"):
         return np.log(np.cumsum(mean) if cumulative else mean)
@@ -107,12 +108,24 @@ def overlap_distribution(library: Library, beta: Beta, edges: _Edges) -> Float[A
         library: at least one state.
         beta: inverse temperature.
         edges: increasing overlaps, shape `(bins + 1,)`.
+
+    Raises:
+        ValueError: if known `edges` do not increase.
     """
+    edges = _checked_edges(edges)
     images = library.expanded()
     w = images.weights(beta)
     q = jnp.clip(overlaps(images), -1.0, 1.0)
     counts, _ = jnp.histogram(q, jnp.asarray(edges), weights=w[:, None] * w[None, :])
     return counts
+
+
+def _checked_edges(edges: _Edges) -> _Edges:
+    """Bins that do not increase would be empty without a word."""
+    if not isinstance(edges, Tracer):
+        if np.ndim(edges) != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0):
+            raise ValueError(f"edges must be two or more increasing numbers, got {edges}")
+    return edges
 
 
 def mixture_bound(library: Library, energy: AbstractMultilinear, beta: Beta) -> float:
