@@ -105,7 +105,7 @@ def test_a_magnet_trapped_twice():
     assert abs(q @ (found.overlaps * np.sign(q)) - m @ m / N) < width
     time, (low, high) = found.certificate.escape_times[k], found.certificate.intervals[k]
     text = found.verdict
-    assert "2 bound states, of which 2 are pairs of mirror images" in text
+    assert "2 bound states, 1 pair of mirror images among them, which" in text
     assert f"left after {time:.3g} sweeps (95 %: {low:.3g} to {high:.3g})" in text
     assert "1 in state 0 and its mirror image; as if 2 states were equally heavy" in text
     assert found.completeness is not None and found.completeness.coverage == 1

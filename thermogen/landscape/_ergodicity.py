@@ -207,7 +207,8 @@ def _breaking(found: Ergodicity) -> str:
         what = "the only candidate is" if size == 1 else f"all {size} candidates are"
         return f"Ergodic: at beta = {beta} {what} one bound state; nothing traps for {limit}."
     pairs = int(np.sum(certificate.bound & (certificate.multiplicity == 2)))
-    images = f", of which {2 * pairs} are pairs of mirror images" if pairs else ""
+    pairs_of = "1 pair" if pairs == 1 else f"{pairs} pairs"
+    images = f", {pairs_of} of mirror images among them" if pairs else ""
     return (
         f"Broken: at beta = {beta} the dynamics parts into {certificate.n_bound} bound states"
         f"{images}, which do not exchange within {limit}. A chain sees the one in which it starts."
