@@ -31,8 +31,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import thermogen as tg
-from thermogen.energies import squared_norm
-from thermogen.learning import AbstractObjective, potential
+from thermogen.learning import L2, AbstractPenalty
 from thermogen.walsh import degrees
 
 BITS, DEGREES = (2, 3, 4), (1, 2, 3, 4)
@@ -41,20 +40,6 @@ RIDGE = 1e-4
 TIES = (1e-9, 1e-6, 1e-4)
 SCALES = np.geomspace(1e-2, 1e4, 601)
 HELD = 1e-4  # nats above ln M that count as the whole table
-
-
-class RidgeLikelihood(AbstractObjective):
-    """Exact likelihood with a penalty on the couplings. Gradient contract: exact."""
-
-    @property
-    def defaults(self):
-        return tg.ExactLikelihood().defaults
-
-    def init(self, energy, data, key):
-        return None
-
-    def loss(self, energy, batch, state, key):
-        return potential(energy, batch, 1.0) + RIDGE * squared_norm(energy), None
 
 
 def count(energy: tg.AbstractMultilinear, rows: np.ndarray, tie: float) -> tuple[int, int]:
@@ -95,14 +80,23 @@ def log_probabilities(table: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum())
 
 
-def learn(start: tg.Interactions, data: np.ndarray, rows: np.ndarray, objective) -> dict[str, Any]:
+def learn(
+    start: tg.Interactions, data: np.ndarray, rows: np.ndarray, penalty: AbstractPenalty | None
+) -> dict[str, Any]:
     """A fit, judged; and the counts of minima along it, `(steps, minima, data)`."""
     path = []
 
     def watch(fitted):
         path.append((len(fitted.history), *count(fitted.energy, rows, TIES[0])))
 
-    fitted = tg.fit(start, data, objective=objective, key=jax.random.key(0), callback=watch)
+    fitted = tg.fit(
+        start,
+        data,
+        objective=tg.ExactLikelihood(),
+        penalty=penalty,
+        key=jax.random.key(0),
+        callback=watch,
+    )
     return {
         **judge(np.asarray(tg.exact.energies(fitted.energy)), rows),
         "steps": len(fitted.history),
@@ -127,8 +121,8 @@ def compare(n_bits: int) -> list[dict[str, Any]]:
                 "degree": k,
                 "couplings": len(masks),
                 "cut": judge(np.asarray(tg.exact.energies(complete.truncate(k))), rows),
-                "learned": learn(start, data, rows, tg.ExactLikelihood()),
-                "ridge": learn(start, data, rows, RidgeLikelihood()),
+                "learned": learn(start, data, rows, None),
+                "ridge": learn(start, data, rows, L2(RIDGE)),
             }
         )
     return result
