@@ -420,6 +420,23 @@ def test_every_functional_is_an_objective(name):
     np.testing.assert_allclose(_inner(gradient, direction), slope, rtol=1e-6)
 
 
+def test_mean_field_learning_across_kinks():
+    """Two states compete. The naive loss is convex: the mean of late steps beats them on average.
+
+    The last step alone depends on rounding, by a nat of held-out likelihood on the digits.
+    """
+    rng = np.random.default_rng(0)
+    signs = np.where(rng.random((60, 1)) < 0.6, 1.0, -1.0) * [-1.0, 1.0, -1.0, 1.0]
+    data = signs * np.where(rng.random((60, 4)) < 0.1, -1, 1)
+    objective, penalty = tg.MeanFieldLikelihood(tg.NaiveMeanField()), tg.learning.L2(0.03)
+    fitted = tg.fit(_zeros(4), data, objective=objective, penalty=penalty, key=_key(0))
+    assert fitted.result == tg.RESULTS.step_limit
+    late = fitted.history[-100:]
+    assert np.ptp(late) > 1e-2  # to and fro
+    value, _ = _loss(objective, fitted.energy, jnp.asarray(data), None, _key(0))
+    assert value + penalty(fitted.energy) < late.mean() - 1e-3
+
+
 class _Kinked(AbstractFunctional):
     """A kink at m = -1/2 catches what starts at -1; from +1 the minimum at theta = 3 is found."""
 
@@ -708,12 +725,14 @@ def test_an_objective_of_ones_own():
     assert len(objective.traces) == n_traces
 
 
-class _Noisy(AbstractObjective):
-    """Pseudolikelihood that calls itself noisy."""
+class _Rough(AbstractObjective):
+    """Pseudolikelihood that calls itself noisy, or kinked where it has a tolerance."""
+
+    tolerance: float | None = eqx.field(static=True)
 
     @property
     def defaults(self):
-        return tg.learning.Defaults(ADAM, 10, None)
+        return tg.learning.Defaults(ADAM, 10, self.tolerance, smooth=False)
 
     def init(self, energy, samples, key):
         return None
@@ -722,17 +741,25 @@ class _Noisy(AbstractObjective):
         return tg.Pseudolikelihood(0.02).loss(energy, batch, state, key)
 
 
-def test_noisy_fits_return_the_mean_of_late_steps():
+@pytest.mark.parametrize("tolerance", [None, 1e-9])
+def test_fits_that_come_not_to_rest_return_the_mean_of_late_steps(tolerance):
     """The share of step k in the mean of t is that of `binom(k + 7, 8)`: the last ninth counts."""
     t = 30
     iterates = [_flat(_fit(optimizer=ADAM, n_steps=k).energy) for k in range(1, t + 1)]
     shares = np.array([comb(k + 7, 8) for k in range(1, t + 1)])
-    averaged = _fit(objective=_Noisy(), n_steps=t)
+    averaged = _fit(objective=_Rough(tolerance), n_steps=t)
     assert averaged.result == tg.RESULTS.step_limit
     np.testing.assert_allclose(_flat(averaged.energy), shares @ iterates / shares.sum(), rtol=1e-9)
     # It lags behind by a tenth of the way.
     lag = _flat(_fit(optimizer=ADAM, n_steps=27).energy)
     assert np.linalg.norm(_flat(averaged.energy) - lag) < np.linalg.norm(iterates[-1] - lag)
+
+
+def test_kinked_fits_that_come_to_rest_return_where_they_are():
+    optimizer = tg.Pseudolikelihood().defaults.optimizer
+    rested = _fit(objective=_Rough(1e-5), optimizer=optimizer, n_steps=500)
+    assert rested.result == tg.RESULTS.converged
+    np.testing.assert_allclose(_flat(rested.energy), _flat(_fit().energy), rtol=1e-9)
 
 
 def test_float32_stays_float32_and_converges():

@@ -40,8 +40,9 @@ class FitResult(eqx.Module):
     """A learned energy and how it came about.
 
     Attributes:
-        energy: the learned energy; where the loss is noisy, the mean over about the last ninth of
-            the steps, which has less of the noise than the last step.
+        energy: the learned energy; where the loss is noisy or has kinks, and steps do not come to
+            rest, the mean over about the last ninth of them, which has less of the noise than the
+            last step.
         history: loss of each step that was taken, shape `(steps,)`, in nats per sample.
         result: a `RESULTS` code: `converged` if the gradient met the objective's tolerance,
             `step_limit` if the steps ran out, `non_finite` if the loss or its gradient stopped
@@ -74,6 +75,7 @@ class _Run(eqx.Module):
     proximal: AbstractProximal | None
     line_search: bool
     tolerance: float | None
+    averaged: bool
     batch_size: int | None
     means: Float[Array, " visible"]
     key: Key
@@ -128,7 +130,7 @@ class _Run(eqx.Module):
         finite = _all_finite(value, gradient, energy)
         result = RESULTS.where(finite, result, RESULTS.non_finite)
         average = energy
-        if self.tolerance is None:
+        if self.averaged:
             average = _running_mean(carry.average, energy, carry.step)
         new = _Carry(energy, average, optimizer_state, objective_state, carry.step, result)
         new = jax.tree.map(lambda a, b: jnp.where(result == RESULTS.step_limit, a, b), new, carry)
@@ -242,6 +244,8 @@ def fit(
         proximal=proximal,
         line_search=full_batch and optimizer in (LBFGS, WHITENED_LBFGS),
         tolerance=defaults.gradient_tolerance if full_batch else None,
+        # A mean has none of the exact zeros that proximal steps reach.
+        averaged=proximal is None and not (full_batch and defaults.smooth),
         batch_size=batch_size,
         means=jnp.asarray(share @ data, dtype),
         key=step_key,
@@ -252,9 +256,10 @@ def fit(
         history = np.append(history, np.asarray(losses)[: int(carry.step) - len(history)])
         done = len(history) == n_steps or carry.result != RESULTS.step_limit
         result = carry.result
+        learned = carry.energy if result == RESULTS.converged else carry.average
         if done and couplings_are_free and defaults.conditional and result != RESULTS.non_finite:
-            result = RESULTS.where(_separated(carry.average, samples), RESULTS.separable, result)
-        outcome = FitResult(constrain(carry.average), history, result)
+            result = RESULTS.where(_separated(learned, samples), RESULTS.separable, result)
+        outcome = FitResult(constrain(learned), history, result)
         if callback is not None:
             callback(outcome)
         if done:

@@ -20,7 +20,8 @@ class MeanFieldLikelihood(AbstractObjective):
     part in m.
 
     Gradient contract: implicit, through the solve. Where two minima are equally low the loss has
-    a kink, at which the gradient does not vanish. For order 1 the loss bounds the negative
+    a kink, at which the gradient does not vanish: `fit` then takes all its steps, which go to and
+    fro, and returns the mean of late ones. For order 1 the loss bounds the negative
     log-likelihood from below; beyond it bounds nothing.
 
     Attributes:
@@ -37,7 +38,7 @@ class MeanFieldLikelihood(AbstractObjective):
     @property
     def defaults(self) -> Defaults:
         # Adam, for line searches get stuck at kinks.
-        return Defaults(ADAM, 1000, 1e-4)
+        return Defaults(ADAM, 1000, 1e-4, smooth=False)
 
     def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> None:
         return None

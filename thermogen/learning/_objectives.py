@@ -55,6 +55,7 @@ class Defaults(NamedTuple):
         bounded: whether the loss itself keeps all parameters finite whatever the data are.
         conditional: whether the loss is a sum over spins given all others, which has no minimum
             where every spin follows from the others without exception.
+        smooth: whether a deterministic loss has no kinks, across which steps would go to and fro.
     """
 
     optimizer: optax.GradientTransformation
@@ -62,6 +63,7 @@ class Defaults(NamedTuple):
     gradient_tolerance: float | None
     bounded: bool = False
     conditional: bool = False
+    smooth: bool = True
 
 
 class AbstractObjective(eqx.Module):
