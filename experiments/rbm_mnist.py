@@ -8,7 +8,7 @@ annealing, and which digits were drawn. Saves a sheet of 100 fantasies, the mean
 spins given the hidden ones; below its last row stand the training images nearest to that row.
 
     pip install 'thermogen[study,experiments]'
-    python experiments/rbm_mnist.py [--steps 20000] [--model FILE] [--out FILE]
+    python experiments/rbm_mnist.py [--steps 4000] [--model FILE] [--out FILE]
 """
 
 import argparse
@@ -31,6 +31,8 @@ N_CHAINS = BATCH = 256
 N_SWEEPS = 2
 # Larger rates and weaker penalties learn images by heart: the noise of steps widens all weights.
 RATE, L2 = 4e-3, 8e-3
+# A held-out image costs 86 nats after 4000 steps, and 239 where fields learn as fast as weights.
+FIELD_RATE = 16.0
 RUNGS, TEMPERING_SWEEPS = jnp.linspace(0.3, 1.0, 16, dtype=jnp.float32), 1000
 COLUMNS = 10
 
@@ -64,7 +66,7 @@ def train(data: np.ndarray, held_out: np.ndarray, n_steps: int) -> tuple[tg.RBM,
         data,
         objective=tg.PersistentCD(n_chains=N_CHAINS, n_sweeps=N_SWEEPS),
         penalty=learning.L2(L2),
-        optimizer=optax.chain(learning.centred_gradient(), optax.sgd(rates)),
+        optimizer=optax.chain(learning.centred_gradient(FIELD_RATE), optax.sgd(rates)),
         n_steps=n_steps,
         batch_size=BATCH,
         key=jax.random.key(1),
@@ -171,7 +173,7 @@ def sheet(means: np.ndarray, nearest: np.ndarray, out: pathlib.Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument(
         "--model", type=pathlib.Path, help="keeps the machine; read where it exists"
     )
