@@ -180,3 +180,21 @@ def test_bad_arguments_are_named():
         tg.ergodicity(_curie_weiss(), 1.0, key=jax.random.key(0), threshold=0)
     with pytest.raises(ValueError, match="starts must have shape"):
         _diagnose(_curie_weiss(), 1.0, starts=np.ones((2, N + 1)))
+
+
+@pytest.mark.parametrize("beta", [0.01, 20.0])
+def test_free_spins_are_one_state_at_any_temperature(beta):
+    # Every configuration is a single-flip minimum, and none traps.
+    found = _diagnose(tg.Pairwise(np.zeros((N, N)), np.zeros(N)), beta)
+    assert found.ergodic and found.library.size == 1
+
+
+def test_spins_that_nothing_holds_do_not_multiply_the_states_of_the_others():
+    couplings = np.zeros((N, N))
+    couplings[:4, :4] = 1 - np.eye(4)
+    energy = tg.Pairwise(couplings, np.zeros(N))
+    found = _diagnose(energy, 3.0)
+    assert found.certificate.n_bound == 2
+    # Without a functional there are plateaus alone.
+    alone = _diagnose(energy, 3.0, functional=None)
+    assert alone.library.size == 1 and alone.certificate.n_bound == 2

@@ -231,7 +231,9 @@ def test_one_start_without_a_batch_axis(unchecked):
         tg.quench(NAIVE, _glass(), 1.0, np.ones(N))
 
 
-@pytest.mark.parametrize("functional", [tg.TAP, tg.AdaptiveTAP, "TAP"], ids=str)
+@pytest.mark.parametrize(
+    "functional", [tg.TAP, tg.AdaptiveTAP, "TAP"], ids=["function", "class", "name"]
+)
 def test_what_is_no_functional_is_named(functional, unchecked):
     for call in (
         lambda: tg.solve(functional, _glass(), 1.0, CORNERS[0]),

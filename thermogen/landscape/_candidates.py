@@ -13,13 +13,14 @@ from ._trajectories import _TIE, descend_all, fields_of, prepared
 _BATCH = 1024
 
 
-def flip_library(energy: AbstractEnergy, starts: np.ndarray, beta: float) -> Library:
+def flip_library(energy: AbstractEnergy, starts: np.ndarray, beta: float, alone: bool) -> Library:
     """Single-flip minima below the starts as a library, one of each pair of images.
 
     Their free energy is that of spins which flip independently of each other about the bottom,
     `F = E - T sum_k ln(1 + exp(-beta dE_k))`, with dE_k the gap of flip k. A descent that ended
-    where most flips cost nothing stopped on a plateau, which is no bottom: it is left out, unless
-    there is nothing else.
+    where most flips cost nothing stopped on a plateau, which is no bottom: it is left out. Where
+    these candidates stand `alone` and there is nothing else, one is kept for each way in which
+    the other spins are frozen.
     """
     model, n = prepared(energy), energy.n_spins
     symmetric = bool(is_flip_symmetric(energy))
@@ -28,8 +29,13 @@ def flip_library(energy: AbstractEnergy, starts: np.ndarray, beta: float) -> Lib
         bottoms *= bottoms[:, :1]
     spins, hits = np.unique(bottoms, axis=0, return_counts=True)
     energies, fields = in_batches(lambda rows: _bottom(energy, model, rows), spins, _BATCH)
-    bottom = np.mean(np.abs(fields) < _TIE * np.abs(fields).max(initial=0), axis=1) <= 0.5
-    rows = np.flatnonzero(bottom if bottom.any() else ~bottom)
+    free = np.abs(fields) <= _TIE * np.abs(fields).max(initial=0)
+    rows = np.flatnonzero(np.mean(free, axis=1) <= 0.5)
+    if alone and rows.size == 0:
+        _, rows, plateau = np.unique(
+            np.where(free, 0, spins), axis=0, return_index=True, return_inverse=True
+        )
+        hits[rows] = np.bincount(plateau.reshape(-1), hits)
     spins, hits, energies, fields = (x[rows] for x in (spins, hits, energies, fields))
     excitations = np.logaddexp(0, -2 * beta * spins * fields).sum(axis=1)
     size = len(spins)
@@ -63,10 +69,10 @@ def candidates(
         return flips[:capacity], flips.size
     held = minima.sort_by("free_energies")
     cores = descend_all(prepared(energy), held.magnetizations)
-    cores = np.concatenate([cores, -cores]) if flips.multiplicity[0] == 2 else cores
+    cores = np.concatenate([cores, -cores]) if np.any(flips.multiplicity == 2) else cores
     known = {core.tobytes() for core in cores}
     new = [row.tobytes() not in known for row in flips.magnetizations.astype(np.int8)]
-    parts = held, flips[np.array(new)]
+    parts = held, flips[np.array(new, bool)]
     both = {name: np.concatenate([getattr(x, name) for x in parts]) for name in PER_STATE}
     together = Library(**both, overflow=held.overflow)
     return together[:capacity], together.size

@@ -45,9 +45,10 @@ class Ergodicity(eqx.Module):
             to 1.
         completeness: of the quenches of the functional, that is of the minima of G; None where
             none was quenched, or the search had no room for all it found.
-        flip_completeness: of the zero-temperature descents, that is of single-flip minima of E.
-        n_flip_minima: how many different single-flip minima the descents met, one of each pair
-            of mirror images.
+        flip_completeness: of the zero-temperature descents, that is of single-flip minima of E;
+            None where all of them ended on plateaus.
+        n_flip_minima: how many different single-flip minima the descents met, one of each pair of
+            mirror images; no plateaus, unless there is nothing else.
         n_dropped: candidates left out, the highest, because there was no room.
         beta: inverse temperature.
     """
@@ -58,7 +59,7 @@ class Ergodicity(eqx.Module):
     overlap_edges: Float[np.ndarray, " edges"]
     overlaps: Float[np.ndarray, " bins"]
     completeness: Completeness | None
-    flip_completeness: Completeness
+    flip_completeness: Completeness | None
     n_flip_minima: int
     n_dropped: int
     beta: float
@@ -140,7 +141,8 @@ def ergodicity(
     )
     rows = corners if starts is None else np.concatenate([np.asarray(starts), corners])
     with jax.enable_x64(True):
-        flips = flip_library(energy, rows, float(checked_beta(beta, jnp.float64)))
+        beta_64 = float(checked_beta(beta, jnp.float64))
+        flips = flip_library(energy, rows, beta_64, alone=minima is None or minima.size == 0)
         held, n_all = candidates(energy, minima, flips, capacity)
         shares = np.asarray(held.weights(beta))
     certificate = certify(
@@ -158,7 +160,7 @@ def ergodicity(
         overlap_edges=edges,
         overlaps=overlaps,
         completeness=_searched(minima),
-        flip_completeness=completeness(flips),
+        flip_completeness=_searched(flips),
         n_flip_minima=flips.size,
         n_dropped=n_all - held.size,
         beta=float(beta),
@@ -193,10 +195,10 @@ def _states(held: Library, certificate: Certificate, shares: np.ndarray) -> Libr
     )
 
 
-def _searched(minima: Library | None) -> Completeness | None:
-    if minima is None or minima.size == 0 or minima.overflow:
+def _searched(found: Library | None) -> Completeness | None:
+    if found is None or found.size == 0 or found.overflow:
         return None
-    return completeness(minima)
+    return completeness(found)
 
 
 def _breaking(found: Ergodicity) -> str:
@@ -273,7 +275,8 @@ def _search(found: Ergodicity) -> str:
     tested += f", {left_out} of higher free energy were not" if left_out else ""
     if found.library.overflow:
         tested += ", and the search had no room for all minima of G that it met"
-    return f"Search: the chance {', '.join(chances)}; {tested}."
+    told = f"the chance {', '.join(chances)}; " if chances else ""
+    return f"Search: {told}{tested}."
 
 
 def _unknown(found: Ergodicity) -> str:
