@@ -249,6 +249,12 @@ def _indices(spins) -> np.ndarray:
     return (np.asarray(spins) > 0) @ (1 << np.arange(spins.shape[-1]))
 
 
+def test_one_chain_knows_nothing_of_its_error():
+    energy, betas = helpers.random_pairwise(3, _key(0)), jnp.linspace(0, 1, 3)
+    found = tg.annealed_importance_sampling(energy, betas, key=_key(1), n_chains=1)
+    assert np.isfinite(found.log_partition) and np.isinf(found.standard_error)
+
+
 def test_systematic_draws():
     """Each weight is drawn as often as it says, up to one draw, and on average exactly."""
     n, n_keys = 50, 2000

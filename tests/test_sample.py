@@ -304,6 +304,12 @@ def test_bad_arguments_are_named(arguments, message):
         tg.sample(tg.Gibbs(), energy, key=_key(0), **given)
 
 
+def test_what_is_no_sampler_is_named(unchecked):
+    energy = helpers.random_pairwise(4, _key(0))
+    with pytest.raises(TypeError, match="sampler must be one such as Gibbs"):
+        tg.sample(tg.Gibbs, energy, 1.0, key=_key(0), n_chains=2, n_sweeps=4)
+
+
 @pytest.mark.parametrize(
     ("betas", "message"),
     [

@@ -30,7 +30,8 @@ class Estimate(NamedTuple):
 
     Attributes:
         log_partition: ln Z.
-        standard_error: of ln Z, by the spread of the weights; too small where `ess` is.
+        standard_error: of ln Z, by the spread of the weights; too small where `ess` is,
+            infinite for one chain.
         ess: effective sample size `(sum w)^2 / sum w^2`, between 1 and the number of chains.
     """
 
@@ -176,5 +177,7 @@ def log_mean(log_weights):
     n = len(log_weights)
     total = jax.nn.logsumexp(log_weights)
     ess = jnp.exp(2 * total - jax.nn.logsumexp(2 * log_weights))
-    error = jnp.sqrt(jnp.maximum(n / ess - 1, 0) / max(n - 1, 1))
+    # One weight has no spread, and says nothing about its error.
+    error = jnp.sqrt(jnp.maximum(n / ess - 1, 0) / (n - 1)) if n > 1 else jnp.inf
+    error = jnp.asarray(error, total.dtype)
     return total - jnp.log(n).astype(total.dtype), error, ess

@@ -66,7 +66,10 @@ def sample(
     Raises:
         ValueError: for counts that are not positive, a beta that is not finite, `init` or
             `clamped` of a wrong shape or entries other than +-1, and clamped spins without `init`.
+        TypeError: for what is no sampler, such as `Gibbs` in place of `Gibbs()`.
     """
+    if not isinstance(sampler, AbstractSampler):
+        raise TypeError(f"sampler must be one such as Gibbs(), got {sampler!r}")
     _check_counts(n_chains=n_chains, n_sweeps=n_sweeps, thin=thin)
     if burn_in < 0:
         raise ValueError(f"burn_in must not be negative, got {burn_in}")
