@@ -62,8 +62,8 @@ def solutions(dtype):
     return lambda: solve(starts)
 
 
-def sweeps(dtype, n_chains=16384, n_sweeps=100):
-    return _last(tg.Gibbs(), spin_glass(dtype), 1.0, n_chains, n_sweeps)
+def sweeps(dtype):
+    return _last(spin_glass(dtype), 1.0, 16384, 100)
 
 
 def lattice_sweeps(dtype):
@@ -71,16 +71,16 @@ def lattice_sweeps(dtype):
     pairs = [np.stack([site, np.roll(site, -1, axis)], -1).reshape(-1, 2) for axis in (0, 1)]
     couplings = jnp.ones(2 * SIZE**2, dtype)
     model = tg.Interactions(SIZE**2, [np.concatenate(pairs)], [couplings])
-    return _last(tg.Gibbs(), model, 0.44, 2048, 200)
+    return _last(model, 0.44, 2048, 200)
 
 
 def machine_sweeps(dtype):
-    return _last(tg.Gibbs(), machine(dtype), 1.0, 4096, 50)
+    return _last(machine(dtype), 1.0, 4096, 50)
 
 
-def _last(sampler, model, beta, n_chains, n_sweeps):
+def _last(model, beta, n_chains, n_sweeps):
     return lambda: tg.sample(
-        sampler,
+        tg.Gibbs(),
         model,
         beta,
         key=jax.random.key(0),
