@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+import equinox as eqx
 import helpers
 import jax
 import jax.numpy as jnp
@@ -45,9 +46,9 @@ def _indices(spins) -> np.ndarray:
 
 
 def _flip(p, k) -> np.ndarray:
-    """Metropolis for spin k."""
+    """Metropolis for spin k, which is proposed in 17 of 20 sweeps."""
     index = np.arange(len(p))
-    accepted = np.minimum(1, p[index ^ (1 << k)] / p)
+    accepted = 0.85 * np.minimum(1, p[index ^ (1 << k)] / p)
     matrix = np.diag(1 - accepted)
     matrix[index, index ^ (1 << k)] = accepted
     return matrix
@@ -66,7 +67,7 @@ def _pairs_and_fields(energy):
     return -np.einsum("si,sj,s->ij", s, s, table) / len(s), -(s.T @ table) / len(s)
 
 
-def _swendsen_wang(energy, beta) -> np.ndarray:
+def _swendsen_wang(energy, beta, clamped=()) -> np.ndarray:
     n, s = energy.n_spins, helpers.configurations(energy.n_spins)
     couplings, fields = _pairs_and_fields(energy)
     bonds = [(i, j) for i, j in itertools.combinations(range(n), 2) if abs(couplings[i, j]) > 1e-12]
@@ -86,7 +87,9 @@ def _swendsen_wang(energy, beta) -> np.ndarray:
             for signs in itertools.product([1, -1], repeat=n_clusters):
                 signs = np.array(signs)
                 end = _indices(spins * signs[labels])
-                matrix[start, end] += weight * np.prod(1 / (1 + np.exp(-2 * beta * pull * signs)))
+                odds_of_signs = 1 / (1 + np.exp(-2 * beta * pull * signs))
+                odds_of_signs[labels[list(clamped)]] = signs[labels[list(clamped)]] > 0
+                matrix[start, end] += weight * np.prod(odds_of_signs)
     return matrix
 
 
@@ -145,16 +148,12 @@ def _assert_drawn_from(matrix, ends) -> None:
     assert np.all(np.abs(counts - expected) <= bound)
 
 
-def _ends(sampler, energy, states):
-    """`N_DRAWS` steps from each of the states."""
-
-    @jax.jit
-    def run(states, key):
-        many = jax.tree.map(lambda x: jnp.repeat(x, N_DRAWS, axis=0), states)
-        keys = jax.random.split(key, len(jax.tree.leaves(many)[0]))
-        return jax.vmap(lambda x, k: sampler.step(energy, x, BETA, k))(many, keys)
-
-    return run(states, _key(9))
+@eqx.filter_jit
+def _ends(sampler, energy, states, beta=BETA, clamped=None, n_draws=N_DRAWS):
+    """`n_draws` steps from each of the states."""
+    many = jax.tree.map(lambda x: jnp.repeat(x, n_draws, axis=0), states)
+    keys = jax.random.split(_key(9), len(jax.tree.leaves(many)[0]))
+    return jax.vmap(lambda x, k: sampler.step(energy, x, beta, k, clamped))(many, keys)
 
 
 KERNELS = [
@@ -175,6 +174,108 @@ def test_kernels(kernel, reference, name, energies):
     assert np.abs(matrix - p).max() > 0.05
     starts = jnp.asarray(helpers.configurations(4), float)
     _assert_drawn_from(matrix, _indices(_ends(kernel, energy, starts)))
+
+
+def _coupled(signs, n=4) -> tg.Pairwise:
+    """Couplings +-1 of the pairs that are named, and no fields."""
+    couplings = np.zeros((n, n))
+    for pair, sign in signs.items():
+        couplings[pair] = couplings[pair[::-1]] = sign
+    return tg.Pairwise(couplings, np.zeros(n))
+
+
+RING = [(0, 1), (1, 2), (2, 3), (0, 3)]
+EVEN = {(): 1.0, (0, 1): 1.0, (1, 2): -1.0, (0, 1, 2, 3): 1.0}
+# Flips that cost nothing, or cancel: always accepted, they would make the chain a clock.
+DEGENERATE = {
+    "free": _coupled({}),
+    "ring": _coupled(dict.fromkeys(RING, 1.0)),
+    "antiferromagnetic ring": _coupled(dict.fromkeys(RING, -1.0)),
+    "frustrated ring": _coupled(dict.fromkeys(RING, 1.0) | {(0, 3): -1.0}),
+    "ferromagnet": _coupled(dict.fromkeys(itertools.combinations(range(4), 2), 1.0)),
+    "machine": tg.RBM(np.array([[1.0, -1.0], [1.0, 1.0]]), np.zeros(2), np.zeros(2)),
+    "free machine": tg.RBM(np.zeros((2, 2)), np.zeros(2), np.zeros(2)),
+    "even orders": tg.Interactions.from_terms(4, EVEN),
+    "table of zeros": tg.Complete(jnp.zeros(16)),
+}
+REFERENCES = {tg.Gibbs(): helpers.gibbs_matrix, tg.Metropolis(): _metropolis}
+
+
+def _is_ergodic(matrix) -> bool:
+    """Irreducible and aperiodic: after finitely many sweeps everything leads everywhere."""
+    reached = np.linalg.matrix_power((matrix > 0).astype(float), len(matrix))
+    return bool(np.all(reached > 0))
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+@pytest.mark.parametrize("kernel", REFERENCES)
+def test_single_spin_kernels_are_ergodic(kernel, name):
+    """Even in one sweep, at every beta; a rule that always accepts is not."""
+    energy = DEGENERATE[name]
+    starts = jnp.asarray(helpers.configurations(4), float)
+    for beta in (0.0, 0.05, 2.0):
+        p, _ = helpers.boltzmann(energy, beta)
+        matrix = REFERENCES[kernel](energy, beta)
+        assert _is_stationary(matrix, p)
+        assert np.all(matrix > 0)
+        _assert_drawn_from(matrix, _indices(_ends(kernel, energy, starts, jnp.asarray(beta))))
+
+
+def test_the_test_of_ergodicity_can_fail():
+    always = [np.eye(16)[np.arange(16) ^ (1 << k)] for k in range(4)]
+    assert not _is_ergodic(functools.reduce(np.matmul, always))
+    assert _is_ergodic(helpers.gibbs_matrix(DEGENERATE["ring"], 1.0))
+
+
+@pytest.mark.parametrize("name", [n for n, e in DEGENERATE.items() if isinstance(e, tg.Pairwise)])
+@pytest.mark.parametrize("clamped", [(), (1,)])
+def test_clusters_are_ergodic(name, clamped):
+    """Also with a spin held, among the configurations in which it keeps its value."""
+    energy, s = DEGENERATE[name], helpers.configurations(4)
+    kept = np.flatnonzero(np.all(s[:, list(clamped)] == 1, axis=1))
+    p = helpers.boltzmann(energy, BETA)[0][kept]
+    matrix = _swendsen_wang(energy, BETA, clamped)[np.ix_(kept, kept)]
+    assert _is_stationary(matrix, p / p.sum())
+    assert np.all(matrix > 0)
+    held = jnp.zeros(4, bool).at[np.array(clamped, int)].set(True)
+    ends = _indices(_ends(sampling.SwendsenWang(), energy, jnp.asarray(s[kept]), BETA, held))
+    _assert_drawn_from(matrix, np.searchsorted(kept, ends))
+
+
+TRIANGLES = {
+    "free": tg.Interactions.from_terms(3, {(0,): 0.0}),
+    "ferromagnet": _coupled({(0, 1): 1.0, (1, 2): 1.0, (0, 2): 1.0}, 3),
+    "frustrated": _coupled({(0, 1): -1.0, (1, 2): -1.0, (0, 2): -1.0}, 3),
+}
+
+
+@pytest.mark.parametrize("name", TRIANGLES)
+@pytest.mark.parametrize("kernel", REFERENCES)
+def test_replicas_are_ergodic(kernel, name):
+    """Houdayer's pairs, and ladders from infinite temperature, over both kernels."""
+    energy = TRIANGLES[name]
+    for sampler in (sampling.Houdayer(kernel), tg.ParallelTempering([0.0, BETA], kernel)):
+        if isinstance(sampler, sampling.Houdayer):
+            rungs, last = [BETA, BETA], _exchange(energy)
+        else:
+            rungs, last = [0.0, BETA], _swap(energy, [0.0, BETA], rung=0)
+        p = functools.reduce(np.kron, [helpers.boltzmann(energy, b)[0] for b in rungs])
+        moves = [REFERENCES[kernel](energy, b) for b in rungs]
+        matrix = np.kron(*moves) @ last
+        assert _is_stationary(matrix, p)
+        assert np.all(matrix > 0)
+        _assert_drawn_from(matrix, _ends_of_pairs(sampler, energy, n_draws=N_DRAWS // 5))
+
+
+def _ends_of_pairs(sampler, energy, n_draws=N_DRAWS) -> np.ndarray:
+    s = helpers.configurations(energy.n_spins)
+    pairs = jnp.asarray([[a, b] for a in s for b in s], float)
+    state = sampler.init(energy, pairs[0, 0], BETA, _key(0))
+    if isinstance(sampler, sampling.Houdayer):
+        return _indices(_ends(sampler, energy, pairs, n_draws=n_draws))
+    states = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(pairs), *x.shape)), state)
+    states = states._replace(replicas=pairs)
+    return _indices(_ends(sampler, energy, states, n_draws=n_draws).replicas)
 
 
 @pytest.mark.parametrize("rule", [lambda p, k: helpers.heat_bath_matrix(p, (k,)), _flip])
@@ -198,9 +299,7 @@ def test_houdayer(name):
     # Both replicas have one law, and any pair of them is as likely as the exchanged one.
     matrix = np.kron(sweep, sweep) @ exchange
     assert _is_stationary(matrix, pair)
-    s = helpers.configurations(3)
-    starts = jnp.asarray([[a, b] for a in s for b in s], float)
-    _assert_drawn_from(matrix, _indices(_ends(sampling.Houdayer(), energy, starts)))
+    _assert_drawn_from(matrix, _ends_of_pairs(sampling.Houdayer(), energy))
 
 
 @pytest.mark.parametrize("name", GRAPHS)

