@@ -36,10 +36,9 @@ def _couplings(energy) -> dict[int, np.ndarray]:
 
 
 def _definition(name, energy):
-    by_degree = _couplings(energy)
+    high = [x for d, x in _couplings(energy).items() if d >= 2 and x.size]
     if name == "l2":
-        return sum(np.sum(x**2) for x in by_degree.values())
-    high = [x for d, x in by_degree.items() if d >= 2 and x.size]
+        return sum(np.sum(x**2) for x in high)
     if name == "l1":
         return sum(np.sum(np.abs(x)) for x in high)
     return sum(np.sqrt(x.size * np.sum(x**2)) for x in high)

@@ -37,8 +37,8 @@ class RESULTS(eqx.Enumeration):
     separable = (
         "The model predicts every spin of every sample right from the others: larger parameters "
         "lower the loss for ever, and those returned are where the fit stopped. Add a penalty, "
-        "such as penalty=thermogen.learning.L2(1e-3) or "
-        "Pseudolikelihood(l2=1e-3)."
+        "such as penalty=thermogen.learning.L2(1e-3), or the ridge that Pseudolikelihood() has "
+        "by default."
     )
     no_inverse = (
         "No couplings of this approximation have these correlations: the covariances are not "

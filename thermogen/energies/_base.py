@@ -2,6 +2,7 @@
 
 import abc
 import functools
+import math
 from typing import Any
 
 import equinox as eqx
@@ -200,17 +201,50 @@ def constrain(energy: AbstractEnergy) -> PyTree:
 def parameter_degrees(energy: AbstractEnergy) -> PyTree:
     """How many spins each parameter couples: 1 for fields, 2 for pairs, and so on.
 
-    Penalties and the choice of a description ask for it. Open for extension:
+    Penalties and the choice of a description ask for it. The degrees of a multilinear energy
+    without a rule are read off how `dE/dp` scales with the magnetizations, `dE/dp(t m) = t^d
+    dE/dp(m)`, so that a coupling that many sets of spins share has theirs. Parameters of any other
+    energy without a rule count as couplings of two spins. Open for extension:
     `parameter_degrees.register(YourEnergy)`.
 
     Returns:
         A pytree like the energy; each leaf is an integer, or an array of the shape of the
         parameter.
-
-    Raises:
-        TypeError: if no rule is registered for this class of energy.
     """
-    raise _no_rule("the degrees of the parameters", parameter_degrees, energy, "Register one")
+    return jax.tree.map(lambda _: 2, energy)
+
+
+@parameter_degrees.register
+def _(energy: AbstractMultilinear) -> PyTree:
+    leaves, structure = jax.tree.flatten(energy)
+    return jax.tree.unflatten(structure, _degrees_by_scaling(structure, _shapes(leaves)))
+
+
+def _shapes(leaves: list[Array]) -> tuple[tuple[int, ...], ...]:
+    return tuple(jnp.shape(x) for x in leaves)
+
+
+@functools.lru_cache(maxsize=64)
+def _degrees_by_scaling(
+    structure: Any, shapes: tuple[tuple[int, ...], ...]
+) -> list[Int[np.ndarray, "..."]]:
+    """log2 of the ratio of `dE/dp` at m and at m/2, where parameters and m are generic."""
+    with jax.ensure_compile_time_eval():
+        sizes = np.cumsum([0, *(math.prod(shape) for shape in shapes)])
+        generic = [
+            jnp.cos(start + jnp.arange(end - start) * math.sqrt(3)).reshape(shape)
+            for start, end, shape in zip(sizes[:-1], sizes[1:], shapes, strict=True)
+        ]
+        slopes = jax.grad(lambda parameters, m: structure.unflatten(parameters)(m))
+        m = jnp.cos(1.0 + math.sqrt(2) * jnp.arange(structure.unflatten(generic).n_spins))
+        full, half = (jax.tree.map(np.asarray, slopes(generic, x)) for x in (m, m / 2))
+    # A parameter that the energy does not know couples no spins.
+    return [
+        np.where(
+            a == 0, 0, np.rint(np.log2(np.abs(np.where(a == 0, 1, a) / np.where(b == 0, 1, b))))
+        ).astype(int)
+        for a, b in zip(full, half, strict=True)
+    ]
 
 
 @functools.singledispatch

@@ -111,8 +111,8 @@ class EachExpert(AbstractObjective):
     def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> PyTree:
         mixture = cast(Mixture, energy)
         keys = jax.random.split(key, mixture.n_experts)
-        return jax.vmap(lambda e, w, k: self.objective.init(e, Samples(samples.spins, w), k))(
-            mixture.experts, self._weights(), keys
+        return jax.vmap(lambda e, s, k: self.objective.init(e, self._own(samples, s), k))(
+            mixture.experts, self.shares.T, keys
         )
 
     def loss(
@@ -121,12 +121,17 @@ class EachExpert(AbstractObjective):
         mixture = cast(Mixture, energy)
         keys = jax.random.split(key, mixture.n_experts)
         losses, state = jax.vmap(
-            lambda e, w, s, k: self.objective.loss(e, Samples(batch.spins, w), s, k)
-        )(mixture.experts, self._weights(), state, keys)
+            lambda e, s, carried, k: self.objective.loss(e, self._own(batch, s), carried, k)
+        )(mixture.experts, self.shares.T, state, keys)
         return jnp.sum(losses), state
 
-    def _weights(self) -> Float[Array, "experts samples"]:
-        return (self.shares / jnp.sum(self.shares, axis=0)[None, :]).T
+    @staticmethod
+    def _own(samples: Samples, share: Float[Array, " samples"]) -> Samples:
+        """The samples by their shares in one expert, and how many these are worth."""
+        weights = samples.weights * share
+        total = jnp.sum(weights)
+        size = samples.size * total**2 / jnp.sum(weights * share)
+        return Samples(samples.spins, weights / total, size)
 
 
 def with_floor(shares: np.ndarray) -> Float[np.ndarray, "samples experts"]:

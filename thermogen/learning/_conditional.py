@@ -1,12 +1,14 @@
 """Objectives of one spin given the others: no partition function, no sampling, convex."""
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._types import Key
-from ..energies import AbstractEnergy, conditional_fields, squared_norm
+from ..energies import AbstractEnergy, conditional_fields
 from ._objectives import (
     AbstractObjective,
     Defaults,
@@ -15,38 +17,77 @@ from ._objectives import (
     as_number,
     check_not_negative,
 )
+from ._penalties import sums_of_squares
 from ._whitened import WHITENED_LBFGS
 
 
+def _number_or_none(value: Number | None) -> Number | None:
+    return None if value is None else as_number(value)
+
+
+class PseudolikelihoodState(NamedTuple):
+    """What the prior owes to the size of the data.
+
+    Attributes:
+        l2: strength of the ridge.
+        opposite: weight of a sample in which a spin is the other way round, for spins that are
+            constant in the data, shape `(visible,)`; 0 for all others.
+    """
+
+    l2: Float[Array, ""]
+    opposite: Float[Array, " visible"]
+
+
 class Pseudolikelihood(AbstractObjective):
-    """Mean of `-sum_k ln P(s_k | rest)` plus `l2` times the sum of squared couplings and fields.
+    """Mean of `-sum_k ln P(s_k | rest)` plus `l2` times the sum of the squared couplings.
 
     Gradient contract: exact. Interactions of any order; hidden spins are summed out. Convex in the
     parameters where no spin is hidden (Besag 1975; Ravikumar, Wainwright and Lafferty 2010). Each
     coupling counts once in the penalty, the two halves of `J_ij` together.
 
+    Fields are free: the model then has the conditional means of the data, spins that are seldom up
+    included. A spin that is constant in the data counts as if half a sample had been otherwise, so
+    that its field is finite, and the rate of the other value about `1 / (2 N)`.
+
     Attributes:
-        l2: strength of the ridge penalty, in nats per squared energy unit. Without it separable
-            data have no minimum.
+        l2: strength of the ridge penalty on couplings of two spins and more, in nats per squared
+            energy unit. Where None it is `1 / (2 N)` for N samples: a prior of unit variance, which
+            gives way to evidence (`Samples.size` for samples of unequal weight). Where 0,
+            separable data have no minimum.
     """
 
-    l2: Number = eqx.field(default=1e-3, converter=as_number)
+    l2: Number | None = eqx.field(default=None, converter=_number_or_none)
 
     def __check_init__(self):
         check_not_negative(l2=self.l2)
 
     @property
     def defaults(self) -> Defaults:
-        return Defaults(WHITENED_LBFGS, 3000, 1e-5, bounded=float(self.l2) > 0, conditional=True)
+        bounded = self.l2 is None or float(self.l2) > 0
+        return Defaults(
+            WHITENED_LBFGS, 3000, 1e-5, bounded=bounded, bounded_fields=True, conditional=True
+        )
 
-    def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> None:
-        return None
+    def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> PseudolikelihoodState:
+        opposite = jnp.where(constant_spins(samples), 0.5 / samples.size, 0)
+        return PseudolikelihoodState(self._ridge(samples), opposite)
 
     def loss(
-        self, energy: AbstractEnergy, batch: Samples, state: None, key: Key
-    ) -> tuple[Float[Array, ""], None]:
-        surprise = jnp.sum(_surprise(margins(energy, batch)), axis=1)
-        return batch.mean(surprise) + self.l2 * squared_norm(energy), None
+        self, energy: AbstractEnergy, batch: Samples, state: PseudolikelihoodState | None, key: Key
+    ) -> tuple[Float[Array, ""], PseudolikelihoodState | None]:
+        """Without a state no spin counts as constant, and the batch is all data."""
+        margin = margins(energy, batch)
+        surprise = _surprise(margin)
+        l2 = self._ridge(batch)
+        if state is not None:
+            l2, opposite = state.l2, state.opposite[None, :]
+            # That of the opposite spin is `_surprise(-x) = _surprise(x) + 2 x`.
+            surprise = (1 + opposite) * surprise + 2 * opposite * margin
+        ridge = l2 * sums_of_squares(energy)[1]
+        return batch.mean(jnp.sum(surprise, axis=1)) + ridge, state
+
+    def _ridge(self, samples: Samples) -> Float[Array, ""]:
+        return 0.5 / samples.size if self.l2 is None else jnp.asarray(self.l2)
 
 
 class MinimumProbabilityFlow(AbstractObjective):
@@ -77,6 +118,13 @@ def margins(energy: AbstractEnergy, samples: Samples) -> Float[Array, "samples v
     """`s_k h_k`, with the field on spin k given the others: positive where they agree."""
     fields = jax.vmap(lambda s: conditional_fields(energy, s, 1.0))(samples.spins)
     return samples.spins * fields
+
+
+def constant_spins(samples: Samples) -> Bool[Array, " visible"]:
+    """Spins that are alike in all samples of positive weight."""
+    counted = (samples.weights > 0)[:, None]
+    up, down = (jnp.any(counted & side, axis=0) for side in (samples.spins > 0, samples.spins < 0))
+    return ~(up & down)
 
 
 @jax.custom_jvp

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Num, PyTree
 
 from .._solution import RESULTS
 from .._types import Key
 from ..energies import AbstractEnergy, constrain, n_visible
-from ._conditional import margins
+from ._conditional import constant_spins, margins
 from ._objectives import ADAM, LBFGS, AbstractObjective, Defaults, Samples, checked_samples
 from ._penalties import (
     L1,
@@ -74,7 +75,7 @@ class _Run(eqx.Module):
     # The penalty again where the optimiser deals with it, and whether that keeps gradients.
     proximal: AbstractProximal | None
     line_search: bool
-    tolerance: float | None
+    tolerance: Array | None
     averaged: bool
     batch_size: int | None
     means: Float[Array, " visible"]
@@ -87,7 +88,7 @@ class _Run(eqx.Module):
         if self.batch_size is not None:
             drawn = self.samples.draw(batch_key, self.batch_size)
             share = jnp.full(self.batch_size, 1 / self.batch_size, self.samples.weights.dtype)
-            batch = Samples(drawn, share)
+            batch = Samples(drawn, share, self.samples.size)
 
         def loss(energy):
             allowed = constrain(energy)
@@ -161,7 +162,9 @@ def fit(
         data: samples of +-1, shape `(samples, n_visible(energy))`.
         objective: what to minimise, such as `Pseudolikelihood()`.
         key: random key, for mini-batches and for objectives that sample.
-        weights: relative weight of each sample, >= 0, shape `(samples,)`; equal where None.
+        weights: of each sample, >= 0, shape `(samples,)`; equal where None. Whole numbers say how
+            often a sample occurs; others are relative, and worth `(sum w)^2 / sum w^2` samples
+            (Kish 1965) wherever a prior is weighed against the data.
         penalty: added to the loss, such as `thermogen.learning.L1(0.01)`. A deterministic objective
             with an L1 or group penalty is minimised by proximal steps, which reach exact zeros;
             where `optimizer` is given, or the loss is stochastic, the penalty is one more term of
@@ -193,7 +196,7 @@ def fit(
     if not isinstance(objective, AbstractObjective):
         raise TypeError(f"objective must be one such as Pseudolikelihood(), got {objective!r}")
     data = np.asarray(checked_samples(energy, data))
-    share = _shares(weights, len(data))
+    share, size = _shares(weights, len(data))
     defaults = objective.defaults
     full_batch = batch_size is None and defaults.gradient_tolerance is not None
     if optimizer is None:
@@ -209,12 +212,13 @@ def fit(
             raise ValueError(f"{name} must be at least 1, got {count}")
         if count is not None and count % 1:
             raise ValueError(f"{name} must be a whole number, got {count}")
-    fields_are_free = not (defaults.bounded or isinstance(penalty, L2))
-    couplings_are_free = fields_are_free and not isinstance(penalty, L1 | GroupL1)
+    pulls_fields = isinstance(penalty, L2) and float(penalty.fields) > 0
+    fields_are_free = not (defaults.bounded_fields or pulls_fields)
+    couplings_are_free = not (defaults.bounded or isinstance(penalty, L2 | L1 | GroupL1))
 
     init_key, step_key = jax.random.split(key)
     dtype = jnp.result_type(*jax.tree.leaves(energy))
-    samples = Samples(jnp.asarray(data, dtype), jnp.asarray(share, dtype))
+    samples = Samples(*(jnp.asarray(x, dtype) for x in (data, share, size)))
     # Numbers are traced, so that another value of one compiles nothing.
     objective, penalty = jax.tree.map(
         lambda x: jnp.asarray(x, dtype) if eqx.is_inexact_array_like(x) else x,
@@ -231,8 +235,7 @@ def fit(
         step=jnp.array(0),
         result=RESULTS.step_limit,
     )
-    if fields_are_free:
-        _warn_of_infinite_parameters(data[share > 0], couplings_are_free)
+    _warn_of_infinite_parameters(data[share > 0], fields_are_free, couplings_are_free)
     proximal = None
     if optimizer is PROXIMAL and isinstance(penalty, AbstractProximal):
         proximal = penalty
@@ -243,7 +246,7 @@ def fit(
         optimizer=optimizer,
         proximal=proximal,
         line_search=full_batch and optimizer in (LBFGS, WHITENED_LBFGS),
-        tolerance=defaults.gradient_tolerance if full_batch else None,
+        tolerance=_tolerance(defaults, size, dtype) if full_batch else None,
         # A mean has none of the exact zeros that proximal steps reach.
         averaged=proximal is None and not (full_batch and defaults.smooth),
         batch_size=batch_size,
@@ -258,7 +261,8 @@ def fit(
         result = carry.result
         learned = carry.energy if result == RESULTS.converged else carry.average
         if done and couplings_are_free and defaults.conditional and result != RESULTS.non_finite:
-            result = RESULTS.where(_separated(learned, samples), RESULTS.separable, result)
+            separated = _separated(learned, samples, defaults.bounded_fields)
+            result = RESULTS.where(separated, RESULTS.separable, result)
         outcome = FitResult(constrain(learned), history, result)
         if callback is not None:
             callback(outcome)
@@ -266,16 +270,28 @@ def fit(
             return outcome
 
 
-def _shares(weights, n_samples: int) -> Float[np.ndarray, " samples"]:
-    """Weights that sum to 1."""
+def _shares(weights, n_samples: int) -> tuple[Float[np.ndarray, " samples"], float]:
+    """Weights that sum to 1, and how many samples they are worth."""
     if weights is None:
-        return np.full(n_samples, 1 / n_samples)
+        weights = np.ones(n_samples)
     weights = np.asarray(weights, float)
     if weights.shape != (n_samples,):
         raise ValueError(f"weights must have shape ({n_samples},), got {weights.shape}")
-    if not (np.all(weights >= 0) and 0 < weights.sum() < np.inf):
+    total = weights.sum()
+    if not (np.all(weights >= 0) and 0 < total < np.inf):
         raise ValueError("weights must be finite, not negative, and not all zero")
-    return weights / weights.sum()
+    share = weights / total
+    return share, total if np.all(weights % 1 == 0) else 1 / np.sum(share**2)
+
+
+def _tolerance(defaults: Defaults, size: float, dtype: DTypeLike) -> Array:
+    """That of the objective, but below the tenth of a sample: the weight of a spin up but once.
+
+    No lower than what sums of many rounded numbers come to.
+    """
+    assert defaults.gradient_tolerance is not None
+    rounding = 16 * float(jnp.finfo(dtype).eps)
+    return jnp.asarray(min(defaults.gradient_tolerance, max(0.1 / size, rounding)), dtype)
 
 
 def _default_optimizer(
@@ -288,34 +304,43 @@ def _default_optimizer(
     return defaults.optimizer if stochastic or batch_size is None else ADAM
 
 
-def _warn_of_infinite_parameters(data: Num[np.ndarray, "samples visible"], pairs: bool) -> None:
+def _warn_of_infinite_parameters(
+    data: Num[np.ndarray, "samples visible"], fields: bool, couplings: bool
+) -> None:
     """Name at most ten constant spins and, if asked, five pairs that are fixed to each other."""
     constant = np.flatnonzero(np.all(data == data[0], axis=0))
-    free = np.setdiff1d(np.arange(data.shape[1]), constant)
-    varying = data[:, free].astype(np.float32)
-    bound = np.argwhere(np.triu(np.abs(varying.T @ varying) == len(data), 1))
-    found = []
-    if constant.size:
+    found, remedies = [], []
+    if fields and constant.size:
         found.append(f"spins {constant[:10].tolist()} are constant")
-    if pairs and bound.size:
-        found.append(f"pairs {free[bound[:5]].tolist()} are always equal or always opposite")
+        remedies.append("L2(1e-3, fields=1e-3)")
+    if couplings:
+        free = np.setdiff1d(np.arange(data.shape[1]), constant)
+        varying = data[:, free].astype(np.float32)
+        bound = np.argwhere(np.triu(np.abs(varying.T @ varying) == len(data), 1))
+        if bound.size:
+            found.append(f"pairs {free[bound[:5]].tolist()} are always equal or always opposite")
+            remedies.append("L2(1e-3)")
     if found:
         warnings.warn(
             f"data: {' and '.join(found)}: without a penalty their parameters grow without bound. "
-            "Add one, such as penalty=thermogen.learning.L2(1e-3), or leave these spins out",
+            f"Add one, such as penalty=thermogen.learning.{remedies[0]}, or leave these spins out",
             stacklevel=3,
         )
 
 
-def _separated(energy: PyTree, samples: Samples) -> Array:
+def _separated(energy: PyTree, samples: Samples, bounded_fields: bool) -> Array:
     """Whether a fully visible model predicts all spins of all samples right from the others.
 
-    Its fields are linear in its parameters: all of them scaled up lower the loss for ever.
+    Its fields are linear in its parameters: all of them scaled up lower the loss for ever. A loss
+    that bounds fields does so for constant spins.
     """
     if n_visible(energy) < energy.n_spins:
         return jnp.zeros((), bool)
     aligned = margins(constrain(energy), samples) > 0
-    return jnp.all(aligned | ~(samples.weights[:, None] > 0))
+    counted = jnp.broadcast_to(samples.weights[:, None] > 0, aligned.shape)
+    if bounded_fields:
+        counted &= ~constant_spins(samples)[None, :]
+    return jnp.all(aligned | ~counted) & jnp.any(counted)
 
 
 @eqx.filter_jit

@@ -26,10 +26,22 @@ class Samples(eqx.Module):
     Attributes:
         spins: samples of +-1, shape `(samples, visible)`.
         weights: share of each sample in all means, shape `(samples,)`; they sum to 1.
+        size: how many independent samples they are worth, by which priors are weighed; that of
+            all data for a batch of them. Where None, `1 / sum of squared weights` (Kish 1965).
     """
 
     spins: Num[Array, "samples visible"]
     weights: Float[Array, " samples"]
+    size: Float[Array, ""]
+
+    def __init__(
+        self,
+        spins: Num[Array, "samples visible"],
+        weights: Float[Array, " samples"],
+        size: Float[Array, ""] | None = None,
+    ):
+        self.spins, self.weights = spins, weights
+        self.size = 1 / jnp.sum(jnp.square(weights)) if size is None else size
 
     def mean(self, values: Float[Array, "samples ..."]) -> Float[Array, "..."]:
         """Weighted mean of one value, or one array, for each sample."""
@@ -52,7 +64,8 @@ class Defaults(NamedTuple):
         n_steps: most steps to take.
         gradient_tolerance: largest gradient entry that counts as converged, in nats per energy
             unit, for a deterministic loss on all data; None where the loss is stochastic.
-        bounded: whether the loss itself keeps all parameters finite whatever the data are.
+        bounded: whether the loss itself keeps all couplings finite whatever the data are.
+        bounded_fields: the same of the fields.
         conditional: whether the loss is a sum over spins given all others, which has no minimum
             where every spin follows from the others without exception.
         smooth: whether a deterministic loss has no kinks, across which steps would go to and fro.
@@ -62,6 +75,7 @@ class Defaults(NamedTuple):
     n_steps: int
     gradient_tolerance: float | None
     bounded: bool = False
+    bounded_fields: bool = False
     conditional: bool = False
     smooth: bool = True
 
@@ -112,7 +126,7 @@ def checked_samples(
     return data
 
 
-def check_not_negative(**values: Number) -> None:
+def check_not_negative(**values: Number | None) -> None:
     """Raise for known numbers below zero, by name."""
     for name, value in values.items():
         if isinstance(value, float) and not value >= 0:

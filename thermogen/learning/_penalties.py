@@ -15,7 +15,6 @@ from ..energies import (
     constrain,
     parameter_copies,
     parameter_degrees,
-    squared_norm,
     visible_free_energy,
 )
 from ._objectives import Number, as_number, check_not_negative, checked_samples
@@ -75,19 +74,26 @@ class NegativeExamples(AbstractPenalty):
 
 
 class L2(AbstractPenalty):
-    """`strength` times the sum of all squared couplings and fields, in nats.
+    """`strength` times the sum of the squared couplings of two spins and more, in nats.
+
+    Fields are free unless `fields` is given: pulled to 0, they would change the means of spins
+    that are seldom up. They then need data in which no spin is constant.
 
     Attributes:
-        strength: in nats per squared energy unit.
+        strength: of the couplings, in nats per squared energy unit. As a prior of unit variance it
+            is `1 / (2 N)` for N samples.
+        fields: strength of the fields.
     """
 
     strength: Number = eqx.field(converter=as_number)
+    fields: Number = eqx.field(default=0.0, converter=as_number)
 
     def __check_init__(self):
-        check_not_negative(strength=self.strength)
+        check_not_negative(strength=self.strength, fields=self.fields)
 
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
-        return self.strength * squared_norm(energy)
+        fields, couplings = sums_of_squares(energy)
+        return self.fields * fields + self.strength * couplings
 
 
 class L1(AbstractProximal):
@@ -171,6 +177,21 @@ class Support(AbstractProximal):
 
     def shrink(self, energy: PyTree, step: Float[Array, ""]) -> PyTree:
         return jax.tree.map(lambda x, a: x * a, energy, self.allowed)
+
+
+def sums_of_squares(energy: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Of all fields, and of all couplings of two spins and more, each counted once."""
+
+    def total(chosen):
+        sums = jax.tree.map(
+            lambda x, d, c: jnp.sum(x * x * chosen(jnp.asarray(d))) / c,
+            energy,
+            parameter_degrees(energy),
+            parameter_copies(energy),
+        )
+        return jnp.asarray(optax.tree.sum(sums))
+
+    return total(lambda degree: degree == 1), total(lambda degree: degree >= 2)
 
 
 def _by_degree(energy: PyTree) -> tuple[list[Array], list[Array]]:

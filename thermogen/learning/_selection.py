@@ -230,6 +230,7 @@ class _Selection:
             Samples(jnp.asarray(x, dtype), jnp.full(len(x), 1 / len(x), dtype))
             for x in (self._data, judges)
         )
+        self._state = objective.init(energy, self._training, key)
         self._degrees = jax.tree.map(
             lambda x, d: np.broadcast_to(d, x.shape), energy, parameter_degrees(energy)
         )
@@ -249,7 +250,7 @@ class _Selection:
         fitted = self.fit(start, Support(mask))
         energy = fitted.energy
         training, held_out = (
-            float(_loss(self._objective, judge, energy))
+            float(_loss(self._objective, judge, energy, self._state))
             for judge in (self._training, self._held_out)
         )
         leaves = [jax.tree.leaves(t) for t in (mask, self._degrees, self._copies)]
@@ -269,7 +270,7 @@ class _Selection:
 
     def strongest(self, model: _Model, degree: int, count: int) -> PyTree:
         """A mask of the absent couplings of a degree that have the largest scores."""
-        slopes = _slopes(self._objective, self._training, model.energy)
+        slopes = _slopes(self._objective, self._training, model.energy, self._state)
         absent = jax.tree.map(lambda e, a: e & ~a, self.present(lambda d: d == degree), model.mask)
         sizes = np.unique(np.abs(_entries(slopes, absent)))
         least = sizes[-min(count, sizes.size)] if sizes.size else np.inf
@@ -295,10 +296,14 @@ def _entries(values: PyTree, chosen: PyTree) -> Float[np.ndarray, " couplings"]:
 
 
 @eqx.filter_jit
-def _loss(objective: AbstractObjective, samples: Samples, energy: PyTree) -> Float[Array, ""]:
-    return objective.loss(constrain(energy), samples, None, jax.random.key(0))[0]
+def _loss(
+    objective: AbstractObjective, samples: Samples, energy: PyTree, state: PyTree
+) -> Float[Array, ""]:
+    return objective.loss(constrain(energy), samples, state, jax.random.key(0))[0]
 
 
 @eqx.filter_jit
-def _slopes(objective: AbstractObjective, samples: Samples, energy: PyTree) -> PyTree:
-    return jax.grad(lambda e: _loss(objective, samples, e))(energy)
+def _slopes(
+    objective: AbstractObjective, samples: Samples, energy: PyTree, state: PyTree
+) -> PyTree:
+    return jax.grad(lambda e: _loss(objective, samples, e, state))(energy)
