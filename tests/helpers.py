@@ -138,6 +138,7 @@ def energy_table(energy: tg.AbstractMultilinear) -> np.ndarray:
     s = configurations(energy.n_spins)
     if isinstance(energy, tg.Pairwise):
         j, h = np.asarray(energy.couplings), np.asarray(energy.fields)
+        j = (j + j.T) / 2
         return -np.einsum("ai,ij,aj->a", s, np.triu(j, 1), s) - s @ h
     if isinstance(energy, tg.Interactions):
         table = np.zeros(len(s))

@@ -18,7 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .energies import RBM, AbstractEnergy, Complete, Interactions, Mixture, Pairwise
+from .energies import (
+    RBM,
+    AbstractEnergy,
+    Complete,
+    Interactions,
+    Mixture,
+    Pairwise,
+    constrain,
+)
 from .landscape import Library
 
 _ENERGY_FORMAT = "thermogen energy"
@@ -123,6 +131,7 @@ def save_energy(path: _PathLike, energy: AbstractEnergy) -> None:
         ValueError: for an energy of another class.
         OSError: if the file cannot be written.
     """
+    energy = constrain(energy)
     leaves = jax.tree.leaves(energy)
     header = {
         "format": _ENERGY_FORMAT,

@@ -189,10 +189,10 @@ def _no_rule(
 
 @functools.singledispatch
 def constrain(energy: AbstractEnergy) -> PyTree:
-    """Project parameters onto those that the energy allows; the identity unless registered.
+    """The same energy with its numbers in their regular form; the identity unless registered.
 
-    Learning applies it inside the loss, so that gradients keep, for example, the couplings of a
-    pairwise energy symmetric. Open for extension: `constrain.register(YourEnergy)`.
+    Couplings of a pairwise energy become symmetric, for example. Whatever reads numbers as such,
+    penalties and files, asks for it. Open for extension: `constrain.register(YourEnergy)`.
     """
     return energy
 
@@ -260,6 +260,7 @@ def parameter_copies(energy: AbstractEnergy) -> PyTree:
 @functools.singledispatch
 def squared_norm(energy: AbstractEnergy) -> Float[Array, ""]:
     """Sum of the squared parameters, every coupling and field counted once."""
+    energy = constrain(energy)
     squares = jax.tree.map(lambda x, c: jnp.sum(x * x) / c, energy, parameter_copies(energy))
     terms = jax.tree.leaves(squares)
     return sum(terms, jnp.zeros((), jnp.result_type(*terms or [float])))

@@ -37,7 +37,7 @@ class Clamped(AbstractEnergy):
     """
 
     energy: AbstractEnergy
-    # +-1 where clamped and 0 where free. It is no parameter to learn: derivatives by it are 0.
+    # Its sign where clamped and 0 where free. It is no parameter to learn: derivatives by it are 0.
     clamp: Float[Array, " n"]
 
     def __init__(
@@ -64,7 +64,7 @@ class Clamped(AbstractEnergy):
 
     def point(self, m: Spins) -> Magnetizations:
         """`m` with the clamped spins at their values, shape `(n,)`."""
-        return jnp.where(self.clamp == 0, m, jax.lax.stop_gradient(self.clamp))
+        return jnp.where(self.clamp == 0, m, jax.lax.stop_gradient(jnp.sign(self.clamp)))
 
     def __call__(self, spins: Spins) -> Float[Array, ""]:
         return self.energy(self.point(spins))
@@ -100,4 +100,4 @@ def _(energy: Clamped, spins: Spins) -> Float[Array, " n"]:
 
 @constrain.register
 def _(energy: Clamped) -> Clamped:
-    return Clamped(constrain(energy.energy), energy.clamp, energy.clamp != 0)
+    return Clamped(constrain(energy.energy), jnp.sign(energy.clamp), energy.clamp != 0)

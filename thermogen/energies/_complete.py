@@ -220,8 +220,7 @@ def _(energy: Interactions) -> Complete:
 def _(energy: Pairwise) -> Complete:
     i, j = np.triu_indices(energy.n_spins, 1)
     masks = [(1 << i) | (1 << j), 1 << np.arange(energy.n_spins)]
-    bonds = 0.5 * (energy.couplings[i, j] + energy.couplings[j, i])
-    return _placed(energy, masks, (bonds, energy.fields))
+    return _placed(energy, masks, (energy.bonds(i, j), energy.fields))
 
 
 @complete.register

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Int, Num
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._types import Beta, Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
+    as_float,
     as_parameters,
     conditional_field,
     conditional_fields,
@@ -29,8 +30,11 @@ from ._linalg import dot
 class Pairwise(AbstractMultilinear):
     """`E(s) = -sum_{i<j} J_ij s_i s_j - sum_i h_i s_i`.
 
-    The diagonal of `couplings` never enters the energy, so no gradient fills it. Derivatives by
-    `couplings` treat `J_ij` and `J_ji` as two parameters that carry half of the bond each.
+    Any numbers of the right shape are a valid energy, as `jax.tree.map`, `eqx.tree_at` or optax
+    may leave them: the bond of two spins is `J_ij = (couplings[i, j] + couplings[j, i]) / 2` in
+    every function, and the diagonal never counts. Derivatives by `couplings` are therefore
+    symmetric, half of the bond in each entry, with a zero diagonal. The constructor alone asks for
+    what is symmetric already, since anything else is most likely a mistake.
 
     Args:
         couplings: J in energy units, shape `(n, n)`, symmetric with zero diagonal.
@@ -62,22 +66,32 @@ class Pairwise(AbstractMultilinear):
     def n_spins(self) -> int:
         return self.fields.shape[-1]
 
+    @property
+    def matrix(self) -> Float[Array, "n n"]:
+        """J as all functions see it: symmetric, without diagonal, shape `(n, n)`."""
+        return _symmetrised(self.couplings)
+
+    def bonds(
+        self, first: Int[np.ndarray, " bonds"], second: Int[np.ndarray, " bonds"]
+    ) -> Float[Array, " bonds"]:
+        """J of pairs of different spins, shape `(bonds,)`."""
+        return 0.5 * (self.couplings[first, second] + self.couplings[second, first])
+
     def __call__(self, spins: Spins) -> Float[Array, ""]:
         spins = one_configuration(self, spins)
         spins = spins.astype(jnp.result_type(spins, self.fields))
-        diagonal = 0.5 * dot(jnp.diagonal(self.couplings), spins * spins)
-        return diagonal - symmetric_form(self.couplings, spins) - dot(self.fields, spins)
+        return -pair_form(self.couplings, spins) - dot(self.fields, spins)
 
 
 @nonlinear_variance.register
 def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
-    return symmetric_form(jnp.square(energy.couplings), 1 - m * m)
+    return symmetric_form(jnp.square(energy.matrix), 1 - m * m)
 
 
 @nonlinear_third_moment.register
 def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
     """Each bond to the third power, and each triangle."""
-    j, v = _symmetrised(energy.couplings), 1 - m * m
+    j, v = energy.matrix, 1 - m * m
     two_steps = dot(j * v[None, :], j)
     triangles = dot(v, dot(two_steps * j, v))
     return -4 * symmetric_form(j**3, m * v) - triangles
@@ -86,7 +100,7 @@ def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
 @nonlinear_fourth_cumulant.register
 def _(energy: Pairwise, m: Magnetizations) -> Float[Array, ""]:
     """Each bond to the fourth power, triangles with one bond doubled, and cycles of four."""
-    j, v = _symmetrised(energy.couplings), 1 - m * m
+    j, v = energy.matrix, 1 - m * m
     two_steps = dot(j * v[None, :], j)
     bonds = bond_cumulant(lambda a, b: 0.5 * dot(a, dot(j**4, b)), (m, v), (m, v))
     doubled = 24 * dot(m * v, dot(j**2 * two_steps, m * v))
@@ -117,18 +131,19 @@ def bond_cumulant(
 
 @constrain.register
 def _(energy: Pairwise) -> Pairwise:
-    return Pairwise(_symmetrised(energy.couplings), energy.fields)
+    return eqx.tree_at(lambda e: e.couplings, energy, energy.matrix)
 
 
 @conditional_fields.register
 def _(energy: Pairwise, visible: Spins, beta: Beta) -> Float[Array, " n"]:
-    """As `local_fields`; for many samples the matrix alone is made symmetric, not each product."""
-    return dot(jnp.asarray(visible), _symmetrised(energy.couplings)) + energy.fields
+    """As `local_fields`, without the value of the energy."""
+    return pair_fields(energy.couplings, as_float(visible)) + energy.fields
 
 
 @conditional_field.register
 def _(energy: Pairwise, visible: Spins, k: int | Int[Array, ""], beta: Beta) -> Float[Array, ""]:
-    return energy.fields[k] + dot(energy.couplings[k], visible)
+    row = 0.5 * (energy.couplings[k] + energy.couplings[:, k])
+    return energy.fields[k] + dot(row.at[k].set(0), visible)
 
 
 @parameter_degrees.register
@@ -142,40 +157,64 @@ def _(energy: Pairwise) -> Pairwise:
 
 
 @jax.custom_jvp
-def symmetric_product(x: Spins, matrix: Float[Array, "n n"]) -> Num[Array, " n"]:
-    """`x M` for symmetric M; its derivative by M is symmetric too.
-
-    The vector stands first, so that a batch of them lies in memory as a batch of products.
-    """
-    return dot(jnp.asarray(x), matrix)
+def pair_form(couplings: Float[Array, "n n"], x: Spins) -> Float[Array, ""]:
+    """`sum_{i<j} J_ij x_i x_j` of any couplings; the value alone needs no symmetric matrix."""
+    return 0.5 * (dot(x, dot(x, couplings)) - dot(jnp.diagonal(couplings), x * x))
 
 
-@symmetric_product.defjvp
+@pair_form.defjvp
 def _(primals, tangents):
-    x, matrix = primals
-    x_dot, matrix_dot = tangents
-    by_matrix = 0.5 * (dot(matrix_dot, x) + dot(x, matrix_dot))
-    return dot(x, matrix), by_matrix + symmetric_product(x_dot, matrix)
+    (couplings, x), (couplings_dot, x_dot) = primals, tangents
+    product = pair_fields(couplings, x)
+    by_couplings = 0.5 * dot(x, dot(x, _symmetrised(couplings_dot)))
+    return 0.5 * dot(x, product), dot(product, x_dot) + by_couplings
+
+
+@jax.custom_jvp
+def pair_fields(couplings: Float[Array, "n n"], x: Spins) -> Float[Array, " n"]:
+    """`sum_j J_ij x_j` of any couplings."""
+    return _one_or_many(couplings, x)
+
+
+@pair_fields.defjvp
+def _(primals, tangents):
+    (couplings, x), (couplings_dot, x_dot) = primals, tangents
+    matrix = _symmetrised(couplings)
+    return pair_fields(couplings, x), dot(x_dot, matrix) + dot(x, _symmetrised(couplings_dot))
+
+
+# For one vector two products cost less than a symmetric matrix; a batch shares that matrix.
+@jax.custom_batching.custom_vmap
+def _one_or_many(couplings: Float[Array, "n n"], x: Spins) -> Float[Array, " n"]:
+    both = 0.5 * (dot(x, couplings) + dot(couplings, x))
+    return both - jnp.diagonal(couplings) * x
+
+
+@_one_or_many.def_vmap
+def _(size, batched, couplings, x):
+    axes = tuple(0 if is_batched else None for is_batched in batched)
+    return jax.vmap(lambda j, x: dot(x, _symmetrised(j)), axes)(couplings, x), True
 
 
 @jax.custom_jvp
 def symmetric_form(matrix: Float[Array, "n n"], x: Spins) -> Float[Array, ""]:
-    """`x . M x / 2` for symmetric M, such that value and gradient share the product `M x`."""
-    return 0.5 * dot(x, symmetric_product(x, matrix))
+    """`x . M x / 2` for symmetric M, such that value and gradient share the product `x M`.
+
+    The vector stands first, so that a batch of them lies in memory as a batch of products.
+    """
+    return 0.5 * dot(x, dot(x, matrix))
 
 
 @symmetric_form.defjvp
 def _(primals, tangents):
-    matrix, x = primals
-    matrix_dot, x_dot = tangents
-    product = symmetric_product(x, matrix)
-    value_dot = dot(product, x_dot) + 0.5 * dot(x, dot(matrix_dot, x))
-    return 0.5 * dot(x, product), value_dot
+    (matrix, x), (matrix_dot, x_dot) = primals, tangents
+    product = dot(x, matrix)
+    return 0.5 * dot(x, product), dot(product, x_dot) + 0.5 * dot(x, dot(x, matrix_dot))
 
 
 def _symmetrised(couplings: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    off_diagonal = 1 - jnp.eye(len(couplings), dtype=couplings.dtype)
-    return 0.5 * (couplings + couplings.T) * off_diagonal
+    # A product with 0 and 1 would not vanish for the compiler where couplings are known to be 0.
+    return jnp.where(jnp.eye(len(couplings), dtype=bool), 0, 0.5 * (couplings + couplings.T))
 
 
 def _check_couplings(couplings: np.ndarray) -> None:

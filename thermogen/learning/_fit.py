@@ -224,7 +224,7 @@ def fit(
         lambda x: jnp.asarray(x, dtype) if eqx.is_inexact_array_like(x) else x,
         (objective, penalty),
     )
-    parameters: PyTree = energy
+    parameters: PyTree = constrain(energy)
     if isinstance(penalty, Support):
         parameters = penalty.shrink(parameters, jnp.zeros((), dtype))
     carry = _Carry(

@@ -111,6 +111,7 @@ class L1(AbstractProximal):
         check_not_negative(strength=self.strength)
 
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
+        energy = constrain(energy)
         sums = jax.tree.map(
             lambda x, d, c: jnp.sum(jnp.abs(x) * (jnp.asarray(d) >= 2)) / c,
             energy,
@@ -143,7 +144,8 @@ class GroupL1(AbstractProximal):
         check_not_negative(strength=self.strength)
 
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
-        norms = [jnp.sqrt(jnp.where(s > 0, s, 1)) * (s > 0) for s in _by_degree(energy)[0]]
+        squares, _ = _by_degree(constrain(energy))
+        norms = [jnp.sqrt(jnp.where(s > 0, s, 1)) * (s > 0) for s in squares]
         return self.strength * jnp.asarray(optax.tree.sum(norms))
 
     def shrink(self, energy: PyTree, step: Float[Array, ""]) -> PyTree:

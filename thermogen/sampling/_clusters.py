@@ -149,7 +149,7 @@ def _bonds(energy: AbstractEnergy) -> _Bonds:
 @_bonds.register
 def _(energy: Pairwise):
     edges = _edges(energy)
-    return _Bonds(edges, energy.couplings[tuple(edges.T)], energy.fields)
+    return _Bonds(edges, energy.bonds(*edges.T), energy.fields)
 
 
 @_bonds.register

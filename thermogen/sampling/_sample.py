@@ -135,13 +135,11 @@ def colored(energy: AbstractEnergy) -> AbstractEnergy:
     if not isinstance(energy, Pairwise) or isinstance(energy.couplings, Tracer):
         return energy
     couplings = np.asarray(energy.couplings)
-    bonds = np.argwhere(np.triu(couplings, 1))
+    bonds = np.argwhere(np.triu(couplings + couplings.T, 1))
     if len(bonds) > _SPARSE * energy.n_spins**2:
         return energy
     sites = np.arange(energy.n_spins)[:, None]
-    return Interactions(
-        energy.n_spins, [sites, bonds], [energy.fields, energy.couplings[tuple(bonds.T)]]
-    )
+    return Interactions(energy.n_spins, [sites, bonds], [energy.fields, energy.bonds(*bonds.T)])
 
 
 def _each(function, observers, *rest):

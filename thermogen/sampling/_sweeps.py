@@ -165,7 +165,7 @@ def _(energy: Pairwise, spins, beta, thresholds, rule):
     """Blocks of spins: the fields of a block by one product, corrected as its spins change."""
     n, size = len(spins), min(_BLOCK, len(spins))
     padding = -n % size
-    couplings = jnp.pad(energy.couplings.astype(spins.dtype), (0, padding))
+    couplings = jnp.pad(energy.matrix.astype(spins.dtype), (0, padding))
     fields = jnp.pad(energy.fields.astype(spins.dtype), (0, padding))[:, None]
     spins = jnp.pad(spins, ((0, padding), (0, 0)), constant_values=1)
     n_blocks, scale = (n + padding) // size, 2 * beta
