@@ -26,8 +26,10 @@ from helpers import (
     stacked,
 )
 from jax.flatten_util import ravel_pytree
+from scipy import stats
 
 import thermogen as tg
+from thermogen import energies
 from thermogen.energies import _interactions, _plans
 from thermogen.meanfield._adaptive import relative_precisions
 from thermogen.meanfield._bethe import factor_excess, factor_messages, outgoing
@@ -149,6 +151,42 @@ def test_variance_of_long_interactions():
     np.testing.assert_allclose(ours, truth, rtol=1e-11, atol=1e-12)
 
 
+def test_third_moment_of_long_interactions():
+    n, rng = 10, np.random.default_rng(1)
+    sets = [tuple(range(8)), tuple(range(3, 10)), (0, 2, 4, 6, 7, 8, 9)]
+    sets += [(2, 3), (3, 9), (2, 9), (0, 4, 8), (0, 1, 4, 7), (5,), ()]
+    energy = tg.Interactions.from_terms(n, {spins: rng.normal() for spins in sets})
+    table, m = energy_table(energy), points(n)
+    ours = jax.jit(jax.vmap(functools.partial(tg.energies.nonlinear_third_moment, energy)))(m)
+    truth = [moments(table, x)[0] for x in m]
+    np.testing.assert_allclose(ours, truth, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("p", [10, 30, 64])
+def test_one_long_interaction_has_closed_forms(p):
+    # y = prod s - prod m - sum of its slopes, of n equal spins: means over the number that is up.
+    energy, x = tg.Interactions.from_terms(p, {tuple(range(p)): 1.3}), 0.9
+    up = np.arange(p + 1)
+    weights = stats.binom.pmf(up, p, (1 + x) / 2)
+    y = (-1.0) ** (p - up) - x**p - x ** (p - 1) * (2 * up - p - p * x)
+    m = jnp.full(p, x)
+    ours = [f(energy, m) for f in (energies.nonlinear_variance, energies.nonlinear_third_moment)]
+    np.testing.assert_allclose(ours, [1.3**k * weights @ (-y) ** k for k in (2, 3)], rtol=1e-9)
+    at = m.at[0].set(0.0).at[1].set(1.0).at[2].set(-1.0)
+    slopes = jax.grad(energy)(at)
+    np.testing.assert_allclose(slopes[0], 1.3 * x ** (p - 3), rtol=1e-12)
+    np.testing.assert_allclose(slopes[1:], 0.0, atol=1e-60)
+    np.testing.assert_allclose(jax.hessian(energy)(at)[0, 1], 1.3 * x ** (p - 3), rtol=1e-12)
+
+
+def test_too_many_terms_for_the_third_moment_are_refused():
+    rng = np.random.default_rng(0)
+    terms = {tuple(rng.choice(64, 30, replace=False).tolist()): 1.0 for _ in range(60)}
+    energy = tg.Interactions.from_terms(64, terms)
+    with pytest.raises(ValueError, match="30 spins.*third moment.*TAP"):
+        jax.eval_shape(lambda m: tg.Plefka(3)(energy, m, 1.0), jnp.zeros(64))
+
+
 def test_pairs_and_subsets_give_the_same_variance():
     energy = MODELS["interactions-1-to-5"]
     tables = [t.indices for t in energy.sets]
@@ -157,8 +195,7 @@ def test_pairs_and_subsets_give_the_same_variance():
     @jax.jit
     @jax.vmap
     def both(m):
-        plan = _plans.overlap_plan(tables, 6)
-        pairs = sum(_interactions._overlap_variance(energy, m, overlaps) for overlaps in plan)
+        pairs = _interactions._overlap_variance(energy, m, _plans.overlap_plan(tables, 6))
         return pairs, tg.energies.nonlinear_variance(energy, m)
 
     pairs, subsets = both(points(6))

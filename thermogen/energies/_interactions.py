@@ -22,7 +22,17 @@ from ._base import (
     parameter_degrees,
 )
 from ._linalg import dot
-from ._plans import Overlaps, Triples, has_short_terms, overlap_plan, subset_plan, triple_plan
+from ._plans import (
+    SHORT,
+    Overlaps,
+    TermTriples,
+    Triples,
+    has_short_terms,
+    overlap_plan,
+    subset_plan,
+    term_triple_plan,
+    triple_plan,
+)
 
 
 class SpinSets:
@@ -130,9 +140,35 @@ class Interactions(AbstractMultilinear):
 
 
 def product_over(x: Spins, indices: np.ndarray) -> Num[Array, " terms"]:
-    """`prod_{k in a} x_k` for each row a of `indices`; derivatives need no division by x."""
+    """`prod_{k in a} x_k` for each row a of `indices`, with derivatives at x_k = 0 too."""
+    if indices.shape[1] > SHORT:
+        return _product(_off_zero(x)[indices])
     columns = [x[indices[:, j]] for j in range(indices.shape[1])]
     return functools.reduce(operator.mul, columns, jnp.ones(indices.shape[0], x.dtype))
+
+
+# Of long products all derivatives are quotients of the product. A chain of multiplications and its
+# derivatives would compile for minutes.
+
+
+def _off_zero(x: Num[Array, " n"]) -> Num[Array, " n"]:
+    """What is exactly 0 is moved by so little that the square of two is no underflow."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    return x + jnp.where(x == 0, jnp.finfo(x.dtype).tiny ** 0.2, 0)
+
+
+@jax.custom_jvp
+def _product(x: Num[Array, "*rows p"]) -> Num[Array, "*rows"]:
+    """Product over the last axis; no factor is 0."""
+    return jnp.prod(x, axis=-1, dtype=x.dtype)
+
+
+@_product.defjvp
+def _(primals, tangents):
+    (x,), (x_dot,) = primals, tangents
+    product = _product(x)
+    return product, product * jnp.sum(x_dot / x, axis=-1)
 
 
 @nonlinear_variance.register
@@ -141,24 +177,26 @@ def _(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
     m = as_float(m)
     pairs = _pairs(energy.n_spins, energy.sets)
     if pairs is not None:
-        terms = [_overlap_variance(energy, m, overlaps) for overlaps in pairs]
-    else:
-        weights = [product_over(1 - m * m, subsets) for subsets, *_ in _subsets(energy.sets)]
-        terms = [
-            dot(jnp.square(derivative), weight)
-            for derivative, weight in zip(_derivatives(energy, m), weights, strict=True)
-        ]
+        return _overlap_variance(energy, m, pairs)
+    weights = [product_over(1 - m * m, subsets) for subsets, *_ in _subsets(energy.sets)]
+    derivatives = _derivatives(energy.sets, energy.couplings, m)
+    terms = [dot(jnp.square(d), weight) for d, weight in zip(derivatives, weights, strict=True)]
     return sum(terms, jnp.zeros((), m.dtype))
 
 
 @nonlinear_third_moment.register
 def _(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
-    """`-sum c_A c_B c_C <d_A d_B d_C>` over triples of sets, `d_A = prod_{k in A} (s_k - m_k)`."""
+    """Of short terms by triples of their subsets; what involves a long one by triples of terms.
+
+    The former is `-sum c_A c_B c_C <d_A d_B d_C>` with `d_A = prod_{k in A} (s_k - m_k)`.
+    """
     m = as_float(m)
     variance = 1 - m * m
-    derivatives = jnp.concatenate([*_derivatives(energy, m), jnp.zeros(1, m.dtype)])
-    total = jnp.zeros((), m.dtype)
-    for triples in _triples(energy.sets):
+    short = tuple(table for table in energy.sets if table.order <= SHORT)
+    couplings = [c for c, t in zip(energy.couplings, energy.sets, strict=True) if t.order <= SHORT]
+    derivatives = jnp.concatenate([*_derivatives(short, couplings, m), jnp.zeros(1, m.dtype)])
+    total = _third_moment_of_long_terms(energy, m)
+    for triples in _triples(short):
         products = jnp.prod(derivatives[triples.sets], axis=1) * triples.weight
         moments = product_over(variance, triples.twice)
         moments *= product_over(-2 * m * variance, triples.thrice)
@@ -172,14 +210,15 @@ def _(energy: Interactions) -> Interactions:
     return eqx.tree_at(lambda e: e.couplings, energy, orders)
 
 
-def _derivatives(energy: Interactions, m: Magnetizations) -> list[Float[Array, " subsets"]]:
+def _derivatives(
+    sets: tuple[SpinSets, ...], couplings: Sequence[Float[Array, " _"]], m: Magnetizations
+) -> list[Float[Array, " _"]]:
     """`-d_A U` for every set A of two spins and more where it is not 0, grouped by size."""
     derivatives = []
-    for subsets, target, contributions in _subsets(energy.sets):
+    for subsets, target, contributions in _subsets(sets):
         size = subsets.shape[1]
         values = [
-            jnp.tile(energy.couplings[group], math.comb(energy.sets[group].order, size))
-            * product_over(m, rest)
+            jnp.tile(couplings[group], math.comb(sets[group].order, size)) * product_over(m, rest)
             for group, rest in contributions
         ]
         zeros = jnp.zeros(len(subsets), jnp.result_type(m, *values))
@@ -188,20 +227,65 @@ def _derivatives(energy: Interactions, m: Magnetizations) -> list[Float[Array, "
 
 
 def _overlap_variance(energy: Interactions, m: Magnetizations, pairs: Overlaps) -> Float[Array, ""]:
-    """What pairs of terms a, b that share so many spins add to the nonlinear variance.
+    """The nonlinear variance by pairs of terms a, b that share two spins or more.
 
-    `J_a J_b prod_{k in one of them} m_k` times the probability that at least two of independent
-    events of probability `v_k`, k in both, occur.
+    Each adds `J_a J_b prod_{k in one of them} m_k` times the probability that at least two of
+    independent events of probability `v_k`, k in both, occur.
     """
     couplings = jnp.concatenate(energy.couplings)
-    none = jnp.ones(len(pairs.first), m.dtype)
-    one = several = jnp.zeros_like(none)
-    for k in pairs.common.T:
-        rest, chance = jnp.square(m)[k], (1 - jnp.square(m))[k]
-        none, one, several = rest * none, rest * one + chance * none, several + chance * one
-    outside = product_over(jnp.append(m, 1), pairs.single)
+    m = jnp.append(m, 1)
+    rest = jnp.square(_off_zero(m))[pairs.common]
+    chance = 1 - rest
+    none = _product(rest)
+    several = 1 - none - none * jnp.sum(chance / rest, axis=1)
+    outside = product_over(m, pairs.single)
     products = couplings[pairs.first] * couplings[pairs.second] * outside * pairs.weight
     return dot(products, several)
+
+
+def _third_moment_of_long_terms(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
+    """What triples of terms that include a long one add to the nonlinear third moment.
+
+    A term less its linear part is `y_a = s_a - M_a - sum_k (d_k M_a)(s_k - m_k)`, with the product
+    s_a of its spins and its mean M_a. A product of three terms is that over the spins in one or
+    in all of them, so that `<y_a y_b y_c>` consists of seven such means and their derivatives.
+    """
+    plan = _term_triples(energy.n_spins, energy.sets)
+    if plan is None:
+        return jnp.zeros((), m.dtype)
+    couplings = jnp.concatenate([energy.couplings[group] for group in plan.groups])
+    m = jnp.append(_off_zero(m), 1)
+
+    def mean(x, members):
+        return _product(jnp.where(members, x, 1))
+
+    def of_triple(row):
+        x, (a, b, c) = m[row.spins], row.members
+        v = 1 - x * x
+        means, slopes = jax.vmap(jax.value_and_grad(mean), (None, 0))(
+            x, jnp.stack([a, b, c, b ^ c, a ^ c, a ^ b, a ^ b ^ c])
+        )
+        own, rest, push = means[:3], means[3:6], v[None, :] * slopes[:3]
+        first, second = (push[np.array(order)] for order in ([1, 2, 0], [2, 0, 1]))
+
+        def bend(members, along, across):
+            def slope(x):
+                return jax.jvp(lambda x: mean(x, members), (x,), (along,))[1]
+
+            return jax.jvp(slope, (x,), (across,))[1]
+
+        bends = jax.vmap(bend)(row.members, first, second)
+        overlaps = jnp.sum(first * slopes[np.array([2, 0, 1])], axis=1)
+        total = means[6] + 2 * jnp.prod(own) - 4 * jnp.sum(x * v * jnp.prod(slopes[:3], axis=0))
+        total += jnp.sum(2 * own * overlaps + bends - own * rest) - jnp.sum(push * slopes[3:6])
+        return row.weight * jnp.prod(couplings[row.terms]) * total
+
+    return -jnp.sum(jax.vmap(of_triple)(jax.tree.map(jnp.asarray, plan.rows)))
+
+
+@functools.lru_cache(maxsize=64)
+def _term_triples(n_spins: int, sets: tuple[SpinSets, ...]) -> TermTriples | None:
+    return term_triple_plan([table.indices for table in sets], n_spins)
 
 
 @functools.lru_cache(maxsize=64)
@@ -215,7 +299,7 @@ def _triples(sets: tuple[SpinSets, ...]) -> list[Triples]:
 
 
 @functools.lru_cache(maxsize=64)
-def _pairs(n_spins: int, sets: tuple[SpinSets, ...]) -> list[Overlaps] | None:
+def _pairs(n_spins: int, sets: tuple[SpinSets, ...]) -> Overlaps | None:
     """Pairs of overlapping terms, where they are a better list than all subsets of all terms."""
     tables = [table.indices for table in sets]
     return None if has_short_terms(tables, n_spins) else overlap_plan(tables, n_spins)

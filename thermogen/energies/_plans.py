@@ -9,14 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Beyond this length of an interaction its 2^p subsets are compared with a list of pairs.
-_SHORT = 6
+# Beyond this length of an interaction its 2^p subsets are compared with a list of pairs, and the
+# 5^p triples of subsets give way to triples of terms.
+SHORT = 6
+# Spins in all triples of terms, and triples of subsets, beyond which a plan is refused: about
+# ten seconds of work.
+_MOST_SPINS, _MOST_TRIPLES = 2**19, 2**20
 
 
 def has_short_terms(tables: Sequence[np.ndarray], n_spins: int) -> bool:
     """Whether listing all subsets of all terms costs less than listing all overlapping pairs."""
     lengths = np.array([table.shape[1] for table in tables if len(table)] + [0])
-    if np.max(lengths) <= _SHORT:
+    if np.max(lengths) <= SHORT:
         return True
     subsets = sum(len(table) * table.shape[1] * 2.0 ** table.shape[1] for table in tables)
     member = _membership(tables, n_spins)
@@ -55,14 +59,14 @@ def subset_plan(tables: Sequence[np.ndarray]):
 
 
 class Overlaps(NamedTuple):
-    """Pairs of terms that share `common.shape[1] >= 2` spins, terms numbered through all groups.
+    """Pairs of terms that share two spins and more, terms numbered through all groups.
 
     Attributes:
         first: a term, shape `(n_pairs,)`.
         second: another, or the same, shape `(n_pairs,)`.
         weight: 2 for a pair of different terms, which stands for both orders; else 1.
-        common: the spins in both, shape `(n_pairs, size)`.
-        single: the spins in one only, padded with the number of spins, `(n_pairs, longest)`.
+        common: the spins in both, padded with the number of spins, `(n_pairs, most)`.
+        single: the spins in one only, padded alike, `(n_pairs, longest)`.
     """
 
     first: np.ndarray
@@ -72,22 +76,14 @@ class Overlaps(NamedTuple):
     single: np.ndarray
 
 
-def overlap_plan(tables: Sequence[np.ndarray], n_spins: int) -> list[Overlaps]:
-    """All pairs of terms that share at least two spins, grouped by how many they share."""
+def overlap_plan(tables: Sequence[np.ndarray], n_spins: int) -> Overlaps:
+    """All pairs of terms that share at least two spins; there is one where a term is long."""
     member = _membership(tables, n_spins)
-    shared = np.triu(member @ member.T)
-    plan = []
-    for size in range(2, int(np.max(shared, initial=0)) + 1):
-        first, second = np.nonzero(shared == size)
-        if first.size == 0:
-            continue
-        both = (member[first] * member[second]).astype(bool)
-        one = member[first] != member[second]
-        common = np.nonzero(both)[1].reshape(-1, size)
-        order = np.argsort(~one, axis=1, kind="stable")[:, : max(1, one.sum(axis=1).max())]
-        single = np.where(np.take_along_axis(one, order, axis=1), order, n_spins)
-        plan.append(Overlaps(first, second, np.where(first == second, 1, 2), common, single))
-    return plan
+    first, second = np.nonzero(np.triu(member @ member.T) >= 2)
+    both = (member[first] * member[second]).astype(bool)
+    one = member[first] != member[second]
+    weight = np.where(first == second, 1, 2)
+    return Overlaps(first, second, weight, _places(both), _places(one))
 
 
 class Triples(NamedTuple):
@@ -107,7 +103,11 @@ class Triples(NamedTuple):
 
 
 def triple_plan(subsets: Iterable[np.ndarray]) -> list[Triples]:
-    """All triples of the given sets in which every spin occurs twice or three times."""
+    """All triples of the given sets in which every spin occurs twice or three times.
+
+    Raises:
+        ValueError: if there are too many.
+    """
     sets = [frozenset(row) for table in subsets for row in table.tolist()]
     number = {spins: i for i, spins in enumerate(sets)}
     containing: dict[int, list[int]] = {}
@@ -129,6 +129,11 @@ def triple_plan(subsets: Iterable[np.ndarray]) -> list[Triples]:
                     twice = sorted((a | b).difference(thrice))
                     shape = (len(twice), len(thrice))
                     found.setdefault(shape, {})[triple] = (twice, sorted(thrice))
+        if sum(map(len, found.values())) > _MOST_TRIPLES:
+            raise ValueError(
+                f"energy has too many terms (of up to {max(map(len, sets))} spins) for the "
+                "nonlinear third moment; use an order up to 2 such as TAP(), or Bethe()"
+            )
     plan = []
     for shape, triples in found.items():
         sets_of = np.array(list(triples), np.int32)
@@ -139,6 +144,78 @@ def triple_plan(subsets: Iterable[np.ndarray]) -> list[Triples]:
         )
         plan.append(Triples(sets_of, np.array(orders), twice, thrice))
     return plan
+
+
+class TermRows(NamedTuple):
+    """One row a triple.
+
+    Attributes:
+        terms: numbers of the three terms, shape `(n_triples, 3)`.
+        weight: in how many orders the triple occurs: 1, 3 or 6.
+        spins: the spins in any of the terms, padded with the number of spins, `(n_triples, most)`.
+        members: which of the spins each term holds, shape `(n_triples, 3, most)`.
+    """
+
+    terms: np.ndarray
+    weight: np.ndarray
+    spins: np.ndarray
+    members: np.ndarray
+
+
+class TermTriples(NamedTuple):
+    """Triples of terms of which one at least is long; terms numbered through `groups`, in turn."""
+
+    groups: list[int]
+    rows: TermRows
+
+
+def term_triple_plan(tables: Sequence[np.ndarray], n_spins: int) -> TermTriples | None:
+    """All triples of terms, one of them long, in which each shares two spins with the others.
+
+    Raises:
+        ValueError: if there are too many.
+    """
+    lengths = [table.shape[1] for table in tables]
+    n_long = sum(len(table) for table in tables if table.shape[1] > SHORT)
+    if n_long == 0:
+        return None
+    # Long terms first: the first term of a sorted triple is long.
+    groups = sorted(range(len(tables)), key=lambda g: -lengths[g])
+    member = _membership([tables[g] for g in groups], n_spins)
+    _check_plan(n_long * len(member) ** 2 // 64, max(lengths))
+    overlap, triples = member @ member.T, []
+    for a in range(n_long):
+        common = (member * member[a]) @ member.T  # of a, b and c, by b and c
+        in_a, in_others = overlap[a][:, None] + overlap[a][None, :] - common, overlap - common
+        meets = (in_a >= 2) & (overlap[a][:, None] + in_others >= 2)
+        meets &= overlap[a][None, :] + in_others >= 2
+        b, c = np.nonzero(np.triu(meets)[a:])
+        triples.append(np.stack([np.full_like(b, a), b + a, c], axis=1))
+        _check_plan(sum(map(len, triples)), max(lengths))
+    terms = np.concatenate(triples)
+    inside = member[terms].astype(bool)
+    spins = _places(inside.any(axis=1))
+    _check_plan(spins.size, max(lengths))
+    padded = np.concatenate([inside, np.zeros((*inside.shape[:2], 1), bool)], axis=2)
+    orders = np.array([0, 1, 3, 6])[[len(set(triple)) for triple in terms.tolist()]]
+    members = np.take_along_axis(padded, spins[:, None, :], axis=2)
+    rows = TermRows(terms.astype(np.int32), orders.astype(np.int32), spins, members)
+    return TermTriples(groups, rows)
+
+
+def _check_plan(spins: int, longest: int) -> None:
+    if spins > _MOST_SPINS:
+        raise ValueError(
+            f"energy has too many terms beside long ones (up to {longest} spins) for the nonlinear "
+            "third moment; use an order up to 2 such as TAP(), or Bethe()"
+        )
+
+
+def _places(chosen: np.ndarray) -> np.ndarray:
+    """Columns that are chosen in each row, padded with the number of columns, one at least."""
+    order = np.argsort(~chosen, axis=1, kind="stable")[:, : max(1, chosen.sum(axis=1).max())]
+    places = np.where(np.take_along_axis(chosen, order, axis=1), order, chosen.shape[1])
+    return places.astype(np.int32)
 
 
 def _membership(tables: Sequence[np.ndarray], n_spins: int) -> np.ndarray:

@@ -16,6 +16,8 @@ from ._base import AbstractFunctional, variance_at
 
 # Steps in the bracket of a factor's equation; bisection alone needs about 60.
 _MAX_STEPS = 128
+# Spins of an interaction over which loops are written out.
+_UNROLLED = 6
 
 
 class Bethe(AbstractFunctional):
@@ -68,8 +70,8 @@ def _(energy: Interactions):
 @factors.register
 def _(energy: Pairwise):
     i, j = np.triu_indices(energy.n_spins, 1)
-    bonds = 0.5 * (energy.couplings[i, j] + energy.couplings[j, i])
-    return [(np.arange(energy.n_spins)[:, None], energy.fields), (np.stack([i, j], 1), bonds)]
+    sites, pairs = np.arange(energy.n_spins)[:, None], np.stack([i, j], axis=1)
+    return [(sites, energy.fields), (pairs, energy.bonds(i, j))]
 
 
 @factors.register
@@ -149,18 +151,19 @@ def _cavity_fields(k: Float[Array, ""], theta: Float[Array, " p"]) -> Float[Arra
     that this one number yields their x; these tell what the least magnetized receives, and a
     scalar equation closes: one root, in a known bracket.
     """
-    least, second, *rest = theta
+    least, second, rest = theta[0], theta[1], theta[2:]
 
     def fields(apart):
         """Fields x of all spins; `apart` is x - u of the second."""
         shared = _box_plus(0.5 * (second + apart), 0.5 * (second - apart))
-        others = [0.5 * (second + apart), *(0.5 * (t + _apart(t, shared)) for t in rest)]
-        return jnp.stack([least - functools.reduce(_box_plus, others, k), *others])
+        of_rest = 0.5 * (rest + jax.vmap(_apart, in_axes=(0, None))(rest, shared))
+        others = jnp.append(0.5 * (second + apart), of_rest)
+        return jnp.append(least - _before(k, others)[-1], others)
 
     def mismatch(apart):
         """Of what the second spin receives, and what the others tell it."""
         x = fields(apart)
-        told = functools.reduce(_box_plus, [x[0], *x[2:]], k)
+        told = _before(k, jnp.append(x[0], x[2:]))[-1]
         return 0.5 * (second - apart) - told
 
     low = jnp.maximum(second - 2 * jnp.abs(k), 0)
@@ -222,12 +225,19 @@ def _(primals, tangents):
 
 def outgoing(k: Float[Array, ""], x: Float[Array, " p"]) -> Float[Array, " p"]:
     """Messages of belief propagation, `artanh(tanh k prod_{j != i} tanh x_j)`, at any size."""
-    return jnp.stack(
-        [
-            functools.reduce(_box_plus, [x[j] for j in range(x.size) if j != i], k)
-            for i in range(x.size)
-        ]
-    )
+    before, after = _before(k, x)[:-1], _before(x[-1], x[:-1][::-1])[:-1][::-1]
+    return jnp.append(jax.vmap(_box_plus)(before[:-1], after), before[-1])
+
+
+def _before(k: Float[Array, ""], x: Float[Array, " p"]) -> Float[Array, " p_plus_1"]:
+    """Box plus of k and the first 0, 1, ..., p of the fields x."""
+
+    def add(total, field):
+        return _box_plus(total, field), total
+
+    # A loop where there are many: unrolled, they would compile for minutes.
+    total, before = jax.lax.scan(add, k, x, unroll=x.size <= _UNROLLED)
+    return jnp.append(before, total)
 
 
 @jax.custom_jvp
