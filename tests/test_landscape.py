@@ -56,6 +56,16 @@ def _certificate(functional, energy, beta, magnetizations):
     return jax.vmap(single)(magnetizations)
 
 
+def test_a_flat_minimum_is_one_state():
+    energy = tg.Pairwise(1 - np.eye(N), np.zeros(N))
+    library = tg.find_bound_states(NAIVE, energy, 1 / (N - 1), key=_key(0), n_walkers=32, n_hops=1)
+    assert library.size == 1 and library.multiplicity[0] == 1
+    assert np.max(np.abs(library.magnetizations[0])) < 1e-4
+    assert abs(library.curvatures[0]) < 1e-7 and library.residuals[0] < 1e-12
+    ends = tg.quench(NAIVE, energy, 1 / (N - 1), CORNERS[:32])
+    assert np.all(ends.result == tg.RESULTS.marginal)
+
+
 def _distinct(magnetizations: np.ndarray, symmetric: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Representatives of points closer than 1e-6, modulo the flip, and how many each stands for."""
     found: list[np.ndarray] = []

@@ -50,7 +50,9 @@ evaluate = jax.jit(lambda functional, energy, m, beta: functional(energy, m, bet
 def code(result) -> str:
     """The name of one result code."""
     return next(
-        n for n in ("converged", "stalled", "saddle", "non_finite") if result == getattr(RESULTS, n)
+        n
+        for n in ("converged", "stalled", "saddle", "non_finite", "marginal")
+        if result == getattr(RESULTS, n)
     )
 
 
@@ -240,6 +242,69 @@ def test_symmetric_start_is_called_a_saddle():
     assert code(warm.result) == "converged"
     near = solve(NAIVE, ferromagnet(), 2.0, np.full(N, 1e-3))
     assert code(near.result) == "converged" and near.value[0] > 0.5
+
+
+# Of the complete ferromagnet of six spins with J = 1, where m = 0 bifurcates.
+CRITICAL = {"naive": 0.2, "bethe": float(np.arctanh(0.25))}
+
+
+@functools.cache
+def at_criticality(name: str):
+    """Codes, m, curvatures and derivatives by a field, by beta and by starts."""
+    energy, functional = tg.Pairwise(1 - np.eye(N), np.zeros(N)), FUNCTIONALS[name]
+    rng = np.random.default_rng(0)
+    starts = np.stack([np.zeros(N), np.full(N, 0.5), *rng.uniform(-1, 1, (3, N))])
+    betas = CRITICAL[name] * np.array([1.0, 1 + 1e-9, 1 - 1e-9, 1 - 1e-4, 1 + 1e-3])
+
+    def run(beta, start):
+        def response(field):
+            tilted = eqx.tree_at(lambda e: e.fields, energy, energy.fields + field)
+            solution = tg.solve(functional, tilted, beta, start, throw=False)
+            return jnp.sum(solution.value), solution
+
+        return jax.jacfwd(response, has_aux=True)(jnp.zeros(()))
+
+    over_starts = jax.vmap(run, (None, 0))
+    return betas, jax.jit(jax.vmap(over_starts, (0, None)))(betas, starts)
+
+
+@pytest.mark.parametrize("name", CRITICAL)
+def test_a_bifurcation_is_marginal_and_has_no_derivative(name):
+    betas, (slopes, solutions) = at_criticality(name)
+    cold = jax.tree.map(lambda x: x[4], solutions)
+    converged = np.asarray(solutions.result == RESULTS.converged)
+    marginal = np.asarray(solutions.result == RESULTS.marginal)
+    assert np.all(marginal[:3]) and not np.any(marginal[3:])
+    assert np.max(np.abs(solutions.value[:4])) < 1e-4
+    assert not np.any(np.isfinite(slopes[:3]))
+    # Just beside it all is as it should be: dm/dh = beta / l with the eigenvalue l of order 1e-4.
+    assert np.all(converged[3])
+    energy = tg.Pairwise(1 - np.eye(N), np.zeros(N))
+    curvature = jax.hessian(lambda m: FUNCTIONALS[name](energy, m, betas[3]))(jnp.zeros(N))
+    np.testing.assert_allclose(slopes[3], N / np.linalg.eigvalsh(curvature)[0], rtol=1e-6)
+    # In the cold the centre is a saddle, and all others are one state and its mirror image.
+    assert np.asarray(cold.result == RESULTS.saddle)[0] and np.all(converged[4, 1:])
+    m = np.abs(cold.value[1:])
+    assert np.min(m) > 0.01
+    np.testing.assert_allclose(m, m[0, 0], rtol=1e-6)
+
+
+def test_solve_does_not_raise_at_a_bifurcation():
+    energy = tg.Pairwise(1 - np.eye(N), np.zeros(N))
+    solution = tg.solve(NAIVE, energy, 0.2, jnp.full(N, 0.3))
+    assert solution.result == RESULTS.marginal
+    assert "bifurcation" in RESULTS[solution.result]
+
+
+def test_a_fold_is_marginal_where_both_its_sides_meet():
+    # m = tanh(beta (m + h)) folds where beta (1 - m^2) = 1.
+    n, beta = N, 2.0
+    m = -np.sqrt(1 - 1 / beta)
+    field = np.arctanh(m) / beta - m
+    energy = tg.Pairwise((1 - np.eye(n)) / (n - 1), np.full(n, field))
+    solution = solve(NAIVE, energy, beta, np.full(n, m - 0.01))
+    assert code(solution.result) == "marginal"
+    np.testing.assert_allclose(solution.value, m, atol=1e-4)
 
 
 def test_too_few_steps_or_too_hard_a_tolerance_stalls():

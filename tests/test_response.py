@@ -204,3 +204,17 @@ def test_a_solver_that_leaves_the_domain_is_told_from_bad_parameters():
     broken = jax.tree.map(lambda x: x * jnp.nan, energy)
     solution = tg.solve(TAP, broken, 1.0, np.full(5, 0.3), throw=False)
     assert solution.result == RESULTS.non_finite
+
+
+@pytest.mark.parametrize("bad", [{"beta": 0.0}, {"beta": -1.0}, {"beta": np.nan}, {"m": 2.0}])
+@pytest.mark.parametrize("function", [tg.susceptibility, tg.meanfield.validity])
+def test_arguments_outside_their_range_are_refused(function, bad):
+    energy = random_pairwise(4, jax.random.key(0))
+    arguments = {"beta": 0.5, "m": 0.3} | bad
+    m = np.full(4, arguments["m"])
+    for evaluate in (function, lambda functional, *rest: functional(*rest)):
+        call = (energy, m, arguments["beta"])
+        with pytest.raises(ValueError, match="beta must be positive|m must hold magnetizations"):
+            evaluate(tg.TAP(), *call)
+    with pytest.raises(ValueError, match=r"m must have shape \(4,\)"):
+        function(tg.TAP(), energy, np.zeros(3), 0.5)

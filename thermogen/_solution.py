@@ -45,6 +45,12 @@ class RESULTS(eqx.Enumeration):
         "positive definite, or too strong for a pair of spins (`n_failed` counts these). Raise "
         "the pseudocount of `moments`, or learn with `Pseudolikelihood`."
     )
+    marginal = (
+        "A stationary point so flat that its lowest curvature cannot be told from 0: a "
+        "bifurcation, within the precision of these numbers. Its magnetizations are known only as "
+        "well as the flatness allows, and their derivatives are infinite. Move beta or the "
+        "couplings off the bifurcation, or follow the branch with `meanfield.follow_beta`."
+    )
 
 
 class Solution(eqx.Module):

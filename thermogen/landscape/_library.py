@@ -19,8 +19,9 @@ from ..meanfield._base import gradient_at, lowest_curvature, scaled_hessian_at
 from ..meanfield._solve import Problem, checked_problem
 from ._batches import cast, in_batches
 
-# Two minima polished to 1e-9 in dG/dm are the same when no magnetization differs by more.
-MERGE_TOLERANCE = 1e-5
+# Two minima are the same when no magnetization differs by more: where G rises by the fourth power
+# alone, as at a bifurcation, float64 tells the place of a minimum to 2e-5.
+MERGE_TOLERANCE = 1e-4
 
 # States are measured in batches of at most this many.
 _BATCH = 32

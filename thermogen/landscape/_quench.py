@@ -22,9 +22,11 @@ from ..meanfield._solve import (
     Problem,
     checked_problem,
     descend,
+    is_minimum,
     judge,
     polish,
     residual_at,
+    resolution,
 )
 from ._batches import cast, in_batches, replaced
 from ._merge import joined, leaders
@@ -128,8 +130,8 @@ def fall(
 
 
 def is_converged(solution: Solution) -> Bool[np.ndarray, " batch"]:
-    """Which items of a batch of solves have converged to a minimum."""
-    return np.asarray(solution.result == RESULTS.converged)
+    """Which items of a batch of solves have converged to a minimum, marginal ones included."""
+    return np.asarray(is_minimum(solution.result))
 
 
 def _certify(problem: Problem, rough: np.ndarray, tol: float, max_steps: int) -> Solution:
@@ -265,12 +267,15 @@ def _examine(
     functional, energy, beta = problem
 
     def single(row):
-        residual = jnp.max(jnp.abs(gradient_at(functional, energy, row, beta)))
+        gradient = gradient_at(functional, energy, row, beta)
+        residual = jnp.max(jnp.abs(gradient))
         # The scaled Hessian, its lower triangle alone, and where the curvature is the same in
         # all rows it is computed once: one pass writes it, in the dtype of the factorisation.
         curvature = jax.hessian(lambda m: functional.excess(energy, m, beta))(jnp.tanh(row))
         root = jnp.sqrt(beta * variance_at(row))
-        hessian = jnp.eye(row.size) + root[:, None] * curvature * root[None, :]
+        # What is as flat as a bifurcation is left to Newton steps and `judge`.
+        least = 1 - resolution(gradient, row, beta)
+        hessian = least * jnp.eye(row.size) + root[:, None] * curvature * root[None, :]
         good = (residual <= tol) & is_surely_positive(hessian, dtype)
         result = RESULTS.where(good, RESULTS.converged, RESULTS.stalled)
         return _solution(problem, row, residual, result)

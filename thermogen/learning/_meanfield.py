@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._solution import RESULTS
 from .._types import Key
 from ..energies import AbstractEnergy, embed
 from ..meanfield import AbstractFunctional, solve
+from ..meanfield._solve import is_minimum
 from ._objectives import ADAM, AbstractObjective, Defaults, Samples, check_counts
 
 
@@ -48,8 +48,7 @@ class MeanFieldLikelihood(AbstractObjective):
     ) -> tuple[Float[Array, ""], None]:
         def minimum(start):
             solution = solve(self.functional, energy, 1.0, start, throw=False)
-            converged = solution.result == RESULTS.converged
-            return jnp.where(converged, solution.stats["free_energy"], jnp.inf)
+            return jnp.where(is_minimum(solution.result), solution.stats["free_energy"], jnp.inf)
 
         # At even steps of the cumulated weights: the same ones in every call, so that the
         # gradient can vanish.

@@ -5,10 +5,13 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
-from .._types import Beta, Magnetizations
+from .._checks import check_finite
+from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractEnergy
 from ..energies._base import as_float
 from ..energies._linalg import dot
@@ -31,10 +34,25 @@ class AbstractFunctional(eqx.Module):
         Args:
             energy: a multilinear energy of n spins.
             m: magnetizations in [-1, 1], shape `(n,)`.
-            beta: inverse temperature.
+            beta: inverse temperature, > 0.
+
+        Raises:
+            ValueError: for a beta that is not positive, or m of wrong shape or outside the cube.
         """
-        m = as_float(m)
+        m = checked_point(energy, m)
+        check_finite("beta", beta, positive=True)
         return self.excess(energy, m, beta) - entropy(m) / beta
+
+
+def checked_point(energy: AbstractEnergy, m: Spins, name: str = "m") -> Magnetizations:
+    """Magnetizations of all spins as a floating array, if they lie in the cube."""
+    if jnp.shape(m) != (energy.n_spins,):
+        raise ValueError(
+            f"{name} must have shape ({energy.n_spins},), got {jnp.shape(m)}; use jax.vmap for many"
+        )
+    if not isinstance(m, Tracer) and not np.all(np.abs(np.asarray(m)) <= 1):
+        raise ValueError(f"{name} must hold magnetizations within [-1, 1]")
+    return as_float(m)
 
 
 def entropy(m: Magnetizations) -> Float[Array, ""]:
@@ -93,10 +111,13 @@ def lowest_curvature(
     """Lowest eigenvalue of `d^2 G/dm dm` in energy units, from the scaled Hessian.
 
     At a minimum it is one over the largest eigenvalue of the susceptibility, which is
-    well-conditioned where the Hessian is not. Elsewhere it is reported as minus infinity.
+    well-conditioned where the Hessian is not. It is 0 where rounding hides its sign, and minus
+    infinity where it is negative.
     """
     root = jnp.sqrt(variance_at(theta))
     values, vectors = jnp.linalg.eigh(scaled_hessian)
     half = root[:, None] * vectors / jnp.sqrt(jnp.where(values > 0, values, 1.0))[None, :]
     susceptibility = dot(beta * half, half.T)
-    return jnp.where(values[0] > 0, 1 / jnp.linalg.eigvalsh(susceptibility)[-1], -jnp.inf)
+    lowest = jnp.where(values[0] > 0, 1 / jnp.linalg.eigvalsh(susceptibility)[-1], -jnp.inf)
+    rounding = 8 * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
+    return jnp.where(jnp.abs(values[0]) <= rounding, 0.0, lowest)

@@ -8,8 +8,9 @@ from jaxtyping import Array, Float
 
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy
-from ._base import AbstractFunctional, entropy, scaled_hessian_at, variance_at
+from ._base import AbstractFunctional, checked_point, entropy, scaled_hessian_at, variance_at
 from ._plefka import Plefka, expansion_term
+from ._solve import checked_beta
 
 
 def susceptibility(
@@ -30,8 +31,12 @@ def susceptibility(
     Returns:
         Shape `(n, n)`, per unit of energy; symmetric. Not finite, or not positive definite, where
         m is no minimum.
+
+    Raises:
+        ValueError: for a beta that is not positive, or m of wrong shape or outside the cube.
     """
-    theta = jnp.arctanh(m)
+    m = checked_point(energy, m)
+    theta, beta = jnp.arctanh(m), checked_beta(beta, m.dtype)
     root = jnp.sqrt(variance_at(theta))
     inverse = jnp.linalg.inv(scaled_hessian_at(functional, energy, theta, beta))
     return 0.5 * beta * (inverse + inverse.T) * jnp.outer(root, root)
@@ -67,7 +72,10 @@ def validity(
 
     Raises:
         TypeError: if the energy has no rule for the order that is asked for.
+        ValueError: for a beta that is not positive, or m of wrong shape or outside the cube.
     """
+    m = checked_point(energy, m)
+    beta = checked_beta(beta, m.dtype)
     v = 1 - m * m
     scaled = beta**2 * v[:, None] * jnp.square(jax.hessian(energy)(m)) * v[None, :]
     first = jnp.abs(energy(m) - entropy(m) / beta)

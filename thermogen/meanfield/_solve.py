@@ -7,20 +7,21 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optimistix as optx
-from jax.core import Tracer
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .._checks import check_finite
 from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractEnergy
 from ._base import (
     AbstractFunctional,
+    checked_point,
     free_energy_at,
     gradient_at,
     scaled_hessian_at,
+    variance_at,
 )
 
 # Whatever `optimistix.root_find` accepts.
@@ -103,6 +104,7 @@ class MirrorDescent(optx.AbstractRootFinder):
 class _PolishState(eqx.Module):
     step_size: Float[Array, ""]
     residual: Magnetizations
+    shift: Float[Array, ""]
     n_steps: Int[Array, ""]
 
 
@@ -110,7 +112,8 @@ class NewtonPolish(optx.AbstractRootFinder):
     """Newton steps on `r(theta) = 0`, halved until the residual falls.
 
     At least two are taken: a derivative that is unrolled through them is as good as the point
-    from which the last one started.
+    from which the last one started. Where G is flat a small residual says little about the
+    place, so that steps go on until they are short as well.
 
     Attributes:
         rtol: with `atol`, stop at `max |r| <= atol + rtol max |theta|`; r is dimensionless.
@@ -123,7 +126,8 @@ class NewtonPolish(optx.AbstractRootFinder):
     norm: Callable = optx.max_norm
 
     def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> _PolishState:
-        return _PolishState(jnp.ones((), y.dtype), fn(y, args)[0], jnp.array(0))
+        one = jnp.ones((), y.dtype)
+        return _PolishState(one, fn(y, args)[0], one, jnp.array(0))
 
     def step(self, fn, y, args, options, state, tags):
         jacobian = jax.jacfwd(lambda theta: fn(theta, args)[0])(y)
@@ -131,12 +135,15 @@ class NewtonPolish(optx.AbstractRootFinder):
         residual, _ = fn(trial, args)
         accept = self.norm(residual) <= self.norm(state.residual)
         step_size = jnp.where(accept, 1.0, 0.5 * state.step_size)
+        moved = jnp.max(jnp.abs(jnp.tanh(trial) - jnp.tanh(y)), initial=0.0)
+        shift = jnp.where(accept, moved, state.shift)
         y = jnp.where(accept, trial, y)
         residual = jnp.where(accept, residual, state.residual)
-        return y, _PolishState(step_size, residual, state.n_steps + 1), None
+        return y, _PolishState(step_size, residual, shift, state.n_steps + 1), None
 
     def terminate(self, fn, y, args, options, state, tags) -> tuple[Bool[Array, ""], optx.RESULTS]:
         small = self.norm(state.residual) <= self.atol + self.rtol * self.norm(y)
+        small &= state.shift <= jnp.finfo(y.dtype).eps ** (1 / 3)
         exhausted = state.step_size < 1e-3
         return (state.n_steps >= 2) & (small | exhausted), optx.RESULTS.successful
 
@@ -175,12 +182,14 @@ def solve(
         tol: largest `|dG/dm|` that counts as converged, in energy units; by default 1e-9 in
             float64 and 1e-4 in float32.
         max_steps: limit on the steps of the solver.
-        throw: raise if the result is not `converged`, instead of only saying so.
+        throw: raise if no minimum was reached, instead of only saying so.
 
     Returns:
         A `Solution`: `value` is m, shape `(n,)`; `stats` holds `free_energy` (G at the minimum,
         precise at saturation; its gradient is that at fixed m and costs no linear solve),
-        `fields` (theta), `residual` (max |dG/dm|) and `n_steps`.
+        `fields` (theta), `residual` (max |dG/dm|) and `n_steps`. The result is `marginal` at a
+        bifurcation, where the curvature is 0 as far as can be told; derivatives of m are then
+        infinite.
 
     Raises:
         ValueError: for a beta that is not positive, or an `init` of wrong shape or range.
@@ -214,7 +223,12 @@ def solve_from(
         tol = 1e-9 if theta.dtype == jnp.float64 else 1e-4
     solution = _solve(problem, theta, solver, adjoint, jnp.asarray(tol, theta.dtype), max_steps)
     result = solution.result
-    return result.error_if(solution, result != RESULTS.converged) if throw else solution
+    return result.error_if(solution, ~is_minimum(result)) if throw else solution
+
+
+def is_minimum(result: RESULTS) -> Bool[Array, "..."]:
+    """Which codes stand for a minimum, be it a marginal one."""
+    return (result == RESULTS.converged) | (result == RESULTS.marginal)
 
 
 @eqx.filter_jit
@@ -227,10 +241,17 @@ def _solve(
     max_steps: int,
 ) -> Solution:
     functional, energy, beta = problem
-    descent = descend(problem, theta, solver=solver, max_steps=max_steps, adjoint=adjoint)
-    polished = polish(problem, descent.value, tol=tol, adjoint=adjoint)
-    theta = polished.value
-    residual, result = judge(problem, theta, tol=tol)
+    # By the implicit function theorem the end point alone has derivatives, not the way to it.
+    implicit = isinstance(adjoint, optx.ImplicitAdjoint)
+    on_the_way = jax.lax.stop_gradient(problem) if implicit else problem
+    descent = descend(on_the_way, theta, solver=solver, max_steps=max_steps, adjoint=adjoint)
+    polished = polish(on_the_way, descent.value, tol=tol, adjoint=adjoint)
+    residual, result = judge(problem, polished.value, tol=tol)
+    marginal = result == RESULTS.marginal
+    if implicit:
+        theta = _implicit(problem, polished.value, marginal, adjoint)
+    else:
+        theta = _steep(polished.value, jnp.where(marginal, jnp.inf, 1.0))
     stats = {
         "free_energy": stationary_free_energy(functional, energy, theta, beta),
         "fields": theta,
@@ -262,6 +283,70 @@ def _(primals, tangents):
 
     moving = (functional, energy, beta), (functional_dot, energy_dot, beta_dot)
     return stationary_free_energy(*primals), jax.jvp(at_rest, *moving)[1]
+
+
+class _Stay(optx.AbstractRootFinder):
+    """Takes the start for the root, so that it has the derivatives of one."""
+
+    rtol: float = 0.0
+    atol: float = 0.0
+    norm: Callable = optx.max_norm
+
+    def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> None:
+        return None
+
+    def step(self, fn, y, args, options, state, tags):
+        return y, None, None
+
+    def terminate(self, fn, y, args, options, state, tags) -> tuple[Bool[Array, ""], optx.RESULTS]:
+        return jnp.array(True), optx.RESULTS.successful
+
+    def postprocess(self, fn, y, aux, args, options, state, tags, result):
+        return y, aux, {}
+
+
+def _implicit(
+    problem: Problem,
+    theta: Magnetizations,
+    marginal: Bool[Array, ""],
+    adjoint: optx.ImplicitAdjoint,
+) -> Magnetizations:
+    """The root theta with its derivatives, which are infinite at a bifurcation.
+
+    There the Jacobian is singular: one that is not takes its place, and the derivatives are
+    multiplied by a huge number on either side of it, so that they overflow at last and not in
+    between, where they would touch other rows of a batch.
+    """
+    theta = jax.lax.stop_gradient(theta)
+    factor = jnp.where(marginal, jnp.finfo(theta.dtype).max ** 0.65, 1.0).astype(theta.dtype)
+    args = _steep(problem, factor), theta, marginal
+    root = optx.root_find(_regular_residual, _Stay(), theta, args, adjoint=adjoint, throw=False)
+    return _steep(root.value, factor)
+
+
+def _regular_residual(theta, args):
+    problem, root, marginal = args
+    return residual_at(theta, problem) + jnp.where(marginal, theta - root, 0)
+
+
+@jax.custom_jvp
+def _steep(tree: PyTree, factor: Float[Array, ""]) -> PyTree:
+    """The same numbers, whose derivatives are multiplied by a factor."""
+    return tree
+
+
+@_steep.defjvp
+def _(primals, tangents):
+    factor = primals[1]
+
+    def scaled(tangent):
+        return (
+            tangent
+            if tangent.dtype == jax.dtypes.float0
+            else tangent * factor.astype(tangent.dtype)
+        )
+
+    return _steep(*primals), jax.tree.map(scaled, tangents[0])
 
 
 def descend(
@@ -296,11 +381,18 @@ def judge(
     """`max |dG/dm|` at m = tanh(theta), and the result code which that point deserves."""
     functional, energy, beta = jax.lax.stop_gradient(problem)
     theta = jax.lax.stop_gradient(theta)
-    residual = jnp.max(jnp.abs(gradient_at(functional, energy, theta, beta)), initial=0.0)
-    # A Cholesky factor exists if and only if the Hessian is positive definite; else it is NaN.
+    gradient = gradient_at(functional, energy, theta, beta)
+    residual = jnp.max(jnp.abs(gradient), initial=0.0)
     hessian = scaled_hessian_at(functional, energy, theta, beta)
-    is_minimum = jnp.all(jnp.isfinite(jnp.linalg.cholesky(hessian)))
-    result = RESULTS.where(is_minimum, RESULTS.converged, RESULTS.saddle)
+    unresolved = resolution(gradient, theta, beta)
+
+    def exceeds(curvature):
+        # A Cholesky factor exists if and only if a matrix is positive definite; else it is NaN.
+        shifted = hessian - curvature * jnp.eye(theta.size, dtype=theta.dtype)
+        return jnp.all(jnp.isfinite(jnp.linalg.cholesky(shifted)))
+
+    result = RESULTS.where(exceeds(-unresolved), RESULTS.marginal, RESULTS.saddle)
+    result = RESULTS.where(exceeds(unresolved), RESULTS.converged, result)
     result = RESULTS.where(residual <= tol, result, RESULTS.stalled)
     known = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((functional, energy, beta))]
     sound = functools.reduce(operator.and_, known, beta > 0)
@@ -309,14 +401,23 @@ def judge(
     return residual, RESULTS.where(sound & jnp.isfinite(residual), result, lost)
 
 
+def resolution(
+    gradient: Magnetizations, theta: Magnetizations, beta: Float[Array, ""]
+) -> Float[Array, ""]:
+    """Curvature, without unit as `scaled_hessian_at`, that a point can tell from 0.
+
+    Its distance to the stationary point is the gradient over the curvature l, and l itself
+    changes by about that much on the way (third derivatives are of order one in these units):
+    l must exceed the root of the gradient. That of a point near x = 0 on `x^4` does not, nor
+    does that on `x^3`.
+    """
+    force = jnp.max(beta * jnp.sqrt(variance_at(theta)) * jnp.abs(gradient), initial=0.0)
+    return 4 * jnp.sqrt(force + 4 * jnp.finfo(theta.dtype).eps)
+
+
 def starting_field(energy: AbstractEnergy, init: Spins) -> Magnetizations:
     """Effective field of a start in the cube, moved off its faces; shape `(n,)`."""
-    if init.shape != (energy.n_spins,):
-        raise ValueError(
-            f"init must have shape ({energy.n_spins},), got {init.shape}; use jax.vmap for many"
-        )
-    if not isinstance(init, Tracer) and not np.all(np.abs(np.asarray(init)) <= 1):
-        raise ValueError("init must hold magnetizations within [-1, 1]")
+    init = checked_point(energy, init, "init")
     dtype = jnp.result_type(float, *jax.tree.leaves(energy))
     theta = jnp.arctanh(jax.lax.stop_gradient(init).astype(dtype))
     return jnp.clip(theta, -CORNER_FIELD, CORNER_FIELD)
@@ -324,8 +425,7 @@ def starting_field(energy: AbstractEnergy, init: Spins) -> Magnetizations:
 
 def checked_beta(beta: Beta, dtype: DTypeLike) -> Float[Array, ""]:
     """Beta as an array, if it is positive."""
-    if not isinstance(beta, Tracer) and not 0 < float(np.asarray(beta)) < float("inf"):
-        raise ValueError(f"beta must be positive and finite, got {beta}")
+    check_finite("beta", beta, positive=True)
     return jnp.asarray(beta, dtype)
 
 

@@ -16,6 +16,7 @@ from .._types import Beta, Key, Magnetizations
 from ..energies import AbstractEnergy, flip_gaps
 from ..energies._clamp import Clamped
 from ..meanfield import AbstractFunctional, solve
+from ..meanfield._solve import is_minimum
 from ..sampling import AbstractKernel, AbstractSampler, Gibbs, sample
 from ..sampling._annealing import annealed, log_mean, log_states, path_from_zero
 from ..sampling._base import random_corners
@@ -136,7 +137,7 @@ def _(method: AbstractFunctional, energy, clamp, beta, key, n_chains, n_sweeps):
     found = jax.vmap(lambda start: solve(functional, held, beta, start, throw=False))(starts)
     means = jax.vmap(held.point)(found.value)
     spins = jnp.where(means >= 0, 1, -1).astype(means.dtype)
-    converged = found.result == RESULTS.converged
+    converged = is_minimum(found.result)
     distances = jnp.max(jnp.abs(means[:, None] - means[None]), axis=-1)
     same = (distances < _ONE_MINIMUM) & converged[None]
     log_copies = jnp.log(jnp.maximum(jnp.sum(same, axis=1), 1)).astype(means.dtype)
