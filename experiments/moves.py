@@ -117,7 +117,7 @@ def mixed(*moves):
 
         def one_round():
             chosen = mix.choose(N_WALKERS, search.rng)
-            new = search.quench(search.moved(moves, chosen))
+            new = search.quench(*search.moved(moves, chosen))
             mix.learn(chosen, new)
             search.made += np.bincount(chosen, minlength=3)
             return new
@@ -204,7 +204,7 @@ class Search(_hopping.Search):
         super().__init__(functional, energy, beta, 10**6, jax.random.key(seed))
         self.pool = Pool(10**6, self.symmetric, lambda fields: np.zeros(len(fields)))
         self.made = np.zeros(3, int)
-        self.first = self.quench(self.corners(N_WALKERS)).size
+        self.first = self.quench(self.scattered(self.corners(N_WALKERS))).size
 
 
 class Clock:

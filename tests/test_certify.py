@@ -494,3 +494,61 @@ def test_bad_input_is_named(change, message):
     } | change
     with pytest.raises(ValueError, match=message):
         tg.certify(**arguments)
+
+
+# --- the flip
+
+
+def test_sets_of_an_even_energy_are_mirror_images():
+    """A ring of four cores a, b, -a, -b with noise: no three sets are images of each other."""
+    rng = np.random.default_rng(0)
+    images = np.array([3, 2, 1, 0])  # a, b, -b, -a
+    ring = np.array([[0.5, 0.24, 0.26, 0], [0.24, 0.5, 0, 0.26], [0.26, 0, 0.5, 0.24]])
+    ring = np.concatenate([ring, ring[:1, ::-1]])
+    for _ in range(20):
+        exchange = np.stack([rng.multinomial(256, row) for row in ring]) / 256
+        sets, times = metastable_sets(exchange, 40.0, 30.0, images)
+        assert len(times) == 3 and np.sum(times > 30) == 2
+        image = dict(zip(sets, sets[images], strict=True))
+        assert all(image[image[a]] == a for a in image) and len(set(image.values())) == len(image)
+    # Two pairs far apart: four sets, each the image of another.
+    apart_ = 0.94 * np.eye(4) + 0.01 * (1 - np.eye(4)) + 0.03 * np.eye(4)
+    sets, _ = metastable_sets(apart_, 40.0, 20.0, images)
+    assert len(set(sets)) == 4
+    # One pair, whose members exchange at once within each of them.
+    pair = np.kron(np.eye(2), np.full((2, 2), 0.5))
+    sets, _ = metastable_sets(pair, 40.0, 20.0, images)
+    assert len(set(sets)) == 2 and sets[0] == sets[1] != sets[2] == sets[3]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rates_of_an_even_glass_are_mirror_images(seed):
+    upper = np.triu(np.random.default_rng(seed).normal(size=(N, N)), 1) / np.sqrt(N)
+    energy = tg.Pairwise(upper + upper.T, np.zeros(N))
+    library = tg.find_bound_states(
+        tg.NaiveMeanField(), energy, 1.7, key=jax.random.key(seed), n_walkers=32, n_hops=0
+    )
+    found = tg.certify(library, energy, 1.7, key=jax.random.key(seed), threshold=THRESHOLD)
+    used = found.group >= 0
+    assert set(found.multiplicity[used]) <= {1, 2}
+    # A set and its image are neighbours in the order of the rates.
+    number = np.repeat(found.group[found.bound], found.multiplicity[found.bound])
+    order = np.concatenate([np.flatnonzero(number == g)[::-1] for g in np.unique(number)])
+    number = np.sort(number)
+    np.testing.assert_allclose(found.rates[np.ix_(order, order)], found.rates, atol=1e-12)
+    low, high = found.n_bound_interval
+    assert low <= found.n_bound <= high and found.count.split()[0] == str(low)
+
+
+def test_the_count_is_open_where_a_time_is_close_to_the_threshold():
+    """A double well: which of the two counts a run gives is chance; the interval holds both."""
+    energy = _curie_weiss(1.0)
+    slow = tg.exact.relaxation_times(energy, 1.5)[0]
+    library = tg.Library.from_magnetizations(tg.NaiveMeanField(), energy, 1.5, np.full((1, N), 0.8))
+    for factor, count, least in ((1.0, "1 or 2", 5), (0.4, "2", 8), (3.0, "1", 7)):
+        threshold = float(factor * slow)
+        counts = [
+            tg.certify(library, energy, 1.5, key=jax.random.key(seed), threshold=threshold).count
+            for seed in range(8)
+        ]
+        assert counts.count(count) >= least, counts

@@ -9,7 +9,7 @@ from scipy.linalg import hadamard
 from scipy.optimize import brentq
 
 import thermogen as tg
-from thermogen.landscape import _quench, corner, crossover, flip_cluster
+from thermogen.landscape import _hopping, _quench, corner, crossover, flip_cluster
 from thermogen.meanfield import MirrorDescent
 from thermogen.meanfield._solve import residual_at
 
@@ -289,8 +289,8 @@ def test_ferromagnet_has_one_pair_of_states(beta):
     m = _magnetization(slope, beta)
     np.testing.assert_allclose(np.abs(library.magnetizations[0]), m, atol=1e-8)
     assert np.abs(library.magnetizations[0].sum()) > N * m - 1e-6
-    # The four starts at m = 0, and corners as much up as down, are saddles and never enter.
-    assert 16 * 2 < library.hits[0] <= 16 * 4
+    # The four starts at m = 0 are saddles: they are no hits. No random start is one.
+    assert library.hits[0] == 16 * 4 and library.given_hits[0] == library.unresolved == 0
     assert library.nearest(np.zeros((1, N))) == [-1]
     # Lowest curvature of 1/(beta (1 - m^2)) - J/n (ones - 1): along the uniform direction.
     np.testing.assert_allclose(library.curvatures[0], 1 / (beta * (1 - m * m)) - slope, rtol=1e-6)
@@ -427,18 +427,18 @@ def test_hopping_finds_what_its_starts_do_not():
     assert sizes[0] == 1 and sizes[1] > 2
 
 
-def test_nothing_found_is_an_empty_library():
-    """A walker that starts as much up as down falls to the saddle of a ferromagnet."""
-    for seed in range(20):
-        library = _find(NAIVE, _curie_weiss(1.0), 3.0, seed, n_walkers=1, n_hops=0)
-        if library.size == 0:
-            break
+def test_nothing_found_is_an_empty_library(monkeypatch):
+    """A walker that starts at the saddle of a ferromagnet, and is left there."""
+    monkeypatch.setattr(_hopping.Search, "scattered", lambda self, corners: 0 * corners)
+    monkeypatch.setattr(_hopping, "below_saddles", lambda *_: (np.zeros(0, int), None))
+    library = _find(NAIVE, _curie_weiss(1.0), 3.0, n_walkers=1, n_hops=0)
     assert library.size == 0 and not library.overflow and np.isnan(library.coverage())
+    assert library.unresolved == 1
     assert list(library.nearest(np.zeros((1, N)))) == [-1]
     # As long as nothing is held walkers move from corners, and do not claim to cover anything.
     options = {"n_walkers": 1, "n_hops": 20, "moves": [flip_cluster], "coverage": 1.0}
-    library = _find(NAIVE, _curie_weiss(1.0), 3.0, seed, **options)
-    assert library.size == 1
+    library = _find(NAIVE, _curie_weiss(1.0), 3.0, **options)
+    assert library.size == 1 and np.isnan(library.coverage())
 
 
 MOVES = (corner, flip_cluster, crossover)

@@ -28,6 +28,7 @@ from .energies import (
     constrain,
 )
 from .landscape import Library
+from .landscape._library import PER_STATE
 
 _ENERGY_FORMAT = "thermogen energy"
 _LIBRARY_FORMAT = "thermogen library 1"
@@ -240,7 +241,7 @@ def load_library(path: _PathLike) -> Library:
     if str(arrays.pop("format", None)) != _LIBRARY_FORMAT or set(arrays) != set(_library_fields()):
         raise ValueError(f"{path} is not a library saved by this version of thermogen")
     capacity = arrays["magnetizations"].shape[:1]
-    if any(arrays[name].shape[:1] != capacity for name in arrays if name != "overflow"):
+    if any(arrays[name].shape[:1] != capacity for name in PER_STATE):
         raise ValueError(f"{path} is damaged: its arrays differ in length")
     return Library(**arrays)
 

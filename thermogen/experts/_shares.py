@@ -53,7 +53,7 @@ def library_shares(
     up, down = np.log(0.5 * (1 + m)), np.log(0.5 * (1 - m))
     spins = np.asarray(data, float)
     logits = (
-        np.log(np.asarray(images.hits)[held])
+        np.log(np.maximum(np.asarray(images.hits)[held], 1))
         + 0.5 * (1 + spins) @ up.T
         + 0.5 * (1 - spins) @ down.T
     )

@@ -23,6 +23,7 @@ from ._minima import Minima as Minima
 from ._minima import find_minima as find_minima
 from ._paths import EnergyBarriers as EnergyBarriers
 from ._paths import energy_barriers as energy_barriers
+from ._plateaus import flip_minima as flip_minima
 from ._quench import quench as quench
 from ._thermodynamics import complexity as complexity
 from ._thermodynamics import count_states as count_states
@@ -30,6 +31,5 @@ from ._thermodynamics import log_partition as log_partition
 from ._thermodynamics import mixture_bound as mixture_bound
 from ._thermodynamics import overlap_distribution as overlap_distribution
 from ._thermodynamics import overlaps as overlaps
-from ._trajectories import flip_minima as flip_minima
 from ._tree import DisconnectivityTree as DisconnectivityTree
 from ._tree import disconnectivity_tree as disconnectivity_tree

@@ -20,6 +20,7 @@ from ..meanfield import AbstractFunctional
 from ..meanfield._solve import Problem, checked_problem
 from ._batches import cast
 from ._library import MERGE_TOLERANCE, Library
+from ._provenance import fingerprint
 from ._quench import fall, is_converged
 from ._saddles import BATCH, Points, refined, tops_between, ways_down
 
@@ -108,7 +109,8 @@ def barriers(
         tol: largest `|dG/dm|` of a saddle, in energy units.
 
     Raises:
-        ValueError: for an empty library, one of another number of spins, or bad counts or beta.
+        ValueError: for an empty library, one of another number of spins, functional, energy or
+            beta, or bad counts or beta.
     """
     if library.size == 0:
         raise ValueError("library must hold at least one state, got an empty one")
@@ -123,6 +125,7 @@ def barriers(
     with jax.enable_x64(True):
         exact = cast(energy, jnp.float64)
         problem = checked_problem(functional, exact, beta, jnp.float64)
+        library.check_origin(fingerprint(functional, energy, beta), "barriers takes a library")
         symmetric = bool(is_flip_symmetric(exact))
         search = _Search(problem, library, symmetric, tol)
         search.explore(search.neighbours(n_neighbours))

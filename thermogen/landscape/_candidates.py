@@ -8,13 +8,18 @@ from jaxtyping import Array, Int8
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ._batches import in_batches
 from ._library import PER_STATE, Library
-from ._trajectories import _TIE, descend_all, fields_of, prepared
+from ._plateaus import bottoms_of
+from ._trajectories import _TIE, fields_of, prepared
 
 _BATCH = 1024
 
 
-def flip_library(energy: AbstractEnergy, starts: np.ndarray, beta: float, alone: bool) -> Library:
+def flip_library(
+    energy: AbstractEnergy, starts: np.ndarray, n_given: int, beta: float, alone: bool
+) -> Library:
     """Single-flip minima below the starts as a library, one of each pair of images.
+
+    The first `n_given` starts are no independent draws.
 
     Their free energy is that of spins which flip independently of each other about the bottom,
     `F = E - T sum_k ln(1 + exp(-beta dE_k))`, with dE_k the gap of flip k. A descent that ended
@@ -24,10 +29,11 @@ def flip_library(energy: AbstractEnergy, starts: np.ndarray, beta: float, alone:
     """
     model, n = prepared(energy), energy.n_spins
     symmetric = bool(is_flip_symmetric(energy))
-    bottoms = descend_all(model, starts)
+    bottoms = bottoms_of(model, starts)
     if symmetric:
         bottoms *= bottoms[:, :1]
-    spins, hits = np.unique(bottoms, axis=0, return_counts=True)
+    spins, end = np.unique(bottoms, axis=0, return_inverse=True)
+    counts = _counts(end.reshape(-1), n_given, len(spins))
     energies, fields = in_batches(lambda rows: _bottom(energy, model, rows), spins, _BATCH)
     free = np.abs(fields) <= _TIE * np.abs(fields).max(initial=0)
     rows = np.flatnonzero(np.mean(free, axis=1) <= 0.5)
@@ -35,8 +41,10 @@ def flip_library(energy: AbstractEnergy, starts: np.ndarray, beta: float, alone:
         _, rows, plateau = np.unique(
             np.where(free, 0, spins), axis=0, return_index=True, return_inverse=True
         )
-        hits[rows] = np.bincount(plateau.reshape(-1), hits)
-    spins, hits, energies, fields = (x[rows] for x in (spins, hits, energies, fields))
+        counts = [np.bincount(plateau.reshape(-1), x).astype(int) for x in counts]
+    else:
+        counts = [x[rows] for x in counts]
+    spins, energies, fields = (x[rows] for x in (spins, energies, fields))
     excitations = np.logaddexp(0, -2 * beta * spins * fields).sum(axis=1)
     size = len(spins)
     return Library(
@@ -44,11 +52,17 @@ def flip_library(energy: AbstractEnergy, starts: np.ndarray, beta: float, alone:
         free_energies=energies - excitations / beta,
         residuals=np.full(size, np.inf),
         curvatures=np.zeros(size),
-        hits=hits,
+        hits=counts[0],
+        given_hits=counts[1],
         multiplicity=np.full(size, 1 + symmetric),
         mask=np.ones(size, bool),
         overflow=np.array(False),
     ).sort_by("free_energies")
+
+
+def _counts(end: np.ndarray, n_given: int, size: int) -> list[np.ndarray]:
+    """How many starts ended in each bottom, and how many of the first `n_given` did."""
+    return [np.bincount(x, minlength=size) for x in (end, end[:n_given])]
 
 
 @eqx.filter_jit
@@ -68,11 +82,11 @@ def candidates(
     if minima is None or minima.size == 0:
         return flips[:capacity], flips.size
     held = minima.sort_by("free_energies")
-    cores = descend_all(prepared(energy), held.magnetizations)
+    cores = bottoms_of(prepared(energy), held.magnetizations)
     cores = np.concatenate([cores, -cores]) if np.any(flips.multiplicity == 2) else cores
     known = {core.tobytes() for core in cores}
     new = [row.tobytes() not in known for row in flips.magnetizations.astype(np.int8)]
     parts = held, flips[np.array(new, bool)]
     both = {name: np.concatenate([getattr(x, name) for x in parts]) for name in PER_STATE}
-    together = Library(**both, overflow=held.overflow)
+    together = Library(**both, overflow=held.overflow)  # of two functionals
     return together[:capacity], together.size

@@ -7,10 +7,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int8, Num
 
 from .._types import Beta, Key
-from ..energies import AbstractEnergy
+from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield._solve import checked_beta
+from ._batches import cast
 from ._kinetics import (
     apart,
+    count_interval,
     departures,
     escape_times,
     exchange_rates,
@@ -38,7 +40,8 @@ class Certificate(eqx.Module):
     """What heat-bath dynamics makes of K candidate states. All times are in sweeps.
 
     Candidates that exchange faster than the threshold form one metastable set. The number of
-    sets, mirror images counted, is one plus the number of `relaxation_times` above it.
+    sets, mirror images counted, is one plus the number of `relaxation_times` above it, but for
+    slow processes of an even energy that part no set from its mirror image.
 
     Attributes:
         escape_times: mean time until trajectories from a state leave its set, shape `(K,)`;
@@ -70,6 +73,8 @@ class Certificate(eqx.Module):
             order of their numbers, a set before its mirror image.
         threshold: the sets are those that exchange more slowly than this.
         lag: time after which the sets are told apart, twice the threshold.
+        n_bound_interval: least and largest number of sets that the errors of the exchange leave
+            open (95 %); more than one where a relaxation time is close to the threshold.
     """
 
     escape_times: Float[np.ndarray, " K"]
@@ -88,11 +93,19 @@ class Certificate(eqx.Module):
     rates: Float[np.ndarray, "sets sets"]
     threshold: float
     lag: float
+    n_bound_interval: tuple[int, int] | None = None
 
     @property
     def n_bound(self) -> int:
         """Number of bound states, mirror images counted."""
         return len(self.rates)
+
+    @property
+    def count(self) -> str:
+        """The number of bound states in words, such as "2 or 3" where the threshold decides."""
+        low, high = self.n_bound_interval or (self.n_bound, self.n_bound)
+        between = "or" if high == low + 1 else "to"
+        return str(low) if low == high else f"{low} {between} {high}"
 
     def reason(self, k: int) -> str:
         """Why candidate k is a bound state of its own, or part of another."""
@@ -200,7 +213,8 @@ def certify(
         if disordered.all():
             disordered[:] = False
         bottoms = descend_all(model, used)
-        cores = Cores.of(bottoms[~disordered], mirrored)
+        even = bool(is_flip_symmetric(cast(energy, jnp.float64)))
+        cores = Cores.of(bottoms[~disordered], mirrored, even)
         draw_key, run_key = jax.random.split(key)
         starts = starts_of(cores, used[disordered], n_trajectories, draw_key)
         seen = run(model, beta, cores, starts, stride, run_key, horizon * _LOOKS)
@@ -236,8 +250,9 @@ def _judge(
     """The certificate, from trajectories looked at every `interval` sweeps."""
     n_cores, looks = len(cores.spins), _LAG * _LOOKS
     labels, overlaps, nearness = cores.with_images(seen)
-    labels, sets, relaxation_times = _sets(labels, nearness, n_cores, interval, threshold)
+    labels, sets, relaxation_times = _sets(labels, nearness, cores, interval, threshold)
     n_labels = len(sets)
+    images = cores.images(n_labels)
     exchange = shares(labels[..., looks - 1], n_labels)
     if n_labels > n_cores:
         settled = np.full(disordered.sum(), sets[-1])
@@ -247,7 +262,10 @@ def _judge(
     home = np.concatenate([sets[:n_cores], settled])
     leaving = departures(labels, sets, home[:, None], interval)
     times, intervals = escape_times(leaving)
-    rates = exchange_rates(labels[:, :, looks - 1 :], sets, interval)
+    rates = exchange_rates(labels[:, :, looks - 1 :], sets, interval, images)
+    early, late = (_exchange(labels, n_cores, n_labels, k) for k in (looks // 2, looks))
+    lag = looks * interval
+    low, high = count_interval(early, late, lag, labels.shape[1], threshold, images)
 
     # Entries in use have a row of observations each: that of their core, or of their own draws.
     row = np.zeros(len(disordered), int)
@@ -256,7 +274,8 @@ def _judge(
     # Columns are the entries of the cores, and after them the first disordered one if it counts.
     entry = cores.entries(row, np.flatnonzero(~disordered))
     entry = np.append(entry, np.flatnonzero(disordered)[: n_labels - n_cores])
-    number = _numbers(fold(sets, cores.images(n_labels)), home[row])
+    folded = images if cores.mirrored else np.arange(n_labels)
+    number = _numbers(fold(sets, folded), home[row])
     group = number[home[row]]
     visits = np.zeros((len(number), len(row)))
     np.add.at(visits, (number[home][:, None], entry[None, :]), exchange)
@@ -296,14 +315,15 @@ def _judge(
         relaxation_times=relaxation_times,
         rates=rates[np.ix_(order, order)],
         threshold=float(threshold),
-        lag=looks * interval,
+        lag=lag,
+        n_bound_interval=(min(low, len(rates)), max(high, len(rates))),
     )
 
 
 def _sets(
     labels: Int[np.ndarray, "starts trajectories times"],
     nearness: Float[np.ndarray, "starts trajectories times"],
-    n_cores: int,
+    cores: Cores,
     interval: float,
     threshold: float | int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -314,18 +334,29 @@ def _sets(
     that those which show more of them are the better ones (Djurdjevac, Sarich and Schütte,
     Multiscale Model. Simul. 10, 61 (2012)).
     """
-    looks = _LAG * _LOOKS
+    n_cores, looks = len(cores.spins), _LAG * _LOOKS
     lag = looks * interval
-    exchange = shares(labels[:n_cores, :, looks - 1], n_cores)
-    sets, times = metastable_sets(exchange, lag, threshold)
+    exchange = _exchange(labels[:n_cores], n_cores, n_cores, looks)
+    sets, times = metastable_sets(exchange, lag, threshold, cores.images(n_cores))
     if len(labels) == n_cores:
         return labels, sets, times
     finer = apart(labels, nearness, n_cores, _EARLY)
-    exchange = shares(finer[:, :, looks - 1], n_cores + 1)
-    exchange = np.concatenate([exchange[:n_cores], exchange[n_cores:].mean(axis=0)[None]])
-    finer_sets, finer_times = metastable_sets(exchange, lag, threshold)
+    exchange = _exchange(finer, n_cores, n_cores + 1, looks)
+    finer_sets, finer_times = metastable_sets(exchange, lag, threshold, cores.images(n_cores + 1))
     more = finer_sets.max() > sets.max()
     return (finer, finer_sets, finer_times) if more else (labels, sets, times)
+
+
+def _exchange(
+    labels: Int[np.ndarray, "starts trajectories times"], n_cores: int, n_labels: int, looks: int
+) -> Float[np.ndarray, "labels labels"]:
+    """Share of the trajectories from each label that have each label after so many looks.
+
+    Disordered starts, the rows after those of the cores, stand for the label beyond these.
+    """
+    exchange = shares(labels[..., looks - 1], n_labels)
+    beyond = exchange[n_cores:].mean(axis=0, keepdims=True) if n_labels > n_cores else exchange[:0]
+    return np.concatenate([exchange[:n_cores], beyond])
 
 
 def _numbers(orbits: Int[np.ndarray, " sets"], homes: Int[np.ndarray, " states"]) -> np.ndarray:

@@ -13,10 +13,10 @@ from ._minima import Minima
 class Completeness(NamedTuple):
     """What the hit counts of a library say about the states that it does not hold.
 
-    The estimates treat quenches as independent draws: they hold for random corners, the default
-    of `find_bound_states`, and speak of the starts that were used. After `starts` that are all
-    alike, or moves from states held, they claim too much. A state whose basin is too small to be
-    hit at all is known to none of them: `n_states` is a bound from below.
+    The estimates treat quenches as independent draws, and speak of the random starts of
+    `find_bound_states` alone: hits from given `starts`, and from states held, do not count, and
+    quenches that ended in no minimum count as unseen. A state whose basin is too small to be hit
+    at all is known to none of them: `n_states` is a bound from below.
 
     Attributes:
         coverage: estimated share of quenches that end in a state held (Good 1953).
@@ -43,14 +43,15 @@ def completeness(library: Library | Minima, *, level: float = 0.95) -> Completen
         level: level of the confidence intervals, in (0, 1).
 
     Raises:
-        ValueError: for a level outside (0, 1), an empty library, or one that overflowed, whose
-            hit counts are incomplete.
+        ValueError: for a level outside (0, 1), a library without states or independent quenches,
+            or one that overflowed, whose hit counts are incomplete.
     """
-    hits = _hits(library)
+    hits, unresolved = _counts(library)
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     z = float(ndtri(0.5 + 0.5 * level))
-    n, once, twice = hits.sum(), np.sum(hits == 1), np.sum(hits == 2)
+    # A quench that ended nowhere is one more that was alone.
+    n, once, twice = hits.sum() + unresolved, np.sum(hits == 1) + unresolved, np.sum(hits == 2)
     missed = once / n
     error = z * np.sqrt(once * (1 - missed) + 2 * twice) / n
     # Without rare states that error is none at all; then the rule of three holds.
@@ -71,16 +72,17 @@ def discovery_curve(
 
     Args:
         library: as `find_bound_states` returns it, with `overflow` unset.
-        quenches: numbers of quenches, from 0 to `library.hits.sum()`.
+        quenches: numbers of independent quenches, from 0 to that of the library.
 
     Returns:
         Expected numbers of distinct states.
 
     Raises:
-        ValueError: for an empty library, one that overflowed, or numbers out of range.
+        ValueError: for a library without states or independent quenches, one that overflowed, or
+            numbers out of range.
     """
-    hits = _hits(library)
-    n, t = hits.sum(), np.asarray(quenches)
+    hits, unresolved = _counts(library)
+    n, t = hits.sum() + unresolved, np.asarray(quenches)
     if np.any((t < 0) | (t > n)):
         raise ValueError(f"quenches must lie between 0 and the {n} of the library")
     # log of C(n - h, t) / C(n, t), the chance that none of t quenches hits a state.
@@ -90,12 +92,18 @@ def discovery_curve(
     return np.sum(1 - np.where(left >= 0, np.exp(log_missed), 0.0), axis=1)
 
 
-def _hits(library: Library | Minima) -> np.ndarray:
+def _counts(library: Library | Minima) -> tuple[np.ndarray, int]:
+    """Independent quenches that ended in each state, and the number of those that found none."""
     if isinstance(library, Library) and library.overflow:
         raise ValueError("the library overflowed, so its hits are incomplete; raise capacity")
     if len(library) == 0:
         raise ValueError("the library must hold at least one state, got an empty one")
-    return np.asarray(library.hits)[: len(library)]
+    if isinstance(library, Minima):
+        return library.hits, library.n_lost
+    hits = np.asarray(library.hits - library.given_hits)[: len(library)]
+    if not hits.any():
+        raise ValueError("the library must come from a search: none of its hits is independent")
+    return hits, int(library.unresolved)
 
 
 def _unseen(hits: np.ndarray, z: float) -> tuple[float, tuple[float, float]]:

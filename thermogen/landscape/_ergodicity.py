@@ -17,6 +17,7 @@ from ._certify import Certificate, certify
 from ._coverage import Completeness, completeness
 from ._hopping import find_bound_states
 from ._library import Library
+from ._provenance import fingerprint
 from ._thermodynamics import overlap_distribution
 
 _BINS = 40  # of P(q), over [-1, 1]
@@ -127,13 +128,16 @@ def ergodicity(
         An `Ergodicity` of NumPy arrays; `print(result.verdict)` says what it means.
 
     Raises:
-        ValueError: as `find_bound_states` and `certify` do, and for a capacity below 1.
+        ValueError: as `find_bound_states` and `certify` do, for a capacity below 1, and for a
+            library of another energy or beta.
     """
     if capacity < 1:
         raise ValueError(f"capacity must be at least 1, got {capacity}")
     search_key, corner_key, run_key = jax.random.split(key, 3)
     minima = library
-    if minima is None and functional is not None:
+    if library is not None:
+        library.check_origin(fingerprint(None, energy, beta), "ergodicity takes a library")
+    elif functional is not None:
         options = {"n_walkers": n_walkers, "n_hops": n_hops, "starts": starts}
         minima = find_bound_states(functional, energy, beta, key=search_key, **options)
     corners = np.asarray(
@@ -142,7 +146,8 @@ def ergodicity(
     rows = corners if starts is None else np.concatenate([np.asarray(starts), corners])
     with jax.enable_x64(True):
         beta_64 = float(checked_beta(beta, jnp.float64))
-        flips = flip_library(energy, rows, beta_64, alone=minima is None or minima.size == 0)
+        n_given, alone = len(rows) - len(corners), minima is None or minima.size == 0
+        flips = flip_library(energy, rows, n_given, beta_64, alone)
         held, n_all = candidates(energy, minima, flips, capacity)
         shares = np.asarray(held.weights(beta))
     certificate = certify(
@@ -196,7 +201,7 @@ def _states(held: Library, certificate: Certificate, shares: np.ndarray) -> Libr
 
 
 def _searched(found: Library | None) -> Completeness | None:
-    if found is None or found.size == 0 or found.overflow:
+    if found is None or found.overflow or not np.any(found.hits > found.given_hits):
         return None
     return completeness(found)
 
@@ -207,12 +212,17 @@ def _breaking(found: Ergodicity) -> str:
     if found.ergodic:
         size = found.library.size
         what = "the only candidate is" if size == 1 else f"all {size} candidates are"
+        if certificate.count != "1":
+            return (
+                f"Ergodic or nearly so: at beta = {beta} there are {certificate.count} bound "
+                f"states; the slowest exchange takes about as long as the threshold of {limit}."
+            )
         return f"Ergodic: at beta = {beta} {what} one bound state; nothing traps for {limit}."
     pairs = int(np.sum(certificate.bound & (certificate.multiplicity == 2)))
     pairs_of = "1 pair" if pairs == 1 else f"{pairs} pairs"
     images = f", {pairs_of} of mirror images among them" if pairs else ""
     return (
-        f"Broken: at beta = {beta} the dynamics parts into {certificate.n_bound} bound states"
+        f"Broken: at beta = {beta} the dynamics parts into {certificate.count} bound states"
         f"{images}, which do not exchange within {limit}. A chain sees the one in which it starts."
     )
 

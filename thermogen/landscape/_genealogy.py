@@ -1,5 +1,6 @@
 """The genealogy of minima: how states are born, go on and die from stage to stage."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,13 +16,12 @@ from ..meanfield._solve import checked_beta
 from ._batches import cast
 from ._curvature import lowest_curvatures
 from ._hopping import find_bound_states
-from ._library import MERGE_TOLERANCE, Library
-from ._quench import is_converged, make_problem, quench
+from ._library import MERGE_TOLERANCE, PER_STATE, Library
+from ._merge import joined
+from ._quench import below_saddles, is_converged, make_problem, quench
 
 # Rounds of continuation there and back; most landscapes are closed after two.
 _ROUNDS = 8
-# How far off a saddle, in units of 1 - m^2, a state that lost its stability is set down.
-_NUDGE = 1e-2
 
 
 class Genealogy(NamedTuple):
@@ -44,7 +44,7 @@ class Genealogy(NamedTuple):
         free_energies: G in energy units, shape `(N,)`.
         curvatures: lowest eigenvalue of d^2 G/dm dm in energy units, shape `(N,)`.
         hits: how many starts of the fresh search of its stage ended in each node, shape `(N,)`;
-            0 where continuation alone found it.
+            0 where continuation, or the way down from a saddle, alone found it.
         multiplicity: 2 where a node stands for itself and its mirror image, else 1, `(N,)`.
         parents: node of the stage before into which each node falls there, shape `(N,)`; -1 in
             the first stage and for what falls into no minimum.
@@ -179,20 +179,19 @@ def genealogy(
         )
         for k, (energy, beta) in enumerate(zip(listed, beta_of.tolist(), strict=True))
     ]
-    noise = np.asarray(jax.random.normal(jax.random.fold_in(key, n_stages), (listed[0].n_spins,)))
     for _ in range(_ROUNDS):
         for here, ahead in zip(stages[:-1], stages[1:], strict=True):
-            here.heirs = _linked(here, ahead, here.heirs, noise)
+            here.heirs = _linked(here, ahead, here.heirs)
         held = sum(len(stage.library) for stage in stages)
         # Last of all, so that what was found late has a parent too.
         for before, here in zip(stages[-2::-1], stages[:0:-1], strict=True):
-            here.parents = _linked(here, before, here.parents, noise)
+            here.parents = _linked(here, before, here.parents)
         if held == sum(len(stage.library) for stage in stages):
             break
     else:
         # What came last in the last round has no heir yet.
         for here, ahead in zip(stages[:-1], stages[1:], strict=True):
-            here.heirs = _linked(here, ahead, here.heirs, noise)
+            here.heirs = _linked(here, ahead, here.heirs)
     return _assembled(stages, beta_of)
 
 
@@ -212,17 +211,27 @@ class _Stage:
         with jax.enable_x64(True):
             self.is_even = bool(is_flip_symmetric(cast(energy, jnp.float64)))
 
-    def receive(self, starts: Float[np.ndarray, "batch n"]) -> Int[np.ndarray, " batch"]:
-        """The state into which each start falls; -1 for none. New states are added, last."""
+    def receive(
+        self, starts: Float[np.ndarray, "batch n"]
+    ) -> tuple[Int[np.ndarray, " ends"], Int[np.ndarray, " ends"]]:
+        """The states into which starts fall, and the start of each; new states are added, last.
+
+        What comes to rest on a saddle falls down both its sides; -1 where there is no state.
+        """
         solution = quench(*self._setting, starts)
         (fallen,) = np.nonzero(is_converged(solution))
-        ends = jax.tree.map(lambda x: x[fallen], solution)
+        owner, ends = fallen, jax.tree.map(lambda x: x[fallen], solution)
+        with jax.enable_x64(True):
+            problem = make_problem(*self._setting)
+            below, minima = below_saddles(problem, solution, np.random.default_rng(0))
+        if minima is not None:
+            owner, ends = np.append(owner, below), joined(ends, minima)
         (new,) = np.nonzero(self.library.nearest(ends.value) < 0)
         if new.size:
             self._add(jax.tree.map(lambda x: x[new], ends))
-        place = np.full(len(starts), -1)
-        place[fallen] = self.library.nearest(ends.value)
-        return place
+        (lost,) = np.nonzero(~np.isin(np.arange(len(starts)), owner))
+        place = np.append(self.library.nearest(ends.value), np.full(len(lost), -1))
+        return place, np.append(owner, lost)
 
     def _add(self, ends) -> None:
         with jax.enable_x64(True):
@@ -238,16 +247,18 @@ class _Stage:
             mask=np.ones(len(paired), bool),
             overflow=np.asarray(self.library.overflow),
         ).union()
-        self.library = jax.tree.map(
-            lambda old, added: np.concatenate([old, added]) if old.ndim else old, self.library, new
-        )
+        both = {
+            name: np.concatenate([getattr(self.library, name), getattr(new, name)])
+            for name in PER_STATE
+        }
+        self.library = dataclasses.replace(self.library, **both)
 
 
-def _linked(origin: _Stage, target: _Stage, links: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def _linked(origin: _Stage, target: _Stage, links: np.ndarray) -> np.ndarray:
     """`links` from the states of `origin` to those of `target`, completed by those not yet sent.
 
-    A state that stands for two is sent as both where they differ at the target. What comes to
-    rest on a saddle goes on down both its sides. The lowest end counts.
+    A state that stands for two is sent as both where they differ at the target. The lowest end
+    counts.
     """
     states = origin.library[len(links) :]
     m, owner = np.asarray(states.magnetizations), np.arange(len(states))
@@ -256,13 +267,8 @@ def _linked(origin: _Stage, target: _Stage, links: np.ndarray, noise: np.ndarray
     if not target.is_even:
         paired = states.multiplicity == 2
         m, owner = np.concatenate([m, -m[paired]]), np.append(owner, owner[paired])
-    place = target.receive(m)
-    lost = place < 0
-    if np.any(lost):
-        shift = _NUDGE * (1 - m[lost] ** 2) * noise
-        sides = np.clip(np.concatenate([m[lost] + shift, m[lost] - shift]), -1, 1)
-        place = np.append(place, target.receive(sides))
-        owner = np.concatenate([owner, owner[lost], owner[lost]])
+    place, start = target.receive(m)
+    owner = owner[start]
     levels = np.append(target.library.free_energies, np.inf)[place]
     order = np.lexsort((levels, owner))
     _, first = np.unique(owner[order], return_index=True)

@@ -1,5 +1,6 @@
 """Search for minima: quenches from data, from random corners, by moves from what is held."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -7,18 +8,23 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from .._types import Beta, Key, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric, local_fields
 from ..meanfield import AbstractFunctional
+from ..meanfield._solve import CORNER_FIELD
 from ._curvature import lowest_curvatures
 from ._library import Library, good_turing
 from ._merge import Pool
-from ._quench import fall, is_converged, make_problem, starting_fields
+from ._provenance import fingerprint, run_of
+from ._quench import below_saddles, fall, is_converged, make_problem, starting_fields
 
 # A new start from two states that are held, shape (2, n), of which it may ignore either.
 Move = Callable[[AbstractEnergy, Float[Array, "2 n"], Key], Magnetizations]
+
+# Effective fields of random starts, drawn evenly: |m| from 0.964 to 0.9993.
+_DEPTHS = (0.5 * CORNER_FIELD, CORNER_FIELD)
 
 
 def corner(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
@@ -63,15 +69,18 @@ def find_bound_states(
     moves: Sequence[Move] = (corner,),
     callback: Callable[[Library, int], None] | None = None,
 ) -> Library:
-    """Enumerate minima of G(m) by quenches from data and from random corners of the cube.
+    """Enumerate minima of G(m) by quenches from data and from random points near corners.
 
     First every row of `starts` and `n_walkers` random corners are quenched. Then each of
     `n_walkers` walkers hops `n_hops` times: it makes a new start by one of `moves`, drawn evenly,
     from two states drawn evenly from those held, and quenches it. By default that is a corner
     again, for plain multistart brings more new states in equal time than any move from known
     states or a mix of them (`experiments/moves.py`), and keeps the quenches independent, as
-    estimates of completeness want them. Only quenches that end in a certified minimum enter the
-    library: saddles and points that did not converge never do.
+    estimates of completeness want them. Random corners are moved inwards, each spin by as much as
+    chance will, for at a corner itself a quench keeps the symmetries of the energy. What ends on
+    a saddle all the same goes on down both sides; the states that it finds are held, but it
+    counts as a quench that found none. Only certified minima enter the library: saddles and
+    points that did not converge never do.
 
     Args:
         functional: the free energy, such as `TAP()`.
@@ -83,7 +92,7 @@ def find_bound_states(
         capacity: most states that the library can hold.
         starts: spins or magnetizations to quench first, for example the data, shape
             `(starts, n)`; see `thermogen.energies.embed` for energies with hidden spins.
-        coverage: hop no more once this share of the quenches is estimated to end in states that
+        coverage: hop no more once this share of random starts is estimated to end in states that
             are held (Good and Turing), in (0, 1]; None for all `n_hops`.
         moves: functions `move(energy, states, key)` that make one start, shape `(n,)`, of two
             states, shape `(2, n)`: `corner`, `flip_cluster`, `crossover` or others.
@@ -113,15 +122,18 @@ def find_bound_states(
     if starts is not None and not np.all(np.abs(np.asarray(starts)) <= 1):
         raise ValueError("starts must lie within [-1, 1]")
     search = Search(functional, energy, beta, capacity, key)
-    corners = search.corners(n_walkers)
-    search.quench(corners if starts is None else np.concatenate([starts, corners]))
+    first, n_given = search.scattered(search.corners(n_walkers)), 0
+    if starts is not None:
+        first, n_given = np.concatenate([np.asarray(starts, float), first]), len(starts)
+    search.quench(first, given=np.arange(len(first)) < n_given)
     for hop in range(n_hops + 1):
         if callback is not None:
             callback(search.library(), hop)
         if hop == n_hops or search.covers(coverage):
             break
         chosen = search.rng.integers(len(moves), size=n_walkers)
-        search.quench(search.moved(tuple(moves), chosen))
+        hops, given = search.moved(tuple(moves), chosen)
+        search.quench(hops, given=given)
     return search.library()
 
 
@@ -142,18 +154,38 @@ class Search:
         measure = functools.partial(lowest_curvatures, self.problem)
         self.pool = Pool(capacity, self.symmetric, measure)
         self.rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        self.unresolved = 0
+        self._origin = {"fingerprint": fingerprint(functional, energy, beta), "runs": run_of(key)}
 
     def corners(self, count: int) -> Float[np.ndarray, "count n"]:
         """Random corners of the cube."""
         return self.rng.choice([-1.0, 1.0], (count, self.problem[1].n_spins))
 
-    def quench(self, starts: Num[Array | np.ndarray, "starts n"]) -> Int[np.ndarray, " new"]:
-        """Quench the starts, count and hold the minima, and say which starts brought new ones."""
+    def scattered(self, corners: Float[np.ndarray, "count n"]) -> Float[np.ndarray, "count n"]:
+        """Points near corners in general position: each spin has a depth of its own."""
+        return np.tanh(corners * self.rng.uniform(*_DEPTHS, corners.shape))
+
+    def quench(
+        self,
+        starts: Num[Array | np.ndarray, "starts n"],
+        given: Bool[np.ndarray, " starts"] | None = None,
+    ) -> Int[np.ndarray, " new"]:
+        """Quench the starts, count and hold the minima, and say which starts brought new ones.
+
+        Starts that were `given`, or made from what is held, are no independent draws. What ends
+        on a saddle counts as unresolved; the states below it are held.
+        """
+        given = np.zeros(len(starts), bool) if given is None else given
         with jax.enable_x64(True):
             theta = starting_fields(np.asarray(starts))
             solution = fall(self.problem, theta, known=self.pool.states)
-            found = np.flatnonzero(is_converged(solution))
-            return found[self.pool.add(jax.tree.map(lambda x: x[found], solution))]
+            good = is_converged(solution)
+            self.unresolved += int(np.sum(~good & ~given))
+            found = np.flatnonzero(good)
+            fresh = self.pool.add(jax.tree.map(lambda x: x[found], solution), given[found])
+            owners, minima = below_saddles(self.problem, solution, self.rng)
+            below = owners if minima is None else owners[self.pool.add(minima, each=0)]
+            return np.append(found[fresh], below)
 
     def parents(self, count: int) -> Float[np.ndarray, "count 2 n"]:
         """Pairs of states drawn evenly, of corners while none is held.
@@ -169,22 +201,27 @@ class Search:
 
     def moved(
         self, moves: tuple[Move, ...], chosen: Int[np.ndarray, " walkers"]
-    ) -> Float[np.ndarray, "walkers n"]:
-        """A new start for each walker by the move that was chosen for it."""
+    ) -> tuple[Float[np.ndarray, "walkers n"], Bool[np.ndarray, " walkers"]]:
+        """A new start for each walker by the move chosen for it, and which came from states."""
         key = jax.random.key(int(self.rng.integers(2**31)))
         with jax.enable_x64(True):
             pairs = jnp.asarray(self.parents(len(chosen)))
-            return np.asarray(_move(self.problem[1], moves, pairs, jnp.asarray(chosen), key))
+            starts = np.array(_move(self.problem[1], moves, pairs, jnp.asarray(chosen), key))
+        given = np.array([move is not corner for move in moves])[chosen]
+        starts[~given] = self.scattered(starts[~given])
+        return starts, given
 
     def covers(self, coverage: float | None) -> bool:
         """Whether the hits of the states claim that coverage; hits of dropped states are lost."""
         if coverage is None or self.pool.overflow:
             return False
-        return good_turing(self.pool.hits) >= coverage
+        independent = self.pool.hits - self.pool.given_hits
+        return good_turing(independent, self.unresolved) >= coverage
 
     def library(self) -> Library:
         """What was found so far."""
-        return self.pool.library(self.problem[1].n_spins)
+        held = self.pool.library(self.problem[1].n_spins)
+        return dataclasses.replace(held, unresolved=np.array(self.unresolved), **self._origin)
 
 
 @eqx.filter_jit

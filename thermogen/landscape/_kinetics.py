@@ -13,6 +13,10 @@ from jaxtyping import Bool, Float, Int
 _DWELL = 2
 _CONFIDENCE = 0.95
 _ROUNDING = 1e-9
+# How often the exchange is drawn again: rarely where there are many rows.
+_LEAST_DRAWS, _MOST_DRAWS, _DRAWN_ROWS = 20, 200, 6400
+# In thresholds: what takes longer after half the lag is slow, what takes less is noise.
+_CLEARLY = (1.25, 0.6)
 
 
 class Departures(NamedTuple):
@@ -40,27 +44,125 @@ def shares(
 
 
 def metastable_sets(
-    exchange: Float[np.ndarray, "cores cores"], lag: float, threshold: float | int
-) -> tuple[Int[np.ndarray, " cores"], Float[np.ndarray, " processes"]]:
+    exchange: Float[np.ndarray, "labels labels"],
+    lag: float,
+    threshold: float | int,
+    images: Int[np.ndarray, " labels"] | None = None,
+) -> tuple[Int[np.ndarray, " labels"], Float[np.ndarray, " processes"]]:
     """Sets of cores, and all relaxation times, from the exchange between cores after a lag.
 
     Rows of the leading eigenvectors are points of a simplex; at its corners lie cores that
     represent the sets, and each core belongs to the corner that it has most of (Deuflhard and
     Weber 2005). A basis of their space by a Schur form does as well, and stays real.
+
+    Where the energy is even the exchange commutes with the flip, which is imposed: its even part
+    tells sets of pairs of images apart, its odd part which of these sets fall into two images.
+    Slow odd processes that show no such set are left out.
+
+    Args:
+        exchange: share of the trajectories from each label that are with each after the lag.
+        lag: in sweeps.
+        threshold: what exchanges more slowly is told apart, in sweeps.
+        images: the image of each label under the global flip; None where there is no symmetry.
     """
+    images = np.arange(len(exchange)) if images is None else images
+    even, odd, pairs = _parity(exchange, images)
+    times, odd_times = _times(even, lag)[1:], _times(odd, lag)
+    whole, _ = _dominant(even, 1 + int(np.sum(times > threshold)))
+    first, place = np.unique(np.minimum(np.arange(len(images)), images), return_inverse=True)
+    sets = whole[place]
+    # As many odd processes, slowest first, as each part another set from its image.
+    for n_odd in range(int(np.sum(odd_times > threshold)), 0, -1):
+        _, memberships = _dominant(odd, n_odd)
+        corner_sets = whole[pairs[np.argmax(np.abs(memberships), axis=0)]]
+        if len(np.unique(corner_sets)) < len(corner_sets):
+            continue
+        for number, decides in zip(corner_sets, memberships.T, strict=True):
+            own = pairs[whole[pairs] == number]
+            aligned = decides[whole[pairs] == number] >= 0
+            up = np.where(aligned, first[own], images[first[own]])
+            sets[images[up]] = sets.max() + 1
+        break
+    return sets, np.sort(np.concatenate([times, odd_times]))[::-1]
+
+
+def count_interval(
+    early: Float[np.ndarray, "labels labels"],
+    late: Float[np.ndarray, "labels labels"],
+    lag: float,
+    n_trajectories: int,
+    threshold: float | int,
+    images: Int[np.ndarray, " labels"],
+) -> tuple[int, int]:
+    """Least and largest number of metastable sets that the errors of the exchange leave open.
+
+    Rows of the late exchange are drawn again, as so many trajectories would show them; 95 % of
+    the counts lie within. Noise, which shows processes just below the threshold, is told by the
+    early exchange, where it looks fast.
+
+    Args:
+        early: exchange after half the lag, and
+        late: after the lag.
+        lag: in sweeps.
+        n_trajectories: from each label.
+        threshold: of relaxation times, in sweeps.
+        images: the image of each label under the global flip.
+    """
+    rng, counts = np.random.default_rng(0), []
+    later = images < np.arange(len(images))
+    for _ in range(max(_LEAST_DRAWS, min(_MOST_DRAWS, _DRAWN_ROWS // int(np.sum(~later))))):
+        drawn = np.stack([rng.multinomial(n_trajectories, row) for row in late])
+        drawn[later] = drawn[images[later]][:, images]  # as only one of two images is observed
+        counts.append(_n_slow(drawn / n_trajectories, lag, threshold, images))
+    tail = 0.5 * (1 - _CONFIDENCE)
+    low, high = np.quantile(counts, (tail, 1 - tail), method="nearest")
+    surely, perhaps = (_n_slow(early, 0.5 * lag, x * threshold, images) for x in _CLEARLY)
+    return 1 + int(max(low, surely)), 1 + int(min(high, perhaps))
+
+
+def _n_slow(exchange: np.ndarray, lag: float, threshold: float, images: np.ndarray) -> int:
+    """Number of processes that take longer than the threshold."""
+    even, odd, _ = _parity(exchange, images)
+    return int(np.sum(np.append(_times(even, lag)[1:], _times(odd, lag)) > threshold))
+
+
+def _parity(exchange: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The exchange between orbits under the flip, its odd part, and the orbits that have one.
+
+    An orbit is a pair of images, or a label that is its own. Orbits are ordered by their first
+    label. Without a symmetry the even part is the exchange.
+    """
+    exchange = 0.5 * (exchange + exchange[images][:, images])
+    first = np.unique(np.minimum(np.arange(len(images)), images))
+    paired = images[first] != first
+    own, other = exchange[np.ix_(first, first)], exchange[np.ix_(first, images[first])]
+    odd = (own - other)[np.ix_(paired, paired)]
+    return own + np.where(paired, other, 0), odd, np.flatnonzero(paired)
+
+
+def _times(exchange: np.ndarray, lag: float) -> Float[np.ndarray, " processes"]:
+    """Relaxation times of the processes of an exchange, longest first."""
+    if not exchange.size:
+        return np.zeros(0)
     sizes = np.sort(np.abs(np.linalg.eigvals(exchange)))[::-1]
     with np.errstate(divide="ignore"):
-        times = np.where(sizes[1:] < 1 - _ROUNDING, lag / np.abs(np.log(sizes[1:])), np.inf)
-    n_sets = 1 + int(np.sum(times > threshold))
+        return np.where(sizes < 1 - _ROUNDING, lag / np.abs(np.log(sizes)), np.inf)
+
+
+def _dominant(
+    exchange: np.ndarray, count: int
+) -> tuple[Int[np.ndarray, " labels"], Float[np.ndarray, "labels corners"]]:
+    """The corner that each label has most of, and how much of each; `count` leading processes."""
+    sizes = np.sort(np.abs(np.linalg.eigvals(exchange)))[::-1]
     # A cut between two sizes, for equal ones may differ by rounding.
-    cut = np.sqrt(sizes[n_sets - 1] * sizes[n_sets]) if n_sets < len(sizes) else 0.0
+    cut = np.sqrt(sizes[count - 1] * sizes[count]) if count < len(sizes) else 0.0
     _, vectors, *found = scipy.linalg.schur(
         exchange, output="real", sort=lambda re, im: np.hypot(re, im) > cut
     )
     basis = vectors[:, : found[0]]
     corners = np.asarray(scipy.linalg.qr(basis.T, mode="economic", pivoting=True)[-1])[: found[0]]
     memberships = np.linalg.solve(basis[corners].T, basis.T).T
-    return np.argmax(memberships, axis=1), times
+    return np.argmax(memberships, axis=1), memberships
 
 
 def apart(
@@ -140,17 +242,23 @@ def exchange_rates(
     labels: Int[np.ndarray, "starts trajectories times"],
     sets: Int[np.ndarray, " cores"],
     interval: float,
+    images: Int[np.ndarray, " cores"] | None = None,
 ) -> Float[np.ndarray, "sets sets"]:
     """Rates between sets per sweep, departures over time at risk; rows sum to 0.
 
     A trajectory counts for the set in which it is at the first look, which should come late
-    enough for it to have forgotten where in the set it started.
+    enough for it to have forgotten where in the set it started. With the image of each label
+    under the global flip, also for the image of that set.
     """
     home, n_sets = sets[labels[..., 0]], sets.max() + 1
     leaving = departures(labels, sets, home, interval)
     counts, risk = np.zeros((n_sets, n_sets)), np.zeros(n_sets)
     np.add.at(counts, (home, sets[leaving.to]), leaving.left)
     np.add.at(risk, home, leaving.times)
+    if images is not None:
+        image = np.arange(n_sets)
+        image[sets[::-1]] = sets[images[::-1]]
+        counts, risk = 0.5 * (counts + counts[image][:, image]), 0.5 * (risk + risk[image])
     rates = counts / np.maximum(risk, interval)[:, None]
     return rates - np.diag(rates.sum(axis=1))
 

@@ -9,8 +9,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
@@ -18,6 +19,7 @@ from ..meanfield import AbstractFunctional
 from ..meanfield._base import gradient_at, lowest_curvature, scaled_hessian_at
 from ..meanfield._solve import Problem, checked_problem
 from ._batches import cast, in_batches
+from ._provenance import fingerprint, mismatch
 
 # Two minima are the same when no magnetization differs by more: where G rises by the fourth power
 # alone, as at a bifurcation, float64 tells the place of a minimum to 2e-5.
@@ -44,16 +46,26 @@ class Library(eqx.Module):
     chosen states, in that order, and have no unused entries; `len` counts the states and `for`
     visits them one by one. `thermogen.storage` writes and reads libraries.
 
+    Libraries know where they come from: `union` joins those of one functional, energy and beta
+    alone. What is made by hand, without a fingerprint, may come from anywhere.
+
     Attributes:
         magnetizations: m of each state, shape `(K, n)`.
         free_energies: G in energy units, shape `(K,)`; infinite where unused.
         residuals: max |dG/dm| in energy units, shape `(K,)`.
         curvatures: lowest eigenvalue of d^2 G/dm dm in energy units, shape `(K,)`.
-        hits: number of quenches that ended in each state, shape `(K,)`.
+        hits: number of quenches that ended in each state, shape `(K,)`; 0 where only the way
+            down from a saddle led there.
         multiplicity: 2 where an entry stands for itself and for its mirror image under the
             global flip (merged if the energy has that symmetry), else 1, shape `(K,)`.
         mask: which entries are in use, shape `(K,)`.
         overflow: whether states were dropped because the library was full; it keeps the lowest.
+        given_hits: how many of the hits come from starts that were given, or made from states
+            held, shape `(K,)`: these are no independent draws, and say nothing about coverage.
+        unresolved: number of independent quenches that ended in no certified minimum.
+        runs: names of the random keys whose quenches are counted, shape `(R, 2)`.
+        fingerprint: of functional, energy and beta, a row each, shape `(3, 2)`; zeros where
+            unknown.
     """
 
     magnetizations: Float[_Array, "K n"]
@@ -64,6 +76,34 @@ class Library(eqx.Module):
     multiplicity: Int[_Array, " K"]
     mask: Bool[_Array, " K"]
     overflow: Bool[_Array, ""]
+    given_hits: Int[_Array, " K"]
+    unresolved: Int[_Array, ""]
+    runs: UInt32[_Array, "R 2"]
+    fingerprint: UInt32[_Array, "3 2"]
+
+    def __init__(
+        self,
+        magnetizations: Float[_Array, "K n"],
+        free_energies: Float[_Array, " K"],
+        residuals: Float[_Array, " K"],
+        curvatures: Float[_Array, " K"],
+        hits: Int[_Array, " K"],
+        multiplicity: Int[_Array, " K"],
+        mask: Bool[_Array, " K"],
+        overflow: Bool[_Array, ""],
+        given_hits: Int[_Array, " K"] | None = None,
+        unresolved: Int[_Array, ""] | None = None,
+        runs: UInt32[_Array, "R 2"] | None = None,
+        fingerprint: UInt32[_Array, "3 2"] | None = None,
+    ) -> None:
+        """By default all hits are independent, all quenches resolved, and the origin unknown."""
+        self.magnetizations, self.free_energies = magnetizations, free_energies
+        self.residuals, self.curvatures, self.hits = residuals, curvatures, hits
+        self.multiplicity, self.mask, self.overflow = multiplicity, mask, overflow
+        self.given_hits = 0 * hits if given_hits is None else given_hits
+        self.unresolved = np.array(0) if unresolved is None else unresolved
+        self.runs = np.zeros((0, 2), np.uint32) if runs is None else runs
+        self.fingerprint = np.zeros((3, 2), np.uint32) if fingerprint is None else fingerprint
 
     @property
     def size(self) -> int:
@@ -87,7 +127,7 @@ class Library(eqx.Module):
             index = np.flatnonzero(chosen[: self.size])
         rows = np.atleast_1d(np.arange(self.size)[index])
         arrays = {name: np.asarray(getattr(self, name))[rows] for name in PER_STATE}
-        return Library(**arrays, overflow=np.asarray(self.overflow))
+        return Library(**arrays, **{name: np.asarray(getattr(self, name)) for name in _OF_ALL})
 
     def __iter__(self) -> Iterator["Library"]:
         return (self[k] for k in range(self.size))
@@ -116,26 +156,60 @@ class Library(eqx.Module):
         return self[np.argsort(-values if descending else values, kind="stable")]
 
     def union(self, *others: "Library") -> "Library":
-        """All states of several libraries of one energy, each once, lowest first; hits add up.
+        """All states of several libraries of one landscape, each once, lowest first; hits add up.
 
         Two entries are one state where no magnetization differs by more than `MERGE_TOLERANCE`,
         modulo the global flip where it counts. The figures are those of the first library that
-        holds the state. Libraries of different functionals may be joined, and then each free
-        energy is still that of its own functional: they do not compare.
+        holds the state. Hits of searches from equal keys do not add: they repeat the same
+        quenches, and the larger count stands.
 
         Raises:
-            ValueError: if the libraries differ in their number of spins.
+            ValueError: if the libraries differ in their number of spins, or are known to come
+                from different functionals, energies or beta, whose free energies do not compare.
         """
         libraries = [library[:] for library in (self, *others)]
         sizes = [library.magnetizations.shape[1] for library in libraries]
         if len(set(sizes)) > 1:
             raise ValueError(f"all libraries must have the same number of spins, got {sizes}")
+        for k, library in enumerate(libraries[1:], 1):
+            for earlier in libraries[:k]:
+                library.check_origin(earlier.fingerprint, "union joins libraries")
         arrays = {
             name: np.concatenate([getattr(library, name) for library in libraries])
             for name in PER_STATE
         }
-        overflow = np.any([library.overflow for library in libraries])
-        return _merged(Library(**arrays, overflow=np.asarray(overflow)))
+        source = np.repeat(np.arange(len(libraries)), [library.size for library in libraries])
+        runs = _groups_by_run(libraries)
+        unresolved = np.zeros(len(libraries), int)
+        np.maximum.at(unresolved, runs, [int(library.unresolved) for library in libraries])
+        fingerprints = np.stack([library.fingerprint for library in libraries])
+        known = np.argmax(np.any(fingerprints, axis=2), axis=0)
+        joined = Library(
+            **arrays,
+            overflow=np.asarray(np.any([library.overflow for library in libraries])),
+            unresolved=np.asarray(unresolved.sum()),
+            runs=np.unique(np.concatenate([library.runs for library in libraries]), axis=0),
+            fingerprint=fingerprints[known, np.arange(len(known))],
+        )
+        return _merged(joined, source, runs)
+
+    def check_origin(self, fingerprint: UInt32[_Array, "3 2"], what: str) -> None:
+        """Refuse what is known to come from elsewhere.
+
+        Args:
+            fingerprint: that of the functional, energy and beta that are wanted.
+            what: what wants them, to begin the message with.
+
+        Raises:
+            ValueError: if functional, energy or beta are known to be others.
+        """
+        differ = mismatch(np.asarray(self.fingerprint), np.asarray(fingerprint))
+        if differ:
+            raise ValueError(
+                f"{what} of one functional, energy and beta, got another {' and '.join(differ)}; "
+                "to certify candidates from several searches together, hand their magnetizations "
+                "to certify"
+            )
 
     def expanded(self) -> "Library":
         """Mirror images as entries of their own: capacity 2 K and multiplicity 1 throughout.
@@ -152,12 +226,12 @@ class Library(eqx.Module):
         twice |= {"multiplicity": xp.ones_like(twice["multiplicity"]), "mask": mask}
         twice |= {
             name: xp.where(mask, twice[name], blank)
-            for name, blank in (("free_energies", xp.inf), ("hits", 0))
+            for name, blank in (("free_energies", xp.inf), ("hits", 0), ("given_hits", 0))
         }
         return Library(
             magnetizations=(m.reshape(-1, m.shape[-1]) * mask[:, None])[order],
-            overflow=self.overflow,
             **{name: values[order] for name, values in twice.items()},
+            **{name: getattr(self, name) for name in _OF_ALL},
         )
 
     def to_dict(self) -> dict[str, np.ndarray]:
@@ -166,7 +240,8 @@ class Library(eqx.Module):
         A table of pandas follows by `pandas.DataFrame({k: list(v) for k, v in d.items()})`.
         """
         held = self[:]
-        return {name: getattr(held, name) for name in PER_STATE if name != "mask"}
+        names = [name for name in PER_STATE if name not in ("mask", "given_hits")]
+        return {name: getattr(held, name) for name in names}
 
     @classmethod
     def from_magnetizations(
@@ -178,7 +253,7 @@ class Library(eqx.Module):
     ) -> "Library":
         """A library of points that come from elsewhere, each measured as it stands.
 
-        Equal points are merged and counted as hits; where the energy is even, so are mirror
+        Equal points are merged and counted as given hits; where the energy is even, so are mirror
         images. Nothing is minimised and nothing rejected: `residuals` and `curvatures` say
         what each point is, and `library[(library.residuals < 1e-6) & (library.curvatures > 0)]`
         keeps the minima. Close to |m| = 1, where m itself is rounded, residuals mean little, and
@@ -205,16 +280,19 @@ class Library(eqx.Module):
             problem = checked_problem(functional, exact, beta, np.float64)
             figures = in_batches(functools.partial(_measure, problem), m, _BATCH)
             symmetric = bool(is_flip_symmetric(exact)) & (np.abs(m).max(axis=1) > MERGE_TOLERANCE)
-        return _merged(
-            cls(
-                m,
-                *figures,
-                hits=np.ones(len(m), int),
-                multiplicity=1 + symmetric,
-                mask=np.ones(len(m), bool),
-                overflow=np.array(False),
-            )
+            origin = fingerprint(functional, energy, beta)
+        once = np.ones(len(m), int)
+        points = cls(
+            m,
+            *figures,
+            hits=once,
+            multiplicity=1 + symmetric,
+            mask=np.ones(len(m), bool),
+            overflow=np.array(False),
+            given_hits=once,
+            fingerprint=origin,
         )
+        return _merged(points, np.zeros(len(m), int), np.zeros(1, int))
 
     def weights(self, beta: Beta) -> Float[Array, " K"]:
         """Boltzmann weight `exp(-beta G)` of each state, mirror images counted; sums to 1."""
@@ -234,15 +312,16 @@ class Library(eqx.Module):
         return lowest, jnp.where(self.mask, logits, -jnp.inf)
 
     def coverage(self) -> float:
-        """Good-Turing estimate of the share of quenches that end in a state already held.
+        """Good-Turing estimate of the share of random quenches that end in a state already held.
 
-        One minus the share of hits that are the only one of their state (Good 1953); NaN for an
-        empty library, and after overflow, when states are gone with their hits. It speaks of
-        starts like those that were used, all rounds together: by default of random corners.
-        Moves other than `corner` start from states held and come back to them: after those it
-        claims more than the share of the cube that is covered.
+        One minus the share of independent quenches that ended in a state which no other of them
+        hit, or in no minimum at all (Good 1953); NaN where none ended in a state held, and after
+        overflow, when states are gone with their hits. Hits from given starts, and from states
+        held, do not count. It speaks of random starts, all rounds together.
         """
-        return float("nan") if np.any(self.overflow) else good_turing(np.asarray(self.hits))
+        if np.any(self.overflow):
+            return float("nan")
+        return good_turing(np.asarray(self.hits - self.given_hits), int(self.unresolved))
 
     def nearest(self, magnetizations: Float[_Array, "batch n"]) -> Int[np.ndarray, " batch"]:
         """Index of the state that each row is, shape `(batch,)`; -1 where it is none of them.
@@ -268,12 +347,19 @@ class Library(eqx.Module):
         return nearest
 
 
-PER_STATE = [field.name for field in dataclasses.fields(Library) if field.name != "overflow"]
+# Fields that speak of the whole library, and those that hold one entry a state.
+_OF_ALL = ("overflow", "unresolved", "runs", "fingerprint")
+PER_STATE = [field.name for field in dataclasses.fields(Library) if field.name not in _OF_ALL]
 
 
-def good_turing(hits: Int[np.ndarray, " K"]) -> float:
-    """One minus the share of hits that are the only one of their state (Good 1953)."""
-    return float(1 - np.sum(hits == 1) / hits.sum()) if hits.sum() else float("nan")
+def good_turing(hits: Int[np.ndarray, " K"], unresolved: int = 0) -> float:
+    """One minus the share of quenches that were alone in their state, or found none (Good 1953).
+
+    NaN where no quench found a state.
+    """
+    if not hits.sum():
+        return float("nan")
+    return float(1 - (np.sum(hits == 1) + unresolved) / (hits.sum() + unresolved))
 
 
 def first_equals(
@@ -294,8 +380,23 @@ def first_equals(
     return leader
 
 
-def _merged(rows: Library) -> Library:
-    """Equal rows made one, with the figures of the first and the hits of all; lowest first."""
+def _groups_by_run(libraries: list[Library]) -> Int[np.ndarray, " libraries"]:
+    """A number for each library; those that share a run, by any chain of others, have one."""
+    names = [set(map(bytes, library.runs)) for library in libraries]
+    shared = np.array([[not a.isdisjoint(b) for b in names] for a in names])
+    return scipy.sparse.csgraph.connected_components(shared | np.eye(len(names), dtype=bool))[1]
+
+
+def _merged(
+    rows: Library, source: Int[np.ndarray, " rows"], runs: Int[np.ndarray, " libraries"]
+) -> Library:
+    """Equal rows made one, with the figures of the first and the hits of all; lowest first.
+
+    Args:
+        rows: the states of several libraries.
+        source: the library of each row.
+        runs: a number for each library: of those with one number the largest hits count.
+    """
     m = rows.magnetizations
 
     def equals(k: int, others: np.ndarray) -> np.ndarray:
@@ -305,8 +406,17 @@ def _merged(rows: Library) -> Library:
         return distance < MERGE_TOLERANCE
 
     first, index = np.unique(first_equals(len(m), equals), return_inverse=True)
-    hits = np.bincount(index, np.asarray(rows.hits), len(first)).astype(int)
-    return dataclasses.replace(rows[first], hits=hits).sort_by("free_energies")
+
+    def added(counts: np.ndarray) -> Int[np.ndarray, " states"]:
+        table = np.zeros((len(runs), len(first)), int)
+        np.add.at(table, (source, index), counts)
+        largest = np.zeros_like(table)
+        np.maximum.at(largest, runs, table)
+        return largest.sum(axis=0)
+
+    given = added(rows.given_hits)
+    hits = given + added(rows.hits - rows.given_hits)
+    return dataclasses.replace(rows[first], hits=hits, given_hits=given).sort_by("free_energies")
 
 
 @eqx.filter_jit

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from .._solution import Solution
 from ._library import MERGE_TOLERANCE, Library
@@ -55,7 +55,8 @@ class Pool:
 
     Attributes:
         states: the states held, `value` their magnetizations; None before the first.
-        hits: number of quenches that ended in each.
+        hits: number of quenches that ended in each, and
+        given_hits: how many of them were no independent draws.
         overflow: whether states gave way.
     """
 
@@ -66,25 +67,38 @@ class Pool:
         self.overflow = False
         self._cells: dict[int, list[int]] = {}
         self._curvatures = np.zeros(0)
-        self.hits = np.zeros(0, int)
+        self.hits, self.given_hits = np.zeros(0, int), np.zeros(0, int)
         self.states: Solution | None = None
 
-    def add(self, found: Solution) -> Int[np.ndarray, " new"]:
-        """Count the hits of converged minima, hold those that are new, and say which rows were."""
+    def add(
+        self, found: Solution, given: Bool[np.ndarray, " rows"] | None = None, each: int = 1
+    ) -> Int[np.ndarray, " new"]:
+        """Count the hits of converged minima, hold those that are new, and say which rows were.
+
+        Args:
+            found: converged minima.
+            given: which of them are no independent draws; by default all are independent.
+            each: hits that each row counts for.
+        """
+        given = np.zeros(len(found.value), bool) if given is None else given
         held = len(self.hits)
         m = found.value if self.states is None else np.concatenate([self.states.value, found.value])
         cells, keys = self._keys(found.value)
         # Copies of one minimum have one key to the last bit: they are looked up once.
-        _, rows, counts = np.unique(keys, return_index=True, return_counts=True)
-        places, hits = list(range(held)), self.hits.tolist()
-        for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
+        _, rows, copy = np.unique(keys, return_index=True, return_inverse=True)
+        places, state_of = list(range(held)), []
+        for row in rows.tolist():
             state = self._match(m, places, held + row, cells[row])
             if state == len(places):
                 places.append(held + row)
-                hits.append(0)
                 self._cells.setdefault(cells[row], []).append(state)
-            hits[state] += count
-        self.hits = np.array(hits, int)
+            state_of.append(state)
+        states = np.array(state_of, int)[copy]
+        self.hits, self.given_hits = (
+            np.append(old, np.zeros(len(places) - held, int))
+            + each * np.bincount(states, weights, len(places)).astype(int)
+            for old, weights in ((self.hits, None), (self.given_hits, given))
+        )
         fresh = np.array(places[held:], int) - held
         if fresh.size:
             new = jax.tree.map(lambda x: x[fresh], found)
@@ -116,6 +130,7 @@ class Pool:
             residuals=padded(residuals, np.inf),
             curvatures=padded(self._curvatures, 0.0),
             hits=padded(self.hits, 0),
+            given_hits=padded(self.given_hits, 0),
             multiplicity=padded(1 + paired, 1),
             mask=np.arange(self._capacity) < size,
             overflow=np.array(self.overflow),
@@ -144,7 +159,8 @@ class Pool:
     def _make_room(self, states: Solution) -> None:
         kept = np.sort(np.argsort(states.stats["free_energy"])[: self._capacity])
         self.states = jax.tree.map(lambda x: x[kept], states)
-        self.hits, self._curvatures = self.hits[kept], self._curvatures[kept]
+        self.hits, self.given_hits = self.hits[kept], self.given_hits[kept]
+        self._curvatures = self._curvatures[kept]
         self.overflow, self._cells = True, {}
         for state, cell in enumerate(self._keys(states.value[kept])[0]):
             self._cells.setdefault(cell, []).append(state)

@@ -73,9 +73,17 @@ class Minima(eqx.Module):
             raise IndexError(f"there are {len(self)} minima, got index {k}")
         return jax.tree.map(lambda leaf: leaf[k], self.parameters)
 
+    @property
+    def n_lost(self) -> int:
+        """Number of proposals that fell to no minimum."""
+        return int(np.sum(self.assignment < 0))
+
     def coverage(self) -> float:
-        """Good-Turing estimate of the share of such proposals that fall to a minimum held."""
-        return good_turing(self.hits)
+        """Good-Turing estimate of the share of such proposals that fall to a minimum held.
+
+        Proposals that fell to no minimum count as unseen; NaN where none was found.
+        """
+        return good_turing(self.hits, self.n_lost)
 
 
 def find_minima(

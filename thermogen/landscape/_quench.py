@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..energies._linalg import dot
 from ..meanfield import AbstractFunctional, MirrorDescent
-from ..meanfield._base import free_energy_at, gradient_at, variance_at
+from ..meanfield._base import free_energy_at, gradient_at, scaled_hessian_at, variance_at
 from ..meanfield._solve import (
     CORNER_FIELD,
     Problem,
@@ -41,6 +41,9 @@ _NEWTON_ROUNDS, _CG_STEPS = 5, 64
 # Entries of the Hessians that are held at once: where they are factorised, and in dense Newton
 # steps, in which all rows of a batch wait for the slowest.
 _EXAMINED_ENTRIES, _POLISHED_ENTRIES = 2**21, 2**19
+# The way down from a saddle: how far off it starts in the angles arcsin m, and after how many
+# saddles in a row it is given up. A spin of smaller sqrt(1 - m^2) is saturated.
+_OFF_SADDLE, _MOST_SADDLES, _SATURATED = 1e-2, 3, 1e-8
 
 
 def quench(
@@ -55,7 +58,9 @@ def quench(
     """Minimise G(m) from each of many starts: descends in float32, certifies in float64.
 
     Owns its batch axis: starts that have converged are dropped, the rest is packed into a few
-    fixed batch sizes. Works in float64 where it must, whatever the JAX configuration.
+    fixed batch sizes. Works in float64 where it must, whatever the JAX configuration. Each start
+    has one end: what keeps a symmetry of the energy comes to rest on a saddle, and is said to.
+    `find_bound_states` goes on from there, down both sides.
 
     Args:
         functional: the free energy, such as `TAP()`.
@@ -127,6 +132,51 @@ def fall(
     if alone.size:
         ends = replaced(ends, alone, _certify(problem, rough[alone], tol, max_steps))
     return ends
+
+
+def below_saddles(
+    problem: Problem, ends: Solution, rng: np.random.Generator
+) -> tuple[Int[np.ndarray, " found"], Solution | None]:
+    """Minima down both sides of the saddles among the ends of quenches; needs float64.
+
+    The way is that of a random combination of the unstable directions, so that where there are
+    several it keeps no symmetry either.
+
+    Returns:
+        The end from which each minimum was reached, and the minima; None where there are none.
+    """
+    owner, reached = np.arange(len(ends.value)), []
+    for _ in range(_MOST_SADDLES):
+        rows = np.flatnonzero(np.asarray(ends.result == RESULTS.saddle))
+        if rows.size == 0:
+            break
+        fields = ends.stats["fields"][rows]
+        pairs = np.stack([fields, rng.normal(size=fields.shape)], axis=1)
+        sides = in_batches(functools.partial(_both_sides, problem), pairs, 32)
+        owner = np.repeat(owner[rows], 2)
+        ends = fall(problem, sides.reshape(len(owner), -1))
+        good = np.flatnonzero(is_converged(ends))
+        if good.size:
+            reached.append((owner[good], jax.tree.map(lambda x, k=good: x[k], ends)))
+    if not reached:
+        return np.zeros(0, int), None
+    owners, minima = zip(*reached, strict=True)
+    return np.concatenate(owners), joined(*minima)
+
+
+@eqx.filter_jit
+def _both_sides(problem: Problem, pairs: Float[Array, "batch 2 n"]) -> Float[Array, "batch 2 n"]:
+    """Effective fields on either side of saddles, from their fields and random directions."""
+
+    def single(pair):
+        theta, direction = pair
+        values, vectors = jnp.linalg.eigh(scaled_hessian_at(*problem[:2], theta, problem[2]))
+        along = dot(direction, vectors) * ((values < 0) | (jnp.arange(theta.size) == 0))
+        mode = dot(vectors, along / jnp.linalg.norm(along))
+        shift = _OFF_SADDLE * mode / jnp.maximum(jnp.sqrt(variance_at(theta)), _SATURATED)
+        return jnp.stack([theta + shift, theta - shift])
+
+    return jax.vmap(single)(pairs)
 
 
 def is_converged(solution: Solution) -> Bool[np.ndarray, " batch"]:
@@ -321,4 +371,5 @@ def is_surely_positive(
         (matrix - shift * jnp.eye(n)).astype(dtype), symmetrize_input=False
     )
     size = jnp.abs(factor)
-    return jnp.max(dot(size, jnp.sum(size, axis=0))) <= allowed
+    # Each by itself: a maximum over NaN, where there is no factor, may come out as any number.
+    return jnp.all(dot(size, jnp.sum(size, axis=0)) <= allowed)

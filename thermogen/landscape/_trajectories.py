@@ -57,25 +57,6 @@ class Observations(NamedTuple):
     nearness: Float[Array | np.ndarray, "starts trajectories times"]
 
 
-def flip_minima(
-    energy: AbstractEnergy, starts: Num[Array | np.ndarray, "batch n"]
-) -> Int8[np.ndarray, "minima n"]:
-    """Single-flip minima of E that zero-temperature quenches from many configurations end in.
-
-    Candidates for bound states that need no free energy: `certify` takes them as they are. Each
-    quench flips the spin that lowers E most until none does.
-
-    Args:
-        energy: any energy of n spins.
-        starts: spins or magnetizations, of which the signs count, shape `(batch, n)`.
-
-    Returns:
-        The distinct end points, in no particular order, shape `(minima, n)`.
-    """
-    with jax.enable_x64(True):
-        return np.unique(descend_all(prepared(energy), np.asarray(starts)), axis=0)
-
-
 def prepared(energy: AbstractEnergy) -> eqx.Module:
     """The same energy in double precision, in the form whose fields are cheapest."""
     energy = cast(energy, jnp.float64)
@@ -207,11 +188,12 @@ class Cores(NamedTuple):
 
     spins: Int8[np.ndarray, "cores n"]
     mirrored: bool
+    closed: bool  # the energy is even, and each image of a core is one
 
     @classmethod
-    def of(cls, bottoms: Int8[np.ndarray, "states n"], mirrored: bool) -> "Cores":
-        both = np.concatenate([bottoms, -bottoms]) if mirrored else bottoms
-        return cls(np.unique(both, axis=0), mirrored)
+    def of(cls, bottoms: Int8[np.ndarray, "states n"], mirrored: bool, even: bool) -> "Cores":
+        spins = np.unique(np.concatenate([bottoms, -bottoms]) if mirrored else bottoms, axis=0)
+        return cls(spins, mirrored, mirrored or (even and np.array_equal(spins, -spins[::-1])))
 
     def find(self, bottoms: Int8[np.ndarray, "states n"]) -> Int[np.ndarray, " states"]:
         return np.argmax(np.all(bottoms[:, None] == self.spins, axis=2), axis=1)
@@ -238,9 +220,9 @@ class Cores(NamedTuple):
         )
 
     def images(self, n_labels: int) -> Int[np.ndarray, " labels"]:
-        """The image of each label: labels beyond the cores are their own."""
+        """The image of each label, itself where there is no symmetry or label beyond the cores."""
         labels = np.arange(n_labels)
-        if self.mirrored:
+        if self.closed:
             labels[: len(self.spins)] = labels[: len(self.spins)][::-1]
         return labels
 

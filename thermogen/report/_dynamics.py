@@ -36,8 +36,8 @@ def diagnose(study: Study, tell: Tell) -> None:
         capacity=int(np.clip(rows // n_trajectories, _LEAST_CANDIDATES, _MOST_CANDIDATES)),
         n_trajectories=n_trajectories,
     )
-    count = study.ergodicity.certificate.n_bound
-    tell(1, 1, f"{count} bound state{'' if count == 1 else 's'}")
+    count = study.ergodicity.certificate.count
+    tell(1, 1, f"{count} bound state{'' if count == '1' else 's'}")
 
 
 def climb(study: Study, tell: Tell) -> None:

@@ -76,10 +76,12 @@ def _library_figures(library: Library | None) -> dict[str, Any]:
 
 def _ergodicity_figures(found: Ergodicity | None) -> dict[str, Any]:
     if found is None:
-        return dict.fromkeys(("ergodic", "n_bound", "bound_states", "verdict"))
+        names = ("ergodic", "n_bound", "n_bound_interval", "bound_states", "verdict")
+        return dict.fromkeys(names)
     return {
         "ergodic": found.ergodic,
         "n_bound": found.certificate.n_bound,
+        "n_bound_interval": found.certificate.n_bound_interval,
         "bound_states": [_bound_state(found, int(k)) for k in found.bound],
         "verdict": found.verdict,
     }

@@ -1,0 +1,163 @@
+"""Bottoms of E below many configurations: zero-temperature descents that walk over plateaus."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int8, Num
+
+from ..energies import AbstractEnergy
+from ._batches import in_batches
+from ._trajectories import _TIE, descend_all, fields_of, prepared
+
+_BATCH = 1024
+# Most configurations of one plateau that are walked, and bytes for all plateaus at once.
+_LARGEST_PLATEAU, _LEAST_PLATEAU, _BYTES = 1024, 16, 2**27
+# Random configurations in which an idle spin feels nothing.
+_PROBES = 64
+
+
+def flip_minima(
+    energy: AbstractEnergy, starts: Num[Array | np.ndarray, "batch n"]
+) -> Int8[np.ndarray, "minima n"]:
+    """Single-flip minima of E that zero-temperature quenches from many configurations end in.
+
+    Candidates for bound states that need no free energy: `certify` takes them as they are. Each
+    quench flips the spin that lowers E most until none does. Then it walks over the configurations
+    that flips at no cost lead to: if E falls from one of them it goes on there, else all of them
+    are one minimum, told by one member. Of a plateau of more than 1024 configurations (fewer where
+    many large ones are met) only a part is walked, and it may be told by several.
+
+    Args:
+        energy: any energy of n spins.
+        starts: spins or magnetizations, of which the signs count, shape `(batch, n)`.
+
+    Returns:
+        The distinct end points, in no particular order, shape `(minima, n)`.
+    """
+    with jax.enable_x64(True):
+        return np.unique(bottoms_of(prepared(energy), np.asarray(starts)), axis=0)
+
+
+def bottoms_of(
+    model: eqx.Module, starts: Num[Array | np.ndarray, "batch n"]
+) -> Int8[np.ndarray, "batch n"]:
+    """The minimum below each start, plateaus walked; needs 64 bits enabled.
+
+    The member that stands for a plateau does not depend on the way there, and that of the mirror
+    image of a plateau is its mirror image.
+    """
+    spins, place = np.unique(descend_all(model, starts), axis=0, return_inverse=True)
+    slopes, ties = in_batches(functools.partial(_slopes, model), spins, _BATCH)
+    todo = np.flatnonzero(np.any(np.abs(slopes) <= ties[:, None], axis=1))
+    if todo.size == 0:
+        return spins[place.reshape(-1)]
+    idle = _idle(model, spins.shape[1])
+    while todo.size:
+        spins[todo], leaves = _walked(model, spins[todo], idle)
+        todo = todo[leaves]
+        if todo.size:
+            spins[todo] = descend_all(model, spins[todo])
+    active = np.flatnonzero(~idle)
+    # What nothing acts on points where the first other spin does.
+    spins[:, idle] = spins[:, active[:1]] if active.size else 1
+    return spins[place.reshape(-1)]
+
+
+def _idle(model: eqx.Module, n: int) -> Bool[np.ndarray, " n"]:
+    """Spins whose flips cost nothing wherever the others point."""
+    probes = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), (_PROBES, n))
+    slopes, ties = in_batches(functools.partial(_slopes, model), probes, _BATCH)
+    return np.all(np.abs(slopes) <= ties[:, None], axis=0)
+
+
+@eqx.filter_jit
+def _slopes(
+    model: eqx.Module, spins: Int8[Array, "batch n"]
+) -> tuple[Float[Array, "batch n"], Float[Array, " batch"]]:
+    """Half of what E rises by with each flip, and below which size that counts as nothing."""
+    fields = jax.vmap(lambda s: fields_of(model, s))(spins)
+    return spins * fields, _TIE * jnp.max(jnp.abs(fields), axis=1)
+
+
+def _walked(
+    model: eqx.Module, rows: Int8[np.ndarray, "rows n"], idle: Bool[np.ndarray, " n"]
+) -> tuple[Int8[np.ndarray, "rows n"], Bool[np.ndarray, " rows"]]:
+    """For each row the member that stands for its plateau, or a way off that leads down.
+
+    Returns:
+        Members, and which of them lead down.
+    """
+    walk = _Walk(rows)
+    frontier, labels = rows, np.arange(len(rows))
+    while len(frontier):
+        slopes, ties = in_batches(functools.partial(_slopes, model), frontier, _BATCH)
+        falls = np.any(slopes < -ties[:, None], axis=1)
+        for row in np.flatnonzero(falls):
+            walk.exits.setdefault(walk.root(labels[row]), frontier[row])
+        free = (np.abs(slopes) <= ties[:, None]) & ~idle
+        free &= np.array([walk.is_open(label) for label in labels])[:, None]
+        row, spin = np.nonzero(free)
+        ahead = frontier[row]
+        ahead[np.arange(len(row)), spin] *= -1
+        fresh = [walk.reach(x, k) for x, k in zip(ahead, labels[row], strict=True)]
+        frontier, labels = ahead[fresh], labels[row][fresh]
+    return walk.outcome()
+
+
+class _Walk:
+    """Plateaus while they are walked: who reached each configuration, and which met are one."""
+
+    def __init__(self, rows: Int8[np.ndarray, "rows n"]):
+        size, n = rows.shape
+        self._shape, self._size = rows.shape, np.ones(size, int)
+        self._largest = int(np.clip(_BYTES // (size * n), _LEAST_PLATEAU, _LARGEST_PLATEAU))
+        self._owner = {row.tobytes(): k for k, row in enumerate(rows)}
+        self._parent = list(range(size))
+        self.exits: dict[int, np.ndarray] = {}
+
+    def root(self, label: int) -> int:
+        """The number of the plateau of a label."""
+        while self._parent[label] != label:
+            self._parent[label] = label = self._parent[self._parent[label]]
+        return int(label)
+
+    def is_open(self, label: int) -> bool:
+        """Whether the plateau of a label is to be walked further."""
+        root = self.root(label)
+        return root not in self.exits and self._size[root] < self._largest
+
+    def reach(self, spins: Int8[np.ndarray, " n"], label: int) -> bool:
+        """Whether a configuration is new; if another plateau holds it, both are one."""
+        key, here = spins.tobytes(), self.root(label)
+        if key not in self._owner:
+            self._owner[key] = here
+            self._size[here] += 1
+            return True
+        there = self.root(self._owner[key])
+        if there != here:
+            self._parent[there] = here
+            self._size[here] += self._size[there]
+            if there in self.exits:
+                self.exits.setdefault(here, self.exits[there])
+        return False
+
+    def outcome(self) -> tuple[np.ndarray, np.ndarray]:
+        """For each row a way off its plateau, or the member that stands for it, and which it is.
+
+        It is the member of largest projection on a fixed direction, in whole numbers, so that
+        mirror images have one to the last bit.
+        """
+        size, n = self._shape
+        members = np.frombuffer(b"".join(self._owner), np.int8).reshape(-1, n)
+        roots = np.array([self.root(label) for label in self._owner.values()])
+        direction = np.random.default_rng(0).integers(-(2**40), 2**40, n)
+        along = members.astype(np.int64) @ direction
+        order = np.lexsort((-along, -np.abs(along), roots))
+        numbers, first = np.unique(roots[order], return_index=True)
+        best = dict(zip(numbers.tolist(), order[first].tolist(), strict=True))
+        own = [self.root(label) for label in range(size)]
+        leaves = np.array([root in self.exits for root in own])
+        return np.stack([self.exits.get(root, members[best[root]]) for root in own]), leaves
