@@ -113,7 +113,7 @@ CODES = ("converged", "stalled", "saddle")
 def pairwise_of_digits(data: np.ndarray) -> tg.Pairwise:
     n = data.shape[1]
     start = tg.Pairwise(jnp.zeros((n, n)), jnp.zeros(n))
-    fitted = tg.fit(start, data, objective=tg.Pseudolikelihood(l2=1e-3), key=jax.random.key(0))
+    fitted = tg.fit(start, data, objective=tg.Pseudolikelihood(), key=jax.random.key(0))
     if fitted.result != tg.RESULTS.converged:
         raise RuntimeError(f"the fit did not converge: {tg.RESULTS[fitted.result]}")
     return fitted.energy

@@ -122,7 +122,7 @@ def compare(n_bits: int) -> list[dict[str, Any]]:
                 "couplings": len(masks),
                 "cut": judge(np.asarray(tg.exact.energies(complete.truncate(k))), rows),
                 "learned": learn(start, data, rows, None),
-                "ridge": learn(start, data, rows, L2(RIDGE)),
+                "ridge": learn(start, data, rows, L2(RIDGE, fields=RIDGE)),
             }
         )
     return result

@@ -74,7 +74,7 @@ def experts(data: np.ndarray, degree: int, count: int) -> tg.AbstractEnergy:
     """As many models of that degree, each for a part of the table, by exact maximum likelihood."""
     masks = np.flatnonzero((degrees(N) <= degree) & (degrees(N) > 0))
     start = tg.Complete(np.zeros(2**N)).keep(masks)
-    ridge = learning.L2(1e-4)
+    ridge = learning.L2(1e-4, fields=1e-4)
     objective, key = tg.ExactLikelihood(), jax.random.key(0)
     mixture = tg.fit_experts(
         start,
@@ -181,9 +181,7 @@ def digit_models(training: np.ndarray) -> dict[str, tg.AbstractEnergy]:
     # Pixels that are always white.
     warnings.filterwarnings("ignore", message="data: spins")
     start = tg.Pairwise(np.zeros((PIXELS, PIXELS)), np.zeros(PIXELS))
-    pairwise = tg.fit(
-        start, training, objective=tg.Pseudolikelihood(l2=1e-3), key=jax.random.key(0)
-    )
+    pairwise = tg.fit(start, training, objective=tg.Pseudolikelihood(), key=jax.random.key(0))
     means = jnp.asarray(training.mean(axis=0), jnp.float32)
     machine = tg.fit(
         tg.RBM.random(N_HIDDEN, means, key=jax.random.key(0)),

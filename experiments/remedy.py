@@ -133,7 +133,10 @@ def train(model: Model, data: np.ndarray, ridge: float, key) -> tuple[tg.Abstrac
     def keep(energy) -> None:
         path.append((time.perf_counter() - began, energy))
 
-    common: Any = {"objective": tg.ExactLikelihood(), "penalty": tg.learning.L2(ridge)}
+    common: Any = {
+        "objective": tg.ExactLikelihood(),
+        "penalty": tg.learning.L2(ridge, fields=ridge),
+    }
 
     def finish(start: tg.AbstractEnergy, key) -> tg.FitResult:
         return tg.fit(
@@ -286,10 +289,12 @@ def machines(training: np.ndarray) -> list[tuple[str, int, Callable[[Any], tg.Mi
         return tg.RBM.random(n_hidden, training.mean(axis=0), key=key)
 
     def experts(template, objective, count: int, n_steps: int | None, key) -> tg.Mixture:
+        fields = tg.learning.L2(0.0, fields=3e-3) if objective is conditional else None
         return tg.fit_experts(
             template,
             training,
             objective=objective,
+            penalty=fields,
             key=key,
             n_experts=count,
             n_rounds=3 if count > 1 else 1,

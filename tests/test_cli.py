@@ -31,10 +31,12 @@ def test_a_study_writes_its_files(finished):
     assert sorted(path.name for path in out.iterdir()) == FILES
     lines = outcome.stderr.splitlines()  # no terminal: one line a stage
     assert [line.split(":")[0] for line in lines] == [
+        "Choosing the ridge",
         "Learning the couplings",
         "Quenching the data",
         "Searching for bound states",
         "Testing what traps the dynamics",
+        "Learning in other ways",
         "Climbing the barriers",
         "Recalling samples",
         "Scanning the temperature",
@@ -64,6 +66,17 @@ def test_the_summary_agrees_with_the_files(finished):
     assert [point["functional"] for point in figures["scan"]] == 8 * ["naive"] + 8 * ["tap"]
     assert figures["stages_finished"] == list(figures["seconds"])
     assert figures["n_bound"] == sum(x["multiplicity"] for x in figures["bound_states"])
+    assert figures["l2_chosen"] and figures["l2"] > 0
+    assert [way["learned"] for way in figures["robustness"]] == [
+        "without the ridge",
+        "with ten times the ridge",
+        "on resampled data",
+        "on resampled data",
+    ]
+    states = {x["state"] for x in figures["bound_states"]}
+    assert all(int(way["bound"][0]) >= 1 and states >= set(way["kept"]) for way in figures["robustness"])
+    assert figures["bound_states"][0]["state"] in figures["robustness"][1]["kept"]
+    assert sum(x["samples"] for x in figures["bound_states"]) <= 16
     assert figures["ergodic"] == (figures["n_bound"] == 1) and figures["n_saddles"] > 0
     assert sum(x["weight"] for x in figures["bound_states"]) == pytest.approx(1)
     assert figures["comparison"] is None  # too few samples
@@ -95,31 +108,31 @@ def test_the_page_is_self_contained(finished):
 @pytest.mark.parametrize(
     ("title", "kept", "finished_stages"),
     [
-        ("Learning the couplings", ["model.eqx", "report.html", "summary.json"], []),
+        ("Learning the couplings", ["model.eqx", "report.html", "summary.json"], ["choose"]),
         (
             "Scanning the temperature",
             FILES,
-            ["learn", "quench", "search", "certify", "climb", "recall"],
+            ["choose", "learn", "quench", "search", "certify", "vary", "climb", "recall"],
         ),
         (
             "Comparing with experts",
             FILES,
-            ["learn", "quench", "search", "certify", "climb", "recall", "scan"],
+            ["choose", "learn", "quench", "search", "certify", "vary", "climb", "recall", "scan"],
         ),
-        ("Testing what traps the dynamics", FILES, ["learn", "quench", "search"]),
+        ("Testing what traps the dynamics", FILES, ["choose", "learn", "quench", "search"]),
         pytest.param(
             "Climbing the barriers",
             FILES,
-            ["learn", "quench", "search", "certify"],
+            ["choose", "learn", "quench", "search", "certify", "vary"],
             marks=pytest.mark.slow,
         ),
         pytest.param(
             "Recalling samples",
             FILES,
-            ["learn", "quench", "search", "certify", "climb"],
+            ["choose", "learn", "quench", "search", "certify", "vary", "climb"],
             marks=pytest.mark.slow,
         ),
-        ("Searching for bound states", FILES, ["learn", "quench"]),
+        ("Searching for bound states", FILES, ["choose", "learn", "quench"]),
     ],
 )
 def test_an_interrupted_study_keeps_what_was_done(

@@ -156,6 +156,14 @@ def _study(picture=(4, 4), n_states=3, n_classes=3, **library):
     if n_states > 1:
         study.barriers = _barriers(study.library)
     study.recollection = _recollection(study.source)
+    study.l2 = 1e-3
+    if n_states:
+        bound = study.ergodicity.certificate.bound.sum()
+        study.variations = [
+            report.Variation("without the ridge", "1", np.arange(bound) < 1, RESULTS.separable),
+            report.Variation("on resampled data", "2", np.ones(bound, bool), RESULTS.converged),
+            report.Variation("on resampled data", "3", np.ones(bound, bool), RESULTS.converged),
+        ]
     one = report.Contestant(1, 136, 8.0, 9.0, 0.2, 0.7)
     study.comparison = report.Comparison(
         one, one._replace(n_experts=4, held_out=8.0), 1.0, 0.1, 4, "ExactLikelihood"
@@ -186,6 +194,27 @@ def test_the_onsager_ratio_is_that_of_the_energy():
     entropy = -np.sum(p * np.log(p) + (1 - p) * np.log(1 - p))
     first = float(energy(jnp.asarray(m))) - entropy
     np.testing.assert_allclose(study.onsager_ratios()[0], onsager / abs(first), rtol=1e-6)
+
+
+def test_the_page_says_what_bound_states_hang_on():
+    study = _study(n_states=3)
+    page = report.render(study)
+    assert (
+        "As learned the model has 2 bound states; 1 without the ridge (where the fit found no "
+        "rest), 2 and 3 on resampled data."
+    ) in page
+    lost = study.ergodicity.bound[1]
+    assert f"State {lost} is no bound state of its own without the ridge." in page
+    assert study.samples_of_bound()[1] > 0 and "product of the learning" not in page
+    # Nothing falls to it any more: it is told as what it may be.
+    state = study.ergodicity.library.magnetizations[lost]
+    values = np.where((study.minima.value == state).all(axis=1)[:, None], 9.0, study.minima.value)
+    study.minima = Solution(values, study.minima.result, {})
+    assert study.samples_of_bound()[1] == 0
+    assert (
+        f"State {lost} holds no sample and is no bound state of its own without the ridge: take it "
+        "for a product of the learning, not of the data."
+    ) in report.render(study)
 
 
 # --- the page

@@ -71,7 +71,12 @@ def study(
     functional: Annotated[
         report.Functional, typer.Option(help="Mean-field free energy to minimise.")
     ] = report.Functional.naive,
-    l2: Annotated[float, typer.Option(help="Ridge penalty on the couplings.")] = 1e-3,
+    l2: Annotated[
+        float | None,
+        typer.Option(
+            help="Ridge on the couplings, nats per sample; chosen by held-out samples if not given."
+        ),
+    ] = None,
     walkers: Annotated[int, typer.Option(help="Walkers of the search.")] = 64,
     hops: Annotated[int, typer.Option(help="Hops of each walker.")] = 8,
     threshold: Annotated[

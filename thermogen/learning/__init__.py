@@ -35,6 +35,8 @@ from ._potential import gibbs_gap as gibbs_gap
 from ._potential import legendre_potential as legendre_potential
 from ._potential import potential as potential
 from ._potential import weights as weights
+from ._ridge import RidgeChoice as RidgeChoice
+from ._ridge import choose_l2 as choose_l2
 from ._selection import Path as Path
 from ._selection import decimate as decimate
 from ._selection import grow as grow

@@ -196,7 +196,7 @@ def fit(
     if not isinstance(objective, AbstractObjective):
         raise TypeError(f"objective must be one such as Pseudolikelihood(), got {objective!r}")
     data = np.asarray(checked_samples(energy, data))
-    share, size = _shares(weights, len(data))
+    share, size = checked_shares(weights, len(data))
     defaults = objective.defaults
     full_batch = batch_size is None and defaults.gradient_tolerance is not None
     if optimizer is None:
@@ -270,7 +270,7 @@ def fit(
             return outcome
 
 
-def _shares(weights, n_samples: int) -> tuple[Float[np.ndarray, " samples"], float]:
+def checked_shares(weights, n_samples: int) -> tuple[Float[np.ndarray, " samples"], float]:
     """Weights that sum to 1, and how many samples they are worth."""
     if weights is None:
         weights = np.ones(n_samples)

@@ -15,6 +15,7 @@ from ._study import ScanPoint as ScanPoint
 from ._study import Settings as Settings
 from ._study import Source as Source
 from ._study import Study as Study
+from ._study import Variation as Variation
 from ._study import load_source as load_source
 from ._summary import summary as summary
 from ._summary import version as version

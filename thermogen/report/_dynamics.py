@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ..landscape import barriers, ergodicity
+from ..energies import AbstractEnergy
+from ..landscape import Ergodicity, Library, barriers, ergodicity
 from ._progress import Tell
 from ._study import Study
 
@@ -18,26 +19,37 @@ _NEIGHBOURS, _ROUNDS = 4, 2
 
 def diagnose(study: Study, tell: Tell) -> None:
     """Certify the states of the library, and look for others among single-flip minima."""
-    settings, spins = study.settings, study.source.spins
-    rows = _BUDGET // spins.shape[1] ** 2
+    tell(0, None, "")
+    study.ergodicity = bound_states(study, study.energy, study.library)
+    count = study.ergodicity.certificate.count
+    tell(1, 1, f"{count} bound state{'' if count == '1' else 's'}")
+
+
+def bound_states(study: Study, energy: AbstractEnergy, library: Library | None) -> Ergodicity:
+    """What traps the dynamics of an energy that was learned from the samples of a study."""
+    n_spins = energy.n_spins
+    rows = _BUDGET // n_spins**2
     enough = rows >= 8 * _TRAJECTORIES
     n_trajectories = _TRAJECTORIES if enough else _FEW_TRAJECTORIES
-    tell(0, None, "")
-    draw = np.random.default_rng(settings.seed)
-    study.ergodicity = ergodicity(
-        study.energy,
-        settings.beta,
+    return ergodicity(
+        energy,
+        study.settings.beta,
         key=study.key(3),
-        threshold=max(settings.threshold, 10 / spins.shape[1]),
-        library=study.library,
-        starts=spins[draw.permutation(len(spins))[:_DESCENTS]],
+        threshold=max(study.settings.threshold, 10 / n_spins),
+        library=library,
+        starts=some_samples(study),
         n_walkers=_DESCENTS,
         n_hops=0,
         capacity=int(np.clip(rows // n_trajectories, _LEAST_CANDIDATES, _MOST_CANDIDATES)),
         n_trajectories=n_trajectories,
     )
-    count = study.ergodicity.certificate.count
-    tell(1, 1, f"{count} bound state{'' if count == '1' else 's'}")
+
+
+def some_samples(study: Study) -> np.ndarray:
+    """A few samples at random, always the same."""
+    spins = study.source.spins
+    draw = np.random.default_rng(study.settings.seed)
+    return spins[draw.permutation(len(spins))[:_DESCENTS]]
 
 
 def climb(study: Study, tell: Tell) -> None:

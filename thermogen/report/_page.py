@@ -14,6 +14,7 @@ from ..landscape import Library, disconnectivity_tree
 from . import _pictures, _plots
 from ._cues import recall_figure
 from ._pipeline import STAGES
+from ._robustness import robustness
 from ._study import Study
 from ._summary import summary
 from ._trees import disconnectivity_figure
@@ -46,6 +47,7 @@ class _Bound(NamedTuple):
     flip_minimum: bool
     escape_time: float
     interval: tuple[float, ...]
+    samples: int | None
     reason: str
 
 
@@ -69,6 +71,7 @@ def render(study: Study) -> str:
         rows=_rows(study),
         bound_states=_bound_states(study),
         gain=_gain(study),
+        robustness=robustness(study),
         n_cues=None if study.recollection is None else len(study.recollection.truths),
         thumbnail_size=_thumbnail_size(study.source.picture),
         functional_name=_FUNCTIONAL_NAMES[study.settings.functional],
@@ -144,6 +147,7 @@ def _bound_states(study: Study) -> list[_Bound]:
     found, picture = study.ergodicity, study.source.picture
     if found is None:
         return []
+    samples = study.samples_of_bound()
     return [
         _Bound(
             number=int(k),
@@ -156,9 +160,10 @@ def _bound_states(study: Study) -> list[_Bound]:
                 float(found.certificate.intervals[k, 0]),
                 float(found.certificate.intervals[k, 1]),
             ),
+            samples=None if samples is None else int(samples[place]),
             reason=found.certificate.reason(int(k)),
         )
-        for k in found.bound[:_BOUND_SHOWN]
+        for place, k in enumerate(found.bound[:_BOUND_SHOWN])
     ]
 
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from ..energies import Pairwise
 from ..landscape import Library, find_bound_states, quench
-from ..learning import FitResult, Pseudolikelihood, fit
+from ..learning import FitResult, Pseudolikelihood, choose_l2, fit
 from ._dynamics import climb, diagnose
 from ._progress import Tell
 from ._recall import recollect
 from ._remedy import compare
+from ._robustness import vary
 from ._study import Functional, ScanPoint, Study
 
 # The scan shows a trend, so it takes fewer samples and hops than the search at the chosen beta.
@@ -24,6 +25,8 @@ _SCAN_STARTS = 256
 _SCAN_HOPS = 2
 _CAPACITY = 1024
 _QUENCH_CHUNK = 1024
+# Cross-validation: in five parts, in two where there are many samples; none where they are few.
+_FOLDS, _MANY_SAMPLES, _LEAST_JUDGES = 5, 1000, 10
 
 
 def run_study(
@@ -55,18 +58,45 @@ def run_study(
         study.interrupted = True
 
 
-def _learn(study: Study, tell: Tell) -> None:
+def _choose(study: Study, tell: Tell) -> None:
+    """The ridge that predicts held-out samples best; with a few samples, that of a wide prior."""
+    source, settings = study.source, study.settings
+    tell(0, None, "")
+    if settings.l2 is not None:
+        study.l2 = settings.l2
+    elif len(source.spins) < _LEAST_JUDGES:
+        study.l2 = 0.5 / len(source.spins)
+    else:
+        study.ridge = choose_l2(
+            _without_couplings(study),
+            source.spins,
+            key=study.key(0),
+            weights=source.weights,
+            n_folds=_FOLDS if len(source.spins) < _MANY_SAMPLES else 2,
+            seed=settings.seed,
+        )
+        study.l2 = study.ridge.l2
+    tell(1, 1, f"{study.l2:.3g} nats a sample")
+
+
+def _without_couplings(study: Study) -> Pairwise:
     n_spins = study.source.spins.shape[1]
+    return Pairwise(jnp.zeros((n_spins, n_spins)), jnp.zeros(n_spins))
+
+
+def _learn(study: Study, tell: Tell) -> None:
+    assert study.l2 is not None
 
     def keep(partial: FitResult) -> None:
         study.fit = partial
         tell(len(partial.history), None, f"{len(partial.history)} steps, {_loss(partial)}")
 
     study.fit = fit(
-        Pairwise(jnp.zeros((n_spins, n_spins)), jnp.zeros(n_spins)),
+        _without_couplings(study),
         study.source.spins,
-        objective=Pseudolikelihood(study.settings.l2),
+        objective=Pseudolikelihood(study.l2),
         key=study.key(0),
+        weights=study.source.weights,
         callback=keep,
     )
 
@@ -137,10 +167,12 @@ def _search(study: Study, tell: Tell) -> None:
 
 # Name, title and function of each stage, in the order in which they run.
 STAGES: dict[str, tuple[str, Callable[[Study, Tell], None]]] = {
+    "choose": ("Choosing the ridge", _choose),
     "learn": ("Learning the couplings", _learn),
     "quench": ("Quenching the data", _quench_data),
     "search": ("Searching for bound states", _search),
     "certify": ("Testing what traps the dynamics", diagnose),
+    "vary": ("Learning in other ways", vary),
     "climb": ("Climbing the barriers", climb),
     "recall": ("Recalling samples", recollect),
     "scan": ("Scanning the temperature", _scan),

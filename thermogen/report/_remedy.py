@@ -24,6 +24,7 @@ _MOST_ENUMERATED = 12  # spins: up to so many, models are fitted by their likeli
 def compare(study: Study, tell: Tell) -> None:
     """Fit one model and a few experts to the same part of the data, and judge both by the rest."""
     spins = study.source.spins
+    assert study.l2 is not None
     if not N_EXPERTS * _LEAST_SAMPLES <= len(spins) <= _BUDGET / spins.shape[1] ** 2:
         tell(1, 1, "left out for the number of samples and spins")
         return
@@ -33,7 +34,9 @@ def compare(study: Study, tell: Tell) -> None:
     found = []
     for index, size in enumerate((1, N_EXPERTS)):
         tell(index, 2, "one model" if size == 1 else f"{size} experts")
-        objective, penalty = _way_to_learn(size * study.settings.l2, n_spins)
+        # A ridge stands for a prior: it weighs more where an expert has a share of the samples.
+        share = size * len(spins) / len(training)
+        objective, penalty = _way_to_learn(share * study.l2, n_spins)
         mixture = fit_experts(
             template,
             training,
@@ -58,9 +61,9 @@ def compare(study: Study, tell: Tell) -> None:
 
 
 def _way_to_learn(l2: float, n_spins: int) -> tuple[AbstractObjective, AbstractPenalty | None]:
-    """A penalty stands for a prior: it weighs more where an expert has a share of the samples."""
     if n_spins <= _MOST_ENUMERATED:
-        return ExactLikelihood(), L2(l2) if l2 > 0 else None
+        # A spin may be constant in the share of an expert: its field needs a bound too.
+        return ExactLikelihood(), L2(l2, fields=0.1 * l2) if l2 > 0 else None
     return Pseudolikelihood(l2), None
 
 

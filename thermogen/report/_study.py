@@ -13,7 +13,7 @@ from .. import datasets
 from .._solution import RESULTS, Solution
 from ..energies import Mixture
 from ..landscape import Barriers, Ergodicity, Library
-from ..learning import FitResult
+from ..learning import FitResult, RidgeChoice
 from ..meanfield import TAP, AbstractFunctional, NaiveMeanField, Plefka
 
 
@@ -41,7 +41,8 @@ class Settings:
     Args:
         beta: inverse temperature of the search, > 0, in 1/energy.
         functional: the free energy that is minimised.
-        l2: weight of the squared couplings in the pseudolikelihood, >= 0.
+        l2: ridge on the couplings, >= 0, in nats per sample and squared energy unit; chosen by
+            held-out data where None.
         n_walkers: random corners in each round of the search, >= 1.
         n_hops: hops of each walker, >= 0.
         threshold: time that a bound state must trap the dynamics, > 0, in sweeps.
@@ -53,7 +54,7 @@ class Settings:
 
     beta: float = 1.0
     functional: Functional = Functional.naive
-    l2: float = 1e-3
+    l2: float | None = None
     n_walkers: int = 64
     n_hops: int = 8
     threshold: float = 20.0
@@ -63,7 +64,7 @@ class Settings:
         for name in ("beta", "threshold"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
-        if not 0 <= self.l2 < math.inf:
+        if self.l2 is not None and not 0 <= self.l2 < math.inf:
             raise ValueError(f"l2 must be finite and not negative, got {self.l2}")
         for name, least in (("n_walkers", 1), ("n_hops", 0), ("seed", 0)):
             if getattr(self, name) < least:
@@ -78,12 +79,19 @@ class Source(NamedTuple):
         spins: shape `(n_samples, n_spins)`, int8, -1 or +1.
         labels: one class label a sample, shape `(n_samples,)`, or None.
         picture: rows and columns in which one sample is drawn; `(1, n_spins)` is a strip.
+        weights: relative weight of each sample, shape `(n_samples,)`; equal where None.
     """
 
     name: str
     spins: np.ndarray
     labels: np.ndarray | None
     picture: tuple[int, int]
+    weights: np.ndarray | None = None
+
+    def shares(self) -> np.ndarray:
+        """Share of each sample in all means, shape `(n_samples,)`; they sum to 1."""
+        weights = np.ones(len(self.spins)) if self.weights is None else self.weights
+        return weights / weights.sum()
 
 
 class Recollection(NamedTuple):
@@ -150,6 +158,23 @@ class Comparison(NamedTuple):
     objective: str
 
 
+class Variation(NamedTuple):
+    """What became of the bound states in a model that was learned in another way.
+
+    Attributes:
+        what: how it was learned.
+        count: number of its bound states, mirror images counted, in words.
+        kept: which of the study's bound states, the heaviest first, are still apart from all
+            heavier ones, shape `(bound,)`.
+        fit_result: how its fit ended, a `RESULTS` code.
+    """
+
+    what: str
+    count: str
+    kept: np.ndarray
+    fit_result: RESULTS
+
+
 class ScanPoint(NamedTuple):
     """What a short search of one functional found at one inverse temperature."""
 
@@ -167,11 +192,14 @@ class Study:
     Attributes:
         source: the data.
         settings: what was asked.
+        l2: ridge of that fit, as it was asked for or chosen; None before.
+        ridge: how it was chosen; None before, and where nothing was to choose.
         fit: the learned energy and its learning curve; None before.
         scan: number of states against beta.
         minima: where the quench of every sample ended, in the order of the data; None before.
         library: the candidates for bound states; None before the search.
         ergodicity: which of them trap the dynamics; None before the test.
+        variations: the bound states of models that were learned in other ways.
         barriers: transition states between the states of lowest free energy, as many as the
             tree shows; None before, and where there are fewer than two states.
         recollection: what the model recalls; None before.
@@ -184,11 +212,14 @@ class Study:
 
     source: Source
     settings: Settings
+    l2: float | None = None
+    ridge: RidgeChoice | None = None
     fit: FitResult | None = None
     scan: list[ScanPoint] = field(default_factory=list)
     minima: Solution | None = None
     library: Library | None = None
     ergodicity: Ergodicity | None = None
+    variations: list[Variation] = field(default_factory=list)
     barriers: Barriers | None = None
     recollection: Recollection | None = None
     comparison: Comparison | None = None
@@ -217,6 +248,17 @@ class Study:
         if self.minima is None or self.library is None or certified is None:
             return None
         return np.where(certified, self.library.nearest(self.minima.value), -1)
+
+    def samples_of_bound(self) -> np.ndarray | None:
+        """How many samples fall to each bound state, heaviest state first; None if not known."""
+        assignment, found = self.assignment(), self.ergodicity
+        if assignment is None or found is None:
+            return None
+        tested = np.sum(np.isfinite(found.library.residuals))
+        known = (assignment >= 0) & (assignment < tested)
+        group = found.certificate.group
+        counts = np.bincount(group[assignment[known]], minlength=group.max(initial=0) + 1)
+        return counts[group[found.bound]]
 
     def onsager_ratios(self) -> np.ndarray | None:
         """Second over first order of G in beta at each state, shape `(K,)`; None if not known.

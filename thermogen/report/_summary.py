@@ -9,7 +9,7 @@ import numpy as np
 from .._solution import RESULTS
 from ..landscape import TRANSITIONS, Barriers, Ergodicity, Library
 from ..learning import FitResult
-from ._study import Comparison, Recollection, Study
+from ._study import Comparison, Recollection, Study, Variation
 
 
 def summary(study: Study) -> dict[str, Any]:
@@ -27,7 +27,8 @@ def summary(study: Study) -> dict[str, Any]:
         "n_samples": n_samples,
         "beta": study.settings.beta,
         "functional": study.settings.functional.value,
-        "l2": study.settings.l2,
+        "l2": study.l2,
+        "l2_chosen": study.settings.l2 is None,
         "n_walkers": study.settings.n_walkers,
         "n_hops": study.settings.n_hops,
         "threshold": study.settings.threshold,
@@ -37,7 +38,8 @@ def summary(study: Study) -> dict[str, Any]:
         "share_of_data_certified": None if certified is None else float(certified.mean()),
         **_library_figures(study.library),
         "onsager_ratio": _lowest_ratio(study),
-        **_ergodicity_figures(study.ergodicity),
+        **_ergodicity_figures(study),
+        "robustness": [_variation_figures(study, v) for v in study.variations],
         "n_saddles": None if study.barriers is None else int(np.sum(_is_saddle(study.barriers))),
         **_recall_figures(study.recollection),
         "comparison": _comparison_figures(study.comparison),
@@ -74,7 +76,8 @@ def _library_figures(library: Library | None) -> dict[str, Any]:
     return dict(zip(names, figures, strict=True))
 
 
-def _ergodicity_figures(found: Ergodicity | None) -> dict[str, Any]:
+def _ergodicity_figures(study: Study) -> dict[str, Any]:
+    found, samples = study.ergodicity, study.samples_of_bound()
     if found is None:
         names = ("ergodic", "n_bound", "n_bound_interval", "bound_states", "verdict")
         return dict.fromkeys(names)
@@ -82,7 +85,13 @@ def _ergodicity_figures(found: Ergodicity | None) -> dict[str, Any]:
         "ergodic": found.ergodic,
         "n_bound": found.certificate.n_bound,
         "n_bound_interval": found.certificate.n_bound_interval,
-        "bound_states": [_bound_state(found, int(k)) for k in found.bound],
+        "bound_states": [
+            {
+                **_bound_state(found, int(k)),
+                "samples": None if samples is None else int(samples[place]),
+            }
+            for place, k in enumerate(found.bound)
+        ],
         "verdict": found.verdict,
     }
 
@@ -98,6 +107,16 @@ def _bound_state(found: Ergodicity, k: int) -> dict[str, Any]:
         "multiplicity": int(certificate.multiplicity[k]),
         "single_flip_minimum": bool(np.isinf(found.library.residuals[k])),
         "reason": certificate.reason(k),
+    }
+
+
+def _variation_figures(study: Study, variation: Variation) -> dict[str, Any]:
+    assert study.ergodicity is not None
+    return {
+        "learned": variation.what,
+        "bound": variation.count,
+        "kept": [int(k) for k in study.ergodicity.bound[variation.kept]],
+        "fit_result": RESULTS[variation.fit_result],
     }
 
 

@@ -1,0 +1,68 @@
+"""The ridge that held-out data choose, against models whose truth is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import boltzmann, configurations, random_pairwise
+
+import thermogen as tg
+from thermogen import learning
+
+N = 6
+
+
+def _start():
+    return tg.Pairwise(jnp.zeros((N, N)), jnp.zeros(N))
+
+
+def _data(truth, count, seed):
+    p, _ = boltzmann(truth, 1.0)
+    return configurations(N)[np.random.default_rng(seed).choice(len(p), count, p=p)]
+
+
+def _divergence(truth, energy) -> float:
+    p, _ = boltzmann(truth, 1.0)
+    q, _ = boltzmann(energy, 1.0)
+    return float(p @ np.log(p / q))
+
+
+@pytest.mark.parametrize(("scale", "count"), [(0.3, 40), (0.3, 600), (2.0, 40), (2.0, 600)])
+def test_the_chosen_ridge_is_nearly_the_best(scale, count):
+    """Of those tried, in the divergence of the model from the truth, over a few data sets."""
+    chosen, best, worst = 0.0, 0.0, 0.0
+    for seed in range(3):
+        truth = random_pairwise(N, jax.random.key(seed), scale)
+        rows = _data(truth, count, seed)
+        choice = learning.choose_l2(_start(), rows, key=jax.random.key(0))
+        fits = [
+            tg.fit(_start(), rows, objective=tg.Pseudolikelihood(s), key=jax.random.key(0)).energy
+            for s in choice.strengths
+        ]
+        errors = np.array([_divergence(truth, energy) for energy in fits])
+        assert choice.l2 == choice.strengths[np.argmin(choice.held_out)]
+        chosen += errors[np.argmin(choice.held_out)]
+        best += errors.min()
+        worst += errors.max()
+    assert chosen <= best + 0.25 * (worst - best)
+
+
+def test_strengths_fall_with_the_number_of_samples():
+    rows = _data(random_pairwise(N, jax.random.key(0)), 60, 0)
+    once = learning.choose_l2(_start(), rows, key=jax.random.key(0), n_folds=2)
+    twice = learning.choose_l2(
+        _start(), rows, key=jax.random.key(0), n_folds=2, weights=np.full(60, 2)
+    )
+    np.testing.assert_allclose(twice.strengths, once.strengths / 2)
+    np.testing.assert_allclose(once.strengths[[0, 4, -1]] * 60, [50, 0.5, 0.005])
+    relative = learning.choose_l2(
+        _start(), rows, key=jax.random.key(0), n_folds=2, weights=np.full(60, 0.3)
+    )
+    np.testing.assert_allclose(relative.held_out, once.held_out, rtol=1e-9)
+
+
+@pytest.mark.parametrize("n_folds", [1, 61])
+def test_parts_must_hold_samples(n_folds):
+    rows = _data(random_pairwise(N, jax.random.key(0)), 60, 0)
+    with pytest.raises(ValueError, match="n_folds must be from 2 to the 60 samples"):
+        learning.choose_l2(_start(), rows, key=jax.random.key(0), n_folds=n_folds)

@@ -1,0 +1,85 @@
+"""The strength of a ridge, chosen by data that were not learned."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from .._types import Key
+from ..energies import AbstractEnergy
+from ._conditional import Pseudolikelihood, margins
+from ._fit import checked_shares, fit
+from ._objectives import Samples, checked_samples
+
+# From a prior of a tenth of an energy unit to one of ten, in steps of root ten in variance; 1/2 is
+# the default of `Pseudolikelihood`.
+_STRENGTHS = 0.5 * 10 ** np.arange(2, -2.01, -0.5)
+
+
+class RidgeChoice(NamedTuple):
+    """Strengths that were tried, and how well each predicts what it did not learn.
+
+    Attributes:
+        l2: the strength of lowest held-out loss, for a fit to all data, in nats per sample and
+            squared energy unit.
+        strengths: those that were tried, in the same unit, from strong to weak, shape `(tried,)`.
+        held_out: mean loss of each on the held-out samples, in nats per sample, shape `(tried,)`.
+    """
+
+    l2: float
+    strengths: Float[np.ndarray, " tried"]
+    held_out: Float[np.ndarray, " tried"]
+
+
+def choose_l2(
+    energy: AbstractEnergy,
+    data: Num[Array | np.ndarray, "samples visible"],
+    *,
+    key: Key,
+    weights: Num[Array | np.ndarray, " samples"] | None = None,
+    n_folds: int = 5,
+    seed: int = 0,
+) -> RidgeChoice:
+    """Choose the ridge of a pseudolikelihood by cross-validation.
+
+    Each part of the data in turn is held out and judges models that learned from the rest with
+    nine strengths, a root of ten apart. A ridge stands for a prior on the couplings, so that its
+    strength in nats per sample falls as one over the number of samples: their product is what is
+    compared, and what the whole data get.
+
+    Args:
+        energy: where every fit starts, as for `fit`.
+        data: samples of +-1, shape `(samples, n_visible(energy))`.
+        key: random key, as for `fit`.
+        weights: relative weight of each sample, >= 0; equal where None.
+        n_folds: parts into which the samples are divided at random, from 2 to their number.
+        seed: of that division.
+
+    Raises:
+        ValueError: as `fit` does, and for a number of parts out of range.
+    """
+    rows = np.asarray(checked_samples(energy, data))
+    share, size = checked_shares(weights, len(rows))
+    if not 2 <= n_folds <= len(rows):
+        raise ValueError(f"n_folds must be from 2 to the {len(rows)} samples, got {n_folds}")
+    fold = np.random.default_rng(seed).permutation(len(rows)) % n_folds
+    held_out = np.zeros(len(_STRENGTHS))
+    for part in range(n_folds):
+        # The held-out rows get no weight, so that all parts share one program.
+        inside, outside = share * (fold != part), share * (fold == part)
+        if inside.sum() == 0:
+            continue
+        start = energy
+        for index, strength in enumerate(_STRENGTHS):
+            objective = Pseudolikelihood(strength / (size * inside.sum()))
+            start = fit(start, rows, objective=objective, key=key, weights=inside).energy
+            held_out[index] += float(_surprise(start, rows, outside))
+    strengths = _STRENGTHS / size
+    return RidgeChoice(float(strengths[np.argmin(held_out)]), strengths, held_out)
+
+
+def _surprise(energy: AbstractEnergy, rows: np.ndarray, weights: np.ndarray) -> Float[Array, ""]:
+    """Weighted sum of `-sum_k ln P(s_k | rest)`."""
+    aligned = margins(energy, Samples(jnp.asarray(rows, float), jnp.asarray(weights)))
+    return jnp.dot(jnp.asarray(weights), jnp.sum(jnp.logaddexp(0.0, -2 * aligned), axis=1))

@@ -1,0 +1,104 @@
+"""The stage of a study that asks which bound states hang on the penalty, or on the draw of data."""
+
+import numpy as np
+
+from .._solution import RESULTS
+from ..landscape import Ergodicity, find_bound_states, quench
+from ..learning import Pseudolikelihood, fit
+from ._dynamics import bound_states, some_samples
+from ._progress import Tell
+from ._study import Study, Variation
+
+_STRONGER = 10
+_RESAMPLES = 2
+# Starts near the solution: what is not there by then has no minimum.
+_MOST_STEPS = 400
+
+
+def vary(study: Study, tell: Tell) -> None:
+    """Learn again without the ridge, with ten times as much, and from resampled data."""
+    found, l2 = study.ergodicity, study.l2
+    assert found is not None and l2 is not None
+    source = study.source
+    draw = np.random.default_rng(study.settings.seed)
+    even = np.ones(len(source.spins))
+    plan = [("without the ridge", 0.0, even), ("with ten times the ridge", _STRONGER * l2, even)]
+    for _ in range(_RESAMPLES):
+        rows = draw.choice(len(even), len(even))
+        plan.append(("on resampled data", l2, np.bincount(rows, minlength=len(even))))
+    for index, (what, strength, counts) in enumerate(plan):
+        tell(index, len(plan), what)
+        study.variations.append(_variation(study, what, strength, counts))
+    tell(len(plan), len(plan), _numbers(study.variations))
+
+
+def _variation(study: Study, what: str, l2: float, counts: np.ndarray) -> Variation:
+    settings, found = study.settings, study.ergodicity
+    assert found is not None
+    learned = fit(
+        study.energy,
+        study.source.spins,
+        objective=Pseudolikelihood(l2),
+        key=study.key(6),
+        weights=counts * study.source.shares(),
+        n_steps=_MOST_STEPS,
+    )
+    functional = settings.functional.free_energy
+    states = np.asarray(found.library.magnetizations)[found.bound]
+    minima = find_bound_states(
+        functional,
+        learned.energy,
+        settings.beta,
+        key=study.key(7),
+        n_walkers=settings.n_walkers,
+        n_hops=0,
+        starts=np.concatenate([states, some_samples(study)]),
+    )
+    varied = bound_states(study, learned.energy, minima)
+    ends = quench(functional, learned.energy, settings.beta, states)
+    return Variation(what, varied.certificate.count, _kept(varied, ends.value), learned.result)
+
+
+def _kept(varied: Ergodicity, ends: np.ndarray) -> np.ndarray:
+    """Which of the states, the heaviest first, are still apart from all heavier ones."""
+    index = varied.library.nearest(ends)
+    group = np.where(index < 0, -1, varied.certificate.group[index])
+    return np.array([g >= 0 and g not in group[:k] for k, g in enumerate(group)], bool)
+
+
+def robustness(study: Study) -> str:
+    """What the bound states hang on, in sentences: one paragraph a line; empty if not known."""
+    found = study.ergodicity
+    if found is None or not study.variations:
+        return ""
+    count = found.certificate.count
+    own = f"{count} bound state{'' if count == '1' else 's'}"
+    lines = [f"As learned the model has {own}; {_numbers(study.variations)}."]
+    samples = study.samples_of_bound()
+    for k, state in enumerate(found.bound):
+        lost = list(dict.fromkeys(v.what for v in study.variations if not v.kept[k]))
+        empty = samples is not None and samples[k] == 0
+        if lost:
+            doubt = ": take it for a product of the learning, not of the data" if empty else ""
+            holds = "holds no sample and " if empty else ""
+            lines.append(f"State {state} {holds}is no bound state of its own {_and(lost)}{doubt}.")
+        elif empty:
+            lines.append(
+                f"State {state} holds no sample, and is kept however the model is learned."
+            )
+    return "\n".join(lines)
+
+
+def _numbers(variations: list[Variation]) -> str:
+    """The number of bound states for each way of learning."""
+    parts = []
+    for what in dict.fromkeys(v.what for v in variations):
+        alike = [v for v in variations if v.what == what]
+        unsettled = any(v.fit_result != RESULTS.converged for v in alike)
+        counts = _and([v.count for v in alike])
+        parts.append(f"{counts} {what}{' (where the fit found no rest)' if unsettled else ''}")
+    return ", ".join(parts)
+
+
+def _and(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
