@@ -260,6 +260,7 @@ def test_one_state_is_ergodic():
         (np.zeros(2, int), np.arange(2) < 1, np.zeros((1, 1))),
     )
     study.ergodicity = eqx.tree_at(lambda f: f.weights, alone, np.ones(2))
+    study.variations = []
     page = report.render(study)
     assert "Ergodic: at beta = 1 all 2 candidates are one bound state" in page
     assert "Disconnectivity" not in page and "1 bound state remains" in page
@@ -303,6 +304,7 @@ def test_partial_studies_are_rendered():
     study.interrupted, study.finished = True, ["learn"]
     study.library = study.minima = None
     study.ergodicity = study.barriers = study.recollection = study.comparison = None
+    study.variations = []
     page = report.render(study)
     assert "was not begun" in page and "Which states trap" not in page
     assert "interrupted" in page and "The study ended before the search" in page
