@@ -74,7 +74,9 @@ def test_the_summary_agrees_with_the_files(finished):
         "on resampled data",
     ]
     states = {x["state"] for x in figures["bound_states"]}
-    assert all(int(way["bound"][0]) >= 1 and states >= set(way["kept"]) for way in figures["robustness"])
+    assert all(
+        int(way["bound"][0]) >= 1 and states >= set(way["kept"]) for way in figures["robustness"]
+    )
     assert figures["bound_states"][0]["state"] in figures["robustness"][1]["kept"]
     assert sum(x["samples"] for x in figures["bound_states"]) <= 16
     assert figures["ergodic"] == (figures["n_bound"] == 1) and figures["n_saddles"] > 0
