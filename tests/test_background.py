@@ -1,5 +1,6 @@
 """The gap as weights and as negative examples, and what a model keeps of its data."""
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,3 +129,28 @@ def test_negative_examples_are_unlearned():
 def test_retention_refuses_other_data(data, message):
     with pytest.raises(ValueError, match=message):
         retention(_pairwise(4), data, 1.0)
+
+
+def test_whole_weights_are_repetitions():
+    """Of the data with their background, of a complete table, of the potential and of retention."""
+    data = np.asarray(helpers.configurations(4)[[3, 5, 9, 14]])
+    counts, twice = np.array([3, 0, 1, 2]), np.repeat(data, [3, 0, 1, 2], axis=0)
+    rows, weights = with_background(data, 2.0, weights=counts)
+    rows_, weights_ = with_background(twice, 2.0)
+    by_row = [
+        np.bincount((r > 0) @ (1 << np.arange(4)), w, minlength=16)
+        for r, w in ((rows, weights), (rows_, weights_))
+    ]
+    np.testing.assert_allclose(*by_row, atol=1e-15)
+    options = {"temperature": 1.0, "gap_per_spin": 1.0}
+    ours = tg.Complete.from_data(data, weights=counts, **options)
+    np.testing.assert_allclose(
+        ours.couplings, tg.Complete.from_data(twice, **options).couplings, atol=1e-14
+    )
+    values = (
+        tg.learning.potential(ours, data, 1.0, weights=counts),
+        tg.learning.potential(ours, twice, 1.0),
+    )
+    np.testing.assert_allclose(*values, rtol=1e-13)
+    kept = tg.exact.retention(ours, data, 1.0, weights=counts), tg.exact.retention(ours, twice, 1.0)
+    np.testing.assert_allclose(*kept, rtol=1e-13)

@@ -315,3 +315,29 @@ def test_likelihoods_and_shares_refuse_bits():
             call()
     with pytest.raises(ValueError, match="library must hold at least one state"):
         experts.basin_shares(library[:0], tg.NaiveMeanField(), template, 1.0, 2 * bits - 1)
+
+
+def test_whole_weights_are_repetitions():
+    """Of the split by a library, of the rounds, of the loss, and of the clusters."""
+    data, draw = DATA[:60], np.random.default_rng(1)
+    counts, parts = draw.integers(0, 3, 60), draw.dirichlet(np.ones(2), 60)
+    rows = np.repeat(np.arange(60), counts)
+    for objective in (EXACT, tg.Pseudolikelihood()):
+        options = {"objective": objective, "key": KEY, "n_rounds": 2}
+        energy = PAIRWISE if objective is not EXACT else TEMPLATE
+        weighted = tg.fit_experts(energy, data, shares=parts, weights=counts, **options)
+        repeated = tg.fit_experts(energy, data[rows], shares=parts[rows], **options)
+        losses = [
+            experts.negative_log_likelihood(weighted, data, weights=counts),
+            experts.negative_log_likelihood(repeated, data[rows]),
+        ]
+        np.testing.assert_allclose(*losses, rtol=1e-5)
+        np.testing.assert_allclose(weighted.weights, repeated.weights, rtol=1e-4)
+    options = {"objective": EXACT, "key": KEY, "n_experts": 2, "n_starts": 1, "n_rounds": 3}
+    found = [
+        tg.fit_experts(TEMPLATE, data, weights=counts, **options),
+        tg.fit_experts(TEMPLATE, data[rows], **options),
+    ]
+    np.testing.assert_allclose(
+        *(np.sort(np.asarray(tg.exact.probabilities(m, 1.0))) for m in found), atol=1e-4
+    )

@@ -311,3 +311,15 @@ def test_tied_spins_are_named_among_the_others():
     data[:, 3] = -data[:, 1]
     with pytest.raises(ValueError, match=r"spins \[1, 3\] are tied"):
         moments(data)
+
+
+@pytest.mark.parametrize("pseudocount", [0.0, 2.0])
+def test_whole_weights_are_repetitions(pseudocount):
+    data = _samples(helpers.random_pairwise(4, jax.random.key(0)), 60)
+    counts = np.random.default_rng(0).integers(0, 4, 60)
+    weighted = moments(data, weights=counts, pseudocount=pseudocount)
+    repeated = moments(np.repeat(data, counts, axis=0), pseudocount=pseudocount)
+    for ours, theirs in zip(weighted, repeated, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-14)
+    with pytest.raises(ValueError, match="2 constant spins"):
+        moments(np.array([[1, 1, 1], [-1, -1, 1], [-1, 1, 1]]), weights=np.array([1, 0, 1]))

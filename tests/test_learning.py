@@ -896,3 +896,152 @@ def test_integer_data_are_welcome():
         np.testing.assert_array_equal(
             fitted.history, _fit(data=data, optimizer=ADAM, n_steps=3).history
         )
+
+
+# --- a fit in pieces
+
+
+PIECES = {
+    "persistent-cd": (tg.PersistentCD(n_chains=16, n_sweeps=1), {}),
+    "contrastive": (ContrastiveDivergence(), {"penalty": L2(0.01)}),
+    "annealed": (tg.learning.AnnealedLikelihood(n_chains=16, n_rungs=4), {}),
+    "l-bfgs": (tg.Pseudolikelihood(), {}),
+    "proximal": (tg.Pseudolikelihood(), {"penalty": L1(0.02)}),
+    "batches": (tg.Pseudolikelihood(), {"batch_size": 8}),
+    "adam": (tg.ExactLikelihood(), {"optimizer": ADAM}),
+    "mean-field": (tg.MeanFieldLikelihood(tg.NaiveMeanField()), {}),
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_calls_in_a_row_are_one_call_to_the_last_bit(name):
+    """The state holds all that goes on: parameters, means, optimiser, chains, and the step."""
+    objective, options = PIECES[name]
+    options = {"objective": objective, **options}
+    whole = _fit(n_steps=12, **options)
+    first = _fit(n_steps=5, **options)
+    # Of the energy that is handed in the structure alone counts.
+    second = _fit(energy=first.energy, n_steps=7, state=first.state, **options)
+    for ours, theirs in zip(*map(jax.tree.leaves, (second.state, whole.state)), strict=True):
+        np.testing.assert_array_equal(
+            *(
+                jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+                for x in (ours, theirs)
+            )
+        )
+    np.testing.assert_array_equal(second.energy.couplings, whole.energy.couplings)
+    pieces = np.concatenate([first.history, second.history])
+    np.testing.assert_array_equal(pieces, whole.history)
+    assert second.state.step == 12
+
+
+def test_pieces_of_a_callback_go_on_too():
+    seen = []
+    whole = _fit(
+        objective=MinimumProbabilityFlow(), optimizer=ADAM, n_steps=30, callback=seen.append
+    )
+    assert int(seen[0].state.step) == 20
+    rest = _fit(objective=MinimumProbabilityFlow(), optimizer=ADAM, n_steps=10, state=seen[0].state)
+    np.testing.assert_array_equal(rest.energy.couplings, whole.energy.couplings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objective": MinimumProbabilityFlow()}, "objective Pseudolikelihood, got Minimum"),
+        ({"optimizer": ADAM}, "state does not fit the optimizer"),
+        ({"energy": _zeros(4, np.float32)}, "state does not fit the energy"),
+        ({"data": helpers.configurations(5)}, "state does not fit the energy"),
+    ],
+)
+def test_a_state_of_another_fit_is_refused(change, message):
+    state = _fit(n_steps=1).state
+    with pytest.raises(ValueError, match=message):
+        _fit(**({"n_steps": 1, "state": state} | change))
+
+
+# --- precision, shared parameters, divergence
+
+
+class _Strict(AbstractObjective):
+    """Pseudolikelihood to a gradient that no float32 can resolve."""
+
+    @property
+    def defaults(self):
+        return tg.Pseudolikelihood().defaults._replace(gradient_tolerance=1e-12)
+
+    def init(self, energy, samples, key):
+        return None
+
+    def loss(self, energy, batch, state, key):
+        return tg.Pseudolikelihood(0.02).loss(energy, batch, state, key)
+
+
+@pytest.mark.parametrize("penalty", [None, L1(0.01)], ids=["line search", "proximal"])
+def test_what_is_out_of_precision_says_so_and_ends(penalty):
+    """Not the step limit, whose advice would change nothing."""
+    energy = _zeros(4, np.float32)
+    fitted = _fit(energy=energy, objective=_Strict(), penalty=penalty)
+    assert fitted.result == tg.RESULTS.precision_limit
+    assert len(fitted.history) < 300
+    assert "float64" in tg.RESULTS[fitted.result]
+
+
+class _Chain(tg.energies.AbstractMultilinear):
+    """One coupling for all bonds of a ring."""
+
+    coupling: jax.Array
+    n_spins: int = eqx.field(static=True, default=24)
+
+    def __call__(self, spins):
+        s = jnp.asarray(spins)
+        return -self.coupling * jnp.sum(s * jnp.roll(s, 1))
+
+
+def _ring_data(n, coupling, count):
+    """Bonds of a ring are independent but for an even number of broken ones."""
+    rng = np.random.default_rng(0)
+    bonds = np.where(rng.random((40 * count, n)) < expit(2 * coupling), 1, -1)
+    bonds = bonds[bonds.prod(axis=1) == 1][:count]
+    return np.cumprod(bonds, axis=1) * rng.choice([-1, 1], (count, 1))
+
+
+@pytest.mark.parametrize("name", ["pseudolikelihood", "persistent-cd", "annealed"])
+def test_a_coupling_that_all_bonds_share_is_learned(name):
+    """Of 24 bonds each tells as much: steps and tolerances are those of one."""
+    n, truth = 24, 0.8
+    data = _ring_data(n, truth, 2000)
+    np.testing.assert_allclose(
+        tg.energies.parameter_terms(_Chain(jnp.zeros(()))).coupling, n, rtol=0.2
+    )
+    objective, n_steps = {
+        "pseudolikelihood": (tg.Pseudolikelihood(), None),
+        "persistent-cd": (tg.PersistentCD(n_chains=64, n_sweeps=2), 400),
+        "annealed": (tg.learning.AnnealedLikelihood(n_chains=128), 400),
+    }[name]
+    fitted = tg.fit(_Chain(jnp.zeros(())), data, objective=objective, key=_key(0), n_steps=n_steps)
+    assert fitted.result in (tg.RESULTS.converged, tg.RESULTS.step_limit)
+    # The noise of the data: 1 / sqrt(N n (1 - tanh^2)) = 0.006.
+    assert abs(float(fitted.energy.coupling) - truth) < 0.06
+    if name == "annealed":
+        mean = np.mean(data * np.roll(data, 1, axis=1))
+        log_z = n * np.log(2 * np.cosh(truth)) + np.log1p(np.tanh(truth) ** n)
+        np.testing.assert_allclose(fitted.history[-40:].mean(), log_z - truth * n * mean, atol=0.5)
+
+
+@pytest.mark.parametrize("name", ["persistent-cd", "annealed"])
+def test_learning_that_chains_cannot_follow_is_called_so(name):
+    """Where the rate is far too large: an impossible loss, or one that grows."""
+    objective = {
+        "persistent-cd": tg.PersistentCD(n_chains=64, n_sweeps=2),
+        "annealed": tg.learning.AnnealedLikelihood(n_chains=128),
+    }[name]
+    fitted = tg.fit(
+        _Chain(jnp.zeros(())),
+        _ring_data(24, 0.8, 2000),
+        objective=objective,
+        key=_key(0),
+        n_steps=400,
+        optimizer=SGD,
+    )
+    assert fitted.result == tg.RESULTS.diverged

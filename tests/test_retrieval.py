@@ -234,3 +234,27 @@ def test_clamped_energies_refuse_bad_input():
         energies.Clamped(energy, np.ones(3), np.ones(4, bool))
     with pytest.raises(ValueError, match="values must be -1 or \\+1 where clamped"):
         energies.Clamped(energy, np.zeros(4), np.arange(4) < 2)
+
+
+def test_whole_weights_of_cues_are_repetitions():
+    draw, cues = np.random.default_rng(0), 6
+    truths = draw.choice([-1.0, 1.0], (cues, 4))
+    found = draw.choice([-1.0, 1.0], (cues, 2, 4))
+    found[:3, 0] = truths[:3]
+    p = np.sort(draw.dirichlet(np.ones(2), cues))[:, ::-1]
+    parts = (found, p, draw.uniform(-1, 1, (cues, 4)), np.ones(cues))
+    masks, counts = draw.random((cues, 4)) < 0.5, np.array([3, 0, 1, 2, 1, 0])
+
+    def scores(rows, weights):
+        result = jax.vmap(lambda _: tg.RESULTS.converged)(jnp.arange(len(rows)))
+        answers = tg.Recall(*(jnp.asarray(x[rows]) for x in parts), result)
+        return retrieval.recall_scores(
+            answers, truths[rows], masks[rows], truths[::2], n_bins=3, weights=weights
+        )
+
+    weighted, repeated = (
+        scores(np.arange(cues), counts),
+        scores(np.repeat(range(cues), counts), None),
+    )
+    for ours, theirs in zip(weighted, repeated, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-14)

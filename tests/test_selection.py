@@ -120,3 +120,23 @@ def test_held_out_data_of_another_width(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match="held_out must have 7 spins"):
         grow(PAIRWISE, TRAINING, HELD_OUT[:, :3], objective=OBJECTIVE, key=KEY)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whole_weights_are_repetitions(way):
+    """Of both kinds of samples: models, losses and the criterion alike."""
+    choose, options = WAYS[way]
+    options |= {"objective": tg.Pseudolikelihood(), "key": KEY}
+    options |= {"strengths": [0.1, 0.03]} if way == "l1" else {"n_models": 3}
+    draw = np.random.default_rng(0)
+    data, judges = TRAINING[:300], HELD_OUT[:200]
+    counts, of_judges = draw.integers(0, 4, 300), draw.integers(0, 4, 200)
+    weighted = choose(PAIRWISE, data, judges, weights=counts, held_out_weights=of_judges, **options)
+    repeated = choose(
+        PAIRWISE, np.repeat(data, counts, axis=0), np.repeat(judges, of_judges, axis=0), **options
+    )
+    np.testing.assert_array_equal(weighted.counts, repeated.counts)
+    np.testing.assert_allclose(weighted.criterion, repeated.criterion, rtol=1e-6)
+    np.testing.assert_allclose(weighted.held_out, repeated.held_out, rtol=1e-5)
+    for ours, theirs in zip(weighted.energies, repeated.energies, strict=True):
+        np.testing.assert_allclose(ours.couplings, theirs.couplings, atol=1e-4)

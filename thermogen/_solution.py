@@ -52,6 +52,17 @@ class RESULTS(eqx.Enumeration):
         "couplings off the bifurcation, or follow the branch with `meanfield.follow_beta`."
     )
 
+    precision_limit = (
+        "Neither the loss nor its gradient fell any more, although the tolerance was not met: the "
+        "numbers are out of precision, and more steps change nothing. Work in float64 "
+        "(jax.config.update('jax_enable_x64', True), and parameters of that dtype)."
+    )
+    diverged = (
+        "The sampled loss ended where no loss can be, or higher than it began and than free spins "
+        "have: the chains could not follow the learning. Lower the learning rate "
+        "(optimizer=optax.sgd(...)), or give the chains more sweeps between two steps."
+    )
+
 
 class Solution(eqx.Module):
     """The outcome of a solve.

@@ -15,6 +15,7 @@ from ._base import nonlinear_third_moment as nonlinear_third_moment
 from ._base import nonlinear_variance as nonlinear_variance
 from ._base import parameter_copies as parameter_copies
 from ._base import parameter_degrees as parameter_degrees
+from ._base import parameter_terms as parameter_terms
 from ._base import product_mean as product_mean
 from ._base import squared_norm as squared_norm
 from ._base import visible_free_energy as visible_free_energy

@@ -14,6 +14,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, PyTree
 
 from .._types import Beta, Magnetizations, Spins
 
+# Configurations over which the slopes of an energy of one's own are looked at.
+_N_DRAWS = 256
+
 
 class AbstractEnergy(eqx.Module):
     """An energy function of `n_spins` spins.
@@ -230,11 +233,7 @@ def _degrees_by_scaling(
 ) -> list[Int[np.ndarray, "..."]]:
     """log2 of the ratio of `dE/dp` at m and at m/2, where parameters and m are generic."""
     with jax.ensure_compile_time_eval():
-        sizes = np.cumsum([0, *(math.prod(shape) for shape in shapes)])
-        generic = [
-            jnp.cos(start + jnp.arange(end - start) * math.sqrt(3)).reshape(shape)
-            for start, end, shape in zip(sizes[:-1], sizes[1:], shapes, strict=True)
-        ]
+        generic = _generic(shapes)
         slopes = jax.grad(lambda parameters, m: structure.unflatten(parameters)(m))
         m = jnp.cos(1.0 + math.sqrt(2) * jnp.arange(structure.unflatten(generic).n_spins))
         full, half = (jax.tree.map(np.asarray, slopes(generic, x)) for x in (m, m / 2))
@@ -244,6 +243,53 @@ def _degrees_by_scaling(
             a == 0, 0, np.rint(np.log2(np.abs(np.where(a == 0, 1, a) / np.where(b == 0, 1, b))))
         ).astype(int)
         for a, b in zip(full, half, strict=True)
+    ]
+
+
+@functools.singledispatch
+def parameter_terms(energy: AbstractEnergy) -> PyTree:
+    """How many sets of spins each parameter serves: the mean of `(dE/dp)^2` over configurations.
+
+    1 for a coupling or a field of its own, the number of bonds where they share one coupling.
+    Counted for multilinear energies without a rule for `parameter_degrees`; 1 for all others.
+
+    Returns:
+        A pytree like the energy; each leaf is a number, or an array like the parameter.
+    """
+    rule = parameter_degrees.dispatch(type(energy))
+    if rule is not parameter_degrees.dispatch(AbstractMultilinear):
+        return jax.tree.map(lambda _: 1.0, energy)
+    leaves, structure = jax.tree.flatten(energy)
+    terms = _terms_by_draws(structure, _shapes(leaves))
+    cast = [np.asarray(t, jnp.result_type(x)) for t, x in zip(terms, leaves, strict=True)]
+    return jax.tree.unflatten(structure, cast)
+
+
+@functools.lru_cache(maxsize=64)
+def _terms_by_draws(
+    structure: Any, shapes: tuple[tuple[int, ...], ...]
+) -> list[Float[np.ndarray, "..."]]:
+    """Mean squares over random configurations, and not below 1."""
+    with jax.ensure_compile_time_eval():
+        generic = _generic(shapes)
+        n = structure.unflatten(generic).n_spins
+        spins = np.random.default_rng(0).choice([-1.0, 1.0], (_N_DRAWS, n))
+        slopes = jax.grad(lambda parameters, s: structure.unflatten(parameters)(s))
+
+        def add(total, s):
+            return jax.tree.map(lambda t, x: t + x * x, total, slopes(generic, s)), None
+
+        zeros = jax.tree.map(jnp.zeros_like, generic)
+        total, _ = jax.lax.scan(add, zeros, jnp.asarray(spins))
+        return [np.maximum(1.0, np.asarray(x) / _N_DRAWS) for x in total]
+
+
+def _generic(shapes: tuple[tuple[int, ...], ...]) -> list[Array]:
+    """Parameters that nothing cancels at."""
+    sizes = np.cumsum([0, *(math.prod(shape) for shape in shapes)])
+    return [
+        jnp.cos(start + jnp.arange(end - start) * math.sqrt(3)).reshape(shape)
+        for start, end, shape in zip(sizes[:-1], sizes[1:], shapes, strict=True)
     ]
 
 

@@ -91,6 +91,7 @@ class Complete(AbstractMultilinear):
         *,
         temperature: Temperature,
         gap_per_spin: Temperature,
+        weights: Num[Array | np.ndarray, " samples"] | None = None,
     ) -> "Complete":
         """Represented configurations at `-T ln weight`, all others behind an extensive gap.
 
@@ -101,6 +102,7 @@ class Complete(AbstractMultilinear):
             data: samples of +-1, shape `(samples, n)`.
             temperature: T > 0, in energy units.
             gap_per_spin: Delta / n >= 0, in energy units.
+            weights: of each sample, >= 0 and relative; equal where None.
         """
         data = np.asarray(data)
         if data.ndim != 2 or not np.all(np.abs(data) == 1):
@@ -108,7 +110,14 @@ class Complete(AbstractMultilinear):
         n = data.shape[1]
         if n > _MAX_SPINS:
             raise ValueError(f"data must have at most {_MAX_SPINS} spins to be enumerated, got {n}")
-        indices, counts = np.unique((data > 0) @ (1 << np.arange(n)), return_counts=True)
+        share = np.ones(len(data)) if weights is None else np.asarray(weights, float)
+        if share.shape != (len(data),) or not (np.all(share >= 0) and 0 < share.sum() < np.inf):
+            raise ValueError(
+                f"weights must have shape ({len(data)},), be finite, not negative and not all zero"
+            )
+        data, share = data[share > 0], share[share > 0]
+        indices, rows = np.unique((data > 0) @ (1 << np.arange(n)), return_inverse=True)
+        counts = np.bincount(rows.ravel(), share)
         represented = -temperature * jnp.log(counts / counts.sum())
         table = jnp.full(2**n, jnp.max(represented) + n * gap_per_spin)
         return cls.from_energies(table.at[indices].set(represented))

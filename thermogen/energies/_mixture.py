@@ -21,6 +21,7 @@ from ._base import (
     one_configuration,
     parameter_copies,
     parameter_degrees,
+    parameter_terms,
     product_mean,
     squared_norm,
     visible_free_energy,
@@ -186,6 +187,11 @@ def _(energy: Mixture) -> Mixture:
 @parameter_copies.register
 def _(energy: Mixture) -> Mixture:
     return _with_figures(energy, parameter_copies(energy.expert(0)), 1)
+
+
+@parameter_terms.register
+def _(energy: Mixture) -> Mixture:
+    return _with_figures(energy, parameter_terms(energy.expert(0)), 1)
 
 
 @squared_norm.register

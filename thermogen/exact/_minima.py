@@ -48,7 +48,11 @@ class Retention(NamedTuple):
 
 
 def retention(
-    energy: AbstractEnergy, data: Num[Array | np.ndarray, "samples n"], beta: Beta
+    energy: AbstractEnergy,
+    data: Num[Array | np.ndarray, "samples n"],
+    beta: Beta,
+    *,
+    weights: Num[Array | np.ndarray, " samples"] | None = None,
 ) -> Retention:
     """Which data a model still holds, for example along training; of fixed shape, it jits.
 
@@ -56,6 +60,7 @@ def retention(
         energy: an energy of n <= 24 spins.
         data: configurations of +-1, shape `(samples, n)`; repeated ones count once.
         beta: inverse temperature of retrieval, for the library mass; minima do not depend on it.
+        weights: of each sample; one of weight 0 is no data, all others count alike.
 
     Raises:
         ValueError: for data of another number of spins, or values other than +-1.
@@ -67,8 +72,11 @@ def retention(
         )
     if not isinstance(data, Tracer):
         data = validate_spins(data)
+    counted = jnp.ones(len(data)) if weights is None else jnp.asarray(weights)
+    if counted.shape != (len(data),):
+        raise ValueError(f"weights must have shape ({len(data)},), got {counted.shape}")
     table = energies(energy)
-    represented = jnp.zeros(table.size, bool).at[index_from_spins(data)].set(True)
+    represented = jnp.zeros(table.size, bool).at[index_from_spins(data)].max(counted > 0)
     lowest = jnp.full_like(table, jnp.inf)
     for k in range(energy.n_spins):
         # Neighbours by flip k, without a table of indices.

@@ -7,18 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Float
+from jaxtyping import Array, Float, Num
 
 from .._types import Key
 from ..energies import AbstractEnergy, Mixture, embed
 from ..landscape import Library, certify, find_bound_states
 from ..learning import AbstractObjective, AbstractPenalty, fit
-from ..learning._objectives import checked_samples
+from ..learning._objectives import checked_samples, checked_shares
 from ..meanfield import NaiveMeanField
 from ._learn import Learner, Round
 from ._likelihood import Data, Shares
 from ._revise import revised
 from ._shares import basin_shares, first_splits, library_shares
+
+Weights = Num[Array | np.ndarray, " _"]
 
 # For the parent: candidates, walkers, and how long a bound state must trap, in sweeps.
 _CAPACITY, _N_WALKERS, _THRESHOLD = 64, 256, 100.0
@@ -34,7 +36,9 @@ def fit_experts(
     n_starts: int = 4,
     library: Library | None = None,
     shares: Shares | None = None,
+    weights: Weights | None = None,
     held_out: Data | None = None,
+    held_out_weights: Weights | None = None,
     penalty: AbstractPenalty | None = None,
     optimizer: optax.GradientTransformation | None = None,
     n_steps: int | None = None,
@@ -68,6 +72,8 @@ def fit_experts(
             probability that their product measures, with their hits as weights, give it.
         shares: of each expert in each sample, >= 0, shape `(samples, experts)`, such as
             `basin_shares` gives; rows are divided by their sum.
+        weights: of each sample, as for `fit`: a weight of 3 is three equal samples.
+        held_out_weights: of each held-out sample.
         held_out: where given, experts are split afterwards as long as the loss of these samples
             falls, then merged as long as it does not rise, by more than two standard errors
             (after Ueda, Nakano, Ghahramani and Hinton 2000).
@@ -88,20 +94,22 @@ def fit_experts(
         ValueError: for bad data, counts or shares, or both a library and shares.
     """
     data = np.asarray(checked_samples(energy, data))
+    checked_shares(weights, len(data))
+    weights = None if weights is None else np.asarray(weights, float)
     if library is not None and shares is not None:
         raise ValueError("library and shares both split the data; give one of them")
     counts = {"n_experts": n_experts, "n_starts": n_starts, "n_rounds": n_rounds}
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
-    learn = Learner(objective, penalty, optimizer, n_steps, n_rounds, tolerance, callback)
+    learn = Learner(objective, penalty, optimizer, n_steps, n_rounds, tolerance, callback, weights)
     split_key, learn_key, revise_key = jax.random.split(key, 3)
     if shares is not None:
         splits = [_checked_shares(shares, len(data), n_experts)]
     elif library is not None:
-        splits = [library_shares(library, data, n_experts)]
+        splits = [library_shares(library, data, n_experts, weights=weights)]
     elif n_experts is not None:
-        splits = first_splits(data, n_experts, n_starts, split_key)
+        splits = first_splits(data, n_experts, n_starts, split_key, weights)
     else:
         splits = [_bound_state_shares(energy, data, learn, split_key)]
     if held_out is not None:
@@ -112,7 +120,7 @@ def fit_experts(
     best = min(rounds, key=lambda r: r.loss).mixture
     if held_out is None:
         return best
-    return revised(best, data, held_out, learn, revise_key)
+    return revised(best, data, held_out, learn, revise_key, held_out_weights)
 
 
 def _bound_state_shares(
@@ -125,6 +133,7 @@ def _bound_state_shares(
         data,
         objective=learn.objective,
         key=fit_key,
+        weights=learn.weights,
         penalty=learn.penalty,
         optimizer=learn.optimizer,
         n_steps=learn.n_steps,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Num, PyTree
 
 from .._solution import RESULTS
 from .._types import Key
@@ -46,6 +46,7 @@ class Learner(NamedTuple):
         n_rounds: most rounds.
         tolerance: rounds end where the loss falls by less, in nats per sample.
         callback: called on the host after every round.
+        weights: of the samples; equal where None.
     """
 
     objective: AbstractObjective
@@ -55,6 +56,7 @@ class Learner(NamedTuple):
     n_rounds: int = 20
     tolerance: float = 1e-4
     callback: Callable[[Round], None] | None = None
+    weights: Num[np.ndarray, " samples"] | None = None
 
     def __call__(self, start: Mixture, data: np.ndarray, shares: np.ndarray, key: Key) -> Round:
         """Rounds from a first split of the data; the best of them."""
@@ -81,6 +83,7 @@ class Learner(NamedTuple):
             data,
             objective=EachExpert(self.objective, jnp.asarray(shares)),
             key=fit_key,
+            weights=self.weights,
             penalty=self.penalty,
             optimizer=self.optimizer,
             n_steps=self.n_steps,
@@ -89,9 +92,12 @@ class Learner(NamedTuple):
             warnings.warn(f"experts: {RESULTS[fitted.result]}", stacklevel=4)
         experts = cast(Any, fitted.energy).experts
         mixture = Mixture(
-            experts, np.log(shares.mean(axis=0)), log_partitions(experts, partition_key)
+            experts,
+            np.log(np.average(shares, axis=0, weights=self.weights)),
+            log_partitions(experts, partition_key),
         )
-        return Round(mixture, negative_log_likelihood(mixture, data), fitted.result)
+        loss = negative_log_likelihood(mixture, data, weights=self.weights)
+        return Round(mixture, loss, fitted.result)
 
 
 class EachExpert(AbstractObjective):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Num
 from .. import exact
 from .._types import Key
 from ..energies import RBM, AbstractEnergy, Mixture
-from ..learning._objectives import checked_samples
+from ..learning._objectives import checked_samples, checked_shares
 from ..sampling import annealed_importance_sampling
 
 # Up to so many spins, of an RBM in one of its layers, ln Z is summed; beyond it is estimated.
@@ -69,13 +69,18 @@ def normalised(mixture: Mixture, *, key: Key) -> Mixture:
     return Mixture(mixture.experts, weights, partitions)
 
 
-def negative_log_likelihood(mixture: Mixture, data: Data) -> float:
+def negative_log_likelihood(
+    mixture: Mixture, data: Data, *, weights: Num[Array | np.ndarray, " _"] | None = None
+) -> float:
     """Mean of E over samples of +-1, `(samples, n)`: nats per sample of a normalised mixture.
+
+    Weights of the samples, shape `(samples,)`, are as for `thermogen.fit`.
 
     Raises:
         ValueError: for data of wrong shape or with values other than +-1.
     """
-    return float(losses(mixture, data).mean())
+    of_samples = losses(mixture, data)
+    return float(checked_shares(weights, len(of_samples))[0] @ of_samples)
 
 
 def losses(mixture: Mixture, data: Data) -> Float[np.ndarray, " samples"]:

@@ -4,16 +4,25 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import ArrayLike, Num
 
 from .._types import Key
 from ..energies import Mixture
+from ..learning._objectives import checked_shares
 from ._learn import Learner
 from ._likelihood import losses, responsibilities
 from ._shares import clusters
 
+Weights = Num[np.ndarray, " samples"] | None
+
 
 def revised(
-    mixture: Mixture, data: np.ndarray, held_out: np.ndarray, learn: Learner, key: Key
+    mixture: Mixture,
+    data: np.ndarray,
+    held_out: np.ndarray,
+    learn: Learner,
+    key: Key,
+    held_out_weights: Num[ArrayLike, " judges"] | None = None,
 ) -> Mixture:
     """Split experts while that lowers the held-out loss, then merge them while it does no harm.
 
@@ -22,21 +31,26 @@ def revised(
 
     def change(tried: Mixture) -> tuple[float, float]:
         differences = losses(tried, held_out) - losses(mixture, held_out)
-        return differences.mean(), 2 * differences.std() / np.sqrt(len(differences))
+        mean = share @ differences
+        return mean, 2 * np.sqrt(share @ (differences - mean) ** 2 / size)
+
+    share, size = checked_shares(held_out_weights, len(held_out))
 
     key, merge_key = jax.random.split(key)
     for index in range(len(data)):
         split_key, learn_key = jax.random.split(jax.random.fold_in(key, index))
-        start, shares = _split(mixture, responsibilities(mixture, data), data, split_key)
-        tried = learn(start, data, shares, learn_key).mixture
+        start, parts = _split(
+            mixture, responsibilities(mixture, data), data, learn.weights, split_key
+        )
+        tried = learn(start, data, parts, learn_key).mixture
         rise, error = change(tried)
         if rise > -error:
             break
         mixture = tried
     while mixture.n_experts > 1:
         merge_key, learn_key = jax.random.split(merge_key)
-        start, shares = _merged(mixture, responsibilities(mixture, data))
-        tried = learn(start, data, shares, learn_key).mixture
+        start, parts = _merged(mixture, responsibilities(mixture, data), learn.weights)
+        tried = learn(start, data, parts, learn_key).mixture
         rise, error = change(tried)
         if rise > error:
             break
@@ -45,27 +59,30 @@ def revised(
 
 
 def _split(
-    mixture: Mixture, shares: np.ndarray, data: np.ndarray, key: Key
+    mixture: Mixture, parts: np.ndarray, data: np.ndarray, weights: Weights, key: Key
 ) -> tuple[Mixture, np.ndarray]:
     """The expert whose samples cost most, in all, goes on as two, by two clusters of them."""
-    a = int(np.argmax(losses(mixture, data) @ shares))
-    own = np.flatnonzero(np.argmax(shares, axis=1) == a)
+    share = checked_shares(weights, len(data))[0]
+    a = int(np.argmax((share * losses(mixture, data)) @ parts))
+    own = np.flatnonzero((np.argmax(parts, axis=1) == a) & (share > 0))
     side = np.arange(len(data)) % 2
     if len(own) > 1:
-        side[own] = clusters(data[own], 2, key)
-    half = np.eye(2)[side] * shares[:, [a]]
-    columns = np.concatenate([shares, half[:, 1:]], axis=1)
+        of_own = {} if weights is None else {"weights": weights[own]}
+        side[own] = clusters(data[own], 2, key, **of_own)
+    half = np.eye(2)[side] * parts[:, [a]]
+    columns = np.concatenate([parts, half[:, 1:]], axis=1)
     columns[:, a] = half[:, 0]
     return _chosen(mixture, [*range(mixture.n_experts), a]), columns
 
 
-def _merged(mixture: Mixture, shares: np.ndarray) -> tuple[Mixture, np.ndarray]:
+def _merged(mixture: Mixture, parts: np.ndarray, weights: Weights) -> tuple[Mixture, np.ndarray]:
     """The two experts that share most samples become one."""
-    norm = np.linalg.norm(shares, axis=0)
-    common = np.triu(shares.T @ shares / np.outer(norm, norm), 1)
+    weighted = np.sqrt(checked_shares(weights, len(parts))[0])[:, None] * parts
+    norm = np.linalg.norm(weighted, axis=0)
+    common = np.triu(weighted.T @ weighted / np.outer(norm, norm), 1)
     a, b = divmod(int(np.argmax(common)), len(norm))
     rows = np.delete(np.arange(len(norm)), b)
-    joined = shares.copy()
+    joined = parts.copy()
     joined[:, a] += joined[:, b]
     return _chosen(mixture, rows.tolist()), joined[:, rows]
 

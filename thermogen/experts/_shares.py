@@ -1,28 +1,29 @@
 """First splits of the data: by states of a library, by basins, by clusters, at random."""
 
-import warnings
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
-from scipy.cluster.vq import kmeans2
+from jaxtyping import Array, Float, Int, Num
 
 from .._types import Beta, Key
 from ..datasets import validate_spins
 from ..energies import AbstractEnergy, embed
 from ..landscape import Certificate, Library, quench
-from ..learning._objectives import checked_samples
+from ..learning._objectives import checked_samples, checked_shares
 from ..meanfield import AbstractFunctional
 from ._likelihood import Data
 
-_N_CLUSTERINGS = 8
+_N_CLUSTERINGS, _N_ITERATIONS = 8, 10
 # Largest magnetization of a state that is asked how likely a sample is.
 _MAX_MAGNETIZATION = 0.999
 
 
 def library_shares(
-    library: Library, data: Data, n_states: int | None = None
+    library: Library,
+    data: Data,
+    n_states: int | None = None,
+    *,
+    weights: Num[Array | np.ndarray, " _"] | None = None,
 ) -> Float[np.ndarray, "samples states"]:
     """Share of each state of a library in each sample, mirror images counted.
 
@@ -32,6 +33,7 @@ def library_shares(
         library: states of a parent; those of hidden spins are left out.
         data: samples of +-1, shape `(samples, visible)`.
         n_states: keep only so many states, those that most samples belong to.
+        weights: of each sample in this count, as for `thermogen.fit`.
 
     Returns:
         Shares, rows sum to 1, shape `(samples, states)`.
@@ -60,7 +62,8 @@ def library_shares(
     shares = np.asarray(jax.nn.softmax(logits, axis=1))
     if n_states is None:
         return shares
-    chosen = np.sort(np.argsort(-shares.sum(axis=0), kind="stable")[:n_states])
+    held_by = checked_shares(weights, len(data))[0] @ shares
+    chosen = np.sort(np.argsort(-held_by, kind="stable")[:n_states])
     return np.asarray(jax.nn.softmax(logits[:, chosen], axis=1))
 
 
@@ -118,22 +121,48 @@ def _set_of_each_image(library: Library, certificate: Certificate) -> Int[np.nda
     return 2 * np.repeat(certificate.group[held], copies) + parted * (turned ^ (image == 1))
 
 
-def first_splits(data: np.ndarray, size: int, count: int, key: Key) -> list[np.ndarray]:
+def first_splits(
+    data: np.ndarray,
+    size: int,
+    count: int,
+    key: Key,
+    weights: Num[np.ndarray, " samples"] | None,
+) -> list[np.ndarray]:
     """Clusters, and random shares, uniform on the simplex."""
     draw = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     random = [draw.dirichlet(np.ones(size), len(data)) for _ in range(count - 1)]
-    return [np.eye(size)[clusters(data, size, key)], *random]
+    return [np.eye(size)[clusters(data, size, key, weights=weights)], *random]
 
 
-def clusters(data: np.ndarray, size: int, key: Key) -> Int[np.ndarray, " samples"]:
+def clusters(
+    data: np.ndarray, size: int, key: Key, *, weights: Num[np.ndarray, " samples"] | None = None
+) -> Int[np.ndarray, " samples"]:
     """The best of a few runs of k-means: nearest of `size` means, of which some may have none."""
     draw = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    spins = data.astype(float)
+    share = checked_shares(weights, len(data))[0]
+    runs = [_k_means(data.astype(float), size, share, draw) for _ in range(_N_CLUSTERINGS)]
+    return min(runs, key=lambda run: run[0])[1]
 
-    def run() -> tuple[float, np.ndarray]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an empty cluster is no fault: it makes a poor run
-            means, nearest = kmeans2(spins, size, minit="++", rng=draw)
-        return float(np.sum((spins - means[nearest]) ** 2)), nearest
 
-    return min((run() for _ in range(_N_CLUSTERINGS)), key=lambda result: result[0])[1]
+def _k_means(
+    spins: np.ndarray, size: int, weights: np.ndarray, draw: np.random.Generator
+) -> tuple[float, np.ndarray]:
+    """Weighted cost and labels; seeds are drawn by their squared distance (k-means++)."""
+    means = spins[draw.choice(len(spins), 1, p=weights / weights.sum())]
+    while len(means) < size:
+        odds = weights * np.min(_squared_distances(spins, means), axis=1)
+        if odds.sum() == 0:
+            odds = weights
+        means = np.append(means, spins[draw.choice(len(spins), 1, p=odds / odds.sum())], axis=0)
+    for _ in range(_N_ITERATIONS):
+        nearest = np.argmin(_squared_distances(spins, means), axis=1)
+        members = weights[:, None] * np.eye(size)[nearest]
+        total = members.sum(axis=0)[:, None]
+        means = np.where(total > 0, members.T @ spins / np.where(total > 0, total, 1), means)
+    distances = _squared_distances(spins, means)
+    return float(weights @ distances.min(axis=1)), np.argmin(distances, axis=1)
+
+
+def _squared_distances(spins: np.ndarray, means: np.ndarray) -> Float[np.ndarray, "samples means"]:
+    distances = spins.shape[1] - 2 * spins @ means.T + np.sum(means**2, axis=1)[None, :]
+    return np.maximum(distances, 0)

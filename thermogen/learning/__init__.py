@@ -9,6 +9,7 @@ from ._checkpoints import Checkpoints as Checkpoints
 from ._conditional import MinimumProbabilityFlow as MinimumProbabilityFlow
 from ._conditional import Pseudolikelihood as Pseudolikelihood
 from ._fit import FitResult as FitResult
+from ._fit import FitState as FitState
 from ._fit import fit as fit
 from ._inversion import SessakMonasson as SessakMonasson
 from ._inversion import invert as invert

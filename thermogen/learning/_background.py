@@ -8,6 +8,7 @@ from scipy.special import expit
 from .._types import Key, Temperature
 from ..datasets import validate_spins
 from ..spins import enumerate_spins
+from ._objectives import checked_shares
 from ._phases import log_ratio
 
 _MAX_ENUMERATED = 16
@@ -19,6 +20,7 @@ def with_background(
     *,
     key: Key | None = None,
     n_background: int | None = None,
+    weights: Num[Array | np.ndarray, " samples"] | None = None,
 ) -> tuple[Int8[np.ndarray, "rows n"], Float[np.ndarray, " rows"]]:
     """The data together with configurations that are not represented, and weights for `fit`.
 
@@ -32,6 +34,7 @@ def with_background(
         gap: Delta > 0 in units of T, a total and not per spin; see `required_gap`.
         key: random key, where the others are drawn.
         n_background: how many others to draw evenly; None for all of them, n <= 16.
+        weights: of each sample within the share of the data; equal where None.
 
     Returns:
         Configurations, the data first, and their weights, which sum to 1.
@@ -44,7 +47,8 @@ def with_background(
     if not float(gap) > 0:
         raise ValueError(f"gap must be positive, got {gap}")
     n = data.shape[1]
-    represented = np.unique(data, axis=0)
+    share = checked_shares(weights, len(data))[0]
+    represented = np.unique(data[share > 0], axis=0)
     if n_background is None:
         if n > _MAX_ENUMERATED:
             raise ValueError(
@@ -65,11 +69,8 @@ def with_background(
         )
     # In NumPy: behind a large gap the weight of the rest is below the precision of 1 - mass.
     odds = float(gap) - log_ratio(n, len(represented))
-    weights = [
-        np.full(len(data), expit(odds) / len(data)),
-        np.full(len(others), expit(-odds) / len(others)),
-    ]
-    return np.concatenate([data, others]), np.concatenate(weights)
+    of_others = np.full(len(others), expit(-odds) / len(others))
+    return np.concatenate([data, others]), np.append(expit(odds) * share, of_others)
 
 
 def _occurs(rows: np.ndarray, table: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from ..sampling._annealing import log_mean, log_states
 from ..sampling._base import random_corners, step_chains
 from ..sampling._population import systematic_draws
 from ._centred import centred_gradient
-from ._objectives import AbstractObjective, Defaults, Samples, check_counts
+from ._objectives import AbstractObjective, Defaults, Samples, check_counts, per_set
 
 
 def _decaying(step: ArrayLike) -> Array:
@@ -24,9 +24,9 @@ def _decaying(step: ArrayLike) -> Array:
 
 
 # Made once: a new transformation object would compile anew.
-_SGD = optax.chain(centred_gradient(field_rate=16.0), optax.sgd(_decaying))
+_SGD = optax.chain(centred_gradient(field_rate=16.0), per_set(), optax.sgd(_decaying))
 # Weights of chains degenerate where their fields move faster than this.
-_GENTLE = optax.chain(centred_gradient(field_rate=4.0), optax.sgd(_decaying))
+_GENTLE = optax.chain(centred_gradient(field_rate=4.0), per_set(), optax.sgd(_decaying))
 
 
 class ContrastiveDivergence(AbstractObjective):
@@ -162,7 +162,7 @@ class AnnealedLikelihood(AbstractObjective):
 
     @property
     def defaults(self) -> Defaults:
-        return Defaults(_GENTLE, 3000, None)
+        return Defaults(_GENTLE, 3000, None, likelihood=True)
 
     # Compiled once for all fits: a loop outside jit would compile anew at every call.
     @eqx.filter_jit

@@ -36,7 +36,7 @@ class Checkpoints:
         self.steps, self.energies, self.losses = [], [], []
 
     def __call__(self, fitted: FitResult) -> None:
-        step = len(fitted.history)
+        step = len(fitted.history) if fitted.state is None else int(fitted.state.step)
         if not self._due or step < self._due[0]:
             return
         self._due = [due for due in self._due if due > step]

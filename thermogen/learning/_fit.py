@@ -10,13 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Num, PyTree
+from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
 from .._solution import RESULTS
 from .._types import Key
-from ..energies import AbstractEnergy, constrain, n_visible
+from ..energies import AbstractEnergy, constrain, n_visible, parameter_terms
 from ._conditional import constant_spins, margins
-from ._objectives import ADAM, LBFGS, AbstractObjective, Defaults, Samples, checked_samples
+from ._objectives import (
+    ADAM,
+    LBFGS,
+    AbstractObjective,
+    Defaults,
+    Samples,
+    checked_samples,
+    checked_shares,
+)
 from ._penalties import (
     L1,
     L2,
@@ -35,6 +43,34 @@ PROXIMAL = proximal_gradient()
 _STEPS_PER_CHUNK = 20
 # The running mean of noisy steps counts about the last ninth of them.
 _AVERAGED_PART = 9
+# Steps of a descent in which neither loss nor slope falls: more than L-BFGS remembers.
+_PATIENCE = 20
+
+
+class FitState(eqx.Module):
+    """Where a fit stands, for `fit(..., state=...)` to go on from: a pytree of arrays.
+
+    Attributes:
+        energy: the parameters as they are, before any mean and projection.
+        average: their running mean over late steps.
+        optimizer_state: of the optimiser.
+        objective_state: of the objective, such as its chains.
+        step: steps taken so far.
+        lowest_loss: of all steps.
+        lowest_slope: least distance from stationarity of all steps.
+        idle: steps since either of the two fell.
+        objective: name of the objective, which is not an array.
+    """
+
+    energy: PyTree
+    average: PyTree
+    optimizer_state: PyTree
+    objective_state: PyTree
+    step: Int[Array, ""]
+    lowest_loss: Float[Array, ""]
+    lowest_slope: Float[Array, ""]
+    idle: Int[Array, ""]
+    objective: str = eqx.field(static=True)
 
 
 class FitResult(eqx.Module):
@@ -44,24 +80,24 @@ class FitResult(eqx.Module):
         energy: the learned energy; where the loss is noisy or has kinks, and steps do not come to
             rest, the mean over about the last ninth of them, which has less of the noise than the
             last step.
-        history: loss of each step that was taken, shape `(steps,)`, in nats per sample.
+        history: loss of each step that this call took, shape `(steps,)`, in nats per sample.
         result: a `RESULTS` code: `converged` if the gradient met the objective's tolerance,
-            `step_limit` if the steps ran out, `non_finite` if the loss or its gradient stopped
+            `step_limit` if the steps ran out, `precision_limit` if the loss stopped falling
+            before, `diverged` if a sampled loss ended where no loss can be or higher than it
+            began, `non_finite` if the loss or its gradient stopped
             being finite; the energy is then the last finite one; `separable` if every spin
             follows from the others, so that a loss of conditionals falls for ever.
+        state: where the fit stands, to go on from.
     """
 
     energy: AbstractEnergy
     history: Float[np.ndarray, " steps"]
     result: RESULTS
+    state: FitState | None = None
 
 
 class _Carry(eqx.Module):
-    energy: PyTree
-    average: PyTree
-    optimizer_state: PyTree
-    objective_state: PyTree
-    step: Array
+    state: FitState
     result: RESULTS
 
 
@@ -83,7 +119,8 @@ class _Run(eqx.Module):
 
     def step(self, carry: _Carry) -> tuple[_Carry, Float[Array, ""]]:
         """One step, unless the gradient meets the tolerance or something is not finite."""
-        batch_key, loss_key = jax.random.split(jax.random.fold_in(self.key, carry.step))
+        old = carry.state
+        batch_key, loss_key = jax.random.split(jax.random.fold_in(self.key, old.step))
         batch = self.samples
         if self.batch_size is not None:
             drawn = self.samples.draw(batch_key, self.batch_size)
@@ -92,7 +129,7 @@ class _Run(eqx.Module):
 
         def loss(energy):
             allowed = constrain(energy)
-            value, state = self.objective.loss(allowed, batch, carry.objective_state, loss_key)
+            value, state = self.objective.loss(allowed, batch, old.objective_state, loss_key)
             if self.penalty is not None and self.proximal is None:
                 value += self.penalty(allowed)
             return value, state
@@ -103,15 +140,15 @@ class _Run(eqx.Module):
 
         if self.line_search:
             evaluate = optax.value_and_grad_from_state(value_fn)
-            value, gradient = evaluate(carry.energy, state=carry.optimizer_state)
-            objective_state = carry.objective_state
+            value, gradient = evaluate(old.energy, state=old.optimizer_state)
+            objective_state = old.objective_state
         else:
             evaluate = jax.value_and_grad(loss, has_aux=True)
-            (value, objective_state), gradient = evaluate(carry.energy)
+            (value, objective_state), gradient = evaluate(old.energy)
         updates, optimizer_state = optax.with_extra_args_support(self.optimizer).update(
             gradient,
-            carry.optimizer_state,
-            carry.energy,
+            old.optimizer_state,
+            old.energy,
             value=value,
             grad=gradient,
             value_fn=value_fn,
@@ -119,26 +156,37 @@ class _Run(eqx.Module):
             samples=self.samples,
             penalty=self.penalty,
         )
-        energy = optax.apply_updates(carry.energy, updates)
+        energy = optax.apply_updates(old.energy, updates)
+        total = value if self.proximal is None else value + self.proximal(old.energy)
+        total = jnp.asarray(total, old.lowest_loss.dtype)
 
-        result = carry.result
+        result, slope, idle = carry.result, old.lowest_slope, old.idle
         if self.tolerance is not None:
-            if self.proximal is not None:
-                distance = stationarity(self.proximal, carry.energy, gradient)
-            else:
-                distance = optax.tree.norm(gradient, ord=jnp.inf)
+            distance = self._distance(old.energy, gradient)
+            if self.line_search or self.proximal is not None:
+                better = (total < old.lowest_loss) | (distance < 0.9 * old.lowest_slope)
+                idle = jnp.where(better, 0, idle + 1)
+                result = RESULTS.where(idle >= _PATIENCE, RESULTS.precision_limit, result)
             result = RESULTS.where(distance <= self.tolerance, RESULTS.converged, result)
+            slope = jnp.minimum(slope, distance)
         finite = _all_finite(value, gradient, energy)
         result = RESULTS.where(finite, result, RESULTS.non_finite)
         average = energy
         if self.averaged:
-            average = _running_mean(carry.average, energy, carry.step)
-        new = _Carry(energy, average, optimizer_state, objective_state, carry.step, result)
-        new = jax.tree.map(lambda a, b: jnp.where(result == RESULTS.step_limit, a, b), new, carry)
-        new = dataclasses.replace(new, step=carry.step + 1, result=result)
+            average = _running_mean(old.average, energy, old.step)
+        lowest = jnp.minimum(old.lowest_loss, total)
+        counts = (old.step, lowest, slope, idle)
+        new = FitState(energy, average, optimizer_state, objective_state, *counts, old.objective)
+        new = jax.tree.map(lambda a, b: jnp.where(result == RESULTS.step_limit, a, b), new, old)
+        new = dataclasses.replace(new, step=old.step + 1)
+        return _Carry(new, result), total
+
+    def _distance(self, energy: PyTree, gradient: PyTree) -> Float[Array, ""]:
+        """From stationarity; a parameter that many sets of spins share has so much more slope."""
         if self.proximal is not None:
-            value += self.proximal(carry.energy)
-        return new, jnp.asarray(value)
+            return stationarity(self.proximal, energy, gradient)
+        per_set = jax.tree.map(lambda g, t: g / t, gradient, parameter_terms(energy))
+        return optax.tree.norm(per_set, ord=jnp.inf)
 
 
 def fit(
@@ -153,6 +201,7 @@ def fit(
     n_steps: int | None = None,
     batch_size: int | None = None,
     callback: Callable[[FitResult], None] | None = None,
+    state: FitState | None = None,
 ) -> FitResult:
     """Learn the parameters of an energy from data, at beta = 1.
 
@@ -173,11 +222,15 @@ def fit(
             mini-batches of a deterministic one. Each new transformation object compiles anew:
             keep one to fit many times. Its update gets the data as `samples` and
             their means as `means`.
-        n_steps: most steps to take; the objective's own default where None.
+        n_steps: most steps to take in this call; the objective's own default where None.
         batch_size: samples drawn (with replacement) for each step; all of them where None.
         callback: called on the host after every few steps with the `FitResult` so far, for
             example to draw a progress bar (`thermogen.report.progress`). An exception that it
             raises ends the fit.
+        state: `FitResult.state` of an earlier call to go on from; where None the fit starts at
+            `energy`, of which a state takes the structure alone. With the same key and arguments
+            calls in a row end at the same numbers, to the last bit, as one call of all their
+            steps. A call without it starts anew: chains at the data, steps at their longest.
 
     Returns:
         A `FitResult`. With a deterministic objective and all samples, the fit ends as soon as
@@ -190,7 +243,8 @@ def fit(
     Raises:
         ValueError: for data of wrong shape or with values other than +-1, weights that are
             negative or all zero, counts that are not positive, a `Support` without proximal
-            steps, or an energy that the objective does not take.
+            steps, an energy that the objective does not take, or a state of another energy,
+            objective, optimiser or dtype.
         TypeError: for another objective, such as a class in place of its instance.
     """
     if not isinstance(objective, AbstractObjective):
@@ -227,14 +281,26 @@ def fit(
     parameters: PyTree = constrain(energy)
     if isinstance(penalty, Support):
         parameters = penalty.shrink(parameters, jnp.zeros((), dtype))
-    carry = _Carry(
-        energy=parameters,
-        average=parameters,
-        optimizer_state=optimizer.init(parameters),
-        objective_state=objective.init(energy, samples, init_key),
-        step=jnp.array(0),
-        result=RESULTS.step_limit,
-    )
+
+    def first() -> FitState:
+        most = jnp.full((), jnp.inf, dtype)
+        return FitState(
+            energy=parameters,
+            average=parameters,
+            optimizer_state=optimizer.init(parameters),
+            objective_state=objective.init(energy, samples, init_key),
+            step=jnp.array(0),
+            lowest_loss=most,
+            lowest_slope=most,
+            idle=jnp.array(0),
+            objective=type(objective).__name__,
+        )
+
+    if state is None:
+        state = first()
+    else:
+        _check_state(state, jax.eval_shape(first))
+    carry = _Carry(state, RESULTS.step_limit)
     _warn_of_infinite_parameters(data[share > 0], fields_are_free, couplings_are_free)
     proximal = None
     if optimizer is PROXIMAL and isinstance(penalty, AbstractProximal):
@@ -255,33 +321,56 @@ def fit(
     )
     history = np.zeros(0)
     while True:
-        carry, losses = _chunk(run, carry, jnp.asarray(n_steps))
-        history = np.append(history, np.asarray(losses)[: int(carry.step) - len(history)])
+        carry, losses = _chunk(run, carry, state.step + n_steps)
+        taken = int(carry.state.step) - int(state.step)
+        history = np.append(history, np.asarray(losses)[: taken - len(history)])
         done = len(history) == n_steps or carry.result != RESULTS.step_limit
         result = carry.result
-        learned = carry.energy if result == RESULTS.converged else carry.average
+        learned = carry.state.energy if result == RESULTS.converged else carry.state.average
         if done and couplings_are_free and defaults.conditional and result != RESULTS.non_finite:
             separated = _separated(learned, samples, defaults.bounded_fields)
             result = RESULTS.where(separated, RESULTS.separable, result)
-        outcome = FitResult(constrain(learned), history, result)
+        if done and defaults.gradient_tolerance is None and result == RESULTS.step_limit:
+            if _has_diverged(history, defaults.likelihood, data.shape[1]):
+                result = RESULTS.diverged
+        outcome = FitResult(constrain(learned), history, result, carry.state)
         if callback is not None:
             callback(outcome)
         if done:
             return outcome
 
 
-def checked_shares(weights, n_samples: int) -> tuple[Float[np.ndarray, " samples"], float]:
-    """Weights that sum to 1, and how many samples they are worth."""
-    if weights is None:
-        weights = np.ones(n_samples)
-    weights = np.asarray(weights, float)
-    if weights.shape != (n_samples,):
-        raise ValueError(f"weights must have shape ({n_samples},), got {weights.shape}")
-    total = weights.sum()
-    if not (np.all(weights >= 0) and 0 < total < np.inf):
-        raise ValueError("weights must be finite, not negative, and not all zero")
-    share = weights / total
-    return share, total if np.all(weights % 1 == 0) else 1 / np.sum(share**2)
+def _check_state(state: FitState, fresh: FitState) -> None:
+    """Refuse the state of another fit, by name."""
+    if state.objective != fresh.objective:
+        raise ValueError(
+            f"state is of a fit with the objective {state.objective}, got {fresh.objective}"
+        )
+    for name, part in [
+        ("energy", "energy"),
+        ("optimizer", "optimizer_state"),
+        ("objective", "objective_state"),
+    ]:
+        ours, theirs = (
+            (jax.tree.structure(tree), [(x.shape, x.dtype) for x in jax.tree.leaves(tree)])
+            for tree in (getattr(fresh, part), jax.eval_shape(lambda p=part: getattr(state, p)))
+        )
+        if ours != theirs:
+            raise ValueError(
+                f"state does not fit the {name}: its {part} has another structure, shape or dtype "
+                "than this fit; go on with the arguments of the call that it came from"
+            )
+
+
+def _has_diverged(history: Float[np.ndarray, " steps"], likelihood: bool, n_spins: int) -> bool:
+    """Whether late losses of chains lie below the least one, or above free spins and rising.
+
+    A negative log-likelihood is not below 0, up to the noise of ln Z; `<E>_data - <E>_model` is
+    that less an entropy, of n ln 2 at most. Free spins, with all parameters 0, cost n ln 2.
+    """
+    late = float(np.mean(history[-max(1, len(history) // _AVERAGED_PART) :]))
+    least = -0.01 if likelihood else -np.log(2)
+    return late < least * n_spins or late > max(n_spins * np.log(2), float(history[0]))
 
 
 def _tolerance(defaults: Defaults, size: float, dtype: DTypeLike) -> Array:
@@ -344,14 +433,14 @@ def _separated(energy: PyTree, samples: Samples, bounded_fields: bool) -> Array:
 
 
 @eqx.filter_jit
-def _chunk(run: _Run, carry: _Carry, n_steps: Array) -> tuple[_Carry, Float[Array, " chunk"]]:
+def _chunk(run: _Run, carry: _Carry, last_step: Array) -> tuple[_Carry, Float[Array, " chunk"]]:
     """A few steps in one compiled call; once the fit has ended the rest of them do nothing."""
 
     def skip(carry: _Carry):
         return carry, jnp.zeros((), run.samples.spins.dtype)
 
     def step(carry: _Carry, _):
-        going = (carry.step < n_steps) & (carry.result == RESULTS.step_limit)
+        going = (carry.state.step < last_step) & (carry.result == RESULTS.step_limit)
         return jax.lax.cond(going, lambda c: run.step(c), skip, carry)
 
     return jax.lax.scan(step, carry, length=_STEPS_PER_CHUNK)

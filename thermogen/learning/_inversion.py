@@ -15,6 +15,7 @@ from ..datasets import validate_spins
 from ..energies import Pairwise
 from ..energies._linalg import dot
 from ..meanfield import AbstractFunctional, Bethe, Plefka
+from ._objectives import checked_shares
 
 Vector = Float[Array, " n"]
 Matrix = Float[Array, "n n"]
@@ -183,7 +184,10 @@ def _check(m: Vector, c: Matrix) -> None:
 
 
 def moments(
-    data: Num[Array | np.ndarray, "samples n"], *, pseudocount: float | int = 0.0
+    data: Num[Array | np.ndarray, "samples n"],
+    *,
+    weights: Num[Array | np.ndarray, " samples"] | None = None,
+    pseudocount: float | int = 0.0,
 ) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
     """Means and connected correlations of data, for `invert(method, *moments(data))`.
 
@@ -193,6 +197,7 @@ def moments(
 
     Args:
         data: samples of +-1, shape `(samples, n)`.
+        weights: of each sample, as for `fit`.
         pseudocount: number of added samples, >= 0; need not be whole.
 
     Returns:
@@ -206,18 +211,20 @@ def moments(
     spins = validate_spins(data).astype(float)
     if not 0 <= pseudocount < np.inf:
         raise ValueError(f"pseudocount must be finite and at least 0, got {pseudocount}")
-    samples, n = spins.shape
-    means, products = spins.sum(axis=0), spins.T @ spins
-    m = means / (samples + pseudocount)
-    c = (products + pseudocount * np.eye(n)) / (samples + pseudocount) - np.outer(m, m)
+    share, size = checked_shares(weights, len(spins))
+    # Relative to all samples, the added ones included.
+    kept, added = size / (size + pseudocount), pseudocount / (size + pseudocount)
+    m = kept * (share @ spins)
+    products = spins.T @ (share[:, None] * spins)
+    c = kept * products + added * np.eye(spins.shape[1]) - np.outer(m, m)
     if pseudocount == 0:
-        _check_spread(m, c, samples)
+        _check_spread(m, c, spins[share > 0])
     return jnp.asarray(m), jnp.asarray(c)
 
 
-def _check_spread(m: np.ndarray, c: np.ndarray, samples: int) -> None:
+def _check_spread(m: np.ndarray, c: np.ndarray, spins: np.ndarray) -> None:
     remedy = "set pseudocount, for example to 1, or leave spins out"
-    constant = np.flatnonzero(np.abs(m) == 1)
+    constant = np.flatnonzero(np.all(spins == spins[0], axis=0))
     if constant.size:
         k = constant[0]
         raise ValueError(
@@ -228,6 +235,6 @@ def _check_spread(m: np.ndarray, c: np.ndarray, samples: int) -> None:
     if values[0] <= len(m) * np.finfo(float).eps * values[-1]:
         tied = np.flatnonzero(np.abs(vectors[:, 0]) > 0.1)
         raise ValueError(
-            f"data has singular covariances: {samples} samples of {len(m)} spins, of which spins "
-            f"{tied.tolist()} are tied by a linear relation; {remedy}"
+            f"data has singular covariances: {len(spins)} samples of {len(m)} spins, of which "
+            f"spins {tied.tolist()} are tied by a linear relation; {remedy}"
         )

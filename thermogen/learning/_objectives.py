@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
-from jaxtyping import Array, Float, Num, PyTree
+from jaxtyping import Array, ArrayLike, Float, Num, PyTree
 
 from .._types import Key
 from ..datasets import validate_spins
-from ..energies import AbstractEnergy, n_visible, visible_free_energy
+from ..energies import AbstractEnergy, n_visible, parameter_terms, visible_free_energy
 
 # Made once: a new transformation object would compile anew.
 LBFGS = optax.lbfgs()
@@ -68,6 +68,7 @@ class Defaults(NamedTuple):
         bounded_fields: the same of the fields.
         conditional: whether the loss is a sum over spins given all others, which has no minimum
             where every spin follows from the others without exception.
+        likelihood: whether the value of a stochastic loss estimates the negative log-likelihood.
         smooth: whether a deterministic loss has no kinks, across which steps would go to and fro.
     """
 
@@ -77,6 +78,7 @@ class Defaults(NamedTuple):
     bounded: bool = False
     bounded_fields: bool = False
     conditional: bool = False
+    likelihood: bool = False
     smooth: bool = True
 
 
@@ -138,3 +140,34 @@ def check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
+
+
+def checked_shares(
+    weights: Num[ArrayLike, " samples"] | None, n_samples: int, name: str = "weights"
+) -> tuple[Float[np.ndarray, " samples"], float]:
+    """Weights that sum to 1, and how many samples they are worth.
+
+    Whole numbers are counts of equal samples; for others see `Samples.size`.
+    """
+    values = np.ones(n_samples) if weights is None else np.asarray(weights, float)
+    if values.shape != (n_samples,):
+        raise ValueError(f"{name} must have shape ({n_samples},), got {values.shape}")
+    total = values.sum()
+    if not (np.all(values >= 0) and 0 < total < np.inf):
+        raise ValueError(f"{name} must be finite, not negative, and not all zero")
+    share = values / total
+    return share, float(total if np.all(values % 1 == 0) else 1 / np.sum(share**2))
+
+
+def per_set() -> optax.GradientTransformation:
+    """Gradients over the number of sets of spins that each parameter serves.
+
+    So large is the variance of `dE/dp` over even configurations, the curvature of the likelihood
+    where no spin is bound: a step that suits one coupling overshoots by as much where many bonds
+    share it.
+    """
+
+    def update(updates, state, params=None):
+        return jax.tree.map(lambda g, t: g / t, updates, parameter_terms(updates)), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -117,7 +117,11 @@ def coarse_grain(
 
 
 def potential(
-    energy: AbstractEnergy, data: Num[Array | np.ndarray, "batch visible"], beta: Beta
+    energy: AbstractEnergy,
+    data: Num[Array | np.ndarray, "batch visible"],
+    beta: Beta,
+    *,
+    weights: Num[Array | np.ndarray, " batch"] | None = None,
 ) -> Float[Array, ""]:
     """`<E>_data - A(model)`, with A exact: the negative log-likelihood per sample over beta.
 
@@ -129,6 +133,7 @@ def potential(
         energy: an energy of n <= 24 spins, hidden ones included; an `RBM` in one of its layers.
         data: samples of +-1, shape `(batch, n_visible(energy))`.
         beta: inverse temperature.
+        weights: of each sample, >= 0 and relative; equal where None.
 
     Returns:
         A scalar in energy units; times beta it is in nats.
@@ -138,7 +143,10 @@ def potential(
     """
     data = jnp.asarray(checked_samples(energy, data))
     allowed = constrain(energy)
-    of_data = jnp.mean(jax.vmap(lambda s: visible_free_energy(allowed, s, beta))(data))
+    of_data = jax.vmap(lambda s: visible_free_energy(allowed, s, beta))(data)
+    if weights is not None:
+        weights = jnp.asarray(weights, of_data.dtype)
+    of_data = jnp.average(of_data, weights=weights)
     return of_data - exact.free_energy(allowed, beta)
 
 

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, Num
 from .._types import Key
 from ..energies import AbstractEnergy
 from ._conditional import Pseudolikelihood, margins
-from ._fit import checked_shares, fit
-from ._objectives import Samples, checked_samples
+from ._fit import fit
+from ._objectives import Samples, checked_samples, checked_shares
 
 # From a prior of a tenth of an energy unit to one of ten, in steps of root ten in variance; 1/2 is
 # the default of `Pseudolikelihood`.

@@ -19,11 +19,12 @@ from .._types import Key
 from ..datasets import validate_spins
 from ..energies import AbstractEnergy, constrain, parameter_copies, parameter_degrees
 from ._fit import FitResult, fit
-from ._objectives import AbstractObjective, Samples
+from ._objectives import AbstractObjective, Samples, checked_shares
 from ._penalties import L1, AbstractPenalty, Support
 
 Training = Num[Array | np.ndarray, "samples n"]
 HeldOut = Num[Array | np.ndarray, "judges n"]
+Weights = Num[Array | np.ndarray, " _"]
 
 
 class Path(eqx.Module):
@@ -77,6 +78,8 @@ def l1_path(
     objective: AbstractObjective,
     strengths: Sequence[float] | Float[np.ndarray, " models"],
     key: Key,
+    weights: Weights | None = None,
+    held_out_weights: Weights | None = None,
 ) -> Path:
     """Couplings that an L1 penalty leaves, from strong to weak, each set fitted without it.
 
@@ -89,13 +92,15 @@ def l1_path(
         objective: a deterministic objective, such as `Pseudolikelihood()`.
         strengths: of the penalty, in nats per energy unit, one for each model.
         key: random key.
+        weights: of each training sample, as for `fit`; N of the criterion is what they are worth.
+        held_out_weights: of each sample that judges.
 
     Raises:
         ValueError: as `fit` does, and for an objective that is stochastic.
     """
     if len(strengths) < 1:
         raise ValueError("strengths must hold at least one number")
-    search = _Selection(energy, data, held_out, objective, key)
+    search = _Selection(energy, data, held_out, objective, key, weights, held_out_weights)
     penalised, models = energy, []
     for strength in sorted(map(float, strengths), reverse=True):
         penalised = search.fit(penalised, L1(strength)).energy
@@ -114,6 +119,8 @@ def decimate(
     fraction: float = 0.2,
     n_models: int = 12,
     key: Key,
+    weights: Weights | None = None,
+    held_out_weights: Weights | None = None,
 ) -> Path:
     """Fit all couplings, drop the smallest ones, fit the others again, and so on.
 
@@ -125,6 +132,8 @@ def decimate(
         held_out: as for `l1_path`.
         objective: as for `l1_path`.
         key: as for `l1_path`.
+        weights: as for `l1_path`.
+        held_out_weights: as for `l1_path`.
         fraction: share of the couplings left that are dropped in each round, in (0, 1).
         n_models: number of models, the full one included.
 
@@ -136,7 +145,7 @@ def decimate(
         raise ValueError(
             f"fraction must lie in (0, 1) and n_models be at least 1, got {fraction} and {n_models}"
         )
-    search = _Selection(energy, data, held_out, objective, key)
+    search = _Selection(energy, data, held_out, objective, key, weights, held_out_weights)
     models = [search.model(search.present(lambda degree: degree >= 0), energy)]
     while len(models) < n_models:
         last = models[-1]
@@ -160,6 +169,8 @@ def grow(
     n_per_round: int = 1,
     n_models: int = 32,
     key: Key,
+    weights: Weights | None = None,
+    held_out_weights: Weights | None = None,
 ) -> Path:
     """Start from fields alone and add the couplings that the loss asks for most, low degrees first.
 
@@ -173,6 +184,8 @@ def grow(
         held_out: as for `l1_path`.
         objective: as for `l1_path`.
         key: as for `l1_path`.
+        weights: as for `l1_path`.
+        held_out_weights: as for `l1_path`.
         n_per_round: most couplings that are added at once; larger rounds are faster, and let in
             couplings that would not pay alone.
         n_models: number of models, that of independent spins included.
@@ -185,7 +198,7 @@ def grow(
         raise ValueError(
             f"n_per_round and n_models must be at least 1, got {n_per_round} and {n_models}"
         )
-    search = _Selection(energy, data, held_out, objective, key)
+    search = _Selection(energy, data, held_out, objective, key, weights, held_out_weights)
     models = [search.model(search.present(lambda degree: degree < 2), energy)]
     degrees = [int(d) for d in search.degrees if d >= 2]
     size = n_per_round
@@ -214,7 +227,7 @@ class _Model(NamedTuple):
 class _Selection:
     """What the three ways share: masks over one energy, fits on them, and their judgement."""
 
-    def __init__(self, energy, data, held_out, objective, key):
+    def __init__(self, energy, data, held_out, objective, key, weights, held_out_weights):
         if objective.defaults.gradient_tolerance is None:
             raise ValueError(
                 f"objective must be deterministic, such as Pseudolikelihood(), got {objective}"
@@ -226,9 +239,12 @@ class _Selection:
                 f"held_out must have {self._data.shape[1]} spins a sample, got {judges.shape[1]}"
             )
         dtype = jnp.result_type(*jax.tree.leaves(energy))
+        self._weights = weights
+        share, self._size = checked_shares(weights, len(self._data))
+        of_judges = checked_shares(held_out_weights, len(judges), "held_out_weights")
         self._training, self._held_out = (
-            Samples(jnp.asarray(x, dtype), jnp.full(len(x), 1 / len(x), dtype))
-            for x in (self._data, judges)
+            Samples(*(jnp.asarray(x, dtype) for x in arrays))
+            for arrays in ((self._data, share, self._size), (judges, *of_judges))
         )
         self._state = objective.init(energy, self._training, key)
         self._degrees = jax.tree.map(
@@ -242,7 +258,14 @@ class _Selection:
         self.degrees = np.unique(np.concatenate(every))
 
     def fit(self, start: PyTree, penalty: AbstractPenalty) -> FitResult:
-        return fit(start, self._data, objective=self._objective, penalty=penalty, key=self._key)
+        return fit(
+            start,
+            self._data,
+            objective=self._objective,
+            penalty=penalty,
+            weights=self._weights,
+            key=self._key,
+        )
 
     def model(self, mask: PyTree, start: PyTree) -> _Model:
         """Fit the couplings of a mask, from the values that `start` has for them."""
@@ -258,7 +281,7 @@ class _Selection:
             sum(int(np.sum(m & (d == degree))) // c for m, d, c in zip(*leaves, strict=True))
             for degree in self.degrees
         ]
-        n, times = len(self._data), 1
+        n, times = self._size, 1
         if self._objective.defaults.conditional:
             times = self.degrees
         criterion = 2 * n * training + float(np.sum(times * np.array(counts))) * np.log(n)

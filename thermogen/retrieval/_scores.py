@@ -51,6 +51,7 @@ def recall_scores(
     data: Num[Array | np.ndarray, "..."],
     *,
     n_bins: int = 10,
+    weights: Num[Array | np.ndarray, "..."] | None = None,
 ) -> RecallScores:
     """Judge the answers to many cues against the configurations that the cues were made from.
 
@@ -60,6 +61,7 @@ def recall_scores(
         masks: True where the cue was known, shape `(cues, n)`.
         data: configurations that are no false positives, shape `(samples, n)`.
         n_bins: bins of the reliability curve.
+        weights: of each cue, >= 0, shape `(cues,)`; a weight of 3 counts a cue three times.
 
     Raises:
         ValueError: if the shapes disagree.
@@ -77,14 +79,20 @@ def recall_scores(
         raise ValueError(f"data must have shape (samples, {n}), got {data.shape}")
     dtype = answers.configurations.dtype
     truths, data = jnp.asarray(truths, dtype), jnp.asarray(data, dtype)
-    return _scores(answers, truths, ~jnp.asarray(masks, bool), data, n_bins)
+    counts = jnp.ones(cues, dtype) if weights is None else jnp.asarray(weights, dtype)
+    if counts.shape != (cues,):
+        raise ValueError(f"weights must have shape ({cues},), got {counts.shape}")
+    return _scores(answers, truths, ~jnp.asarray(masks, bool), data, n_bins, counts)
 
 
 @eqx.filter_jit
-def _scores(answers, truths, unknown, data, n_bins) -> RecallScores:
+def _scores(answers, truths, unknown, data, n_bins, weights) -> RecallScores:
     found, p = answers.configurations, answers.probabilities
-    (cues, _, n), dtype = found.shape, found.dtype
-    n_unknown = jnp.sum(unknown)
+    n, dtype = found.shape[-1], found.dtype
+    n_unknown = jnp.sum(weights[:, None] * unknown)
+
+    def mean(values):
+        return jnp.average(values.astype(dtype), weights=weights)
 
     # Products of spins are exact; those with an unused row are 0.
     is_truth = jnp.einsum("ckn,cn->ck", found, truths) == n
@@ -92,27 +100,28 @@ def _scores(answers, truths, unknown, data, n_bins) -> RecallScores:
     right = is_truth[:, 0]
 
     def spins_right(guess):
-        share = jnp.sum(unknown & (guess == truths)) / jnp.maximum(n_unknown, 1)
-        return jnp.where(n_unknown > 0, share, jnp.mean(right))
+        share = jnp.sum(weights[:, None] * (unknown & (guess == truths)))
+        share /= jnp.where(n_unknown > 0, n_unknown, 1)
+        return jnp.where(n_unknown > 0, share, mean(right))
 
     # No answer is no guess: its magnetizations are 0.
     answered = answers.result == RESULTS.converged
     signs = jnp.where(answered[:, None], jnp.where(answers.magnetizations >= 0, 1, -1), 0)
     bins = jnp.clip((p[:, 0] * n_bins).astype(int), 0, n_bins - 1)
     counts, sure, hits = (
-        jax.ops.segment_sum(x.astype(dtype), bins, n_bins) for x in (jnp.ones(cues), p[:, 0], right)
+        jax.ops.segment_sum(weights * x, bins, n_bins) for x in (1, p[:, 0], right)
     )
-    size = jnp.maximum(counts, 1)
+    size = jnp.where(counts > 0, counts, 1)
     return RecallScores(
-        exact_match=jnp.mean(right, dtype=dtype),
+        exact_match=mean(right),
         spin_accuracy=spins_right(found[:, 0]).astype(dtype),
         marginal_accuracy=spins_right(signs).astype(dtype),
-        truth_probability=jnp.mean(jnp.sum(jnp.where(is_truth, p, 0), axis=1)),
-        misses=jnp.mean(~jnp.any(is_truth, axis=1), dtype=dtype),
-        false_positives=jnp.mean(~in_data[:, 0], dtype=dtype),
-        false_mass=jnp.mean(jnp.sum(jnp.where(in_data, 0, p), axis=1)),
+        truth_probability=mean(jnp.sum(jnp.where(is_truth, p, 0), axis=1)),
+        misses=mean(~jnp.any(is_truth, axis=1)),
+        false_positives=mean(~in_data[:, 0]),
+        false_mass=mean(jnp.sum(jnp.where(in_data, 0, p), axis=1)),
         confidence=sure / size,
         accuracy=hits / size,
         counts=counts,
-        calibration_error=jnp.sum(jnp.abs(hits - sure)) / cues,
+        calibration_error=jnp.sum(jnp.abs(hits - sure)) / jnp.sum(weights),
     )
