@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 # `parallel` lies low, so that any room may use it.
 LAYERS = (
     ("_types",),
-    ("_checks", "_solution", "parallel"),
+    ("_checks", "_placement", "_solution", "parallel"),
     ("spins",),
     ("walsh",),
     ("datasets", "energies"),

@@ -1,8 +1,13 @@
 """What every solver returns: a value, a result code that tells failure apart, statistics."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, PyTree
 
 
 class RESULTS(eqx.Enumeration):
@@ -77,3 +82,40 @@ class Solution(eqx.Module):
     value: Any
     result: RESULTS
     stats: dict[str, Any]
+
+
+def checked(solution: Solution, good: Bool[Array, "..."]) -> Solution:
+    """The solution, if its result is good; else an error, inside `jax.jit` too.
+
+    Raises:
+        RuntimeError: if not; the message says what to do.
+    """
+    failed = ~good
+    if isinstance(failed, Tracer) and jax.device_count() == 1:
+        return solution.result.error_if(solution, failed)
+    raise_where(failed, _advice, solution.result)
+    return solution
+
+
+def raise_where(
+    failed: Bool[Array | np.ndarray, "..."], message: Callable[..., str], *arguments: PyTree
+) -> None:
+    """Raise `message(*arguments)` on the host, of the first of a batch that failed.
+
+    Traced, too: what equinox does instead waits for ever for the other devices where a
+    computation runs on several.
+    """
+
+    def look(failed, arguments):
+        if np.any(failed):
+            at = int(np.argmax(failed))
+            raise RuntimeError(message(*jax.tree.map(lambda x: np.ravel(x)[at], arguments)))
+
+    if isinstance(failed, Tracer):
+        jax.debug.callback(look, failed, arguments)
+    else:
+        look(failed, arguments)
+
+
+def _advice(result: RESULTS) -> str:
+    return RESULTS[result]

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Num
 
+from .._placement import from_anywhere
 from .._types import Key
 from ..energies import AbstractEnergy, Mixture, embed
 from ..landscape import Library, certify, find_bound_states
@@ -26,6 +27,7 @@ Weights = Num[Array | np.ndarray, " _"]
 _CAPACITY, _N_WALKERS, _THRESHOLD = 64, 256, 100.0
 
 
+@from_anywhere
 def fit_experts(
     energy: AbstractEnergy,
     data: Data,

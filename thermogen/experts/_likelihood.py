@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from .. import exact
+from .._placement import from_anywhere
 from .._types import Key
 from ..energies import RBM, AbstractEnergy, Mixture
 from ..learning._objectives import checked_samples, checked_shares
@@ -21,6 +22,7 @@ Data = Num[Array | np.ndarray, "_ _"]
 Shares = Float[Array | np.ndarray, "_ _"]
 
 
+@from_anywhere
 def log_partitions(experts: AbstractEnergy, key: Key) -> Float[Array, " experts"]:
     """ln Z of each expert at beta = 1: by enumeration up to 20 spins, else by annealing.
 
@@ -55,6 +57,7 @@ def _exact_log_partitions(experts: AbstractEnergy) -> Float[Array, " experts"]:
     return jax.lax.map(lambda e: exact.log_partition(e, 1.0), experts)
 
 
+@from_anywhere
 def normalised(mixture: Mixture, *, key: Key) -> Mixture:
     """The same distribution with weights and partition functions as they are now.
 
@@ -69,6 +72,7 @@ def normalised(mixture: Mixture, *, key: Key) -> Mixture:
     return Mixture(mixture.experts, weights, partitions)
 
 
+@from_anywhere
 def negative_log_likelihood(
     mixture: Mixture, data: Data, *, weights: Num[Array | np.ndarray, " _"] | None = None
 ) -> float:
@@ -88,6 +92,7 @@ def losses(mixture: Mixture, data: Data) -> Float[np.ndarray, " samples"]:
     return -np.asarray(jax.nn.logsumexp(log_joints(mixture, spins), axis=1))
 
 
+@from_anywhere
 def responsibilities(mixture: Mixture, data: Data) -> Float[np.ndarray, "samples experts"]:
     """Posterior over the experts given each sample of +-1, shape `(samples, experts)`.
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
+from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..datasets import validate_spins
 from ..energies import AbstractEnergy, embed
@@ -18,6 +19,7 @@ _N_CLUSTERINGS, _N_ITERATIONS = 8, 10
 _MAX_MAGNETIZATION = 0.999
 
 
+@from_anywhere
 def library_shares(
     library: Library,
     data: Data,
@@ -67,6 +69,7 @@ def library_shares(
     return np.asarray(jax.nn.softmax(logits[:, chosen], axis=1))
 
 
+@from_anywhere
 def basin_shares(
     library: Library,
     functional: AbstractFunctional,

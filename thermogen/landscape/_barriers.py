@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse.csgraph
 from jaxtyping import Bool, Float, Int
 
+from .._placement import from_anywhere
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional
@@ -76,6 +77,7 @@ class Barriers(NamedTuple):
     others: Float[np.ndarray, "X n"]
 
 
+@from_anywhere
 def barriers(
     library: Library,
     functional: AbstractFunctional,

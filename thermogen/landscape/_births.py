@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from .._placement import from_anywhere
 from ..energies import AbstractEnergy
 from ..meanfield import AbstractFunctional, Bifurcation, bifurcations, follow_beta
 from ._batches import cast
 from ._genealogy import Genealogy
 
 
+@from_anywhere
 def birth_points(
     family: Genealogy, functional: AbstractFunctional, energy: AbstractEnergy
 ) -> dict[int, Bifurcation]:
@@ -39,6 +41,7 @@ def birth_points(
     return found | {int(family.heirs[node]): point for node, point in lost.items()}
 
 
+@from_anywhere
 def death_points(
     family: Genealogy, functional: AbstractFunctional, energy: AbstractEnergy
 ) -> dict[int, Bifurcation]:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int8, Num
 
+from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield._solve import checked_beta
@@ -150,6 +151,7 @@ class Certificate(eqx.Module):
         return "its mirror image" if own else str(goal)
 
 
+@from_anywhere
 def certify(
     library: Library | Num[Array | np.ndarray, "K n"],
     energy: AbstractEnergy,

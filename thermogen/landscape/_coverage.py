@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import gammaln, ndtri
 
+from .._placement import from_anywhere
 from ._library import Library
 from ._minima import Minima
 
@@ -34,6 +35,7 @@ class Completeness(NamedTuple):
     n_states_interval: tuple[float, float]
 
 
+@from_anywhere
 def completeness(library: Library | Minima, *, level: float = 0.95) -> Completeness:
     """Estimate what share of the landscape a library holds, and how many states there are.
 
@@ -62,6 +64,7 @@ def completeness(library: Library | Minima, *, level: float = 0.95) -> Completen
     return Completeness(float(1 - missed), interval, len(hits) + unseen, states)
 
 
+@from_anywhere
 def discovery_curve(
     library: Library | Minima, quenches: Int[np.ndarray, " points"]
 ) -> Float[np.ndarray, " points"]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy
 from ..meanfield import AbstractFunctional, NaiveMeanField
@@ -83,6 +84,7 @@ class Ergodicity(eqx.Module):
         return "\n".join(part for part in parts if part)
 
 
+@from_anywhere
 def ergodicity(
     energy: AbstractEnergy,
     beta: Beta,

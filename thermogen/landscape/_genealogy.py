@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num, Real
 
+from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional
@@ -121,6 +122,7 @@ class Genealogy(NamedTuple):
         return nodes
 
 
+@from_anywhere
 def genealogy(
     functional: AbstractFunctional,
     energies: AbstractEnergy | Sequence[AbstractEnergy],

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from .._placement import from_anywhere
 from .._types import Beta, Key, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric, local_fields
 from ..meanfield import AbstractFunctional
@@ -55,6 +56,7 @@ def crossover(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> 
     return jnp.where(jax.random.bernoulli(key, shape=a.shape), a, b)
 
 
+@from_anywhere
 def find_bound_states(
     functional: AbstractFunctional,
     energy: AbstractEnergy,

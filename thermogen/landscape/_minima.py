@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._placement import from_anywhere
 from .._solution import RESULTS, Solution
 from ..energies._linalg import dot
 from ..meanfield._solve import NewtonPolish
@@ -86,6 +87,7 @@ class Minima(eqx.Module):
         return good_turing(self.hits, self.n_lost)
 
 
+@from_anywhere
 def find_minima(
     potential: Potential,
     proposals: PyTree,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, UInt
 
+from .._placement import from_anywhere
 from .._types import Key
 from ..energies import AbstractEnergy, flip_gaps
 from ._batches import cast
@@ -32,6 +33,7 @@ class EnergyBarriers(NamedTuple):
     upper: Float[np.ndarray, "K K"]
 
 
+@from_anywhere
 def energy_barriers(
     energy: AbstractEnergy,
     configurations: Num[Array | np.ndarray, "K n"],

@@ -11,6 +11,7 @@ import optimistix as optx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from .._placement import from_anywhere
 from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric
@@ -46,6 +47,7 @@ _EXAMINED_ENTRIES, _POLISHED_ENTRIES = 2**21, 2**19
 _OFF_SADDLE, _MOST_SADDLES, _SATURATED = 1e-2, 3, 1e-8
 
 
+@from_anywhere
 def quench(
     functional: AbstractFunctional,
     energy: AbstractEnergy,

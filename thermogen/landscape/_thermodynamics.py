@@ -13,6 +13,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from .._placement import from_anywhere
 from .._types import Beta
 from ..energies import AbstractMultilinear
 from ..energies._linalg import dot
@@ -23,6 +24,7 @@ from ._library import Library
 _Edges = Float[Array | np.ndarray, " edges"]
 
 
+@from_anywhere
 def log_partition(library: Library, beta: Beta) -> Float[Array, ""]:
     """`ln Z = ln sum_a exp(-beta F_a)` of the library's states; minus infinity for none.
 
@@ -39,6 +41,7 @@ def log_partition(library: Library, beta: Beta) -> Float[Array, ""]:
     return jax.nn.logsumexp(logits) - jnp.asarray(beta * lowest)
 
 
+@from_anywhere
 def count_states(library: Library, edges: _Edges) -> Float[Array, " bins"]:
     """Number of states in each bin of free energy, shape `(bins,)`. Jits and vmaps.
 
@@ -56,6 +59,7 @@ def count_states(library: Library, edges: _Edges) -> Float[Array, " bins"]:
     return counts.astype(edges.dtype)
 
 
+@from_anywhere
 def complexity(
     libraries: Library | Sequence[Library], edges: _Edges, *, cumulative: bool = False
 ) -> Float[np.ndarray, " bins"]:
@@ -85,6 +89,7 @@ def complexity(
         return np.log(np.cumsum(mean) if cumulative else mean)
 
 
+@from_anywhere
 def overlaps(library: Library) -> Float[Array, "K K"]:
     """`q_ab = (1/n) sum_k m_k^a m_k^b`, shape `(K, K)`; 0 where an entry is unused.
 
@@ -97,6 +102,7 @@ def overlaps(library: Library) -> Float[Array, "K K"]:
     return dot(m, m.T) / m.shape[1]
 
 
+@from_anywhere
 def overlap_distribution(library: Library, beta: Beta, edges: _Edges) -> Float[Array, " bins"]:
     """P(q): chance that two states drawn by weight overlap by q, for each bin, `(bins,)`.
 
@@ -128,6 +134,7 @@ def _checked_edges(edges: _Edges) -> _Edges:
     return edges
 
 
+@from_anywhere
 def mixture_bound(library: Library, energy: AbstractMultilinear, beta: Beta) -> float:
     """A rigorous lower bound on ln Z from the mixture of the library's product measures.
 

@@ -7,6 +7,8 @@ import scipy.cluster.hierarchy
 import scipy.spatial.distance
 from jaxtyping import Float, Int
 
+from .._placement import from_anywhere
+
 # Barriers by different routes may differ by rounding, relative to the range of all energies.
 _ROUNDING = 1e-9
 
@@ -35,6 +37,7 @@ class DisconnectivityTree(NamedTuple):
     n_trees: int
 
 
+@from_anywhere
 def disconnectivity_tree(
     free_energies: Float[np.ndarray, " K"], barriers: Float[np.ndarray, "K K"]
 ) -> DisconnectivityTree:

@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int8, Num
 from scipy.special import expit
 
+from .._placement import from_anywhere
 from .._types import Key, Temperature
 from ..datasets import validate_spins
 from ..spins import enumerate_spins
@@ -14,6 +15,7 @@ from ._phases import log_ratio
 _MAX_ENUMERATED = 16
 
 
+@from_anywhere
 def with_background(
     data: Num[Array | np.ndarray, "samples n"],
     gap: Temperature,

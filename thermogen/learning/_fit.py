@@ -12,6 +12,7 @@ import optax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
+from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Key
 from ..energies import AbstractEnergy, constrain, n_visible, parameter_terms
@@ -189,6 +190,7 @@ class _Run(eqx.Module):
         return optax.tree.norm(per_set, ord=jnp.inf)
 
 
+@from_anywhere
 def fit(
     energy: AbstractEnergy,
     data: Num[Array | np.ndarray, "samples visible"],

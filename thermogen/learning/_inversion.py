@@ -9,7 +9,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
-from .._solution import RESULTS, Solution
+from .._placement import from_anywhere
+from .._solution import RESULTS, Solution, checked
 from .._types import Magnetizations
 from ..datasets import validate_spins
 from ..energies import Pairwise
@@ -34,6 +35,7 @@ class SessakMonasson(eqx.Module):
     """
 
 
+@from_anywhere
 def invert(
     method: AbstractFunctional | SessakMonasson,
     magnetizations: Magnetizations,
@@ -80,8 +82,7 @@ def invert(
     m, c = jnp.asarray(magnetizations), jnp.asarray(covariances)
     _check(m, c)
     solution = _invert(method, m, c)
-    result = solution.result
-    return result.error_if(solution, result != RESULTS.converged) if throw else solution
+    return checked(solution, solution.result == RESULTS.converged) if throw else solution
 
 
 @eqx.filter_jit
@@ -183,6 +184,7 @@ def _check(m: Vector, c: Matrix) -> None:
         )
 
 
+@from_anywhere
 def moments(
     data: Num[Array | np.ndarray, "samples n"],
     *,

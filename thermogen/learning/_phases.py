@@ -13,9 +13,11 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
+from .._placement import from_anywhere
 from .._types import Beta
 
 
+@from_anywhere
 def coexistence_temperature(gap: Beta, n: int, n_represented: int) -> Float[Array, ""]:
     """`T_c = Delta / ln((2^n - M)/M)`, where library and rest hold half of the weight each.
 
@@ -43,6 +45,7 @@ def coexistence_temperature(gap: Beta, n: int, n_represented: int) -> Float[Arra
     return _positive("gap", gap) / entropy
 
 
+@from_anywhere
 def library_mass(gap: Beta, n: int, n_represented: int, temperature: Beta) -> Float[Array, ""]:
     """Weight of the library, `M / (M + (2^n - M) exp(-Delta/T))`, between 0 and 1.
 
@@ -59,6 +62,7 @@ def library_mass(gap: Beta, n: int, n_represented: int, temperature: Beta) -> Fl
     return jax.nn.sigmoid(gap / _positive("temperature", temperature) - entropy)
 
 
+@from_anywhere
 def required_gap(
     represented: int | Num[Array | np.ndarray, "samples n"],
     n: int,

@@ -13,6 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
 from .. import exact
+from .._placement import from_anywhere
 from .._types import Beta, Key, Temperature
 from ..energies import RBM, AbstractEnergy, constrain, n_visible, visible_free_energy
 from ..energies._linalg import dot
@@ -28,6 +29,7 @@ _NEAR = 0.1
 _ATANH = np.array([1 / 11, 1 / 9, 1 / 7, 1 / 5, 1 / 3])
 
 
+@from_anywhere
 def conjoint_potential(energies: Table, temperature: Temperature) -> Float[Array, ""]:
     """`A = -T ln sum_i exp(-E_i/T)`, in energy units; `min E` as T -> 0.
 
@@ -41,6 +43,7 @@ def conjoint_potential(energies: Table, temperature: Temperature) -> Float[Array
     return lowest - temperature * jax.nn.logsumexp(_logits(energies, lowest, temperature))
 
 
+@from_anywhere
 def weights(energies: Table, temperature: Temperature) -> Float[Array, " entries"]:
     """Boltzmann weights `x_i = dA/dE_i = exp((A - E_i)/T)`, shape `(entries,)`; they sum to 1.
 
@@ -51,6 +54,7 @@ def weights(energies: Table, temperature: Temperature) -> Float[Array, " entries
     return jnp.exp(_log_weights(energies, temperature))
 
 
+@from_anywhere
 def legendre_potential(weights: Table, temperature: Temperature) -> Float[Array, ""]:
     """`A~ = T sum_i x_i ln x_i`, with `0 ln 0 = 0`: `A - sum_i x_i E_i` at the weights of E.
 
@@ -61,6 +65,7 @@ def legendre_potential(weights: Table, temperature: Temperature) -> Float[Array,
     return jnp.sum(jax.scipy.special.entr(_floating(weights))) * -temperature
 
 
+@from_anywhere
 def gibbs_gap(weights: Table, energies: Table, temperature: Temperature) -> Float[Array, ""]:
     """`sum_i x_i E_i + T sum_i x_i ln x_i - A = T KL(x || p) >= 0`, in energy units.
 
@@ -116,6 +121,7 @@ def coarse_grain(
     )
 
 
+@from_anywhere
 def potential(
     energy: AbstractEnergy,
     data: Num[Array | np.ndarray, "batch visible"],
@@ -179,6 +185,7 @@ class ExactLikelihood(AbstractObjective):
         return batch.free_energy(energy) + exact.log_partition(energy, 1.0), None
 
 
+@from_anywhere
 def generating_function(
     energy: AbstractEnergy,
     observables: Num[Array | np.ndarray, "k configurations"]

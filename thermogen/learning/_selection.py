@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num, PyTree
 
+from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Key
 from ..datasets import validate_spins
@@ -70,6 +71,7 @@ class Path(eqx.Module):
         return "\n".join(lines)
 
 
+@from_anywhere
 def l1_path(
     energy: AbstractEnergy,
     data: Training,
@@ -110,6 +112,7 @@ def l1_path(
     return search.path(models)
 
 
+@from_anywhere
 def decimate(
     energy: AbstractEnergy,
     data: Training,
@@ -160,6 +163,7 @@ def decimate(
     return search.path(models)
 
 
+@from_anywhere
 def grow(
     energy: AbstractEnergy,
     data: Training,

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy import optimize
 
+from .._placement import from_anywhere
 from .._types import Magnetizations
 from ._base import variance_at
 from ._continuation import Branch
@@ -40,6 +41,7 @@ class Bifurcation(NamedTuple):
     n_unstable: tuple[int, int]
 
 
+@from_anywhere
 def bifurcations(branch: Branch) -> list[Bifurcation]:
     """Saddle-nodes, pitchforks and transcritical points on a branch, in the order of the branch.
 

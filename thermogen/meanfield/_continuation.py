@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractEnergy
@@ -50,6 +51,7 @@ class Branch(eqx.Module):
     tangents: Float[Array, "capacity n_plus_1"]
 
 
+@from_anywhere
 def follow_beta(
     functional: AbstractFunctional,
     energy: AbstractEnergy,
@@ -90,6 +92,7 @@ def follow_beta(
     )
 
 
+@from_anywhere
 def follow_field(
     functional: AbstractFunctional,
     energy: AbstractEnergy,

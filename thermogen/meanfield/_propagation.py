@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Float
 
+from .._placement import from_anywhere
 from .._solution import Solution
 from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractMultilinear
@@ -16,6 +17,7 @@ from ._solve import MirrorDescent, checked_beta, solve_from, starting_field
 Messages = list[Float[Array, "_ _"]]
 
 
+@from_anywhere
 def belief_propagation(
     energy: AbstractMultilinear,
     beta: Beta,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._placement import from_anywhere
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy
 from ._base import AbstractFunctional, checked_point, entropy, scaled_hessian_at, variance_at
@@ -13,6 +14,7 @@ from ._plefka import Plefka, expansion_term
 from ._solve import checked_beta
 
 
+@from_anywhere
 def susceptibility(
     functional: AbstractFunctional, energy: AbstractEnergy, m: Magnetizations, beta: Beta
 ) -> Float[Array, "n n"]:
@@ -59,6 +61,7 @@ class Validity(NamedTuple):
     next_order: Float[Array, ""]
 
 
+@from_anywhere
 def validity(
     functional: AbstractFunctional, energy: AbstractEnergy, m: Magnetizations, beta: Beta
 ) -> Validity:

@@ -12,9 +12,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._checks import check_finite
-from .._solution import RESULTS, Solution
+from .._placement import from_anywhere
+from .._solution import RESULTS, Solution, checked
 from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractEnergy
+from ._adjoint import DenseImplicitAdjoint
 from ._base import (
     AbstractFunctional,
     checked_point,
@@ -151,6 +153,7 @@ class NewtonPolish(optx.AbstractRootFinder):
         return y, aux, {}
 
 
+@from_anywhere
 def solve(
     functional: AbstractFunctional,
     energy: AbstractEnergy,
@@ -222,8 +225,7 @@ def solve_from(
     if tol is None:
         tol = 1e-9 if theta.dtype == jnp.float64 else 1e-4
     solution = _solve(problem, theta, solver, adjoint, jnp.asarray(tol, theta.dtype), max_steps)
-    result = solution.result
-    return result.error_if(solution, ~is_minimum(result)) if throw else solution
+    return checked(solution, is_minimum(solution.result)) if throw else solution
 
 
 def is_minimum(result: RESULTS) -> Bool[Array, "..."]:
@@ -309,7 +311,7 @@ def _implicit(
     problem: Problem,
     theta: Magnetizations,
     marginal: Bool[Array, ""],
-    adjoint: optx.ImplicitAdjoint,
+    adjoint: optx.AbstractAdjoint,
 ) -> Magnetizations:
     """The root theta with its derivatives, which are infinite at a bifurcation.
 
@@ -320,6 +322,8 @@ def _implicit(
     theta = jax.lax.stop_gradient(theta)
     factor = jnp.where(marginal, jnp.finfo(theta.dtype).max ** 0.65, 1.0).astype(theta.dtype)
     args = _steep(problem, factor), theta, marginal
+    if adjoint == optx.ImplicitAdjoint():
+        adjoint = DenseImplicitAdjoint(_regular_residual)
     root = optx.root_find(_regular_residual, _Stay(), theta, args, adjoint=adjoint, throw=False)
     return _steep(root.value, factor)
 

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
+from .._placement import from_anywhere
 from .._types import Key
 from ..energies import AbstractEnergy
 from ._base import (
@@ -52,6 +53,7 @@ class Measurement(NamedTuple):
     standard_error: Float[Array, "*rungs"]
 
 
+@from_anywhere
 def annealed_importance_sampling(
     energy: AbstractEnergy,
     betas: Ladder,
@@ -95,6 +97,7 @@ def _cooled(energy, betas, key, n_chains, kernel, clamp):
     return Estimate(log_states(energy, spins.dtype, clamp) + ratio, error, ess)
 
 
+@from_anywhere
 def reverse_annealed_importance_sampling(
     energy: AbstractEnergy,
     betas: Ladder,

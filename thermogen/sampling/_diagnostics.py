@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from .._placement import from_anywhere
+
 Record = Num[Array | np.ndarray, "chains draws *observables"]
 OfEach = Float[np.ndarray, "*observables"]
 
@@ -25,6 +27,7 @@ class Diagnosis(NamedTuple):
     autocorrelation_time: OfEach
 
 
+@from_anywhere
 def diagnose(trace: Record) -> Diagnosis:
     """R-hat, effective sample size and autocorrelation time of recorded observables.
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._placement import from_anywhere
 from .._types import Key
 from ..energies import AbstractEnergy
 from ..energies._linalg import dot
@@ -47,6 +48,7 @@ class ThermodynamicIntegral(NamedTuple):
     heat_capacities: Measurement
 
 
+@from_anywhere
 def thermodynamic_integration(
     energy: AbstractEnergy,
     betas: Ladder,

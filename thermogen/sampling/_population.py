@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._placement import from_anywhere
 from .._types import Key
 from ..energies import AbstractEnergy
 from ..energies._linalg import dot
@@ -37,6 +38,7 @@ class PopulationEstimate(NamedTuple):
     weights: Float[Array, " populations"]
 
 
+@from_anywhere
 def population_annealing(
     energy: AbstractEnergy,
     betas: Ladder,

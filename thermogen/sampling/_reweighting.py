@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
+from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy
 from ..energies._linalg import dot
@@ -117,6 +118,7 @@ class Reweighting(eqx.Module):
         return jnp.asarray(self._energies.size // self.betas.size, self._energies.dtype)
 
 
+@from_anywhere
 def multi_histogram_reweighting(
     energy: AbstractEnergy,
     betas: Ladder,
@@ -174,6 +176,7 @@ def _rung_energies(energy, state):
     return jax.vmap(energy)(state.replicas)
 
 
+@from_anywhere
 def multi_histogram(
     energies: Num[Array | np.ndarray, "chains rungs draws"], betas: Ladder, *, n_spins: int
 ) -> Reweighting:

@@ -1,5 +1,6 @@
 """One line that runs many chains: burn-in, thinning, observers, progress."""
 
+import functools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -10,6 +11,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, Sharding
 from jaxtyping import Array, Bool, Num, PyTree
 
+from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, Interactions, Pairwise
 from ._base import AbstractSampler, parameter_dtype, random_corners, step_chains
@@ -20,6 +22,7 @@ _SPARSE = 0.05
 _N_CHUNKS = 20
 
 
+@functools.partial(from_anywhere, spread=("init", "sharding"))
 def sample(
     sampler: AbstractSampler,
     energy: AbstractEnergy,

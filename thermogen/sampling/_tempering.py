@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._placement import from_anywhere
 from .._types import Beta, Key, Spins
 from ..energies import AbstractEnergy
 from ..energies._linalg import dot
@@ -128,6 +129,7 @@ def _exchange(swapped, x):
     return jnp.where(from_above, jnp.roll(x, -1, axis=0), stays)
 
 
+@from_anywhere
 @eqx.filter_jit
 def tune_ladder(
     sampler: ParallelTempering,
