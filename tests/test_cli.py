@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from thermogen import cli, report, storage
-from thermogen.energies import RBM, Pairwise
+from thermogen.energies import RBM, Interactions, Pairwise
 
 # Equal for all, so that they share what is compiled.
 QUICK = ["--functional", "naive", "--walkers", "4", "--hops", "1"]
@@ -242,8 +242,8 @@ def test_recall_completes_cues(copies, monkeypatch):
     outcome = _run("recall", "model.eqx", "cues.csv", "--chains", "16", "--sweeps", "20")
     assert outcome.exit_code == 0, outcome.output
     lines = [line.split() for line in outcome.stdout.splitlines()]
-    assert lines[0] == ["cue", "unknown", "answers", "p", "best", "answer"]
-    shown = [(line[0], line[1], line[3], line[4]) for line in lines[1:5]]
+    assert lines[0] == ["cue", "unknown", "answers", "p", "ln", "p", "best", "answer"]
+    shown = [(line[0], line[1], line[3], line[5]) for line in lines[1:5]]
     assert shown[:2] == [("0", "2", "1.0000", "111"), ("1", "2", "1.0000", "000")]
     assert shown[2][1:3] == ("3", "0.5000") and shown[2][3] in ("111", "000")
     assert shown[3] == ("3", "0", "1.0000", "111")
@@ -252,15 +252,36 @@ def test_recall_completes_cues(copies, monkeypatch):
         assert found["configurations"].shape == (4, 8, 3)
         assert found["configurations"].dtype == np.int8
         np.testing.assert_allclose(found["probabilities"][2, :2], [0.5, 0.5], atol=1e-3)
+        np.testing.assert_array_equal(found["probabilities"], np.exp(found["log_probabilities"]))
         np.testing.assert_allclose(found["magnetizations"][1], -1, atol=1e-3)
         lines = cli._lines(dict(found))
-    assert lines[0] == "cue,probability,s0,s1,s2"
-    best = {row: (float(p), rest) for row, p, *rest in (line.split(",") for line in lines[:0:-1])}
+    assert lines[0] == "cue,probability,log_probability,s0,s1,s2"
+    cells = [line.split(",") for line in lines[:0:-1]]
+    best = {row: (float(p), rest) for row, p, _, *rest in cells}
+    assert all(abs(float(p) - np.exp(float(log_p))) < 1e-5 for _, p, log_p, *_ in cells)
     # Weights 2 cosh(6 sum of s): 1 against exp(-12) for each of three others.
     exact = 1 / (1 + 3 * np.exp(-12))
     for row, spins in (("0", ["1"] * 3), ("1", ["-1"] * 3)):
         assert best[row][1] == spins and abs(best[row][0] - exact) < 3 * np.exp(-12)
     assert {line.split(",")[0] for line in lines[1:]} == {"0", "1", "2", "3"}
+
+
+def test_recall_answers_where_probabilities_underflow(tmp_path, monkeypatch):
+    """A hundred and fifty spins in float32 that are unknown and free: ln p = -150 ln 2."""
+    monkeypatch.chdir(tmp_path)
+    n = 150
+    free = Interactions(n, [np.arange(n)[:, None]], [np.zeros(n, np.float32)])
+    storage.save_energy("model.eqx", free)
+    np.save("cues.npy", np.array([[np.nan] * n, [1.0] + [np.nan] * (n - 1)]))
+    outcome = _run("recall", "model.eqx", "cues.npy", "--out", "answers.csv", "--sweeps", "2")
+    assert outcome.exit_code == 0, outcome.output
+    rows = [line.split() for line in outcome.stdout.splitlines()[1:3]]
+    assert [row[:5] for row in rows] == [
+        ["0", "150", "8", "0.0000", "-103.97"],
+        ["1", "149", "8", "0.0000", "-103.28"],
+    ]
+    lines = (tmp_path / "answers.csv").read_text().splitlines()
+    assert len(lines) == 17 and lines[1].startswith("0,0,-103.972,")
 
 
 @pytest.mark.parametrize(

@@ -420,8 +420,60 @@ def test_third_derivative_of_the_gibbs_potential():
 
 def test_gibbs_potential_that_is_no_number_raises():
     energy = random_pairwise(2, jax.random.key(0))
-    with pytest.raises(Exception, match="the fields that hold m were not found"):
+    with pytest.raises(ValueError, match="beta must be positive and finite, got nan"):
         exact.gibbs_potential(energy, np.array([0.1, 0.0]), np.nan)
+    with pytest.raises(Exception, match="the fields that hold m were not found"):
+        jax.jit(lambda beta: exact.gibbs_potential(energy, np.array([0.1, 0.0]), beta))(np.nan)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_at_any_beta_the_lowest_configurations_share_all_probability(dtype):
+    """A frustrated ring: twelve of them, whose energies are equal but for rounding."""
+    couplings = -0.1 * (np.eye(6, k=1) + np.eye(6, k=-1))
+    couplings[0, 5] = couplings[5, 0] = 0.1
+    energy = tg.Pairwise(dtype(couplings), np.zeros(6, dtype))
+    s = configurations(6)
+    table = -0.5 * np.einsum("si,ij,sj->s", s, couplings, s)
+    ground = table < table.min() + 1e-6
+    assert ground.sum() == 12
+    up = ground & (s[:, 0] > 0)
+
+    @jax.jit
+    def at(beta):
+        slope = jax.grad(lambda e: exact.free_energy(e, beta))(energy).couplings
+        return (
+            exact.probabilities(energy, beta),
+            exact.conditional(energy, beta, {0: 1}),
+            exact.free_energy(energy, beta),
+            exact.mean_energy(energy, beta),
+            exact.entropy(energy, beta),
+            exact.heat_capacity(energy, beta),
+            exact.correlations(energy, beta),
+            slope,
+        )
+
+    for beta in (1e4, 1e30, np.finfo(dtype).max, np.inf):  # traced, infinity is a limit
+        p, given, f, e, entropy, capacity, c, slope = at(beta)
+        np.testing.assert_allclose(p, ground / 12, atol=1e-6)
+        np.testing.assert_allclose(given, up / 6, atol=1e-6)
+        np.testing.assert_allclose(f, table.min() - np.log(12) / beta, rtol=1e-6)
+        np.testing.assert_allclose(e, table.min(), rtol=1e-6)
+        np.testing.assert_allclose(entropy, np.log(12), rtol=1e-6)
+        assert abs(capacity) < 1e-6
+        truth = s[ground].T @ s[ground] / 12
+        np.testing.assert_allclose(c, truth, atol=1e-6)
+        assert np.all(np.isfinite(slope))
+
+
+def test_beta_is_one_finite_number(unchecked):
+    energy = random_pairwise(3, jax.random.key(0))
+    for beta, message in (
+        (np.ones(2), r"beta must be one number, got shape \(2,\)"),
+        (np.inf, "beta must be finite, got inf"),
+    ):
+        for function in (exact.log_partition, exact.probabilities, exact.glauber_spectrum):
+            with pytest.raises(ValueError, match=message):
+                function(energy, beta)
 
 
 def test_gibbs_potential_in_single_precision():

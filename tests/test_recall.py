@@ -247,6 +247,111 @@ def test_an_ambiguous_cue_has_all_answers_at_equal_odds(adder):
         np.testing.assert_allclose(p[:k], 1 / k, rtol=1e-5)
 
 
+# --- many unknown spins
+
+
+def _of_independent_spins(n: int, kind: str) -> tuple[tg.AbstractEnergy, np.ndarray]:
+    """Energies of spins that do not interact, float32, and the fields that they amount to."""
+    fields = np.linspace(-0.3, 0.3, n).astype(np.float32)
+    if kind == "rbm":  # every visible spin has a hidden one of its own
+        energy = tg.RBM(np.diag(np.full(n, 0.5, np.float32)), fields, 0.2 + 0 * fields)
+        tilt = np.log(np.cosh(0.7) / np.cosh(0.3)) / 2
+        return energy, fields + tilt
+    energy = tg.Interactions(n, [np.arange(n)[:, None]], [fields])
+    if kind == "mixture":
+        log_z = float(np.sum(np.log(2 * np.cosh(fields.astype(float)))))
+        energy = tg.Mixture.of([energy, energy], [0.4, 0.6], [log_z, log_z])
+    return jax.tree.map(lambda x: x.astype(np.float32), energy), fields
+
+
+@pytest.mark.parametrize(
+    ("kind", "n"),
+    [
+        ("rbm", 200),
+        *(pytest.param(*k, marks=pytest.mark.slow) for k in (("fields", 1000), ("mixture", 200))),
+    ],
+)
+def test_answers_whose_probability_underflows_have_its_logarithm(kind, n):
+    energy, fields = _of_independent_spins(n, kind)
+    known = np.arange(n) < 10
+    found = tg.recall(energy, np.ones(n), known, 1.0, key=_key(0))
+    log_p, s = np.asarray(found.log_probabilities, float), np.asarray(found.configurations, float)
+    assert found.result == tg.RESULTS.converged and log_p.dtype == float
+    np.testing.assert_array_equal(found.probabilities, np.exp(np.float32(log_p)))
+    assert np.all(np.abs(s) == 1) and np.all(s[:, known] == 1) and np.all(np.diff(log_p) <= 0)
+    exact = -np.sum(np.log1p(np.exp(-2 * s * fields))[:, ~known], axis=1)
+    assert exact.max() < -100  # nothing of that is left in float32
+    # Of ln Z by annealing, and rounding of a sum of n terms.
+    error = np.sqrt((64 / float(found.ess) - 1) / 63) + 1e-6 * n
+    np.testing.assert_allclose(log_p, exact, atol=SIGMAS * error)
+    means = np.where(known, 1, np.tanh(fields))
+    assert np.max(np.abs(found.magnetizations - means)) < SIGMAS / np.sqrt(float(found.ess))
+
+
+# --- the cold
+
+
+def _cold(name: str, dtype) -> tg.AbstractEnergy:
+    if name == "ring":  # frustrated: twelve configurations are equal but for rounding
+        couplings = -0.1 * (np.eye(6, k=1) + np.eye(6, k=-1))
+        couplings[0, 5] = couplings[5, 0] = 0.1
+        energy = tg.Pairwise(couplings, np.zeros(6))
+    elif name == "mixture":
+        energy = _mixture(5)
+    else:
+        energy = helpers.ENERGIES[name](7 if name == "rbm" else 6, _key(7), scale=1.3)
+    return jax.tree.map(lambda x: x.astype(dtype), energy)
+
+
+def _shares_of_the_lowest(energy, cues, masks) -> np.ndarray:
+    """Probabilities of the visible configurations at beta = infinity, shape `(cues, 2**n)`."""
+    n = energies.n_visible(energy)
+    table = np.asarray(jax.vmap(energy)(helpers.configurations(energy.n_spins)))
+    s = helpers.configurations(n)
+    table = table.reshape(-1, 2**n)[None]  # hidden spins are the high bits
+    allowed = np.all(~masks[:, None] | (s[None] == cues[:, None]), axis=2)[:, None]
+    lowest = np.where(allowed, table, np.inf).min(axis=(1, 2), keepdims=True)
+    ground = np.sum(allowed & (table < lowest + 1e-6), axis=1)
+    return ground / ground.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("ring", np.float32),
+        pytest.param("rbm", np.float32, marks=pytest.mark.slow),
+        pytest.param("ring", np.float64, marks=pytest.mark.slow),
+        pytest.param("mixture", np.float32, marks=pytest.mark.slow),
+    ],
+)
+def test_at_any_beta_the_lowest_answers_share_all_probability(name, dtype):
+    energy = _cold(name, dtype)
+    n = energies.n_visible(energy)
+    cues, masks = _cues(n)
+    exact = _shares_of_the_lowest(jax.tree.map(lambda x: x.astype(float), energy), cues, masks)
+    for beta in (1e5, 1e10, 1e30, np.finfo(dtype).max):
+        answers = _answer_all(tg.Annealing(), energy, cues, masks, beta, counts=(256, 50, 16))
+        assert np.all(np.asarray(answers.result == tg.RESULTS.converged))
+        np.testing.assert_allclose(_table(answers, n), exact, atol=1e-5)
+        means = exact @ helpers.configurations(n)
+        assert np.all(np.abs(answers.magnetizations - means) <= SIGMAS / 16)
+        # What lies higher is an answer too, however improbable.
+        used = np.any(np.asarray(answers.configurations) != 0, axis=2)
+        np.testing.assert_array_equal(np.isfinite(answers.log_probabilities), used)
+
+
+@pytest.mark.parametrize("method", [tg.NaiveMeanField(), tg.Gibbs()], ids=["minima", "chains"])
+def test_other_methods_do_not_overflow_in_the_cold(method):
+    """A magnet in a field, from above: both find that all are up."""
+    energy = tg.Pairwise(np.float32(np.ones((6, 6)) - np.eye(6)), np.full(6, 4, np.float32))
+    cues, masks = np.ones((2, 6)), np.array([np.arange(6) < known for known in (1, 4)])
+    for beta in (1e4, 1e30, np.finfo(np.float32).max):
+        answers = _answer_all(method, energy, cues, masks, beta, counts=(32, 4, 4))
+        _check_form(answers, cues, masks)
+        np.testing.assert_allclose(answers.probabilities[:, 0], 1, atol=1e-6)
+        np.testing.assert_array_equal(answers.magnetizations, cues)
+
+
 def _few(energy, cues, masks, beta, key):
     """As a user maps it, without a jit of their own."""
     options = {"key": key, "n_chains": 8, "n_sweeps": 3, "capacity": 2}

@@ -29,7 +29,9 @@ def test_scores_of_answers_made_by_hand():
     means = np.array([[1, 0.5, 0.2], [1, 0.5, -0.5], [-1, -1, 1], [-1, 1, 0]])
     ok, lost = tg.RESULTS.converged, tg.RESULTS.non_finite
     result = jax.vmap(lambda good: tg.RESULTS.where(good, ok, lost))(jnp.arange(4) < 3)
-    answers = tg.Recall(*(jnp.asarray(x) for x in (found, p, means, np.ones(4))), result)
+    with np.errstate(divide="ignore"):
+        log_p = jnp.asarray(np.log(p))
+    answers = tg.Recall(*map(jnp.asarray, (found, p, means, np.ones(4))), result, log_p)
     data = np.array([[1, 1, 1], [-1, -1, 1]])
     scores = retrieval.recall_scores(answers, truths, masks, data, n_bins=4)
     assert scores.exact_match == 0.5
@@ -47,7 +49,7 @@ def test_scores_of_answers_made_by_hand():
 
 def test_scores_name_wrong_shapes():
     parts = (np.zeros((4, 2, 3)), np.zeros((4, 2)), np.zeros((4, 3)), np.zeros(4))
-    answers = tg.Recall(*map(jnp.asarray, parts), tg.RESULTS.converged)
+    answers = tg.Recall(*map(jnp.asarray, parts), tg.RESULTS.converged, jnp.zeros((4, 2)))
     good = {"truths": np.ones((4, 3)), "masks": np.ones((4, 3), bool), "data": np.ones((2, 3))}
     for name, value, message in (
         ("truths", np.ones((3, 3)), r"truths must have shape \(4, 3\), got \(3, 3\)"),
@@ -60,7 +62,7 @@ def test_scores_name_wrong_shapes():
 
 def test_scores_want_answers_to_a_batch_of_cues():
     parts = (np.zeros((2, 3)), np.zeros(2), np.zeros(3), np.zeros(()))
-    answer = tg.Recall(*map(jnp.asarray, parts), tg.RESULTS.converged)
+    answer = tg.Recall(*map(jnp.asarray, parts), tg.RESULTS.converged, jnp.zeros(2))
     with pytest.raises(ValueError, match=r"answers .* \(cues, capacity, n\), got \(2, 3\)"):
         retrieval.recall_scores(answer, np.ones((1, 3)), np.ones((1, 3), bool), np.ones((1, 3)))
 

@@ -130,9 +130,9 @@ def recall(
 ) -> None:
     """Complete CUES: what is known is held, the rest is found by annealing under MODEL.
 
-    Prints the best answer to each cue as bits and writes all answers with their probabilities,
-    the most probable first: arrays configurations, probabilities and magnetizations, or one line
-    an answer.
+    Prints the best answer to each cue as bits and writes all answers with their probabilities and
+    the logarithms of these, the most probable first: arrays configurations, probabilities,
+    log_probabilities and magnetizations, or one line an answer.
 
     \b
     Examples:
@@ -174,41 +174,44 @@ def _answers(energy, spins, known, beta, seed, counts) -> dict[str, Any]:
         return retrieval.recall(energy, cue, mask, beta, key=key, **counts)
 
     found = jax.lax.map(answer, inputs, batch_size=min(_AT_ONCE, len(spins)))
-    if not np.all(np.asarray(found.probabilities[:, 0]) > 0):
+    log_probabilities = np.asarray(found.log_probabilities)
+    if np.any(np.isneginf(log_probabilities[:, 0])):
         raise ValueError("energies are not finite: check the parameters of the model and beta")
     return {
         "configurations": np.asarray(found.configurations, np.int8),
         "probabilities": np.asarray(found.probabilities),
+        "log_probabilities": log_probabilities,
         "magnetizations": np.asarray(found.magnetizations),
     }
 
 
 def _lines(found: dict[str, np.ndarray]) -> list[str]:
-    """One line an answer: the row of the cue, counted from 0, the probability, the spins."""
+    """One line an answer: row of the cue, counted from 0, probability, its logarithm, spins."""
     n = found["configurations"].shape[2]
-    lines = [",".join(["cue", "probability", *(f"s{k}" for k in range(n))])]
-    for row, (configurations, p) in enumerate(
-        zip(found["configurations"], found["probabilities"], strict=True)
-    ):
+    lines = [",".join(["cue", "probability", "log_probability", *(f"s{k}" for k in range(n))])]
+    for row, (configurations, p, log_p) in enumerate(_of_cues(found)):
         lines += [
-            ",".join([str(row), f"{p[k]:.6g}", *map(str, configurations[k])])
-            for k in np.flatnonzero(p)
+            ",".join([str(row), f"{p[k]:.6g}", f"{log_p[k]:.6g}", *map(str, configurations[k])])
+            for k in np.flatnonzero(log_p > -np.inf)
         ]
     return lines
 
 
 def _show(found: dict[str, np.ndarray], known: np.ndarray) -> None:
     """The top answers as bits, those of the first rows."""
-    print(f"{'cue':>5}{'unknown':>9}{'answers':>9}{'p':>8}  best answer")
-    for row, (configurations, p) in enumerate(
-        zip(found["configurations"][:_N_SHOWN], found["probabilities"], strict=False)
-    ):
+    print(f"{'cue':>5}{'unknown':>9}{'answers':>9}{'p':>8}{'ln p':>9}  best answer")
+    for row, (configurations, p, log_p) in enumerate(_of_cues(found)[:_N_SHOWN]):
         bits = "".join("1" if s > 0 else "0" for s in configurations[0, :_WIDTH])
         cut = "..." if configurations.shape[1] > _WIDTH else ""
-        counts = f"{np.sum(~known[row]):>9}{np.sum(p > 0):>9}"
-        print(f"{row:>5}{counts}{p[0]:>8.4f}  {bits}{cut}")
+        counts = f"{np.sum(~known[row]):>9}{np.sum(log_p > -np.inf):>9}"
+        print(f"{row:>5}{counts}{p[0]:>8.4f}{log_p[0]:>9.2f}  {bits}{cut}")
     if len(known) > _N_SHOWN:
         print(f"  and {len(known) - _N_SHOWN} more")
+
+
+def _of_cues(found: dict[str, np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+    names = "configurations", "probabilities", "log_probabilities"
+    return list(zip(*(found[name] for name in names), strict=True))
 
 
 def _run(job: report.Study, out: Path) -> None:

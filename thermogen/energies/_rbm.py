@@ -21,6 +21,7 @@ from ._base import (
     parameter_degrees,
     visible_free_energy,
 )
+from ._cold import log_two_cosh
 from ._linalg import dot
 from ._pairwise import bond_cumulant
 
@@ -143,27 +144,27 @@ def _(energy: RBM) -> int:
 @visible_free_energy.register
 def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, ""]:
     """`-a . v - T sum_k ln 2 cosh(beta (b_k + (v W)_k))`."""
-    x = beta * (energy.hidden_fields + dot(visible, energy.weights))
-    return -dot(energy.visible_fields, visible) - jnp.sum(jnp.logaddexp(x, -x)) / beta
+    fields = energy.hidden_fields + dot(visible, energy.weights)
+    return -dot(energy.visible_fields, visible) - jnp.sum(log_two_cosh(fields, beta))
 
 
 @conditional_fields.register
 def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, " v"]:
     """`a_k + (T/2) sum_j [ln cosh(x_j with s_k = 1) - ln cosh(x_j with s_k = -1)]`."""
-    w = beta * energy.weights
-    x = beta * energy.hidden_fields + dot(visible, w)
-    rest = x[None, :] - jnp.asarray(visible)[:, None] * w
-    difference = jnp.logaddexp(rest + w, -rest - w) - jnp.logaddexp(rest - w, w - rest)
-    return energy.visible_fields + 0.5 * jnp.sum(difference, axis=1) / beta
+    w = energy.weights
+    fields = energy.hidden_fields + dot(visible, w)
+    rest = fields[None, :] - jnp.asarray(visible)[:, None] * w
+    difference = log_two_cosh(rest + w, beta) - log_two_cosh(rest - w, beta)
+    return energy.visible_fields + 0.5 * jnp.sum(difference, axis=1)
 
 
 @conditional_field.register
 def _(energy: RBM, visible: Spins, k: int | Int[Array, ""], beta: Beta) -> Float[Array, ""]:
     visible = jnp.asarray(visible)
-    w = beta * energy.weights[k]
-    rest = beta * (energy.hidden_fields + dot(visible, energy.weights)) - visible[k] * w
-    up, down = jnp.logaddexp(rest + w, -rest - w), jnp.logaddexp(rest - w, w - rest)
-    return energy.visible_fields[k] + 0.5 * jnp.sum(up - down) / beta
+    w = energy.weights[k]
+    rest = energy.hidden_fields + dot(visible, energy.weights) - visible[k] * w
+    up, down = log_two_cosh(rest + w, beta), log_two_cosh(rest - w, beta)
+    return energy.visible_fields[k] + 0.5 * jnp.sum(up - down)
 
 
 @parameter_degrees.register

@@ -12,9 +12,11 @@ import scipy.sparse.linalg
 import scipy.special
 from jaxtyping import Float, Int
 
+from .._checks import check_count, check_finite
+from .._placement import from_anywhere
 from .._types import Beta
 from ..energies import AbstractEnergy
-from ._ensembles import energies
+from ._ensembles import checked_beta, energies
 from ._minima import flipped
 
 _MAX_SPINS, _MAX_DENSE = 14, 10
@@ -39,6 +41,7 @@ class MetastableSets(NamedTuple):
     relaxation_times: Float[np.ndarray, " slow"]
 
 
+@from_anywhere
 def glauber_spectrum(
     energy: AbstractEnergy, beta: Beta, *, n_eigenvalues: int | None = None
 ) -> Float[np.ndarray, " eigenvalues"]:
@@ -56,8 +59,8 @@ def glauber_spectrum(
         ValueError: if n > 14 or n_eigenvalues < 1.
         RuntimeError: if the sparse solver does not find that many, which happens in the cold.
     """
-    if n_eigenvalues is not None and n_eigenvalues < 1:
-        raise ValueError(f"n_eigenvalues must be at least 1, got {n_eigenvalues}")
+    if n_eigenvalues is not None:
+        n_eigenvalues = check_count("n_eigenvalues", n_eigenvalues)
     matrix = _symmetric_glauber(_flip_rates(energy, beta))
     if energy.n_spins <= _MAX_DENSE:
         return np.linalg.eigvalsh(matrix.toarray())[::-1][:n_eigenvalues]
@@ -71,6 +74,7 @@ def glauber_spectrum(
     return found
 
 
+@from_anywhere
 def relaxation_times(
     energy: AbstractEnergy, beta: Beta, *, n_eigenvalues: int | None = None
 ) -> Float[np.ndarray, " processes"]:
@@ -85,6 +89,7 @@ def relaxation_times(
     return _sweeps(leading[1:], energy.n_spins)
 
 
+@from_anywhere
 def metastable_sets(energy: AbstractEnergy, beta: Beta, *, threshold: float) -> MetastableSets:
     """The sets of configurations in which heat-bath dynamics stays longer than `threshold` sweeps.
 
@@ -102,8 +107,7 @@ def metastable_sets(energy: AbstractEnergy, beta: Beta, *, threshold: float) -> 
         ValueError: if n > 14 or the threshold is not positive.
         RuntimeError: if a sparse solver does not converge.
     """
-    if not threshold > 0:
-        raise ValueError(f"threshold must be positive, in sweeps, got {threshold}")
+    check_finite("threshold", threshold, positive=True)
     rates = _flip_rates(energy, beta)
     table = np.asarray(energies(energy), float)
     times, vectors = _slow(rates, threshold)
@@ -204,6 +208,7 @@ def _flip_rates(energy: AbstractEnergy, beta: Beta) -> Float[np.ndarray, "n conf
     n = energy.n_spins
     if n > _MAX_SPINS:
         raise ValueError(f"energy must have at most {_MAX_SPINS} spins for its spectrum, got {n}")
+    checked_beta(beta)
     table = np.asarray(energies(energy), float)
     gaps = [table[flipped(table.size, k)] - table for k in range(n)]
     return scipy.special.expit(-float(beta) * np.reshape(gaps, (n, table.size))) / max(n, 1)

@@ -1,7 +1,8 @@
 """Ensembles by enumeration of all 2^n configurations: the ground truth, for n <= 24.
 
 Every function takes an energy and makes its table of 2^n energies by one Walsh transform. All are
-differentiable in the parameters and in beta, and stable from beta -> 0 to beta -> infinity.
+differentiable in the parameters and in beta, and right from beta -> 0 to beta -> infinity, where
+the lowest configurations share all probability.
 """
 
 from typing import NamedTuple
@@ -9,20 +10,49 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from .._checks import check_count, check_finite
+from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import RBM, AbstractEnergy, complete
+from ..energies._cold import above_lowest, resolved_beta
 from ..energies._linalg import dot
 from ..walsh import walsh_transform
 from ._layers import layered_log_partition
 
 
+@from_anywhere
 def energies(energy: AbstractEnergy) -> Float[Array, " configurations"]:
     """The energy of every configuration, shape `(2**n,)`; row i is configuration i."""
     return complete(energy).energies()
 
 
+def checked_beta(beta: Beta, *, positive: bool = False) -> Beta:
+    """Beta, if it is one number, finite where it is known."""
+    if np.ndim(beta) != 0:
+        raise ValueError(
+            f"beta must be one number, got shape {np.shape(beta)}; use jax.vmap for many"
+        )
+    check_finite("beta", beta, positive=positive)
+    return beta
+
+
+def log_weights(
+    table: Float[Array, " configurations"],
+    beta: Beta,
+    where: Bool[np.ndarray, " configurations"] | None = None,
+) -> tuple[Float[Array, ""], Float[Array, " configurations"]]:
+    """The lowest energy of a table, and `-beta (E - lowest)`: differences first.
+
+    Minus infinity outside `where`. A traced beta that is infinite counts as the largest float.
+    """
+    lowest, above = above_lowest(table, where)
+    logits = -jnp.minimum(checked_beta(beta), jnp.finfo(table.dtype).max) * above
+    return lowest, logits if where is None else jnp.where(where, logits, -jnp.inf)
+
+
+@from_anywhere
 def log_partition(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`ln Z = ln sum_i exp(-beta E_i)`.
 
@@ -30,49 +60,71 @@ def log_partition(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     out in closed form.
     """
     if isinstance(energy, RBM):
-        return layered_log_partition(energy, beta)
-    return jax.nn.logsumexp(-beta * energies(energy))
+        cold, value = _layered(energy, beta)
+        # Beyond the largest beta that is resolved its free energy does not change.
+        return value * jnp.maximum(beta / jnp.where(cold == 0, 1, cold), 1)
+    lowest, logits = log_weights(energies(energy), beta)
+    return jax.nn.logsumexp(logits) - jnp.minimum(beta, jnp.finfo(logits.dtype).max) * lowest
 
 
+@from_anywhere
 def free_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`F = -ln Z / beta`, in energy units."""
-    return -log_partition(energy, beta) / beta
+    if isinstance(energy, RBM):
+        cold, value = _layered(energy, beta)
+        return -value / cold
+    lowest, logits = log_weights(energies(energy), beta)
+    return lowest - jax.nn.logsumexp(logits) / beta
 
 
+def _layered(energy: RBM, beta: Beta) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    cold = resolved_beta(energy, jnp.asarray(checked_beta(beta), energy.weights.dtype))
+    return cold, layered_log_partition(energy, cold)
+
+
+@from_anywhere
 def probabilities(energy: AbstractEnergy, beta: Beta) -> Float[Array, " configurations"]:
     """Boltzmann probabilities `exp(-beta E_i)/Z`, shape `(2**n,)`."""
-    return jax.nn.softmax(-beta * energies(energy))
+    return jax.nn.softmax(log_weights(energies(energy), beta)[1])
 
 
+@from_anywhere
 def mean_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`<E>`, in energy units."""
     table = energies(energy)
-    return dot(jax.nn.softmax(-beta * table), table)
+    return dot(jax.nn.softmax(log_weights(table, beta)[1]), table)
 
 
+@from_anywhere
 def entropy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`S = -sum_i p_i ln p_i`, in nats."""
-    log_p = jax.nn.log_softmax(-beta * energies(energy))
-    return -dot(jnp.exp(log_p), log_p)
+    log_p = jax.nn.log_softmax(log_weights(energies(energy), beta)[1])
+    p = jnp.exp(log_p)
+    return -dot(p, jnp.where(p > 0, log_p, 0))
 
 
+@from_anywhere
 def heat_capacity(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`C = d<E>/dT = beta^2 (<E^2> - <E>^2)`, dimensionless."""
-    table = energies(energy)
-    p = jax.nn.softmax(-beta * table)
-    return jnp.square(beta) * dot(p, jnp.square(table - dot(p, table)))
+    logits = log_weights(energies(energy), beta)[1]
+    p = jax.nn.softmax(logits)
+    logits = jnp.where(p > 0, logits, 0)
+    return dot(p, jnp.square(logits - dot(p, logits)))
 
 
+@from_anywhere
 def magnetizations(energy: AbstractEnergy, beta: Beta) -> Float[Array, " n"]:
     """`<s_k>`, shape `(n,)`."""
     return _moments(probabilities(energy, beta))[0]
 
 
+@from_anywhere
 def correlations(energy: AbstractEnergy, beta: Beta) -> Float[Array, "n n"]:
     """`<s_i s_j>`, not connected, shape `(n, n)`; the diagonal is 1."""
     return _moments(probabilities(energy, beta))[1]
 
 
+@from_anywhere
 def marginal(
     energy: AbstractEnergy, beta: Beta, spins: tuple[int, ...]
 ) -> Float[Array, " marginal"]:
@@ -89,6 +141,7 @@ def marginal(
     return jnp.sum(jnp.transpose(cube, (*kept, *rest)).reshape(2 ** len(kept), -1), axis=1)
 
 
+@from_anywhere
 def conditional(
     energy: AbstractEnergy, beta: Beta, given: dict[int, int]
 ) -> Float[Array, " configurations"]:
@@ -104,9 +157,10 @@ def conditional(
         if value not in (-1, 1):
             raise ValueError(f"given must map spins to -1 or +1, got {value!r}")
         allowed &= (index >> spin & 1) == (value > 0)
-    return jax.nn.softmax(jnp.where(allowed, -beta * energies(energy), -jnp.inf))
+    return jax.nn.softmax(log_weights(energies(energy), beta, allowed)[1])
 
 
+@from_anywhere
 def sample(
     energy: AbstractEnergy, beta: Beta, *, key: Key, n_samples: int
 ) -> Int[Array, " samples"]:
@@ -114,16 +168,18 @@ def sample(
 
     `spins_from_index(indices, n)` gives the spins.
     """
+    n_samples = check_count("n_samples", n_samples)
     cumulative = jnp.cumsum(probabilities(energy, beta))
     dice = jax.random.uniform(key, (n_samples,), cumulative.dtype) * cumulative[-1]
     return jnp.searchsorted(cumulative, dice, side="right")
 
 
+@from_anywhere
 def density_of_states(
     energy: AbstractEnergy, n_bins: int
 ) -> tuple[Float[Array, " bins"], Float[Array, " edges"]]:
     """Number of configurations in equal bins of energy: counts `(n_bins,)`, edges `(n_bins+1,)`."""
-    counts, edges = jnp.histogram(energies(energy), bins=n_bins)
+    counts, edges = jnp.histogram(energies(energy), bins=check_count("n_bins", n_bins))
     return counts.astype(edges.dtype), edges
 
 
@@ -144,6 +200,7 @@ class Reduction(NamedTuple):
     library_mass_kept: Float[Array, ""]
 
 
+@from_anywhere
 def reduction(
     full: AbstractEnergy,
     reduced: AbstractEnergy,
@@ -165,8 +222,8 @@ def reduction(
     return Reduction(
         jnp.sqrt(jnp.mean(jnp.square(error))),
         jnp.max(jnp.abs(error)),
-        jnp.sum(jax.nn.softmax(-beta * before)[library]),
-        jnp.sum(jax.nn.softmax(-beta * after)[library]),
+        jnp.sum(jax.nn.softmax(log_weights(before, beta)[1])[library]),
+        jnp.sum(jax.nn.softmax(log_weights(after, beta)[1])[library]),
     )
 
 

@@ -9,11 +9,13 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
+from .._placement import from_anywhere
+from .._solution import raise_where
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy
 from ..energies._linalg import dot
 from ..walsh import transform_every_spin
-from ._ensembles import energies
+from ._ensembles import checked_beta, energies
 
 # Values of the empty product and of "spin k is down" (rows) at s_k = -1 and +1 (columns).
 _DOWN = np.array([[1, 1], [1, 0]])
@@ -25,6 +27,7 @@ _N_POLISH = 8
 _MAX_STEPS = 1000
 
 
+@from_anywhere
 def gibbs_potential(energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
     """The exact free energy at fixed magnetizations, convex in m, in energy units.
 
@@ -42,9 +45,10 @@ def gibbs_potential(energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Fl
         beta: inverse temperature.
 
     Raises:
-        ValueError: if m has the wrong shape or leaves the open cube.
+        ValueError: if m has the wrong shape or leaves the open cube, or beta is not positive.
         RuntimeError: if the fields are not found.
     """
+    checked_beta(beta, positive=True)
     m = jnp.asarray(m)
     if m.shape != (energy.n_spins,):
         raise ValueError(f"m must have shape ({energy.n_spins},), got {m.shape}")
@@ -78,7 +82,10 @@ def _dual_fields(logits: Float[Array, " configurations"], m: Float[Array, " n"])
     mask, sign = _gauge(m)
     x, converged = _follow(logits[mask], sign * m)
     message = "gibbs_potential did not converge: the fields that hold m were not found"
-    return eqx.error_if(sign * x, ~converged, message)
+    if isinstance(converged, Tracer) and jax.device_count() == 1:
+        return eqx.error_if(sign * x, ~converged, message)
+    raise_where(~converged, lambda: message)
+    return sign * x
 
 
 @_dual_fields.defjvp

@@ -8,13 +8,15 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
+from .._placement import from_anywhere
 from .._types import Beta
 from ..datasets import validate_spins
 from ..energies import AbstractEnergy
 from ..spins import index_from_spins
-from ._ensembles import energies
+from ._ensembles import energies, log_weights
 
 
+@from_anywhere
 def single_flip_minima(
     energy: AbstractEnergy, *, threshold: float = 1e-12
 ) -> Int[np.ndarray, " minima"]:
@@ -47,6 +49,7 @@ class Retention(NamedTuple):
     false_positives: Int[Array, ""]
 
 
+@from_anywhere
 def retention(
     energy: AbstractEnergy,
     data: Num[Array | np.ndarray, "samples n"],
@@ -84,10 +87,11 @@ def retention(
         lowest = jnp.minimum(lowest, neighbours)
     threshold = 16 * jnp.finfo(table.dtype).eps * jnp.max(jnp.abs(table))
     minima = lowest - table > threshold
-    mass = jnp.sum(jnp.where(represented, jax.nn.softmax(-beta * table), 0))
+    mass = jnp.sum(jnp.where(represented, jax.nn.softmax(log_weights(table, beta)[1]), 0))
     return Retention(mass, jnp.sum(minima & represented), jnp.sum(minima & ~represented))
 
 
+@from_anywhere
 def barriers(energy: AbstractEnergy, indices: Int[np.ndarray, " k"]) -> Float[np.ndarray, "k k"]:
     """Minimax single-flip barriers between configurations, in energy units.
 

@@ -6,15 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
+from .._placement import from_anywhere
 from .._types import Key
 from ..energies import Mixture
 from ..sampling import Gibbs
-from ..sampling._annealing import annealed, log_mean, log_states
-from ..sampling._base import random_corners
 from ..sampling._sample import _check_counts
+from ._methods import cooled
 from ._recall import checked_clamp
 
 
+@from_anywhere
 def gate(
     mixture: Mixture,
     cue: Num[Array | np.ndarray, "..."],
@@ -49,14 +50,12 @@ def gate(
 
 @eqx.filter_jit
 def _gate(mixture, clamp, key, n_chains, n_sweeps):
-    path = jnp.linspace(0, 1, n_sweeps + 1, dtype=clamp.dtype) ** 2
+    one = jnp.ones((), clamp.dtype)
 
     def evidence(expert, key):
         own = jnp.pad(clamp, (0, expert.n_spins - mixture.n_spins))
-        start_key, key = jax.random.split(key)
-        starts = random_corners(expert, n_chains, start_key, own)
-        _, log_weights = annealed(expert, path, starts, key, Gibbs(), own)
-        return log_states(expert, path.dtype, own) + log_mean(log_weights)[0]
+        found = cooled(expert, own, one, key, n_chains, n_sweeps, Gibbs())
+        return found.log_partition - found.lowest
 
     keys = jax.random.split(key, mixture.n_experts)
     return jax.nn.softmax(mixture.offsets + jax.vmap(evidence)(mixture.experts, keys))

@@ -7,6 +7,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, n_visible
 from ..meanfield._solve import checked_beta
@@ -16,6 +17,7 @@ from ..sampling._sample import _check_counts, colored
 from ._recall import checked_clamp
 
 
+@from_anywhere
 def first_hits(
     energy: AbstractEnergy,
     cue: Num[Array | np.ndarray, "..."],

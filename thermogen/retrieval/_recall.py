@@ -9,15 +9,16 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
+from .._checks import check_counts, check_finite, check_parameters
+from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Beta, Key
-from ..energies import AbstractEnergy, n_visible, visible_free_energy
+from ..energies import AbstractEnergy, n_visible
 from ..energies._linalg import dot
 from ..meanfield import AbstractFunctional
-from ..meanfield._solve import checked_beta
 from ..sampling import AbstractSampler
 from ..sampling._base import parameter_dtype
-from ..sampling._sample import _check_counts, colored
+from ..sampling._sample import colored
 from ..sampling._sweeps import _packed
 from ._methods import Annealing, Draws, draw
 
@@ -31,13 +32,16 @@ class Recall(NamedTuple):
         configurations: different configurations of the visible spins, known spins included,
             shape `(capacity, n)`.
         probabilities: of each, given the cue, shape `(capacity,)`. What they lack to 1 is the
-            weight of answers that were not found or did not fit.
+            weight of answers that were not found or did not fit. Those of many unknown spins
+            may be 0 in floating point, of answers all the same: see `log_probabilities`.
         magnetizations: mean of each spin given the cue, +-1 where it is known, shape `(n,)`. Their
             signs are the answer that gets most spins right.
         ess: effective number of the draws behind that, `(sum w)^2 / sum w^2`; draws of one chain
             that goes on count as if they were independent.
         result: a `RESULTS` code. Where it is not `converged` there are no answers: all
             probabilities are 0, and so are the magnetizations of unknown spins.
+        log_probabilities: ln of the probabilities, finite for every answer and minus infinity in
+            rows that are not used, shape `(capacity,)`.
     """
 
     configurations: Float[Array, "capacity n"]
@@ -45,8 +49,10 @@ class Recall(NamedTuple):
     magnetizations: Float[Array, " n"]
     ess: Float[Array, ""]
     result: RESULTS
+    log_probabilities: Float[Array, " capacity"]
 
 
+@from_anywhere
 def recall(
     energy: AbstractEnergy,
     cue: Num[Array | np.ndarray, "..."],
@@ -69,7 +75,8 @@ def recall(
         energy: an energy of n visible spins.
         cue: spins, shape `(n,)`; values where `mask` is False do not matter.
         mask: True where the cue is known, shape `(n,)`.
-        beta: inverse temperature, > 0.
+        beta: inverse temperature, > 0. However large it is, answers that differ in energy by no
+            more than rounding share their probability.
         key: random key.
         method: how the unknown spins are found:
 
@@ -77,7 +84,8 @@ def recall(
               `exp(-beta F) / Z` with its own free energy; only Z of the free spins is estimated,
               by the weights of the chains and by how often they met the same answers;
             - a sampler, such as `Gibbs()` or `ParallelTempering(betas)`: the share of the draws
-              of the second half of each chain; of equals the one with the lower energy first;
+              of the second half of each chain; of equals the one with the lower energy first. A
+              chain that starts in the cold stays where it falls: take `Annealing()` there;
             - a functional, such as `NaiveMeanField()` or `TAP()`: the signs of the minima of
               G(m) from random corners, each weighted by `exp(-beta G)`.
         n_chains: chains, or starts of a mean-field solve.
@@ -90,12 +98,16 @@ def recall(
             that is not positive, and counts that are not.
         TypeError: for another method.
     """
-    _check_counts(n_chains=n_chains, n_sweeps=n_sweeps, capacity=capacity)
+    counts = check_counts(n_chains=n_chains, n_sweeps=n_sweeps, capacity=capacity)
+    check_parameters(energy)
     clamp = checked_clamp(energy, cue, mask)
-    beta = checked_beta(beta, clamp.dtype)
+    check_finite("beta", beta, positive=True)
+    beta = jnp.asarray(beta, clamp.dtype)
+    if beta.ndim:
+        raise ValueError(f"beta must be one number, got shape {beta.shape}; use jax.vmap for many")
     if not isinstance(method, AbstractFunctional):
         energy = colored(energy)
-    return _recall(energy, clamp, beta, key, method, (n_chains, n_sweeps, capacity))
+    return _recall(energy, clamp, beta, key, method, counts)
 
 
 def checked_clamp(energy, cue, mask):
@@ -123,41 +135,54 @@ def checked_clamp(energy, cue, mask):
 @eqx.filter_jit
 def _recall(energy, clamp, beta, key, method, counts):
     n_chains, n_sweeps, capacity = counts
+    beta = jnp.minimum(beta, jnp.finfo(clamp.dtype).max)
     draws = draw(method, energy, clamp, beta, key, n_chains, n_sweeps)
     n = n_visible(energy)
     visible, means, known = draws.spins[:, :n], draws.means[:, :n], clamp[:n]
-    # A sum over the hidden spins, so that answers that differ in nothing else are one.
-    costs = beta * jax.vmap(visible_free_energy, in_axes=(None, 0, None))(energy, visible, beta)
-    sound = jnp.all(jnp.isfinite(costs)) & jnp.any(draws.log_weights > -jnp.inf)
-    weights = jax.nn.softmax(jnp.where(sound, draws.log_weights, 0))
-    sound &= jnp.all(jnp.isfinite(weights))
+    counting = jnp.any(draws.log_weights > -jnp.inf)
+    sound = jnp.all(jnp.isfinite(draws.costs)) & counting & (beta > 0)
+    log_weights = jax.nn.log_softmax(jnp.where(sound, draws.log_weights, 0))
+    sound &= ~jnp.any(jnp.isnan(log_weights))
+    weights = jnp.exp(log_weights)
 
-    p = _probabilities(draws, _groups(visible), weights, costs, jnp.sum(known == 0))
-    p = jnp.where(sound, p, 0)
-    best = jnp.lexsort((costs, -p))[:capacity]
-    unused = (0, capacity - best.size)
+    # Hidden spins are summed out, so that answers that differ in nothing else are one.
+    log_p = _log_probabilities(draws, _groups(visible), log_weights, jnp.sum(known == 0))
+    log_p = jnp.where(sound, log_p, -jnp.inf)
+    best = jnp.lexsort((draws.costs, -log_p))[:capacity]
+    log_p, unused = log_p[best], (0, capacity - best.size)
+    answers = jnp.where(log_p[:, None] > -jnp.inf, visible[best], 0)
+    log_p = jnp.pad(log_p, unused, constant_values=-jnp.inf)
     magnetizations = jnp.where(known == 0, jnp.where(sound, dot(weights, means), 0), known)
-    failed = RESULTS.where(jnp.any(draws.log_weights > -jnp.inf), RESULTS.non_finite, draws.result)
+    failed = RESULTS.where(counting, RESULTS.non_finite, draws.result)
     return Recall(
-        jnp.pad(jnp.where(p[best] > 0, visible[best].T, 0).T, (unused, (0, 0))),
-        jnp.pad(p[best], unused),
+        jnp.pad(answers, (unused, (0, 0))),
+        jnp.exp(log_p),
         jnp.clip(magnetizations, -1, 1),
         jnp.where(sound, 1 / jnp.sum(jnp.square(jnp.where(sound, weights, 1))), 0),
         RESULTS.where(sound, RESULTS.converged, failed),
+        log_p,
     )
 
 
-def _probabilities(draws: Draws, groups, weights, costs, n_unknown) -> Float[Array, " draws"]:
-    """Of the answer that each draw is, at the first draw of each; 0 at its copies."""
-    n_draws = len(weights)
+def _log_probabilities(draws: Draws, groups, log_weights, n_unknown) -> Float[Array, " draws"]:
+    """Of the answer that each draw is, at the first draw of each; minus infinity at its copies."""
+    n_draws = len(log_weights)
     first = jnp.arange(n_draws) == jax.ops.segment_min(jnp.arange(n_draws), groups, n_draws)[groups]
     if draws.log_partition is None:
-        return jnp.where(first, jax.ops.segment_sum(weights, groups, n_draws)[groups], 0)
-    found = jax.nn.logsumexp(-costs, where=first)
-    log_partition = _combined(draws.log_partition, found, groups, weights)
+        return jnp.where(first, _log_sums(log_weights, groups), -jnp.inf)
+    found = jax.nn.logsumexp(-draws.costs, where=first)
+    log_partition = _combined(draws.log_partition, found, groups, jnp.exp(log_weights))
     # Where every answer was found their sum is Z.
     log_partition = jnp.where(jnp.sum(first) == 2.0**n_unknown, found, log_partition)
-    return jnp.where(first, jnp.exp(-costs - jnp.maximum(log_partition, found)), 0)
+    return jnp.where(first, -draws.costs - jnp.maximum(log_partition, found), -jnp.inf)
+
+
+def _log_sums(log_weights, groups):
+    """ln of the summed weights of the group that each draw is in, shape `(draws,)`."""
+    top = jax.ops.segment_max(log_weights, groups, len(log_weights))[groups]
+    top = jnp.where(jnp.isfinite(top), top, 0)
+    shares = jax.ops.segment_sum(jnp.exp(log_weights - top), groups, len(log_weights))
+    return top + jnp.log(shares[groups])
 
 
 def _combined(log_partition, found, groups, weights):

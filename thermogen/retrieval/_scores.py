@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
+from .._placement import from_anywhere
 from .._solution import RESULTS
 from ._recall import Recall
 
@@ -44,6 +45,7 @@ class RecallScores(NamedTuple):
     calibration_error: Float[Array, ""]
 
 
+@from_anywhere
 def recall_scores(
     answers: Recall,
     truths: Num[Array | np.ndarray, "..."],

@@ -1,0 +1,72 @@
+"""What stays right in the cold, where beta E exceeds all that a float resolves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from .._types import Beta
+from ._base import AbstractEnergy
+
+# Energies that are equal in exact arithmetic differ by fewer units in the last place of the
+# largest.
+_N_ULPS = 8
+# Powers of two are lost below the largest float, so that sums of a few products do not overflow.
+_HEADROOM = 16.0
+
+
+def above_lowest(
+    energies: Float[Array | np.ndarray, " states"],
+    where: Bool[Array | np.ndarray, " states"] | None = None,
+    scale: float | Float[Array, ""] = 0.0,
+) -> tuple[Float[Array | np.ndarray, ""], Float[Array | np.ndarray, " states"]]:
+    """The lowest energy, and how far each lies above it, shape `(states,)`.
+
+    States that rounding alone tells apart from the lowest are at 0 with it: beta times the rest
+    of a difference would choose one of equals. Derivatives are those of the difference.
+
+    Args:
+        energies: computed in one and the same way, shape `(states,)`.
+        where: the states that count, shape `(states,)`; all of them by default.
+        scale: of the terms that the energies are sums of, where those may cancel.
+    """
+    xp = np if isinstance(energies, np.ndarray) else jnp
+    where = xp.ones(energies.shape, bool) if where is None else where
+    lowest = xp.min(xp.where(where, energies, xp.inf), initial=xp.inf)
+    largest = xp.max(xp.where(where, xp.abs(energies), 0.0), initial=0.0)
+    rounding = _N_ULPS * xp.finfo(energies.dtype).eps * (largest + scale)
+    if xp is np:
+        above = energies - lowest
+        return lowest, np.where(above <= rounding, 0.0, above)
+    lowest = jax.lax.stop_gradient(jnp.where(jnp.any(where), lowest, 0.0))
+    above = energies - lowest
+    return lowest, above - jax.lax.stop_gradient(jnp.where(above <= rounding, above, 0.0))
+
+
+def log_two_cosh(field: Float[Array, "..."], beta: Beta) -> Float[Array, "..."]:
+    """`T ln 2 cosh(beta h)`, minus the free energy of a spin in a field, at any beta > 0."""
+    return _log_two_cosh(field, jnp.asarray(beta, field.dtype))
+
+
+@jax.custom_jvp
+def _log_two_cosh(field, beta):
+    size = jnp.abs(field)
+    return size + jnp.log1p(jnp.exp(-2 * beta * size)) / beta
+
+
+@_log_two_cosh.defjvp
+def _(primals, tangents):
+    # The derivatives of |h| and of the rest cancel at 0, where each has a kink.
+    (field, beta), (field_dot, beta_dot) = primals, tangents
+    value, m = _log_two_cosh(field, beta), jnp.tanh(beta * field)
+    return value, m * field_dot + (field * m - value) / beta * beta_dot
+
+
+def resolved_beta(energy: AbstractEnergy, beta: Float[Array, ""]) -> Float[Array, ""]:
+    """Beta, or the largest at which no product with fields or energies overflows.
+
+    Beyond it nothing that a float resolves depends on beta any more; infinity is it.
+    """
+    largest = jnp.finfo(beta.dtype).max / _HEADROOM
+    size = sum((jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(energy)), jnp.ones((), beta.dtype))
+    return jnp.minimum(beta, largest / jax.lax.stop_gradient(size).astype(beta.dtype))
