@@ -379,7 +379,10 @@ def test_answers_that_are_not_found_leave_their_weight():
 def test_parameters_that_are_not_finite_give_no_answers():
     energy = jax.tree.map(lambda x: x * np.nan, helpers.random_pairwise(5, _key(0)))
     masks = np.array([np.arange(5) < known for known in (2, 5)])
-    found = _few(energy, jnp.ones((2, 5)), jnp.asarray(masks), 1.0, _key(0))
+    arguments = energy, jnp.ones((2, 5)), jnp.asarray(masks), 1.0, _key(0)
+    with pytest.raises(ValueError, match="energy must have finite parameters"):
+        _few(*arguments)  # known
+    found = jax.jit(_few)(*arguments)
     assert np.all(np.asarray(found.result == tg.RESULTS.non_finite))
     assert not np.any(found.probabilities) and not np.any(found.configurations)
     np.testing.assert_array_equal(found.magnetizations, masks * 1.0)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._checks import check_count, check_finite
+from .._checks import check_count, check_finite, check_parameters
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import RBM, AbstractEnergy, complete
@@ -25,6 +25,7 @@ from ._layers import layered_log_partition
 @from_anywhere
 def energies(energy: AbstractEnergy) -> Float[Array, " configurations"]:
     """The energy of every configuration, shape `(2**n,)`; row i is configuration i."""
+    check_parameters(energy)
     return complete(energy).energies()
 
 
@@ -78,6 +79,7 @@ def free_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
 
 
 def _layered(energy: RBM, beta: Beta) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    check_parameters(energy)
     cold = resolved_beta(energy, jnp.asarray(checked_beta(beta), energy.weights.dtype))
     return cold, layered_log_partition(energy, cold)
 

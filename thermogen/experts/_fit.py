@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Num
 
+from .._checks import check_count, check_counts
 from .._placement import from_anywhere
 from .._types import Key
 from ..energies import AbstractEnergy, Mixture, embed
@@ -100,10 +101,9 @@ def fit_experts(
     weights = None if weights is None else np.asarray(weights, float)
     if library is not None and shares is not None:
         raise ValueError("library and shares both split the data; give one of them")
-    counts = {"n_experts": n_experts, "n_starts": n_starts, "n_rounds": n_rounds}
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count}")
+    n_starts, n_rounds = check_counts(n_starts=n_starts, n_rounds=n_rounds)
+    if n_experts is not None:
+        n_experts = check_count("n_experts", n_experts)
     learn = Learner(objective, penalty, optimizer, n_steps, n_rounds, tolerance, callback, weights)
     split_key, learn_key, revise_key = jax.random.split(key, 3)
     if shares is not None:

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse.csgraph
 from jaxtyping import Bool, Float, Int
 
+from .._checks import check_count
 from .._placement import from_anywhere
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
@@ -121,9 +122,8 @@ def barriers(
             f"library must hold states of {energy.n_spins} spins like energy, "
             f"got {library.magnetizations.shape[1]}"
         )
-    for name, count, least in [("n_neighbours", n_neighbours, 1), ("n_rounds", n_rounds, 0)]:
-        if count < least:
-            raise ValueError(f"{name} must be at least {least}, got {count}")
+    n_neighbours = check_count("n_neighbours", n_neighbours)
+    n_rounds = check_count("n_rounds", n_rounds, least=0)
     with jax.enable_x64(True):
         exact = cast(energy, jnp.float64)
         problem = checked_problem(functional, exact, beta, jnp.float64)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int8, Num
 
+from .._checks import check_count, check_finite
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, is_flip_symmetric
@@ -197,11 +198,9 @@ def certify(
             threshold or count out of range.
     """
     magnetizations, mask, mirrored = _candidates(library, energy.n_spins)
-    if not (threshold > 0 and np.isfinite(threshold)):
-        raise ValueError(f"threshold must be positive and finite, in sweeps, got {threshold}")
-    for name, count, least in [("n_trajectories", n_trajectories, 16), ("horizon", horizon, 3)]:
-        if count < least:
-            raise ValueError(f"{name} must be at least {least}, got {count}")
+    check_finite("threshold", threshold, positive=True)
+    n_trajectories = check_count("n_trajectories", n_trajectories, 16)
+    horizon = check_count("horizon", horizon, 3)
     if threshold * energy.n_spins < _LOOKS:
         raise ValueError(
             f"threshold must be at least {_LOOKS / energy.n_spins:g} sweeps for {energy.n_spins} "

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from .._checks import check_count, check_counts
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy
@@ -133,8 +134,8 @@ def ergodicity(
         ValueError: as `find_bound_states` and `certify` do, for a capacity below 1, and for a
             library of another energy or beta.
     """
-    if capacity < 1:
-        raise ValueError(f"capacity must be at least 1, got {capacity}")
+    n_walkers, capacity = check_counts(n_walkers=n_walkers, capacity=capacity)
+    n_hops = check_count("n_hops", n_hops, least=0)
     search_key, corner_key, run_key = jax.random.split(key, 3)
     minima = library
     if library is not None:

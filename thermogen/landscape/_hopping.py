@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from .._checks import check_count, check_counts
 from .._placement import from_anywhere
 from .._types import Beta, Key, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric, local_fields
@@ -107,14 +108,9 @@ def find_bound_states(
     Raises:
         ValueError: for counts that are not positive, or bad `starts`, `coverage` or `beta`.
     """
-    for name, count, least in [
-        ("n_walkers", n_walkers, 1),
-        ("n_hops", n_hops, 0),
-        ("capacity", capacity, 1),
-        ("the number of moves", len(moves), 1),
-    ]:
-        if count < least:
-            raise ValueError(f"{name} must be at least {least}, got {count}")
+    n_walkers, capacity = check_counts(n_walkers=n_walkers, capacity=capacity)
+    n_hops = check_count("n_hops", n_hops, least=0)
+    check_count("the number of moves", len(moves))
     if coverage is not None and not 0 < coverage <= 1:
         raise ValueError(f"coverage must lie in (0, 1], got {coverage}")
     if starts is not None and np.shape(starts)[1:] != (energy.n_spins,):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, UInt
 
+from .._checks import check_count
 from .._placement import from_anywhere
 from .._types import Key
 from ..energies import AbstractEnergy, flip_gaps
@@ -74,9 +75,7 @@ def energy_barriers(
         raise ValueError("configurations must hold spins -1 or +1")
     if len(np.unique(spins, axis=0)) < len(spins):
         raise ValueError("configurations must be distinct")
-    for name, count, least in [("width", width, 1), ("n_floods", n_floods, 0)]:
-        if count < least:
-            raise ValueError(f"{name} must be at least {least}, got {count}")
+    width, n_floods = check_count("width", width), check_count("n_floods", n_floods, least=0)
     with jax.enable_x64(True):
         exact = cast(energy, jnp.float64)
         energies = np.asarray(_all_energies(exact, spins))

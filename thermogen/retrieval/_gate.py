@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
+from .._checks import check_counts, check_parameters
 from .._placement import from_anywhere
 from .._types import Key
 from ..energies import Mixture
 from ..sampling import Gibbs
-from ..sampling._sample import _check_counts
 from ._methods import cooled
 from ._recall import checked_clamp
 
@@ -44,7 +44,8 @@ def gate(
     Raises:
         ValueError: for a cue or mask of wrong shape, and counts that are not positive.
     """
-    _check_counts(n_chains=n_chains, n_sweeps=n_sweeps)
+    n_chains, n_sweeps = check_counts(n_chains=n_chains, n_sweeps=n_sweeps)
+    check_parameters(mixture, "mixture")
     return _gate(mixture, checked_clamp(mixture, cue, mask), key, n_chains, n_sweeps)
 
 

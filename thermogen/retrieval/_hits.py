@@ -7,13 +7,14 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from .._checks import check_count, check_parameters
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, n_visible
 from ..meanfield._solve import checked_beta
 from ..sampling import AbstractSampler, Gibbs
 from ..sampling._base import random_corners, step_chains
-from ..sampling._sample import _check_counts, colored
+from ..sampling._sample import colored
 from ._recall import checked_clamp
 
 
@@ -55,10 +56,11 @@ def first_hits(
         ValueError: for a cue, a mask or targets of a wrong shape, and for counts that are not
             positive.
     """
-    _check_counts(n_chains=n_chains)
+    n_chains = check_count("n_chains", n_chains)
     if not isinstance(n_sweeps, Tracer):
-        _check_counts(n_sweeps=n_sweeps)
-    n = n_visible(energy)
+        n_sweeps = check_count("n_sweeps", n_sweeps)
+    check_parameters(energy)
+    n, targets = n_visible(energy), jnp.asarray(targets)
     if targets.ndim != 2 or targets.shape[1] != n:
         raise ValueError(f"targets must have shape (targets, {n}), got {targets.shape}")
     clamp = checked_clamp(energy, cue, mask)
