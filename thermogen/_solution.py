@@ -109,7 +109,8 @@ def raise_where(
     def look(failed, arguments):
         if np.any(failed):
             at = int(np.argmax(failed))
-            raise RuntimeError(message(*jax.tree.map(lambda x: np.ravel(x)[at], arguments)))
+            first = jax.tree.map(lambda x: np.asarray(np.ravel(x)[at]), arguments)
+            raise RuntimeError(message(*first))
 
     if isinstance(failed, Tracer):
         jax.debug.callback(look, failed, arguments)
