@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from .._types import Beta
@@ -60,6 +62,14 @@ def _(primals, tangents):
     (field, beta), (field_dot, beta_dot) = primals, tangents
     value, m = _log_two_cosh(field, beta), jnp.tanh(beta * field)
     return value, m * field_dot + (field * m - value) / beta * beta_dot
+
+
+def beta_as(beta: Beta, dtype: DTypeLike) -> Float[Array, ""]:
+    """Beta as an array; what no float of this dtype holds, infinity too, is the largest."""
+    largest = float(jnp.finfo(dtype).max)
+    if not isinstance(beta, Tracer):
+        beta = min(float(np.asarray(beta)), largest)
+    return jnp.minimum(jnp.asarray(beta, dtype), largest)
 
 
 def resolved_beta(energy: AbstractEnergy, beta: Float[Array, ""]) -> Float[Array, ""]:

@@ -16,7 +16,7 @@ from .._checks import check_count, check_finite, check_parameters
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import RBM, AbstractEnergy, complete
-from ..energies._cold import above_lowest, resolved_beta
+from ..energies._cold import above_lowest, beta_as, resolved_beta
 from ..energies._linalg import dot
 from ..walsh import walsh_transform
 from ._layers import layered_log_partition
@@ -49,7 +49,7 @@ def log_weights(
     Minus infinity outside `where`. A traced beta that is infinite counts as the largest float.
     """
     lowest, above = above_lowest(table, where)
-    logits = -jnp.minimum(checked_beta(beta), jnp.finfo(table.dtype).max) * above
+    logits = -beta_as(checked_beta(beta), table.dtype) * above
     return lowest, logits if where is None else jnp.where(where, logits, -jnp.inf)
 
 
@@ -63,9 +63,9 @@ def log_partition(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     if isinstance(energy, RBM):
         cold, value = _layered(energy, beta)
         # Beyond the largest beta that is resolved its free energy does not change.
-        return value * jnp.maximum(beta / jnp.where(cold == 0, 1, cold), 1)
+        return value * jnp.maximum(beta_as(beta, cold.dtype) / jnp.where(cold == 0, 1, cold), 1)
     lowest, logits = log_weights(energies(energy), beta)
-    return jax.nn.logsumexp(logits) - jnp.minimum(beta, jnp.finfo(logits.dtype).max) * lowest
+    return jax.nn.logsumexp(logits) - beta_as(beta, logits.dtype) * lowest
 
 
 @from_anywhere
@@ -75,12 +75,12 @@ def free_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
         cold, value = _layered(energy, beta)
         return -value / cold
     lowest, logits = log_weights(energies(energy), beta)
-    return lowest - jax.nn.logsumexp(logits) / beta
+    return lowest - jax.nn.logsumexp(logits) / beta_as(beta, logits.dtype)
 
 
 def _layered(energy: RBM, beta: Beta) -> tuple[Float[Array, ""], Float[Array, ""]]:
     check_parameters(energy)
-    cold = resolved_beta(energy, jnp.asarray(checked_beta(beta), energy.weights.dtype))
+    cold = resolved_beta(energy, beta_as(checked_beta(beta), energy.weights.dtype))
     return cold, layered_log_partition(energy, cold)
 
 

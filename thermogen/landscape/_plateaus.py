@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int8, Num
 
+from .._placement import from_anywhere
 from ..energies import AbstractEnergy
 from ._batches import in_batches
 from ._trajectories import _TIE, descend_all, fields_of, prepared
@@ -19,6 +20,7 @@ _LARGEST_PLATEAU, _LEAST_PLATEAU, _BYTES = 1024, 16, 2**27
 _PROBES = 64
 
 
+@from_anywhere
 def flip_minima(
     energy: AbstractEnergy, starts: Num[Array | np.ndarray, "batch n"]
 ) -> Int8[np.ndarray, "minima n"]:

@@ -14,6 +14,7 @@ from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, n_visible
+from ..energies._cold import beta_as
 from ..energies._linalg import dot
 from ..meanfield import AbstractFunctional
 from ..sampling import AbstractSampler
@@ -102,9 +103,11 @@ def recall(
     check_parameters(energy)
     clamp = checked_clamp(energy, cue, mask)
     check_finite("beta", beta, positive=True)
-    beta = jnp.asarray(beta, clamp.dtype)
-    if beta.ndim:
-        raise ValueError(f"beta must be one number, got shape {beta.shape}; use jax.vmap for many")
+    if np.ndim(beta):
+        raise ValueError(
+            f"beta must be one number, got shape {np.shape(beta)}; use jax.vmap for many"
+        )
+    beta = beta_as(beta, clamp.dtype)
     if not isinstance(method, AbstractFunctional):
         energy = colored(energy)
     return _recall(energy, clamp, beta, key, method, counts)
@@ -135,7 +138,6 @@ def checked_clamp(energy, cue, mask):
 @eqx.filter_jit
 def _recall(energy, clamp, beta, key, method, counts):
     n_chains, n_sweeps, capacity = counts
-    beta = jnp.minimum(beta, jnp.finfo(clamp.dtype).max)
     draws = draw(method, energy, clamp, beta, key, n_chains, n_sweeps)
     n = n_visible(energy)
     visible, means, known = draws.spins[:, :n], draws.means[:, :n], clamp[:n]
