@@ -249,7 +249,8 @@ def test_whole_weights_of_cues_are_repetitions():
 
     def scores(rows, weights):
         result = jax.vmap(lambda _: tg.RESULTS.converged)(jnp.arange(len(rows)))
-        answers = tg.Recall(*(jnp.asarray(x[rows]) for x in parts), result)
+        log_p = jnp.log(p[rows])
+        answers = tg.Recall(*(jnp.asarray(x[rows]) for x in parts), result, log_p)
         return retrieval.recall_scores(
             answers, truths[rows], masks[rows], truths[::2], n_bins=3, weights=weights
         )
