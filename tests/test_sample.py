@@ -290,7 +290,8 @@ def test_progress_changes_nothing_and_new_numbers_do_not_recompile():
         ({"n_chains": 0}, "n_chains must be at least 1"),
         ({"thin": 20}, "thin must not exceed n_sweeps"),
         ({"beta": np.nan}, "beta must be finite, got nan"),
-        ({"burn_in": -1}, "burn_in must not be negative"),
+        ({"burn_in": -1}, "burn_in must be at least 0"),
+        ({"n_sweeps": 2**31}, "n_sweeps must be at most 2147483647"),
         ({"init": np.ones(3)}, r"init must have shape \(4,\) or \(2, 4\), got \(3,\)"),
         ({"init": np.zeros(4)}, "init must hold spins"),
         ({"clamped": np.ones(4, bool)}, "clamped needs init"),
@@ -302,6 +303,60 @@ def test_bad_arguments_are_named(arguments, message):
     given = {"beta": 1.0, "n_chains": 2, "n_sweeps": 4} | arguments
     with pytest.raises(ValueError, match=message):
         tg.sample(tg.Gibbs(), energy, key=_key(0), **given)
+
+
+COUNTS = ["n_chains", "n_sweeps", "burn_in", "thin"]
+
+
+@pytest.mark.parametrize("value", [2.0, np.nan, np.inf, "2", True])
+@pytest.mark.parametrize("name", COUNTS)
+def test_what_is_no_count_is_named(name, value, unchecked):
+    """An infinite burn-in once never ended, and one of NaN recorded one state again and again."""
+    given = {"n_chains": 2, "n_sweeps": 4} | {name: value}
+    with pytest.raises(TypeError, match=f"{name} must be an integer, got"):
+        tg.sample(tg.Gibbs(), helpers.random_pairwise(4, _key(0)), 1.0, key=_key(0), **given)
+
+
+def test_integers_of_numpy_are_counts():
+    energy, counts = helpers.random_pairwise(4, _key(0)), dict.fromkeys(COUNTS, 2)
+    ours, theirs = (
+        tg.sample(tg.Gibbs(), energy, 1.0, key=_key(0), **{k: to(v) for k, v in counts.items()})
+        for to in (int, np.int64)
+    )
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_parameters_that_are_not_finite_are_not_sampled(number):
+    """Known ones are named; traced ones leave NaN for all that is measured, and no spins."""
+    energy = helpers.random_pairwise(4, _key(0))
+    broken = jax.tree.map(lambda x: x.at[0].set(number), energy)
+
+    def run(energy, beta=1.0):
+        return tg.sample(tg.Gibbs(), energy, beta, key=_key(0), n_chains=2, n_sweeps=4)
+
+    with pytest.raises(ValueError, match="energy must have finite parameters, got Pairwise"):
+        run(broken)
+    for arguments in ((broken, 1.0), (energy, number)):
+        assert np.all(np.isnan(jax.jit(run)(*arguments)))
+    assert np.all(np.abs(jax.jit(run)(energy, 1.0)) == 1)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_refused_by_every_sampler(dtype):
+    """It cannot tell the odds of rare flips: means of -1 for 0.46 came without a word."""
+    energy = jax.tree.map(lambda x: x.astype(dtype), helpers.random_pairwise(4, _key(0)))
+    message = f"dtype float32 or float64, got Pairwise of {jnp.dtype(dtype).name}"
+    for sampler in SAMPLERS.values():
+        with pytest.raises(TypeError, match=message):
+            tg.sample(sampler, energy, 1.0, key=_key(0), n_chains=2, n_sweeps=2)
+        state = sampler.init(energy, jnp.ones(4), 1.0, _key(0))
+        with pytest.raises(TypeError, match=message):
+            sampler.step(energy, state, 1.0, _key(0))
+    with pytest.raises(TypeError, match="spins must be of dtype float32 or float64"):
+        tg.Gibbs().step(helpers.random_pairwise(4, _key(0)), jnp.ones(4, dtype), 1.0, _key(0))
+    with pytest.raises(TypeError, match=message):
+        sampling.tune_ladder(SAMPLERS["tempering"], energy, key=_key(0))
 
 
 def test_what_is_no_sampler_is_named(unchecked):

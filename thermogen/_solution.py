@@ -56,7 +56,6 @@ class RESULTS(eqx.Enumeration):
         "well as the flatness allows, and their derivatives are infinite. Move beta or the "
         "couplings off the bifurcation, or follow the branch with `meanfield.follow_beta`."
     )
-
     precision_limit = (
         "Neither the loss nor its gradient fell any more, although the tolerance was not met: the "
         "numbers are out of precision, and more steps change nothing. Work in float64 "
@@ -66,6 +65,20 @@ class RESULTS(eqx.Enumeration):
         "The sampled loss ended where no loss can be, or higher than it began and than free spins "
         "have: the chains could not follow the learning. Lower the learning rate "
         "(optimizer=optax.sgd(...)), or give the chains more sweeps between two steps."
+    )
+    few_weights = (
+        "A few chains carry the weight of all, so that neither the estimate nor its spread means "
+        "anything. Take more rungs, then more chains; where chains freeze, tempering "
+        "(`multi_histogram_reweighting`) or cluster moves."
+    )
+    not_relaxed = (
+        "At some rung chains differ by more than each of them varies: they have not relaxed. Take "
+        "more sweeps and burn_in, or more rungs; where chains freeze, tempering "
+        "(`multi_histogram_reweighting`) or cluster moves."
+    )
+    no_overlap = (
+        "Neighbouring rungs share too few energies, so that their ratio of Z is unknown. Add rungs "
+        "between those that are there, or take more sweeps."
     )
 
 

@@ -21,5 +21,8 @@ Beta = float | int | np.floating | Real[Array | np.ndarray, ""]
 # Temperature, in units of energy.
 Temperature = Beta
 
+# How many: an integer of Python or NumPy.
+Count = int | np.integer
+
 # A JAX random key, new style (`jax.random.key`) or old style (`jax.random.PRNGKey`).
 Key = PRNGKeyArray

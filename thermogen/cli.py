@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import retrieval, storage
+from ._checks import seeded_key
 from .energies import n_visible
 
 _INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
@@ -166,7 +167,7 @@ def recall(
 
 def _answers(energy, spins, known, beta, seed, counts) -> dict[str, Any]:
     """All cues through one compiled function, `_AT_ONCE` at a time."""
-    keys = jax.random.split(jax.random.key(seed), len(spins))
+    keys = jax.random.split(seeded_key(seed), len(spins))
     inputs = jnp.asarray(spins), jnp.asarray(known), keys
 
     def answer(inputs):

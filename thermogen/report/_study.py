@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import datasets
+from .._checks import seeded_key
 from .._solution import RESULTS, Solution
 from ..energies import Mixture
 from ..landscape import Barriers, Ergodicity, Library
@@ -236,7 +237,7 @@ class Study:
 
     def key(self, stage: int):
         """A random key of its own for each stage."""
-        return jax.random.fold_in(jax.random.key(self.settings.seed), stage)
+        return jax.random.fold_in(seeded_key(self.settings.seed), stage)
 
     def certified(self) -> np.ndarray | None:
         """Which samples fell to a certified minimum, shape `(n_samples,)`; None if not known."""

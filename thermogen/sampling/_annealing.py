@@ -9,8 +9,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
+from .._checks import check_count, check_parameters
 from .._placement import from_anywhere
-from .._types import Key
+from .._solution import RESULTS
+from .._types import Count, Key
 from ..energies import AbstractEnergy
 from ._base import (
     AbstractKernel,
@@ -23,7 +25,8 @@ from ._base import (
     step_chains,
 )
 from ._gibbs import Gibbs
-from ._sample import _check_counts, colored
+from ._sample import colored
+from ._trust import judged_weights, known_error
 
 
 class Estimate(NamedTuple):
@@ -31,14 +34,16 @@ class Estimate(NamedTuple):
 
     Attributes:
         log_partition: ln Z.
-        standard_error: of ln Z, by the spread of the weights; too small where `ess` is,
-            infinite for one chain.
+        standard_error: of ln Z, by the spread of the weights; infinite unless `result` is
+            `converged`.
         ess: effective sample size `(sum w)^2 / sum w^2`, between 1 and the number of chains.
+        result: a `RESULTS` code: `few_weights` where the estimate has failed, and what to do.
     """
 
     log_partition: Float[Array, ""]
     standard_error: Float[Array, ""]
     ess: Float[Array, ""]
+    result: RESULTS
 
 
 class Measurement(NamedTuple):
@@ -46,7 +51,7 @@ class Measurement(NamedTuple):
 
     Attributes:
         value: the estimate.
-        standard_error: by the spread over independent chains.
+        standard_error: by the spread over independent chains; infinite where it cannot be known.
     """
 
     value: Float[Array, "*rungs"]
@@ -59,7 +64,7 @@ def annealed_importance_sampling(
     betas: Ladder,
     *,
     key: Key,
-    n_chains: int,
+    n_chains: Count,
     kernel: AbstractKernel = Gibbs(),
     clamp: Clamp = None,
 ) -> Estimate:
@@ -79,10 +84,12 @@ def annealed_importance_sampling(
             sum over the free spins.
 
     Raises:
-        ValueError: if `n_chains` is not positive, known `betas` do not increase from 0 or above, or
-            `clamp` holds other values.
+        ValueError: if `n_chains` is not positive, known parameters are not finite, known `betas` do
+            not increase from 0 or above, or `clamp` holds other values.
+        TypeError: if `n_chains` is no integer, or parameters are not of float32 or float64.
     """
-    _check_counts(n_chains=n_chains)
+    check_parameters(energy)
+    n_chains = check_count("n_chains", n_chains)
     clamp = checked_clamp(energy, clamp)
     return _cooled(colored(energy), checked_ladder(betas), key, n_chains, kernel, clamp)
 
@@ -93,8 +100,7 @@ def _cooled(energy, betas, key, n_chains, kernel, clamp):
     spins = random_corners(energy, n_chains, start_key, clamp)
     path = path_from_zero(betas, spins.dtype)
     _, log_weights = annealed(energy, path, spins, key, kernel, clamp)
-    ratio, error, ess = log_mean(log_weights)
-    return Estimate(log_states(energy, spins.dtype, clamp) + ratio, error, ess)
+    return _estimate(log_states(energy, spins.dtype, clamp), 1, log_weights)
 
 
 @from_anywhere
@@ -123,9 +129,11 @@ def reverse_annealed_importance_sampling(
             sum over the free spins.
 
     Raises:
-        ValueError: for samples of a wrong shape or entries other than +-1, and if known `betas` do
-            not increase from 0 or above.
+        ValueError: for samples of a wrong shape or entries other than +-1, known parameters that
+            are not finite, and if known `betas` do not increase from 0 or above.
+        TypeError: for parameters of another dtype than float32 and float64.
     """
+    check_parameters(energy)
     if samples.shape[0] < 1 or samples.shape[1] != energy.n_spins:
         raise ValueError(
             f"samples must have shape (chains, {energy.n_spins}), chains >= 1, got {samples.shape}"
@@ -141,8 +149,13 @@ def _heated(energy, betas, samples, key, kernel, clamp):
     dtype = parameter_dtype(energy)
     path = path_from_zero(betas, dtype)[::-1]
     _, log_weights = annealed(energy, path, samples.astype(dtype), key, kernel, clamp)
+    return _estimate(log_states(energy, dtype, clamp), -1, log_weights)
+
+
+def _estimate(log_scale, sign, log_weights):
     ratio, error, ess = log_mean(log_weights)
-    return Estimate(log_states(energy, dtype, clamp) - ratio, error, ess)
+    result = judged_weights(log_weights, ess)
+    return Estimate(log_scale + sign * ratio, known_error(error, result), ess, result)
 
 
 def path_from_zero(betas: Float[Array, " rungs"], dtype) -> Float[Array, " points"]:

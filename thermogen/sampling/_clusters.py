@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .._checks import check_precision
 from .._types import Beta, Key, Spins
 from ..energies import RBM, AbstractEnergy, Interactions, Pairwise
 from ..energies._base import as_float
@@ -37,6 +38,8 @@ class SwendsenWang(AbstractKernel):
         key: Key,
         clamped: Clamped = None,
     ) -> Float[Array, " n"]:
+        check_precision(energy)
+        check_precision(state, "state")
         bonds = _bonds(energy)
         bond_key, flip_key = jax.random.split(key)
         beta = jnp.asarray(beta, state.dtype)

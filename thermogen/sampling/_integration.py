@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._checks import check_count, check_parameters
 from .._placement import from_anywhere
-from .._types import Key
+from .._solution import RESULTS
+from .._types import Count, Key
 from ..energies import AbstractEnergy
 from ..energies._linalg import dot
 from ._annealing import (
@@ -26,7 +28,8 @@ from ._base import (
     step_chains,
 )
 from ._gibbs import Gibbs
-from ._sample import _check_counts, colored
+from ._sample import colored
+from ._trust import MAX_RHAT_COOLED, disagreement, first_of, known_error
 
 
 class ThermodynamicIntegral(NamedTuple):
@@ -35,10 +38,14 @@ class ThermodynamicIntegral(NamedTuple):
     Attributes:
         log_partition: ln Z at `betas[-1]`.
         standard_error: of ln Z, by the spread over chains, with `quadrature_error` added in
-            quadrature. It knows nothing of rungs at which the chains had not relaxed.
+            quadrature; infinite unless `result` is `converged`.
         quadrature_error: the part that more rungs reduce, and more sweeps do not.
         mean_energies: `<E>` at each of `betas`, shape `(rungs,)`.
-        heat_capacities: `beta^2 (<E^2> - <E>^2)` at each of `betas`, shape `(rungs,)`.
+        heat_capacities: `beta^2 (<E^2> - <E>^2)` at each of `betas`, shape `(rungs,)`. Errors of
+            both are infinite at rungs where chains disagree.
+        rhat: of the energies of chains at each of `betas`, shape `(rungs,)`: where it exceeds 1.3
+            they differ by more than each of them varies.
+        result: a `RESULTS` code: `not_relaxed` where `rhat` is too large at some rung.
     """
 
     log_partition: Float[Array, ""]
@@ -46,6 +53,8 @@ class ThermodynamicIntegral(NamedTuple):
     quadrature_error: Float[Array, ""]
     mean_energies: Measurement
     heat_capacities: Measurement
+    rhat: Float[Array, " rungs"]
+    result: RESULTS
 
 
 @from_anywhere
@@ -54,9 +63,9 @@ def thermodynamic_integration(
     betas: Ladder,
     *,
     key: Key,
-    n_chains: int,
-    n_sweeps: int,
-    burn_in: int,
+    n_chains: Count,
+    n_sweeps: Count,
+    burn_in: Count,
     kernel: AbstractKernel = Gibbs(),
     clamp: Clamp = None,
 ) -> ThermodynamicIntegral:
@@ -72,22 +81,22 @@ def thermodynamic_integration(
             whether it is listed or not, and measure there too.
         key: random key.
         n_chains: number of independent chains, at least 2; normal intervals want 20 or more.
-        n_sweeps: sweeps measured at each rung.
+        n_sweeps: sweeps measured at each rung; from one alone no error is known.
         burn_in: sweeps before them at each rung.
         kernel: moves the chains.
         clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
             sum over the free spins.
 
     Raises:
-        ValueError: for counts that are too small, if known `betas` do not increase from 0 or above,
-            and if `clamp` holds other values.
+        ValueError: for counts that are too small, known parameters that are not finite, if known
+            `betas` do not increase from 0 or above, and if `clamp` holds other values.
+        TypeError: for counts that are no integers, and parameters not of float32 or float64.
     """
-    _check_counts(n_sweeps=n_sweeps)
-    if n_chains < 2:
-        raise ValueError(f"n_chains must be at least 2, got {n_chains}")
-    if burn_in < 0:
-        raise ValueError(f"burn_in must not be negative, got {burn_in}")
-    sweeps = jnp.asarray(burn_in), jnp.asarray(n_sweeps)
+    check_parameters(energy)
+    n_chains = check_count("n_chains", n_chains, least=2)
+    burn_in = check_count("burn_in", burn_in, least=0)
+    check_count("burn_in + n_sweeps", burn_in + check_count("n_sweeps", n_sweeps))
+    sweeps = jnp.asarray(burn_in), jnp.asarray(int(n_sweeps))
     clamp, ladder = checked_clamp(energy, clamp), checked_ladder(betas)
     return _integrate(colored(energy), ladder, key, n_chains, sweeps, kernel, clamp)
 
@@ -97,7 +106,10 @@ def _integrate(energy, betas, key, n_chains, sweeps, kernel, clamp):
     start_key, key = jax.random.split(key)
     spins = random_corners(energy, n_chains, start_key, clamp)
     path = path_from_zero(betas, spins.dtype)
-    means, squares = _measured(energy, path, spins, key, sweeps, kernel, clamp)
+    means, variances = _measured(energy, path, spins, key, sweeps, kernel, clamp)
+    rhat = disagreement(means, variances, sweeps[1])
+    relaxed = rhat <= MAX_RHAT_COOLED
+    squares = variances + jnp.square(means - jnp.mean(means, axis=1, keepdims=True))
     mean, mean_error = _over_chains(means)
     # Squares about the common mean have an expectation below the variance, by that of the mean.
     variance, variance_error = _over_chains(squares)
@@ -106,19 +118,27 @@ def _integrate(energy, betas, key, n_chains, sweeps, kernel, clamp):
     of_mean, of_variance = jax.grad(_integral, argnums=(1, 2))(path, mean, -variance)
     _, statistical = _over_chains((dot(of_mean, means) - dot(of_variance, squares))[None])
     quadrature = _quadrature_error(path, mean, -variance)
+    result = first_of(
+        (~jnp.all(jnp.isfinite(means)), RESULTS.non_finite),
+        (~jnp.all(relaxed), RESULTS.not_relaxed),
+    )
     scale = jnp.square(path[1:])
+    mean_error, variance_error = (
+        jnp.where(relaxed, e, jnp.inf) for e in (mean_error, variance_error)
+    )
     return ThermodynamicIntegral(
         log_states(energy, path.dtype, clamp) - _integral(path, mean, -variance),
-        jnp.hypot(statistical[0], quadrature),
+        known_error(jnp.hypot(statistical[0], quadrature), result),
         quadrature,
         Measurement(mean[1:], mean_error[1:]),
         Measurement(scale * variance[1:], scale * variance_error[1:]),
+        rhat[1:],
+        result,
     )
 
 
 def _measured(energy, path, spins, key, sweeps, kernel, clamp):
-    """Of each chain at each rung, shape `(rungs, chains)`: the mean of E, and that of its squared
-    deviation from the common mean."""
+    """Of each chain at each rung, shape `(rungs, chains)`: mean and variance of E about it."""
     burn_in, n_sweeps = sweeps
     clamped = None if clamp is None else clamp != 0
     n_chains, dtype = len(spins), spins.dtype
@@ -141,7 +161,7 @@ def _measured(energy, path, spins, key, sweeps, kernel, clamp):
         spins = jax.lax.fori_loop(0, burn_in, move, spins)
         zeros = jnp.zeros(n_chains, dtype)
         spins, mean, square = jax.lax.fori_loop(0, n_sweeps, measure, (spins, zeros, zeros))
-        return spins, (mean, square + jnp.square(mean - jnp.mean(mean)))
+        return spins, (mean, square)
 
     return jax.lax.scan(rung, spins.T, (path, jax.random.split(key, path.size)))[1]
 

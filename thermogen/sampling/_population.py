@@ -7,14 +7,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._checks import check_count, check_parameters
 from .._placement import from_anywhere
-from .._types import Key
+from .._solution import RESULTS
+from .._types import Count, Key
 from ..energies import AbstractEnergy
 from ..energies._linalg import dot
 from ._annealing import log_mean, log_states, path_from_zero
 from ._base import AbstractKernel, Clamp, Ladder, checked_clamp, checked_ladder, random_corners
 from ._gibbs import Gibbs
-from ._sample import _check_counts, colored
+from ._sample import colored
+from ._trust import MIN_LINEAGES, MIN_POPULATIONS, first_of, known_error, too_few
 
 
 class PopulationEstimate(NamedTuple):
@@ -22,13 +25,16 @@ class PopulationEstimate(NamedTuple):
 
     Attributes:
         log_partition: ln Z.
-        standard_error: of ln Z, by the spread over populations.
+        standard_error: of ln Z, by the spread over populations; infinite unless `result` is
+            `converged`.
         ess: effective number of independent replicas, between 1 and all of them: the members of
             a family, which descend from one start, count as one.
         spins: the replicas at the end, shape `(populations, chains, n)`.
         weights: of the populations, proportional to their estimates of Z, sum 1, shape
             `(populations,)`. Means over `spins` with `weights[p] / n_chains` each converge to
             those of Boltzmann faster than plain ones (Machta 2010).
+        result: a `RESULTS` code: `few_weights` where few families are left or few populations
+            count, and what to do.
     """
 
     log_partition: Float[Array, ""]
@@ -36,6 +42,7 @@ class PopulationEstimate(NamedTuple):
     ess: Float[Array, ""]
     spins: Float[Array, "populations chains n"]
     weights: Float[Array, " populations"]
+    result: RESULTS
 
 
 @from_anywhere
@@ -44,8 +51,8 @@ def population_annealing(
     betas: Ladder,
     *,
     key: Key,
-    n_chains: int,
-    n_populations: int = 20,
+    n_chains: Count,
+    n_populations: Count = 20,
     kernel: AbstractKernel = Gibbs(),
     clamp: Clamp = None,
 ) -> PopulationEstimate:
@@ -69,12 +76,13 @@ def population_annealing(
             sum over the free spins.
 
     Raises:
-        ValueError: for counts that are too small, if known `betas` do not increase from 0 or above,
-            and if `clamp` holds other values.
+        ValueError: for counts that are too small, known parameters that are not finite, if known
+            `betas` do not increase from 0 or above, and if `clamp` holds other values.
+        TypeError: for counts that are no integers, and parameters not of float32 or float64.
     """
-    _check_counts(n_chains=n_chains)
-    if n_populations < 2:
-        raise ValueError(f"n_populations must be at least 2, got {n_populations}")
+    check_parameters(energy)
+    n_chains = check_count("n_chains", n_chains)
+    n_populations = check_count("n_populations", n_populations, least=2)
     clamp, sizes = checked_clamp(energy, clamp), (n_chains, n_populations)
     return _anneal(colored(energy), checked_ladder(betas), key, sizes, kernel, clamp)
 
@@ -85,11 +93,18 @@ def _anneal(energy, betas, key, sizes, kernel, clamp):
     cool = jax.vmap(_population, in_axes=(None, None, 0, None, None, None))
     keys = jax.random.split(key, n_populations)
     log_ratios, spins, families = cool(energy, betas, keys, n_chains, kernel, clamp)
-    ratio, error, _ = log_mean(log_ratios)
+    ratio, error, count = log_mean(log_ratios)
     weights = jax.nn.softmax(log_ratios)
-    ess = n_chains**2 / dot(jnp.square(weights), jnp.sum(jnp.square(families), axis=1))
+    squares = jnp.sum(jnp.square(families), axis=1)
+    ess = n_chains**2 / dot(jnp.square(weights), squares)
     log_partition = log_states(energy, spins.dtype, clamp) + ratio
-    return PopulationEstimate(log_partition, error, ess, spins, weights)
+    poor = too_few(ess, n_chains * n_populations, MIN_LINEAGES)
+    poor |= count < MIN_POPULATIONS * n_populations
+    finite = jnp.all(jnp.isfinite(log_ratios))
+    result = first_of((~finite, RESULTS.non_finite), (poor, RESULTS.few_weights))
+    return PopulationEstimate(
+        log_partition, known_error(error, result), ess, spins, weights, result
+    )
 
 
 def _population(energy, betas, key, n_chains, kernel, clamp):

@@ -11,8 +11,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
+from .._checks import check_count
 from .._placement import from_anywhere
-from .._types import Beta, Key
+from .._solution import RESULTS
+from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy
 from ..energies._linalg import dot
 from ._annealing import Estimate, Measurement, log_states
@@ -21,6 +23,7 @@ from ._gibbs import Gibbs
 from ._observers import StateTrace
 from ._sample import sample
 from ._tempering import ParallelTempering
+from ._trust import MAX_RHAT_LADDERS, disagreement, first_of, known_error, too_few
 
 _MAX_STEPS = 200
 Result = TypeVar("Result")
@@ -46,32 +49,42 @@ class Reweighting(eqx.Module):
     Attributes:
         betas: inverse temperatures of the rungs, shape `(rungs,)`.
         log_partitions: ln Z at each rung, shape `(rungs,)`.
-        standard_errors: of each, 0 at the first, whose ln Z is `n ln 2`; infinite if not converged.
-        converged: whether the equations were solved and the rungs overlap. If not, add rungs
-            between those that are there.
+        standard_errors: of each, 0 at the first, whose ln Z is `n ln 2`; infinite unless
+            `converged`.
+        rhat: of the energies of chains at each rung, shape `(rungs,)`: where it exceeds 1.07 they
+            differ by more than each of them varies.
+        result: a `RESULTS` code: `no_overlap` where the equations do not determine ln Z,
+            `not_relaxed` where `rhat` is too large at some rung.
     """
 
     betas: Float[Array, " rungs"]
     log_partitions: Float[Array, " rungs"]
     standard_errors: Float[Array, " rungs"]
-    converged: Bool[Array, ""]
+    rhat: Float[Array, " rungs"]
+    result: RESULTS
     _energies: Float[Array, "chains samples"]  # less their mean, `_origin`
     _origin: Float[Array, ""]
     _scales: Float[Array, " rungs"]  # minus ln Z of those energies, the first 0
     _shifts: Float[Array, "chains rungs"]  # what each chain adds to `_scales`, to first order
+
+    @property
+    def converged(self) -> Bool[Array, ""]:
+        """Whether the equations were solved, the rungs overlap and the chains agree."""
+        return self.result == RESULTS.converged
 
     @_compiled
     def log_partition(self, beta: Beta) -> Estimate:
         """ln Z at `beta`, its standard error, and the effective number of draws behind it.
 
         `ess` is `(sum w)^2 / sum w^2` of the weights of all draws at `beta`, whether or not they
-        depend on each other; where it is small, `beta` lies outside of the rungs.
+        depend on each other; where it is small, `beta` lies outside of the rungs, errors are
+        infinite and the result is `few_weights`.
         """
         log_weights = self._log_weights(beta)
         total = jax.nn.logsumexp(log_weights)
         log_z = total - beta * self._origin + self.log_partitions[0] - jnp.log(self._rung_size())
-        ess = jnp.exp(2 * total - jax.nn.logsumexp(2 * log_weights))
-        return Estimate(log_z, self._error(log_weights, jnp.ones_like(log_weights)), ess)
+        error = self._error(log_weights, jnp.ones_like(log_weights))
+        return Estimate(log_z, error, _size(log_weights), self._judged(log_weights))
 
     @_compiled
     def mean_energy(self, beta: Beta) -> Measurement:
@@ -112,7 +125,12 @@ class Reweighting(eqx.Module):
         slopes = -jnp.sum(jax.lax.map(by_scales, (terms, self._energies)), axis=0)
         per_chain = jnp.sum(terms, axis=1) + dot(self._shifts, slopes)
         error = jnp.sqrt(per_chain.size * jnp.var(per_chain, ddof=1))
-        return jnp.where(self.converged, error, jnp.inf)
+        return known_error(error, self._judged(log_weights))
+
+    def _judged(self, log_weights):
+        """The result at one beta, which may lie where no draws are."""
+        few = too_few(_size(log_weights), log_weights.size)
+        return RESULTS.where(self.converged & few, RESULTS.few_weights, self.result)
 
     def _rung_size(self):
         return jnp.asarray(self._energies.size // self.betas.size, self._energies.dtype)
@@ -124,10 +142,10 @@ def multi_histogram_reweighting(
     betas: Ladder,
     *,
     key: Key,
-    n_chains: int,
-    n_sweeps: int,
-    burn_in: int,
-    thin: int = 1,
+    n_chains: Count,
+    n_sweeps: Count,
+    burn_in: Count,
+    thin: Count = 1,
     kernel: AbstractKernel = Gibbs(),
     clamp: Clamp = None,
 ) -> Reweighting:
@@ -149,11 +167,11 @@ def multi_histogram_reweighting(
             sum over the free spins.
 
     Raises:
-        ValueError: for counts that are too small, if known `betas` do not increase from 0, and if
-            `clamp` holds other values.
+        ValueError: for counts that are too small, known parameters that are not finite, if known
+            `betas` do not increase from 0, and if `clamp` holds other values.
+        TypeError: for counts that are no integers, and parameters not of float32 or float64.
     """
-    if n_chains < 2:
-        raise ValueError(f"n_chains must be at least 2, got {n_chains}")
+    n_chains = check_count("n_chains", n_chains, least=2)
     ladder, clamp = _checked_from_zero(betas), checked_clamp(energy, clamp)
     start_key, key = jax.random.split(key)
     energies = sample(
@@ -178,7 +196,7 @@ def _rung_energies(energy, state):
 
 @from_anywhere
 def multi_histogram(
-    energies: Num[Array | np.ndarray, "chains rungs draws"], betas: Ladder, *, n_spins: int
+    energies: Num[Array | np.ndarray, "chains rungs draws"], betas: Ladder, *, n_spins: Count
 ) -> Reweighting:
     """ln Z, `<E>` and the heat capacity at all beta between rungs, by energies drawn at each.
 
@@ -195,7 +213,8 @@ def multi_histogram(
         n_spins: number of spins n: ln Z at beta = 0 is `n ln 2`.
 
     Returns:
-        The solution. If the rungs do not overlap, `converged` is False and errors are infinite.
+        The solution. If the rungs do not overlap or chains disagree, `converged` is False, `result`
+        says which, and errors are infinite.
 
     Raises:
         ValueError: for shapes that do not agree, known energies that are not finite, and known
@@ -209,7 +228,7 @@ def multi_histogram(
         )
     if not isinstance(energies, Tracer) and not np.all(np.isfinite(energies)):
         raise ValueError("energies must be finite")
-    return _solve(jnp.asarray(energies, float), ladder, n_spins * np.log(2))
+    return _solve(jnp.asarray(energies, float), ladder, check_count("n_spins", n_spins) * np.log(2))
 
 
 def _checked_from_zero(betas):
@@ -261,7 +280,14 @@ def _solve(energies, betas, log_states):
     inverse = _inverse(state.information) / (n_chains * n_draws)
     # Where rungs overlap too little, ln Z is not determined to within 1: no step is small then.
     uncertain = jnp.diagonal(inverse)
-    converged = (_worst(state) <= tolerance) & jnp.all((uncertain > 0) & (uncertain < 1))
+    solved = (_worst(state) <= tolerance) & jnp.all((uncertain > 0) & (uncertain < 1))
+    rhat = disagreement(*(f(energies, axis=2).T for f in (jnp.mean, jnp.var)), n_draws)
+    result = first_of(
+        (~jnp.all(jnp.isfinite(energies)), RESULTS.non_finite),
+        (~solved, RESULTS.no_overlap),
+        (~jnp.all(rhat <= MAX_RHAT_LADDERS), RESULTS.not_relaxed),
+    )
+    converged = result == RESULTS.converged
 
     scores = n_draws - jax.lax.map(
         lambda e: jnp.sum(_shares(state.scales, betas, e), axis=1), samples
@@ -272,7 +298,8 @@ def _solve(energies, betas, log_states):
         betas=betas,
         log_partitions=jnp.asarray(log_states, betas.dtype) - state.scales - betas * origin,
         standard_errors=jnp.where(converged | (jnp.arange(n_rungs) == 0), errors, jnp.inf),
-        converged=converged,
+        rhat=rhat,
+        result=result,
         _energies=samples,
         _origin=origin,
         _scales=state.scales,
@@ -312,6 +339,12 @@ def _shares(scales, betas, energies):
 
 def _exponents(scales, betas, energies):
     return scales[:, None] - betas[:, None] * energies[None, :]
+
+
+def _size(log_weights):
+    """Effective number of draws."""
+    total = jax.nn.logsumexp(log_weights)
+    return jnp.exp(2 * total - jax.nn.logsumexp(2 * log_weights))
 
 
 def _normalised(log_weights):

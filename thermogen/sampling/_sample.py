@@ -11,8 +11,9 @@ from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, Sharding
 from jaxtyping import Array, Bool, Num, PyTree
 
+from .._checks import check_count, check_counts, check_finite, check_parameters
 from .._placement import from_anywhere
-from .._types import Beta, Key
+from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy, Interactions, Pairwise
 from ._base import AbstractSampler, parameter_dtype, random_corners, step_chains
 from ._observers import AbstractObserver, Trace
@@ -29,10 +30,10 @@ def sample(
     beta: Beta,
     *,
     key: Key,
-    n_chains: int,
-    n_sweeps: int,
-    burn_in: int = 0,
-    thin: int = 1,
+    n_chains: Count,
+    n_sweeps: Count,
+    burn_in: Count = 0,
+    thin: Count = 1,
     init: Num[Array | np.ndarray, "..."] | None = None,
     clamped: Bool[Array | np.ndarray, "..."] | None = None,
     observers: PyTree = None,
@@ -64,20 +65,22 @@ def sample(
 
     Returns:
         Spins, shape `(n_chains, n_sweeps // thin, n)`, or what the observers return, in a tree as
-        given.
+        given; NaN where traced parameters or beta are not finite.
 
     Raises:
-        ValueError: for counts that are not positive, a beta that is not finite, `init` or
-            `clamped` of a wrong shape or entries other than +-1, and clamped spins without `init`.
-        TypeError: for what is no sampler, such as `Gibbs` in place of `Gibbs()`.
+        ValueError: for counts that are not positive, known parameters or a beta that are not
+            finite, `init` or `clamped` of a wrong shape or entries other than +-1, and clamped
+            spins without `init`.
+        TypeError: for what is no sampler, such as `Gibbs` in place of `Gibbs()`, counts that are
+            no integers, and parameters of another dtype than float32 or float64.
     """
     if not isinstance(sampler, AbstractSampler):
         raise TypeError(f"sampler must be one such as Gibbs(), got {sampler!r}")
-    _check_counts(n_chains=n_chains, n_sweeps=n_sweeps, thin=thin)
-    if burn_in < 0:
-        raise ValueError(f"burn_in must not be negative, got {burn_in}")
-    if not isinstance(beta, Tracer) and not np.isfinite(beta):
-        raise ValueError(f"beta must be finite, got {beta}")
+    check_parameters(energy)
+    check_finite("beta", beta)
+    n_chains, n_sweeps, thin = check_counts(n_chains=n_chains, n_sweeps=n_sweeps, thin=thin)
+    burn_in = check_count("burn_in", burn_in, least=0)
+    check_count("burn_in + n_sweeps", burn_in + n_sweeps)
     n_kept = n_sweeps // thin
     if n_kept == 0:
         raise ValueError(f"thin must not exceed n_sweeps, got {thin} and {n_sweeps}")
@@ -102,7 +105,8 @@ def sample(
         if callback is not None:
             jax.block_until_ready(states)
             callback(last, n_kept)
-    return _each(lambda o, carry: o.value(carry), observers, carries)
+    seen = _each(lambda o, carry: o.value(carry), observers, carries)
+    return nan_unless_finite((energy, beta), seen)
 
 
 @eqx.filter_jit
@@ -191,7 +195,15 @@ def _checked_clamped(clamped, init, n):
     return jnp.asarray(clamped, bool)
 
 
-def _check_counts(**counts):
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count}")
+def nan_unless_finite(parameters: PyTree, results: PyTree) -> PyTree:
+    """NaN for all floats of the results if parameters turn out not to be finite.
+
+    Known ones were refused; traced ones would be sampled without a word.
+    """
+    traced = [x for x in jax.tree.leaves(parameters) if isinstance(x, Tracer)]
+    if not traced:
+        return results
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in traced]))
+    return jax.tree.map(
+        lambda x: jnp.where(finite, x, jnp.nan) if eqx.is_inexact_array(x) else x, results
+    )

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._checks import check_precision
 from .._types import Beta, Key, Spins
 from ..energies import (
     RBM,
@@ -68,7 +69,9 @@ def sweep(
     clamped: Clamped = None,
 ) -> Float[Array, " n"]:
     """Update every spin of one chain once by `rule` (`heat_bath` or `metropolis`)."""
+    check_precision(energy)
     spins = as_float(spins)
+    check_precision(spins, "spins")
     beta = jnp.asarray(beta, spins.dtype)
     chain = jax.tree.map(lambda x: x[None], (spins, beta, key, clamped))
     return _replicas(rule)(energy, *chain)[0]

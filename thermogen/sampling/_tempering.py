@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._checks import check_counts, check_parameters
 from .._placement import from_anywhere
-from .._types import Beta, Key, Spins
+from .._types import Beta, Count, Key, Spins
 from ..energies import AbstractEnergy
 from ..energies._linalg import dot
 from ._base import AbstractSampler, Clamped, Ladder, checked_ladder, random_corners
@@ -130,14 +131,13 @@ def _exchange(swapped, x):
 
 
 @from_anywhere
-@eqx.filter_jit
 def tune_ladder(
     sampler: ParallelTempering,
     energy: AbstractEnergy,
     *,
     key: Key,
-    n_sweeps: int = 200,
-    n_rounds: int = 4,
+    n_sweeps: Count = 200,
+    n_rounds: Count = 4,
 ) -> ParallelTempering:
     """A ladder of as many rungs between the same ends, with uniform swap rates.
 
@@ -150,8 +150,18 @@ def tune_ladder(
         key: random key.
         n_sweeps: sweeps in each round.
         n_rounds: rounds of one chain each.
-    """
 
+    Raises:
+        ValueError: for counts that are not positive, and known parameters that are not finite.
+        TypeError: for counts that are no integers, and parameters not of float32 or float64.
+    """
+    check_parameters(energy)
+    counts = check_counts(n_sweeps=n_sweeps, n_rounds=n_rounds)
+    return _tuned(sampler, energy, key, *counts)
+
+
+@eqx.filter_jit
+def _tuned(sampler, energy, key, n_sweeps, n_rounds):
     def round_(carry, key):
         betas, spins = carry
         ladder = eqx.tree_at(lambda s: s.betas, sampler, betas)

@@ -1,0 +1,100 @@
+"""When an estimate of ln Z is none: the signs of failure, and an infinite error for it.
+
+The thresholds were chosen on models whose ln Z is known, easy and hard (`experiments/samplers.py`):
+of the answers that are given 95 % intervals hold in nine of ten, and easy models are answered.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .._solution import RESULTS
+
+# Effective chains, or draws, without which their spread says nothing about the mean.
+MIN_ESS = 15.0
+# Effective replicas of all populations, families counted once, and the share of populations that
+# count: where few lineages survive all populations miss the same states.
+MIN_LINEAGES, MIN_POPULATIONS = 25.0, 0.5
+# Of the tail of weights: above it their mean hangs on values that were not drawn yet (Vehtari,
+# Simpson, Gelman, Yao and Gabry 2024). It counts where less than half of the chains do.
+MAX_SHAPE = 0.7
+# Of chains that are cooled together: they may differ while they move, but by not much more.
+MAX_RHAT_COOLED = 1.3
+# Of ladders, which pass on at all rungs what one of them has not found.
+MAX_RHAT_LADDERS = 1.07
+
+_MIN_TAIL = 5
+
+
+def first_of(*cases: tuple[Bool[Array, ""], RESULTS]) -> RESULTS:
+    """The code of the first condition that holds, or `converged`."""
+    result = RESULTS.converged
+    for failed, code in reversed(cases):
+        result = RESULTS.where(failed, code, result)
+    return result
+
+
+def known_error(error: Float[Array, "..."], result: RESULTS) -> Float[Array, "..."]:
+    """The error of an estimate that can be trusted; infinite for another."""
+    return jnp.where(result == RESULTS.converged, error, jnp.inf)
+
+
+def too_few(ess: Float[Array, "..."], count: int, least: float = MIN_ESS) -> Bool[Array, "..."]:
+    """Whether `ess` of `count` weights are too few: of very few weights all must be alike."""
+    return ~(ess >= min(least, 0.9 * count)) | (count == 1)
+
+
+def judged_weights(log_weights: Float[Array, " chains"], ess: Float[Array, ""]) -> RESULTS:
+    """Whether the mean of weights can be trusted."""
+    finite = jnp.all(jnp.isfinite(log_weights))
+    heavy = (tail_shape(log_weights) > MAX_SHAPE) & (ess < log_weights.size / 2)
+    poor = too_few(ess, log_weights.size) | heavy
+    return first_of((~finite, RESULTS.non_finite), (poor, RESULTS.few_weights))
+
+
+def tail_shape(log_weights: Float[Array, " chains"]) -> Float[Array, ""]:
+    """Shape k of the generalised Pareto distribution of the largest weights; -inf for few of them.
+
+    By the estimator of Zhang and Stephens (2009) with the prior of Vehtari et al. (2024): moments
+    of order 1 / k and above do not exist.
+    """
+    n = log_weights.size
+    size = int(min(n / 5, 3 * math.sqrt(n)))
+    dtype = log_weights.dtype
+    if size < _MIN_TAIL:
+        return jnp.asarray(-jnp.inf, dtype)
+    tail = jnp.exp(jnp.sort(log_weights)[-size - 1 :] - jnp.max(log_weights))
+    excess = jnp.maximum(tail[1:] - tail[0], jnp.finfo(dtype).tiny)
+    points = 30 + int(math.sqrt(size))
+    grid = 1 - jnp.sqrt(points / (jnp.arange(1, points + 1, dtype=dtype) - 0.5))
+    # The prior's scale: the lowest quartile, unless discrete weights leave it without width.
+    quartile, width = excess[size // 4], jnp.mean(excess)
+    scale = jnp.where(quartile > 1e-2 * width, quartile, 0.29 * width)
+    slopes = grid / (3 * scale) + 1 / excess[-1]
+    shapes = jnp.mean(jnp.log1p(-slopes[:, None] * excess[None, :]), axis=1)
+    posterior = jax.nn.softmax(size * (jnp.log(-slopes / shapes) - shapes - 1))
+    shape = jnp.mean(jnp.log1p(-jnp.sum(posterior * slopes) * excess))
+    shape = (shape * size + 5) / (size + 10)
+    # A tail without width has no shape.
+    return jnp.where(tail[-1] - tail[0] > 16 * jnp.finfo(dtype).eps, shape, -jnp.inf)
+
+
+def disagreement(
+    means: Float[Array, "*rungs chains"],
+    variances: Float[Array, "*rungs chains"],
+    n_draws: int | Int[Array, ""],
+) -> Float[Array, "*rungs"]:
+    """R-hat of chains at each rung, of their means and their variances about these (1 / draws).
+
+    1 where all chains agree to the last bit, else infinite for one draw a chain, and where no chain
+    ever changes (Gelman and Rubin 1992).
+    """
+    n_draws = jnp.asarray(n_draws, means.dtype)
+    rounding = 8 * jnp.finfo(means.dtype).eps * jnp.max(jnp.abs(means), axis=-1)
+    between = jnp.var(means, axis=-1, ddof=1)
+    within = jnp.mean(variances, axis=-1) * n_draws / (n_draws - 1)
+    apart = between > jnp.square(rounding)
+    rhat = jnp.sqrt(1 - 1 / n_draws + between / jnp.where(within > 0, within, 0))
+    return jnp.where(apart, rhat, 1.0)
