@@ -10,7 +10,7 @@ import pytest
 import thermogen as tg
 from thermogen._checks import check_count, check_finite, check_parameters, seeded_key
 
-SPINS = 4
+SPINS, KEY = 4, jax.random.key(0)
 
 
 @pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3), np.array(3), jnp.array(3)])
@@ -80,6 +80,40 @@ def test_dtypes_that_nothing_computes_in_are_named(dtype):
 def test_parameters_that_are_right_pass(dtype):
     check_parameters(_energy(1.0, dtype))
     check_parameters(tg.Interactions(SPINS, [], []))  # no parameters at all
+
+
+# With a fixed key, and data of one configuration.
+ENTRIES = {
+    "log_partition": lambda e: tg.exact.log_partition(e, 1.0),
+    "magnetizations": lambda e: tg.exact.magnetizations(e, 1.0),
+    "gibbs_potential": lambda e: tg.exact.gibbs_potential(e, jnp.zeros(SPINS), 1.0),
+    "free energy": lambda e: tg.TAP()(e, jnp.zeros(SPINS), 1.0),
+    "solve": lambda e: tg.solve(tg.TAP(), e, 1.0, jnp.zeros(SPINS)),
+    "susceptibility": lambda e: tg.susceptibility(tg.TAP(), e, jnp.zeros(SPINS), 1.0),
+    "sample": lambda e: tg.sample(tg.Gibbs(), e, 1.0, key=KEY, n_chains=2, n_sweeps=2),
+    "annealing": lambda e: tg.annealed_importance_sampling(e, [1.0], key=KEY, n_chains=2),
+    "recall": lambda e: tg.recall(e, np.ones(SPINS), np.arange(SPINS) < 2, 1.0, key=KEY),
+    "fit": lambda e: tg.fit(e, np.ones((2, SPINS)), objective=tg.Pseudolikelihood(), key=KEY),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("name", ENTRIES)
+def test_half_precision_is_refused_where_it_would_be_computed_in(name, dtype):
+    with pytest.raises(TypeError, match=f"of dtype float32 or float64.*{jnp.dtype(dtype).name}"):
+        ENTRIES[name](_energy(0.5, dtype))
+
+
+def test_half_precision_is_welcome_where_all_is_float64():
+    """The search casts what it is given: the numbers are then those that half precision holds."""
+    half = _energy(0.3, jnp.float16)
+    exact = jax.tree.map(lambda x: x.astype(jnp.float64), half)
+    found, expected = (
+        tg.find_bound_states(tg.NaiveMeanField(), e, 1.0, key=KEY).magnetizations[0]
+        for e in (half, exact)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    np.testing.assert_allclose(found, np.tanh(float(np.float16(0.3))), atol=1e-7)
 
 
 @pytest.mark.parametrize("x64", [True, False])

@@ -12,6 +12,7 @@ import optax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
+from .._checks import check_precision
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Key
@@ -247,10 +248,12 @@ def fit(
             negative or all zero, counts that are not positive, a `Support` without proximal
             steps, an energy that the objective does not take, or a state of another energy,
             objective, optimiser or dtype.
-        TypeError: for another objective, such as a class in place of its instance.
+        TypeError: for another objective, such as a class in place of its instance, and for
+            parameters of another dtype than float32 and float64.
     """
     if not isinstance(objective, AbstractObjective):
         raise TypeError(f"objective must be one such as Pseudolikelihood(), got {objective!r}")
+    check_precision(energy)
     data = np.asarray(checked_samples(energy, data))
     share, size = checked_shares(weights, len(data))
     defaults = objective.defaults

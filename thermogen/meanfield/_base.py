@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
-from .._checks import check_finite
+from .._checks import check_finite, check_precision
 from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractEnergy
 from ..energies._base import as_float
@@ -45,7 +45,11 @@ class AbstractFunctional(eqx.Module):
 
 
 def checked_point(energy: AbstractEnergy, m: Spins, name: str = "m") -> Magnetizations:
-    """Magnetizations of all spins as a floating array, if they lie in the cube."""
+    """Magnetizations of all spins as a floating array, if they lie in the cube.
+
+    And if the energy is of a dtype in which functionals compute.
+    """
+    check_precision(energy)
     if jnp.shape(m) != (energy.n_spins,):
         raise ValueError(
             f"{name} must have shape ({energy.n_spins},), got {jnp.shape(m)}; use jax.vmap for many"
