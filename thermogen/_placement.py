@@ -12,7 +12,8 @@ from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-_P, _T = ParamSpec("_P"), TypeVar("_T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 def from_anywhere(function: Callable[_P, _T], spread: tuple[str, ...] = ()) -> Callable[_P, _T]:

@@ -21,11 +21,12 @@ def vary(study: Study, tell: Tell) -> None:
     assert found is not None and l2 is not None
     source = study.source
     draw = np.random.default_rng(study.settings.seed)
-    even = np.ones(len(source.spins))
+    count = len(source.spins)
+    even = np.ones(count)
     plan = [("without the ridge", 0.0, even), ("with ten times the ridge", _STRONGER * l2, even)]
     for _ in range(_RESAMPLES):
-        rows = draw.choice(len(even), len(even))
-        plan.append(("on resampled data", l2, np.bincount(rows, minlength=len(even))))
+        rows = draw.choice(count, count)
+        plan.append(("on resampled data", l2, np.bincount(rows, even, count)))
     for index, (what, strength, counts) in enumerate(plan):
         tell(index, len(plan), what)
         study.variations.append(_variation(study, what, strength, counts))
@@ -95,7 +96,7 @@ def _numbers(variations: list[Variation]) -> str:
     for what in dict.fromkeys(v.what for v in variations):
         alike = [v for v in variations if v.what == what]
         unsettled = any(v.fit_result != RESULTS.converged for v in alike)
-        counts = _and([v.count for v in alike])
+        counts = _and([v.bound for v in alike])
         parts.append(f"{counts} {what}{' (where the fit found no rest)' if unsettled else ''}")
     return ", ".join(parts)
 

@@ -164,14 +164,14 @@ class Variation(NamedTuple):
 
     Attributes:
         what: how it was learned.
-        count: number of its bound states, mirror images counted, in words.
+        bound: number of its bound states, mirror images counted, in words.
         kept: which of the study's bound states, the heaviest first, are still apart from all
             heavier ones, shape `(bound,)`.
         fit_result: how its fit ended, a `RESULTS` code.
     """
 
     what: str
-    count: str
+    bound: str
     kept: np.ndarray
     fit_result: RESULTS
 

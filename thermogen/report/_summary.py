@@ -114,7 +114,7 @@ def _variation_figures(study: Study, variation: Variation) -> dict[str, Any]:
     assert study.ergodicity is not None
     return {
         "learned": variation.what,
-        "bound": variation.count,
+        "bound": variation.bound,
         "kept": [int(k) for k in study.ergodicity.bound[variation.kept]],
         "fit_result": RESULTS[variation.fit_result],
     }
