@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import thermogen as tg
-from thermogen import exact, retrieval, sampling
+from thermogen import exact, landscape, meanfield, retrieval, sampling
 
 ENERGY = tg.Pairwise(0.3 * (np.ones((3, 3)) - np.eye(3)), np.array([0.1, 0.2, -0.3]))
 FEW = {"key": jax.random.key(0), "n_chains": 2, "n_sweeps": 2}
@@ -63,6 +63,30 @@ COUNTS = {
     "experts": (
         lambda **a: tg.fit_experts(ENERGY, DATA, objective=tg.Pseudolikelihood(), key=KEY, **a),
         "n_experts n_starts n_rounds",
+    ),
+    "fit": (
+        lambda **a: tg.fit(ENERGY, DATA, objective=tg.PersistentCD(), key=KEY, **a),
+        "n_steps batch_size",
+    ),
+    "objective": (tg.PersistentCD, "n_chains n_sweeps"),
+    "quench": (lambda **a: tg.quench(NAIVE, ENERGY, 1.0, DATA, **a), "max_steps"),
+    "follow": (
+        lambda **a: meanfield.follow_beta(NAIVE, ENERGY, (0.5, 1.0), CUE, **a),
+        "capacity",
+    ),
+    "find_minima": (
+        lambda **a: tg.find_minima(lambda x: jnp.sum(x**4), DATA, **a),
+        "max_steps n_flat",
+    ),
+    "energy_barriers": (
+        lambda **a: landscape.energy_barriers(ENERGY, DATA[:1], key=KEY, **a),
+        "width n_floods",
+    ),
+    "gate": (
+        lambda **a: retrieval.gate(
+            tg.Mixture.of([ENERGY, ENERGY], [0.5, 0.5], [2.0, 2.0]), CUE, MASK, key=KEY, **a
+        ),
+        "n_chains n_sweeps",
     ),
     "exact.sample": (lambda **a: exact.sample(ENERGY, 1.0, key=KEY, **a), "n_samples"),
     "density": (lambda **a: exact.density_of_states(ENERGY, **a), "n_bins"),

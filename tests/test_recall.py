@@ -340,6 +340,7 @@ def test_at_any_beta_the_lowest_answers_share_all_probability(name, dtype):
         np.testing.assert_array_equal(np.isfinite(answers.log_probabilities), used)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [tg.NaiveMeanField(), tg.Gibbs()], ids=["minima", "chains"])
 def test_other_methods_do_not_overflow_in_the_cold(method):
     """A magnet in a field, from above: both find that all are up."""

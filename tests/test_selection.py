@@ -109,7 +109,7 @@ def test_errors():
         l1_path(PAIRWISE, TRAINING, HELD_OUT, objective=OBJECTIVE, strengths=[], **options)
     with pytest.raises(ValueError, match="fraction must lie"):
         decimate(PAIRWISE, TRAINING, HELD_OUT, objective=OBJECTIVE, fraction=1.0, **options)
-    with pytest.raises(ValueError, match="n_per_round and n_models must be at least 1"):
+    with pytest.raises(ValueError, match="n_per_round must be at least 1"):
         grow(PAIRWISE, TRAINING, HELD_OUT, objective=OBJECTIVE, n_per_round=0, **options)
     with pytest.raises(ValueError, match=r"only -1 and \+1"):
         grow(PAIRWISE, TRAINING, 0 * HELD_OUT, objective=OBJECTIVE, **options)

@@ -37,10 +37,11 @@ def above_lowest(
     lowest = xp.min(xp.where(where, energies, xp.inf), initial=xp.inf)
     largest = xp.max(xp.where(where, xp.abs(energies), 0.0), initial=0.0)
     rounding = _N_ULPS * xp.finfo(energies.dtype).eps * (largest + scale)
-    if xp is np:
+    lowest = xp.where(xp.any(where), lowest, 0.0)
+    if isinstance(energies, np.ndarray):
         above = energies - lowest
         return lowest, np.where(above <= rounding, 0.0, above)
-    lowest = jax.lax.stop_gradient(jnp.where(jnp.any(where), lowest, 0.0))
+    lowest = jax.lax.stop_gradient(lowest)
     above = energies - lowest
     return lowest, above - jax.lax.stop_gradient(jnp.where(above <= rounding, above, 0.0))
 

@@ -13,8 +13,10 @@ import scipy.sparse
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from .._checks import check_finite
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
+from ..energies._cold import above_lowest, beta_as
 from ..meanfield import AbstractFunctional
 from ..meanfield._base import gradient_at, lowest_curvature, scaled_hessian_at
 from ..meanfield._solve import Problem, checked_problem
@@ -302,13 +304,13 @@ class Library(eqx.Module):
         """The lowest G in use, and the logarithm of `multiplicity exp(-beta (G - lowest))`.
 
         The difference is taken in the precision of the library; 0 and minus infinities where
-        the library is empty.
+        the library is empty. States that rounding alone tells apart weigh the same.
         """
+        check_finite("beta", beta)
         xp = np if isinstance(self.free_energies, np.ndarray) else jnp
-        lowest = xp.min(xp.where(self.mask, self.free_energies, xp.inf), initial=xp.inf)
-        lowest = xp.where(xp.isfinite(lowest), lowest, 0.0)
-        above = xp.where(self.mask, self.free_energies, lowest) - lowest
-        logits = jnp.log(self.multiplicity) - beta * jnp.asarray(above)
+        lowest, above = above_lowest(xp.where(self.mask, self.free_energies, 0.0), self.mask)
+        above = jnp.asarray(above)
+        logits = jnp.log(self.multiplicity) - beta_as(beta, above.dtype) * above
         return lowest, jnp.where(self.mask, logits, -jnp.inf)
 
     def coverage(self) -> float:

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._checks import check_count, check_finite
 from .._placement import from_anywhere
 from .._solution import RESULTS, Solution
 from ..energies._linalg import dot
@@ -131,6 +132,9 @@ def find_minima(
         ValueError: for proposals without a common batch axis or with leaves that are not
             floating arrays, or a potential that is not a scalar.
     """
+    check_finite("tol", tol, positive=True)
+    check_finite("merge_tolerance", merge_tolerance)
+    max_steps, n_flat = check_count("max_steps", max_steps), check_count("n_flat", n_flat, least=0)
     template, starts = _flattened(proposals)
     if not 0 <= n_flat < starts.shape[1]:
         raise ValueError(f"n_flat must be from 0 to {starts.shape[1] - 1}, got {n_flat}")

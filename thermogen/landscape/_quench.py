@@ -11,6 +11,7 @@ import optimistix as optx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from .._checks import check_count, check_finite
 from .._placement import from_anywhere
 from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations
@@ -81,6 +82,8 @@ def quench(
     Raises:
         ValueError: for a beta that is not positive, or starts of wrong shape or range.
     """
+    check_finite("tol", tol, positive=True)
+    max_steps = check_count("max_steps", max_steps)
     starts = np.asarray(starts)
     if starts.ndim != 2 or starts.shape[0] == 0 or starts.shape[1] != energy.n_spins:
         raise ValueError(

@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int8, Num
 from scipy.special import expit
 
+from .._checks import check_count
 from .._placement import from_anywhere
 from .._types import Key, Temperature
 from ..datasets import validate_spins
@@ -57,11 +58,10 @@ def with_background(
                 f"n_background must be given beyond {_MAX_ENUMERATED} spins, got data of {n}"
             )
         drawn = np.asarray(enumerate_spins(n), np.int8)
-    elif n_background < 1 or key is None:
-        raise ValueError(
-            f"n_background must be at least 1 and come with a key, got {n_background} and {key}"
-        )
+    elif key is None:
+        raise ValueError("n_background must come with a key")
     else:
+        n_background = check_count("n_background", n_background)
         drawn = np.asarray(jax.random.rademacher(key, (n_background, n), np.int8))
     others = drawn[~_occurs(drawn, represented)]
     if len(others) == 0:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .._checks import check_counts
 from .._types import Key
 from ..energies import AbstractEnergy, embed, n_visible
 from ..sampling import AbstractKernel, AbstractSampler, Gibbs
@@ -15,7 +16,7 @@ from ..sampling._annealing import log_mean, log_states
 from ..sampling._base import random_corners, step_chains
 from ..sampling._population import systematic_draws
 from ._centred import centred_gradient
-from ._objectives import AbstractObjective, Defaults, Samples, check_counts, per_set
+from ._objectives import AbstractObjective, Defaults, Samples, per_set
 
 
 def _decaying(step: ArrayLike) -> Array:

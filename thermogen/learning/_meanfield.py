@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._checks import check_counts
 from .._types import Key
 from ..energies import AbstractEnergy, embed
 from ..meanfield import AbstractFunctional, solve
 from ..meanfield._solve import is_minimum
-from ._objectives import ADAM, AbstractObjective, Defaults, Samples, check_counts
+from ._objectives import ADAM, AbstractObjective, Defaults, Samples
 
 
 class MeanFieldLikelihood(AbstractObjective):

@@ -135,13 +135,6 @@ def check_not_negative(**values: Number | None) -> None:
             raise ValueError(f"{name} must not be negative, got {value}")
 
 
-def check_counts(**counts: int) -> None:
-    """Raise for counts below 1, by name."""
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count}")
-
-
 def checked_shares(
     weights: Num[ArrayLike, " samples"] | None, n_samples: int, name: str = "weights"
 ) -> tuple[Float[np.ndarray, " samples"], float]:

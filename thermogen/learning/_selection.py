@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num, PyTree
 
+from .._checks import check_counts
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Key
@@ -198,10 +199,7 @@ def grow(
         ValueError: as `fit` does, and for an objective that is stochastic, or counts that are not
             positive.
     """
-    if n_per_round < 1 or n_models < 1:
-        raise ValueError(
-            f"n_per_round and n_models must be at least 1, got {n_per_round} and {n_models}"
-        )
+    n_per_round, n_models = check_counts(n_per_round=n_per_round, n_models=n_models)
     search = _Selection(energy, data, held_out, objective, key, weights, held_out_weights)
     models = [search.model(search.present(lambda degree: degree < 2), energy)]
     degrees = [int(d) for d in search.degrees if d >= 2]

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from .._checks import check_count, check_finite
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Beta, Magnetizations, Spins
@@ -84,6 +85,7 @@ def follow_beta(
     Raises:
         ValueError: for betas that are not positive or equal, or arrays of wrong shape.
     """
+    capacity = _checked_sizes(max_step, capacity)
     theta = starting_field(energy, init)
     start, stop = (checked_beta(beta, theta.dtype) for beta in betas)
     path = Path(functional, energy, None, None, _range("betas", start, stop))
@@ -121,6 +123,7 @@ def follow_field(
     Raises:
         ValueError: for a beta that is not positive, equal strengths, or arrays of wrong shape.
     """
+    capacity = _checked_sizes(max_step, capacity)
     theta = starting_field(energy, init)
     field = _of_length("field", field, theta)
     start, stop = (jnp.asarray(h, theta.dtype) for h in strengths)
@@ -136,6 +139,11 @@ def _range(name: str, start: Float[Array, ""], stop: Float[Array, ""]) -> Float[
     if not isinstance(ends, Tracer) and start == stop:
         raise ValueError(f"{name} must be two different values, got {start} twice")
     return ends
+
+
+def _checked_sizes(max_step, capacity) -> int:
+    check_finite("max_step", max_step, positive=True)
+    return check_count("capacity", capacity)
 
 
 def _of_length(name: str, vector, theta: Magnetizations) -> Magnetizations:

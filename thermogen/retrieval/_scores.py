@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
+from .._checks import check_count
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from ._recall import Recall
@@ -68,6 +69,8 @@ def recall_scores(
     Raises:
         ValueError: if the shapes disagree.
     """
+    n_bins = check_count("n_bins", n_bins)
+    truths, masks, data = jnp.asarray(truths), jnp.asarray(masks), jnp.asarray(data)
     if answers.configurations.ndim != 3:
         raise ValueError(
             "answers must be those to a batch of cues, with configurations of shape "
