@@ -16,7 +16,6 @@ from .._placement import from_anywhere
 from .._solution import RESULTS, Solution, checked
 from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractEnergy
-from ._adjoint import DenseImplicitAdjoint
 from ._base import (
     AbstractFunctional,
     checked_point,
@@ -25,6 +24,7 @@ from ._base import (
     scaled_hessian_at,
     variance_at,
 )
+from ._implicit import implicit_root
 
 # Whatever `optimistix.root_find` accepts.
 RootFinder = optx.AbstractRootFinder | optx.AbstractLeastSquaresSolver | optx.AbstractMinimiser
@@ -323,7 +323,7 @@ def _implicit(
     factor = jnp.where(marginal, jnp.finfo(theta.dtype).max ** 0.65, 1.0).astype(theta.dtype)
     args = _steep(problem, factor), theta, marginal
     if adjoint == optx.ImplicitAdjoint():
-        adjoint = DenseImplicitAdjoint(_regular_residual)
+        return _steep(implicit_root(_regular_residual, theta, args), factor)
     root = optx.root_find(_regular_residual, _Stay(), theta, args, adjoint=adjoint, throw=False)
     return _steep(root.value, factor)
 
