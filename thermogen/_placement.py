@@ -22,6 +22,8 @@ def from_anywhere(function: Callable[_P, _T], spread: tuple[str, ...] = ()) -> C
     Keyword arguments named in `spread` stay where they are, and the work is done there.
     """
 
+    call: Callable[..., _T] = function
+
     @functools.wraps(function)
     def placed(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         kept = {name: kwargs.pop(name) for name in spread if kwargs.get(name) is not None}
@@ -29,8 +31,8 @@ def from_anywhere(function: Callable[_P, _T], spread: tuple[str, ...] = ()) -> C
         given[1].update(kept)
         mesh = _explicit_mesh(given)
         if mesh is None:
-            return function(*given[0], **given[1])
-        return _without_types(function, given, mesh)
+            return call(*given[0], **given[1])
+        return _without_types(call, given, mesh)
 
     return placed
 
@@ -89,4 +91,5 @@ def _without_types(function: Callable[..., _T], given: PyTree, mesh: AbstractMes
 
     everywhere = NamedSharding(mesh, PartitionSpec())
     found = jax.sharding.auto_axes(call, out_sharding=everywhere)(arrays)
-    return eqx.combine(found, others)
+    combined: Any = eqx.combine(found, others)
+    return combined

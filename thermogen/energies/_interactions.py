@@ -151,8 +151,9 @@ def product_over(x: Spins, indices: np.ndarray) -> Num[Array, " terms"]:
 # derivatives would compile for minutes.
 
 
-def _off_zero(x: Num[Array, " n"]) -> Num[Array, " n"]:
+def _off_zero(x: Spins) -> Num[Array, " n"]:
     """What is exactly 0 is moved by so little that the square of two is no underflow."""
+    x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return x
     return x + jnp.where(x == 0, jnp.finfo(x.dtype).tiny ** 0.2, 0)

@@ -194,7 +194,7 @@ def term_triple_plan(tables: Sequence[np.ndarray], n_spins: int) -> TermTriples 
         _check_plan(sum(map(len, triples)), max(lengths))
     terms = np.concatenate(triples)
     inside = member[terms].astype(bool)
-    spins = _places(inside.any(axis=1))
+    spins = _places(np.any(inside, axis=1))
     _check_plan(spins.size, max(lengths))
     padded = np.concatenate([inside, np.zeros((*inside.shape[:2], 1), bool)], axis=2)
     orders = np.array([0, 1, 3, 6])[[len(set(triple)) for triple in terms.tolist()]]

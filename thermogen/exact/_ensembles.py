@@ -50,7 +50,8 @@ def log_weights(
     """
     lowest, above = above_lowest(table, where)
     logits = -beta_as(checked_beta(beta), table.dtype) * above
-    return lowest, logits if where is None else jnp.where(where, logits, -jnp.inf)
+    logits = logits if where is None else jnp.where(where, logits, -jnp.inf)
+    return jnp.asarray(lowest), logits
 
 
 @from_anywhere

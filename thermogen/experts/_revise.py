@@ -32,7 +32,7 @@ def revised(
     def change(tried: Mixture) -> tuple[float, float]:
         differences = losses(tried, held_out) - losses(mixture, held_out)
         mean = share @ differences
-        return mean, 2 * np.sqrt(share @ (differences - mean) ** 2 / size)
+        return float(mean), 2 * float(np.sqrt(share @ (differences - mean) ** 2 / size))
 
     share, size = checked_shares(held_out_weights, len(held_out))
 

@@ -416,8 +416,9 @@ def _merged(
         np.maximum.at(largest, runs, table)
         return largest.sum(axis=0)
 
-    given = added(rows.given_hits)
-    hits = given + added(rows.hits - rows.given_hits)
+    every, given_hits = np.asarray(rows.hits), np.asarray(rows.given_hits)
+    given = added(given_hits)
+    hits = given + added(every - given_hits)
     return dataclasses.replace(rows[first], hits=hits, given_hits=given).sort_by("free_energies")
 
 

@@ -100,7 +100,7 @@ def _walked(
         for row in np.flatnonzero(falls):
             walk.exits.setdefault(walk.root(labels[row]), frontier[row])
         free = (np.abs(slopes) <= ties[:, None]) & ~idle
-        free &= np.array([walk.is_open(label) for label in labels])[:, None]
+        free &= np.array([walk.is_open(int(label)) for label in labels])[:, None]
         row, spin = np.nonzero(free)
         ahead = frontier[row]
         ahead[np.arange(len(row)), spin] *= -1

@@ -5,6 +5,7 @@ import hashlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import prng_key
 from jaxtyping import UInt32
@@ -47,7 +48,7 @@ def _words(x: Any) -> UInt32[np.ndarray, " 2"]:
 
 def _feed(digest: Any, x: Any) -> None:
     """Names, structure and numbers of a tree of modules, whatever it holds."""
-    if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, prng_key):
+    if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, prng_key):
         x = jax.random.key_data(x)
     if isinstance(x, bool | int | float | complex | np.generic | np.ndarray | jax.Array):
         array = np.asarray(x)

@@ -328,9 +328,9 @@ def _implicit(
     return _steep(root.value, factor)
 
 
-def _regular_residual(theta, args):
+def _regular_residual(theta, args) -> Array:
     problem, root, marginal = args
-    return residual_at(theta, problem) + jnp.where(marginal, theta - root, 0)
+    return jnp.asarray(residual_at(theta, problem) + jnp.where(marginal, theta - root, 0))
 
 
 @jax.custom_jvp

@@ -181,7 +181,7 @@ def _costs(energy, spins, beta):
     values = jax.vmap(visible_free_energy, in_axes=(None, 0, None))(energy, visible, beta)
     lowest, above = above_lowest(values, scale=jnp.sqrt(squared_norm(energy)))
     # What costs more than the largest float is an answer all the same.
-    return lowest, jnp.minimum(beta * above, jnp.finfo(above.dtype).max / 4)
+    return jnp.asarray(lowest), jnp.minimum(beta * above, jnp.finfo(above.dtype).max / 4)
 
 
 def _conditional_means(energy, spins, beta):

@@ -281,7 +281,8 @@ def _solve(energies, betas, log_states):
     # Where rungs overlap too little, ln Z is not determined to within 1: no step is small then.
     uncertain = jnp.diagonal(inverse)
     solved = (_worst(state) <= tolerance) & jnp.all((uncertain > 0) & (uncertain < 1))
-    rhat = disagreement(*(f(energies, axis=2).T for f in (jnp.mean, jnp.var)), n_draws)
+    means, variances = jnp.mean(energies, axis=2), jnp.var(energies, axis=2)
+    rhat = disagreement(means.T, variances.T, n_draws)
     result = first_of(
         (~jnp.all(jnp.isfinite(energies)), RESULTS.non_finite),
         (~solved, RESULTS.no_overlap),
