@@ -157,7 +157,8 @@ def below_saddles(
             break
         fields = ends.stats["fields"][rows]
         pairs = np.stack([fields, rng.normal(size=fields.shape)], axis=1)
-        sides = in_batches(functools.partial(_both_sides, problem), pairs, 32)
+        size = min(32, _rows_of(_POLISHED_ENTRIES, fields))
+        sides = in_batches(functools.partial(_both_sides, problem), pairs, size)
         owner = np.repeat(owner[rows], 2)
         ends = fall(problem, sides.reshape(len(owner), -1))
         good = np.flatnonzero(is_converged(ends))
