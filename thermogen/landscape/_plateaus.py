@@ -57,6 +57,7 @@ def bottoms_of(
     if todo.size == 0:
         return spins[place.reshape(-1)]
     idle = _idle(model, spins.shape[1])
+    spins[:, idle] = 1
     while todo.size:
         spins[todo], leaves = _walked(model, spins[todo], idle)
         todo = todo[leaves]
@@ -92,7 +93,7 @@ def _walked(
     Returns:
         Members, and which of them lead down.
     """
-    walk = _Walk(rows)
+    walk = _Walk(rows, idle)
     frontier, labels = rows, np.arange(len(rows))
     while len(frontier):
         slopes, ties = in_batches(functools.partial(_slopes, model), frontier, _BATCH)
@@ -112,12 +113,13 @@ def _walked(
 class _Walk:
     """Plateaus while they are walked: who reached each configuration, and which met are one."""
 
-    def __init__(self, rows: Int8[np.ndarray, "rows n"]):
+    def __init__(self, rows: Int8[np.ndarray, "rows n"], idle: Bool[np.ndarray, " n"]):
         size, n = rows.shape
+        self._idle = idle
         self._shape, self._size = rows.shape, np.ones(size, int)
         self._largest = int(np.clip(_BYTES // (size * n), _LEAST_PLATEAU, _LARGEST_PLATEAU))
-        self._owner = {row.tobytes(): k for k, row in enumerate(rows)}
-        self._parent = list(range(size))
+        self._owner: dict[bytes, int] = {}
+        self._parent = [self._owner.setdefault(row.tobytes(), k) for k, row in enumerate(rows)]
         self.exits: dict[int, np.ndarray] = {}
 
     def root(self, label: int) -> int:
@@ -155,7 +157,7 @@ class _Walk:
         size, n = self._shape
         members = np.frombuffer(b"".join(self._owner), np.int8).reshape(-1, n)
         roots = np.array([self.root(label) for label in self._owner.values()])
-        direction = np.random.default_rng(0).integers(-(2**40), 2**40, n)
+        direction = np.random.default_rng(0).integers(-(2**40), 2**40, n) * ~self._idle
         along = members.astype(np.int64) @ direction
         order = np.lexsort((-along, -np.abs(along), roots))
         numbers, first = np.unique(roots[order], return_index=True)
