@@ -427,8 +427,8 @@ def test_single_precision_keeps_digits_of_large_energies():
     np.testing.assert_allclose(capacity, double.heat_capacity(0.7), rtol=4e-3)
 
 
-@functools.partial(jax.jit, static_argnames=("n_chains", "n_sweeps"))
-def _short_integrals(energy, betas, n_chains, n_sweeps=2):
+@functools.partial(jax.jit, static_argnames=("n_chains", "n_sweeps", "n_runs"))
+def _short_integrals(energy, betas, n_chains, n_sweeps=2, n_runs=4000):
     """Runs that measure few sweeps."""
 
     def run(key):
@@ -436,7 +436,7 @@ def _short_integrals(energy, betas, n_chains, n_sweeps=2):
             energy, betas, key=key, n_chains=n_chains, n_sweeps=n_sweeps, burn_in=20
         )
 
-    return jax.vmap(run)(jax.random.split(_key(0), 4000))
+    return jax.vmap(run)(jax.random.split(_key(0), n_runs))
 
 
 def _averages_to_zero(excess) -> bool:
@@ -455,11 +455,10 @@ def test_errors_of_integration_know_those_of_slopes():
     """On one wide interval, where slopes are two fifths of the variance of ln Z. Error bars hold
     to first order in the number of chains: 30 here."""
     energy = helpers.random_pairwise(5, _key(5), scale=2.0)
-    # As many sweeps as tell that chains agree: of two alone no error would be claimed.
-    found = jax.tree.map(np.asarray, _short_integrals(energy, np.array([3.0]), 30, 30))
-    known = np.isfinite(found.standard_error)
-    assert known.mean() > 0.98
-    found = jax.tree.map(lambda x: x[known], found)
+    # As many sweeps as tell that chains agree: of few no error is claimed.
+    found = _short_integrals(energy, np.array([3.0]), 30, n_sweeps=300, n_runs=1000)
+    found = jax.tree.map(np.asarray, found)
+    assert np.all(np.isfinite(found.standard_error))
     claimed = found.standard_error**2 - found.quadrature_error**2
     assert _averages_to_zero((found.log_partition - found.log_partition.mean()) ** 2 - claimed)
 
