@@ -281,7 +281,7 @@ def _terms_by_draws(
 
         zeros = jax.tree.map(jnp.zeros_like, generic)
         total, _ = jax.lax.scan(add, zeros, jnp.asarray(spins))
-        return [np.maximum(1.0, np.asarray(x) / _N_DRAWS) for x in total]
+        return [np.asarray(np.maximum(1.0, np.asarray(x) / _N_DRAWS)) for x in total]
 
 
 def _generic(shapes: tuple[tuple[int, ...], ...]) -> list[Array]:

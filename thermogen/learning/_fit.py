@@ -164,7 +164,7 @@ class _Run(eqx.Module):
 
         result, slope, idle = carry.result, old.lowest_slope, old.idle
         if self.tolerance is not None:
-            distance = self._distance(old.energy, gradient)
+            distance = self._distance(old.energy, gradient).astype(slope.dtype)
             if self.line_search or self.proximal is not None:
                 better = (total < old.lowest_loss) | (distance < 0.9 * old.lowest_slope)
                 idle = jnp.where(better, 0, idle + 1)
@@ -375,7 +375,7 @@ def _has_diverged(history: Float[np.ndarray, " steps"], likelihood: bool, n_spin
     """
     late = float(np.mean(history[-max(1, len(history) // _AVERAGED_PART) :]))
     least = -0.01 if likelihood else -np.log(2)
-    return late < least * n_spins or late > max(n_spins * np.log(2), float(history[0]))
+    return bool(late < least * n_spins or late > max(n_spins * np.log(2), float(history[0])))
 
 
 def _tolerance(defaults: Defaults, size: float, dtype: DTypeLike) -> Array:
