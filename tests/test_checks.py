@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 import thermogen as tg
-from thermogen._checks import check_count, check_finite, check_parameters, seeded_key
+from thermogen._checks import (
+    as_array,
+    check_count,
+    check_finite,
+    check_memory,
+    check_parameters,
+    seeded_key,
+    total_memory,
+)
 
 SPINS, KEY = 4, jax.random.key(0)
 
@@ -126,3 +134,182 @@ def test_seeds_do_not_repeat(x64):
     np.testing.assert_array_equal(keys[1], ordinary)
     with pytest.raises(ValueError, match="seed must be at least 0"):
         seeded_key(-1)
+
+
+# --- missing entries
+
+
+class _Wrapper:
+    """What some library's array with a mask looks like."""
+
+    def __init__(self, values, mask):
+        self.values, self.mask = values, mask
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+
+class _LazyMask:
+    """What turns into a masked array only when asked for its values."""
+
+    def __init__(self, masked):
+        self.masked = masked
+
+    def __array__(self, dtype=None, copy=None):
+        return self.masked
+
+
+def _first_masked(values):
+    mask = np.zeros(np.shape(values), bool)
+    mask.flat[0] = True
+    return np.ma.array(values, mask=mask)
+
+
+def _wrapped(values):
+    masked = _first_masked(values)
+    return _Wrapper(masked.data, masked.mask)
+
+
+def _rows_masked(values):
+    return [_first_masked(row) for row in np.atleast_1d(values)]
+
+
+def _with_none(values):
+    objects = np.array(values, object)
+    objects.flat[0] = None
+    return objects
+
+
+HIDING = [
+    _first_masked,
+    _wrapped,
+    _rows_masked,
+    lambda values: _LazyMask(_first_masked(values)),
+    _with_none,
+]
+
+
+@pytest.mark.parametrize("hide", HIDING)
+@pytest.mark.parametrize("values", [np.ones(3), np.ones((2, 3)), np.arange(3)])
+def test_missing_entries_are_refused(hide, values):
+    with pytest.raises(ValueError, match=r"^data (has|is)"):
+        as_array("data", hide(values))
+
+
+def test_pandas_tables_are_welcome_where_nothing_is_missing():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"a": [1, -1], "b": [-1, 1]})
+    for kind in ("int8", "Int64", "Float64"):
+        given = table.astype(kind)
+        np.testing.assert_array_equal(as_array("data", given), table)
+        np.testing.assert_array_equal(tg.datasets.validate_spins(given), table)
+        if kind != "int8":
+            given.iloc[0, 0] = pandas.NA
+            for part in (given, given["a"], given["a"].array, [given["a"]]):
+                with pytest.raises(ValueError, match="data has masked or missing entries"):
+                    as_array("data", part)
+
+
+def test_what_hides_nothing_passes():
+    plain = np.array([[1.0, -1.0]])
+    for given in (np.ma.array(plain), plain.tolist(), [jnp.array([1.0, -1.0])], plain.astype("O")):
+        np.testing.assert_array_equal(as_array("data", given), plain)
+    for same in (plain, jnp.ones(2)):
+        assert as_array("data", same) is same
+    assert jax.jit(lambda x: jnp.asarray(as_array("x", [x, x])))(1.0).shape == (2,)
+
+
+_ENERGY = tg.Pairwise(np.zeros((SPINS, SPINS)), np.zeros(SPINS))
+_ROWS, _ROW = np.ones((6, SPINS)), np.ones(SPINS)
+_NAIVE = tg.NaiveMeanField()
+TAKERS = {
+    "validate_spins": (tg.datasets.validate_spins, _ROWS),
+    "split": (tg.datasets.split, _ROWS),
+    "fit": (lambda x: tg.fit(_ENERGY, x, objective=tg.Pseudolikelihood(), key=KEY), _ROWS),
+    "weights": (
+        lambda x: tg.fit(_ENERGY, _ROWS, objective=tg.Pseudolikelihood(), key=KEY, weights=x),
+        np.ones(6),
+    ),
+    "moments": (tg.learning.moments, _ROWS),
+    "invert": (lambda x: tg.learning.invert(_NAIVE, x, np.eye(SPINS)), np.zeros(SPINS)),
+    "experts": (
+        lambda x: tg.fit_experts(_ENERGY, x, objective=tg.Pseudolikelihood(), key=KEY),
+        _ROWS,
+    ),
+    "retention": (lambda x: tg.exact.retention(_ENERGY, x, 1.0), _ROWS),
+    "potential": (lambda x: tg.learning.potential(_ENERGY, x, 1.0), _ROWS),
+    "quench": (lambda x: tg.quench(_NAIVE, _ENERGY, 1.0, x), _ROWS),
+    "search": (lambda x: tg.find_bound_states(_NAIVE, _ENERGY, 1.0, key=KEY, starts=x), _ROWS),
+    "flips": (lambda x: tg.landscape.flip_minima(_ENERGY, x), _ROWS),
+    "ergodicity": (
+        lambda x: tg.ergodicity(_ENERGY, 1.0, key=KEY, functional=None, starts=x),
+        _ROWS,
+    ),
+    "states": (lambda x: tg.Library.from_magnetizations(_NAIVE, _ENERGY, 1.0, x), 0.5 * _ROWS),
+    "solve": (lambda x: tg.solve(_NAIVE, _ENERGY, 1.0, init=x), _ROW),
+    "init": (
+        lambda x: tg.sample(tg.Gibbs(), _ENERGY, 1.0, key=KEY, n_chains=6, n_sweeps=1, init=x),
+        _ROWS,
+    ),
+    "clamp": (lambda x: tg.energies.Clamped(_ENERGY, x, np.ones(SPINS, bool)), _ROW),
+    "mask": (lambda x: tg.recall(_ENERGY, _ROW, x, 1.0, key=KEY), np.ones(SPINS, bool)),
+    "energy": (_ENERGY, _ROW),
+    "fields": (lambda x: tg.local_fields(_ENERGY, x), _ROW),
+    "gaps": (lambda x: tg.flip_gaps(_ENERGY, x), _ROW),
+    "couplings": (lambda x: tg.Pairwise(x, np.zeros(SPINS)), np.zeros((SPINS, SPINS))),
+    "terms": (lambda x: tg.Interactions(2, [np.array([[0, 1]])], [x]), np.ones(1)),
+    "table": (tg.Complete, np.ones(4)),
+    "rbm": (lambda x: tg.RBM(x, np.zeros(2), np.zeros(3)), np.ones((2, 3))),
+    "mixture": (lambda x: tg.Mixture.of([_ENERGY, _ENERGY], x, [0.0, 0.0]), np.ones(2)),
+    "bits": (tg.spins_from_bits, _ROWS),
+    "bits_from": (tg.bits_from_spins, _ROWS),
+    "index": (tg.index_from_spins, _ROWS),
+    "overlap": (lambda x: tg.overlap(x, x), _ROW),
+}
+
+
+@pytest.mark.parametrize("name", TAKERS)
+def test_no_function_drops_a_mask(name, unchecked):
+    call, values = TAKERS[name]
+    with pytest.raises(ValueError, match="masked"):
+        call(_first_masked(values))
+
+
+def test_a_mask_of_a_cue_means_unknown():
+    energy = tg.Pairwise(np.zeros((SPINS, SPINS)), np.ones(SPINS))
+    cue = np.ma.array([-1.0, -1.0, 7.0, 1.0], mask=[False, False, True, False])
+    known = np.array([True, False, True, True])
+    found = tg.recall(energy, cue, known, 2.0, key=KEY, n_chains=16, n_sweeps=10)
+    plain = np.array([-1.0, 0.0, 0.0, 1.0])
+    same = tg.recall(energy, plain, plain != 0, 2.0, key=KEY, n_chains=16, n_sweeps=10)
+    np.testing.assert_array_equal(found.magnetizations, same.magnetizations)
+    np.testing.assert_array_equal(found.magnetizations[jnp.array([0, 3])], [-1, 1])
+
+
+# --- memory
+
+
+def test_what_cannot_fit_is_refused_before_it_is_made(monkeypatch):
+    monkeypatch.setattr("thermogen._checks.total_memory", lambda: 1e6)
+    n = 100
+    with pytest.raises(ValueError, match=r"fit of 100 spins .* needs about 0.00194 GB of memory"):
+        energy = tg.Pairwise(np.zeros((n, n)), np.zeros(n))
+        tg.fit(energy, np.ones((2, n)), objective=tg.Pseudolikelihood(), key=KEY)
+    with pytest.raises(ValueError, match=r"Hessian of 300 spins needs about 0.00144 GB"):
+        energy = tg.Interactions.from_terms(300, {(0, 1): 1.0})
+        tg.quench(_NAIVE, energy, 1.0, np.ones((2, 300)))
+    with pytest.raises(ValueError, match="enumeration of n = 16 spins needs about"):
+        tg.enumerate_spins(16)
+    with pytest.raises(ValueError, match="an energy with couplings and fields of this size needs"):
+        tg.Pairwise(np.zeros((400, 400)), np.zeros(400))
+    with pytest.raises(ValueError, match="at most 24 spins"):
+        tg.energies.complete(tg.Interactions.from_terms(30, {(0, 1): 1.0}))
+    with pytest.raises(ValueError, match="expected a static integer from 0 to 30"):
+        tg.enumerate_spins(40)
+
+
+def test_machines_know_their_memory():
+    assert 1e8 < total_memory() < 1e15
+    check_memory("nothing", 0)
+    with pytest.raises(ValueError, match=r"a table needs about 1e\+09 GB of memory; this machine"):
+        check_memory("a table", 1e18)

@@ -1,16 +1,26 @@
+import contextlib
+import dataclasses
+import fcntl
 import json
+import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from thermogen import cli, report, storage
+from thermogen import RESULTS, _signals, cli, report, storage
 from thermogen.energies import RBM, Interactions, Pairwise
 
 # Equal for all, so that they share what is compiled.
 QUICK = ["--functional", "naive", "--walkers", "4", "--hops", "1"]
-FILES = ["library.npz", "model.eqx", "report.html", "summary.json"]
+FILES = ["library.npz", "model.eqx", "report.html", "study.npz", "summary.json"]
 
 
 def _run(*arguments):
@@ -110,7 +120,11 @@ def test_the_page_is_self_contained(finished):
 @pytest.mark.parametrize(
     ("title", "kept", "finished_stages"),
     [
-        ("Learning the couplings", ["model.eqx", "report.html", "summary.json"], ["choose"]),
+        (
+            "Learning the couplings",
+            ["model.eqx", "report.html", "study.npz", "summary.json"],
+            ["choose"],
+        ),
         (
             "Scanning the temperature",
             FILES,
@@ -158,7 +172,6 @@ def test_an_interrupted_study_keeps_what_was_done(
 
 def _interrupting(title):
     """A progress display that is interrupted when the stage of this title first reports."""
-    import contextlib
 
     @contextlib.contextmanager
     def progress(stage):
@@ -195,8 +208,16 @@ def test_an_interruption_before_all_writes_nothing(tmp_path, monkeypatch):
         (["adder:1", "--beta", "0"], "beta must be positive and finite, got 0.0"),
         (["adder:1", "--beta", "nan"], "beta must be positive and finite, got nan"),
         (["adder:1", "--threshold", "0"], "threshold must be positive and finite, got 0.0"),
+        (["adder:1", "--l2", "1e300"], "l2 must be at most 1e+09, got 1e+300"),
         (["adder:1", "--l2", "-1"], "l2 must be finite and not negative, got -1.0"),
         (["adder:1", "--walkers", "0"], "n_walkers must be at least 1, got 0"),
+        (["adder:1", "--walkers", str(10**12)], "n_walkers must be at most 2147483647"),
+        (["adder:1", "--walkers", str(10**9)], "needs about"),
+        (["adder:1", "--hops", str(10**9)], "the study would take about"),
+        (["adder:1", "--beta", "1e308"], "beta must lie between 1e-09 and 1e+09, got 1e+308"),
+        (["adder:1", "--threshold", "1e300"], "threshold must lie between 1e-09 and 1e+09"),
+        (["adder:2", "--threshold", "1e9"], "days; ask for a lower threshold"),
+        (["adder:1", "--seed", str(2**64)], "seed must be at most 18446744073709551615"),
         (["adder:1", "--hops", "-1"], "n_hops must be at least 0, got -1"),
         (["adder:1", "--seed", "-1"], "seed must be at least 0, got -1"),
         (["adder:1", "--out", "bad.csv"], "File exists"),
@@ -250,7 +271,7 @@ def test_recall_completes_cues(copies, monkeypatch):
     assert lines[5:] == [["answers.npz"]]
     with np.load("answers.npz") as found:
         assert found["configurations"].shape == (4, 8, 3)
-        assert found["configurations"].dtype == np.int8
+        assert found["configurations"].dtype == np.float64
         np.testing.assert_allclose(found["probabilities"][2, :2], [0.5, 0.5], atol=1e-3)
         np.testing.assert_array_equal(found["probabilities"], np.exp(found["log_probabilities"]))
         np.testing.assert_allclose(found["magnetizations"][1], -1, atol=1e-3)
@@ -296,6 +317,10 @@ def test_recall_answers_where_probabilities_underflow(tmp_path, monkeypatch):
         (["model.eqx", "cues.csv", "--beta", "0"], "beta must be positive and finite, got 0.0"),
         (["model.eqx", "cues.csv", "--chains", "0"], "n_chains must be at least 1, got 0"),
         (["model.eqx", "cues.csv", "--answers", "0"], "capacity must be at least 1, got 0"),
+        (["model.eqx", "cues.csv", "--chains", str(10**12)], "n_chains must be at most"),
+        (["model.eqx", "cues.csv", "--chains", str(10**9)], "recall with these counts needs"),
+        (["model.eqx", "cues.csv", "--answers", str(10**9)], "recall with these counts needs"),
+        (["model.eqx", "cues.csv", "--seed", str(2**64)], "seed must be at most"),
         (["model.eqx", "cues.csv", "--seed", "-1"], "seed must be at least 0, got -1"),
     ],
 )
@@ -308,3 +333,265 @@ def test_bad_arguments_of_recall_are_named_in_one_line(copies, monkeypatch, argu
     assert outcome.stdout == ""
     (line,) = outcome.stderr.splitlines()
     assert line.startswith("thermogen recall: ") and message in line
+
+
+# --- files of a study
+
+
+def test_the_page_is_written_again_from_what_was_saved(finished):
+    out, _ = finished
+    page = (out / "report.html").read_text()
+    (out / "report.html").unlink()
+    outcome = _run("render", out)
+    assert outcome.exit_code == 0, outcome.output
+    assert (out / "report.html").read_text() == page
+    figures = report.summary(report.load_study(out / "study.npz"))
+    assert json.loads(json.dumps(figures)) == json.loads((out / "summary.json").read_text())
+
+
+def test_a_damaged_study_is_not_rendered(finished, tmp_path):
+    whole = (finished[0] / "study.npz").read_bytes()
+    (tmp_path / "study.npz").write_bytes(whole[:-100])
+    for folder, message in ((tmp_path, "cannot be read"), (tmp_path / "none", "no such file")):
+        outcome = _run("render", folder)
+        assert outcome.exit_code == 2 and message in outcome.stderr
+        assert outcome.stderr.startswith("thermogen render: ")
+
+
+def _failing(monkeypatch, failing, error):
+    """Let a save fail wherever its path holds a text."""
+    real = storage.save_energy
+
+    def save(path, energy):
+        if failing in str(path):
+            raise error
+        real(path, energy)
+
+    monkeypatch.setattr(storage, "save_energy", save)
+
+
+def test_a_second_study_leaves_the_first_alone_until_it_is_done(finished, tmp_path, monkeypatch):
+    for path in finished[0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "experts.eqx").write_bytes(b"of the first")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def died(study, **_):
+        raise RuntimeError("as if it was killed")
+
+    real = report.run_study
+    monkeypatch.setattr(
+        report,
+        "run_study",
+        lambda job, *, progress, on_stage: (
+            real(job, progress=_interrupting("Searching for bound states"), on_stage=on_stage),
+            died(job),
+        ),
+    )
+    assert isinstance(_run("study", "adder:2", "--out", tmp_path, *QUICK).exception, RuntimeError)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert after == before
+    partial = json.loads((tmp_path / "unfinished" / "summary.json").read_text())
+    assert partial["interrupted"] is True
+    monkeypatch.setattr(report, "run_study", real)
+    monkeypatch.setattr(report, "progress", _interrupting("Searching for bound states"))
+    assert _run("study", "adder:2", "--out", tmp_path, *QUICK).exit_code == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
+
+
+def test_two_studies_do_not_share_a_folder(tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        outcome = _run("study", "adder:1", "--out", tmp_path)
+        assert outcome.exit_code == 2
+        assert f"another study is writing to {tmp_path}" in outcome.stderr
+        assert not list(tmp_path.iterdir())
+    finally:
+        os.close(descriptor)
+
+
+def test_a_full_disk_is_seen_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: (0, 0, 10**6))
+    outcome = _run("study", "adder:1", "--out", tmp_path)
+    assert outcome.exit_code == 2
+    assert "has room for 1 MB; the study needs about 33.6 MB" in outcome.stderr
+
+
+def test_what_cannot_be_written_is_kept_elsewhere(tmp_path, monkeypatch):
+    out, temporary = tmp_path / "out", tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(report, "progress", _interrupting("Searching for bound states"))
+    _failing(monkeypatch, str(out), OSError(28, "No space left on device"))
+    outcome = _run("study", "adder:2", "--out", out, *QUICK)
+    assert outcome.exit_code == 1 and isinstance(outcome.exception, SystemExit)
+    assert "No space left on device; kept what was done in " in outcome.stderr
+    (kept,) = temporary.iterdir()
+    assert str(kept) in outcome.stderr
+    assert sorted(path.name for path in kept.iterdir()) == FILES
+
+
+def test_a_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    real = report.run_study
+
+    def vanishing(job, *, progress, on_stage):
+        real(job, progress=_interrupting("Searching for bound states"), on_stage=on_stage)
+        shutil.rmtree(out)
+
+    monkeypatch.setattr(report, "run_study", vanishing)
+    assert _run("study", "adder:2", "--out", out, *QUICK).exit_code == 130
+    assert sorted(path.name for path in out.iterdir()) == FILES
+
+
+def test_names_of_any_bytes(tmp_path, monkeypatch):
+    name = os.fsdecode(b"d\xff\xe9.csv")
+    (tmp_path / name).write_text("1,0\n0,1\n")
+    monkeypatch.setattr(report, "progress", _interrupting("Searching for bound states"))
+    outcome = _run("study", tmp_path / name, "--out", tmp_path / os.fsdecode(b"out\xff"), *QUICK)
+    assert outcome.exit_code == 130 and "Interrupted; kept what was done" in outcome.stderr
+    assert "\\udcff" in (tmp_path / os.fsdecode(b"out\xff") / "report.html").read_text()
+
+
+def test_a_failed_fit_is_said(finished, tmp_path, monkeypatch):
+    """On the page, in the figures, and by the exit code."""
+
+    def failing(job, *, progress, on_stage):
+        saved = report.load_study(finished[0] / "study.npz")
+        for name, value in vars(saved).items():
+            setattr(job, name, value)
+        job.fit = dataclasses.replace(job.fit, result=RESULTS.step_limit)
+
+    monkeypatch.setattr(report, "run_study", failing)
+    outcome = _run("study", "adder:2", "--out", tmp_path)
+    assert outcome.exit_code == 1 and "the fit failed" in outcome.stderr
+    figures = json.loads((tmp_path / "summary.json").read_text())
+    assert figures["fit_failed"] is True and figures["ergodic"] is None
+    assert figures["verdict"].startswith("The fit failed")
+    assert "The fit failed: nothing below" in (tmp_path / "report.html").read_text()
+
+
+def test_tables_that_lie_on_their_side(tmp_path):
+    np.save(tmp_path / "spikes.npy", np.resize([1, -1, 1], (20, 60_000)).astype(np.int8))
+    outcome = _run("study", tmp_path / "spikes.npy", "--out", tmp_path / "out")
+    assert outcome.exit_code == 2 and not (tmp_path / "out").exists()
+    assert "a study of 60000 spins needs about 1.15e+03 GB of memory; this machine has" in (
+        outcome.stderr
+    )
+    assert "the table looks transposed: it has 20 rows, the samples, and 60000 columns" in (
+        outcome.stderr
+    )
+
+
+def test_long_studies_say_so():
+    def notes(rows, n, **settings):
+        spins = np.resize([1.0, -1, 1], (rows, n))
+        source = report.Source("data", spins, None, (1, n))
+        return report.check_size(report.Study(source, report.Settings(**settings)))
+
+    assert notes(1797, 64) == notes(16, 7) == []
+    assert any("looks transposed" in note for note in notes(20, 300))
+    assert any(
+        re.search("3000 spins will take about .* (hours|days)", note) for note in notes(3000, 3000)
+    )
+    assert any("minutes" in note or "hours" in note for note in notes(16, 7, threshold=1e5))
+
+
+# --- signals
+
+
+def _command(*arguments, **options):
+    command = [sys.executable, "-m", "thermogen", *map(str, arguments)]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **options)
+
+
+def _struck(tmp_path, number, seconds):
+    process = _command("study", "adder:2", "--out", tmp_path / "out", *QUICK)
+    time.sleep(seconds)
+    process.send_signal(number)
+    struck = time.monotonic()
+    errors = process.communicate(timeout=120)[1]
+    return process.returncode, errors, time.monotonic() - struck
+
+
+def _check_struck(tmp_path, number, seconds):
+    code, errors, taken = _struck(tmp_path, number, seconds)
+    assert "Traceback" not in errors
+    assert code in (0, 128 + number), (code, errors)
+    out = tmp_path / "out"
+    if code and (out / "summary.json").exists():
+        assert json.loads((out / "summary.json").read_text())["interrupted"] is True
+        assert storage.load_energy(out / "model.eqx").n_spins == 7
+        assert (out / "report.html").exists()
+    elif code:
+        assert "Interrupted" in errors
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("number", "seconds"), [(signal.SIGINT, 0.7), (signal.SIGTERM, 2.5), (signal.SIGINT, 12.0)]
+)
+def test_signals_end_the_command_cleanly(tmp_path, number, seconds):
+    _check_struck(tmp_path, number, seconds)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", np.linspace(0.3, 40, 25))
+def test_signals_at_any_moment(tmp_path, number, seconds):
+    assert _check_struck(tmp_path, number, seconds) < 30
+
+
+def test_a_signal_that_was_swallowed_is_heard_at_the_next_step(tmp_path, monkeypatch):
+    """As one that strikes in a callback of the garbage collector, which can raise nothing."""
+    monkeypatch.setattr(_signals, "_caught", None)
+    seen = []
+
+    @contextlib.contextmanager
+    def progress(title):
+        def tell(done, total, note):
+            seen.append(title)
+            if title == "Quenching the data":
+                with contextlib.suppress(KeyboardInterrupt):
+                    _signals._handle(signal.SIGTERM, None)
+
+        yield tell
+
+    monkeypatch.setattr(report, "progress", progress)
+    outcome = _run("study", "adder:2", "--out", tmp_path, *QUICK)
+    assert outcome.exit_code == 143
+    figures = json.loads((tmp_path / "summary.json").read_text())
+    assert figures["interrupted"] is True and "search" not in figures["stages_finished"]
+
+
+def test_a_signal_waits_until_files_are_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(_signals, "_caught", None)
+    monkeypatch.setattr(report, "progress", _interrupting("Searching for bound states"))
+    real = report.render
+
+    def render(job):
+        _signals._handle(signal.SIGINT, None)
+        return real(job)
+
+    monkeypatch.setattr(report, "render", render)
+    assert _run("study", "adder:2", "--out", tmp_path, *QUICK).exit_code == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
+
+
+def test_signals_raise_only_where_work_can_end(monkeypatch):
+    monkeypatch.setattr(_signals, "_caught", None)
+    _signals._handle(signal.SIGINT, None)
+    assert _signals.caught() and _signals.exit_code() == 130
+    with pytest.raises(KeyboardInterrupt), _signals.interruptible():
+        raise AssertionError("what came before is heard at once")
+    monkeypatch.setattr(_signals, "_caught", None)
+    with pytest.raises(KeyboardInterrupt), _signals.interruptible():
+        _signals._handle(signal.SIGTERM, None)
+        raise AssertionError("it raises where it strikes")
+    assert _signals.exit_code() == 143
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    _signals._handle(signal.SIGINT, None)
+    assert ended == [130]

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from thermogen import datasets, spins
+from thermogen import datasets, report, spins
+from thermogen.retrieval import load_cues
 
 
 def _numbers(block):
@@ -33,7 +34,7 @@ def test_half_adder():
 def test_adder_adds(n_bits):
     table = datasets.adder(n_bits)
     assert table.shape == (4**n_bits, 3 * n_bits + 1)
-    assert table.dtype == np.int8
+    assert table.dtype == np.float64
     a, b, c = (_numbers(x) for x in np.split(table.astype(int), [n_bits, 2 * n_bits], axis=1))
     np.testing.assert_array_equal(a + b, c)
     np.testing.assert_array_equal(spins.index_from_spins(table[:, : 2 * n_bits]), np.arange(len(a)))
@@ -52,7 +53,7 @@ def test_adder_refuses_sizes(n_bits):
 def test_bars_and_stripes_are_all_there(n):
     table = datasets.bars_and_stripes(n)
     assert table.shape == (2 ** (n + 1) - 2, n * n)
-    assert table.dtype == np.int8
+    assert table.dtype == np.float64
     pictures = table.reshape(-1, n, n)
     striped = (pictures == pictures[:, :, :1]).all(axis=(1, 2))
     barred = (pictures == pictures[:, :1, :]).all(axis=(1, 2))
@@ -76,7 +77,7 @@ def test_bars_and_stripes_refuse_sizes(n):
 
 def test_southern_women():
     spins = datasets.southern_women()
-    assert spins.shape == (18, 14) and spins.dtype == np.int8
+    assert spins.shape == (18, 14) and spins.dtype == np.float64
     # 89 attendances; Evelyn Jefferson, the first, went to events 1 to 6, 8 and 9.
     assert np.sum(spins == 1) == 89
     assert (np.flatnonzero(spins[0] == 1) + 1).tolist() == [1, 2, 3, 4, 5, 6, 8, 9]
@@ -107,7 +108,7 @@ def test_digits():
     data = datasets.digits()
     source = load_digits()
     assert data.spins.shape == (1797, 64)
-    assert data.spins.dtype == np.int8
+    assert data.spins.dtype == np.float64
     np.testing.assert_array_equal(data.spins == 1, source.data >= 8)
     assert set(np.unique(data.spins)) == {-1, 1}
     np.testing.assert_array_equal(data.labels, source.target)
@@ -134,7 +135,7 @@ VALUES = [
 
 
 def _assert_spins(actual, expected=EXPECTED):
-    assert actual.dtype == np.int8
+    assert actual.dtype == np.float64
     np.testing.assert_array_equal(actual, expected)
 
 
@@ -347,3 +348,31 @@ def test_adder_sizes_are_integers(n_bits):
             datasets.adder(n_bits)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+# --- arithmetic
+
+
+def _all_data_sets(folder):
+    np.save(folder / "a.npy", np.ones((200, 3), np.int8))
+    (folder / "a.csv").write_text("1,0,1\n" * 200)
+    yield datasets.load(folder / "a.npy")
+    yield datasets.load(folder / "a.csv")
+    yield datasets.adder(4)
+    yield datasets.bars_and_stripes(7)
+    yield datasets.southern_women().repeat(20, axis=0)
+    yield datasets.digits().spins
+    yield datasets.validate_spins(np.ones((200, 3), np.int8))
+    yield from datasets.split(datasets.adder(5), 0.5)
+    yield load_cues(folder / "a.csv").spins
+    yield report.load_source("adder:4").spins
+
+
+def test_products_of_samples_do_not_wrap_around(tmp_path):
+    """Sums of squares of spins count the samples, whatever their number."""
+    for table in _all_data_sets(tmp_path):
+        products = table.T @ table
+        assert np.all(np.diag(products) == len(table)) and len(table) > 128
+        exact = table.astype(np.int64)
+        np.testing.assert_array_equal(products, exact.T @ exact)
+        assert table.sum() == exact.sum()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 # `parallel` lies low, so that any room may use it.
 LAYERS = (
     ("_types",),
-    ("_checks", "_placement", "_solution", "parallel"),
+    ("_checks", "_files", "_placement", "_signals", "_solution", "parallel"),
     ("spins",),
     ("walsh",),
     ("datasets", "energies"),
@@ -24,7 +24,8 @@ LAYERS = (
     ("learning", "landscape"),
     ("experts", "retrieval"),
     ("report", "storage"),
-    ("cli",),
+    ("_api", "cli"),
+    ("__main__",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -1,6 +1,7 @@
 import io
 import json
 import re
+import time
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from thermogen.landscape import (
 )
 from thermogen.learning import FitResult
 from thermogen.meanfield import NaiveMeanField, bifurcations, follow_beta
-from thermogen.report import _dynamics, _page, _pictures, _plots, _recall, _remedy
+from thermogen.report import _dynamics, _page, _pictures, _plots, _progress, _recall, _remedy
 from thermogen.report._pipeline import STAGES
 
 # --- sources
@@ -416,3 +417,16 @@ def test_bifurcation_diagram_shows_minima_and_saddles_apart():
     assert np.all(stable | dashed) and (stable & dashed).sum() == 1
     np.testing.assert_allclose(axes.collections[0].get_offsets(), [[1.0, 0.0]], atol=1e-8)
     assert _plots.figure_png(figure).startswith(b"\x89PNG")
+
+
+# --- progress
+
+
+def test_a_long_step_shows_life_where_nobody_sees_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr(_progress, "_SILENCE", 0.05)
+    with report.progress("A long step") as tell:
+        tell(1, 3, "one of three")
+        time.sleep(0.3)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 1
+    assert all(line.startswith("A long step: one of three (") for line in lines)

@@ -150,7 +150,7 @@ def test_cues_of_every_kind_of_file(tmp_path):
         found = retrieval.load_cues(path)
         np.testing.assert_array_equal(found.spins, expected)
         np.testing.assert_array_equal(found.known, expected != 0)
-        assert found.spins.dtype == np.int8
+        assert found.spins.dtype == np.float64
     spins = np.where(expected == 0, np.nan, expected)
     for name, table in (("a.npy", spins), ("b.npy", (spins + 1) / 2)):
         np.save(tmp_path / name, table)

@@ -4,71 +4,25 @@ data -> energy -> free energy G(m) -> learned energy -> library of bound states
 -> experts, recall -> report
 """
 
-from . import datasets as datasets
-from . import energies as energies
-from . import exact as exact
-from . import experts as experts
-from . import landscape as landscape
-from . import learning as learning
-from . import meanfield as meanfield
-from . import retrieval as retrieval
-from . import sampling as sampling
-from . import spins as spins
-from . import storage as storage
-from ._solution import RESULTS as RESULTS
-from ._solution import Solution as Solution
-from .energies import RBM as RBM
-from .energies import AbstractEnergy as AbstractEnergy
-from .energies import AbstractMultilinear as AbstractMultilinear
-from .energies import Complete as Complete
-from .energies import Interactions as Interactions
-from .energies import Mixture as Mixture
-from .energies import Pairwise as Pairwise
-from .energies import flip_gaps as flip_gaps
-from .energies import local_fields as local_fields
-from .experts import fit_experts as fit_experts
-from .landscape import Certificate as Certificate
-from .landscape import Ergodicity as Ergodicity
-from .landscape import Library as Library
-from .landscape import Minima as Minima
-from .landscape import barriers as barriers
-from .landscape import certify as certify
-from .landscape import disconnectivity_tree as disconnectivity_tree
-from .landscape import ergodicity as ergodicity
-from .landscape import find_bound_states as find_bound_states
-from .landscape import find_minima as find_minima
-from .landscape import quench as quench
-from .learning import ExactLikelihood as ExactLikelihood
-from .learning import FitResult as FitResult
-from .learning import MeanFieldLikelihood as MeanFieldLikelihood
-from .learning import PersistentCD as PersistentCD
-from .learning import Pseudolikelihood as Pseudolikelihood
-from .learning import fit as fit
-from .meanfield import TAP as TAP
-from .meanfield import AbstractFunctional as AbstractFunctional
-from .meanfield import AdaptiveTAP as AdaptiveTAP
-from .meanfield import Bethe as Bethe
-from .meanfield import MirrorDescent as MirrorDescent
-from .meanfield import NaiveMeanField as NaiveMeanField
-from .meanfield import Plefka as Plefka
-from .meanfield import solve as solve
-from .meanfield import susceptibility as susceptibility
-from .retrieval import Annealing as Annealing
-from .retrieval import Recall as Recall
-from .retrieval import recall as recall
-from .sampling import AbstractSampler as AbstractSampler
-from .sampling import Gibbs as Gibbs
-from .sampling import Metropolis as Metropolis
-from .sampling import ParallelTempering as ParallelTempering
-from .sampling import annealed_importance_sampling as annealed_importance_sampling
-from .sampling import sample as sample
-from .spins import bits_from_spins as bits_from_spins
-from .spins import enumerate_spins as enumerate_spins
-from .spins import index_from_spins as index_from_spins
-from .spins import overlap as overlap
-from .spins import spins_from_bits as spins_from_bits
-from .spins import spins_from_index as spins_from_index
-from .walsh import inverse_walsh_transform as inverse_walsh_transform
-from .walsh import walsh_transform as walsh_transform
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._api import *  # noqa: F403
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Names of `_api`, imported at first use: the command line has to start at once."""
+    if not name.startswith("_"):
+        # While this import is under way, the rooms ask for each other and find what there is.
+        api = importlib.import_module("._api", __name__)
+        if hasattr(api, name):
+            return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    api = importlib.import_module("._api", __name__)
+    return sorted({*globals(), *(name for name in vars(api) if not name.startswith("_"))})

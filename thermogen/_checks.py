@@ -1,14 +1,18 @@
 """What every public function asks of its arguments: counts, numbers, parameters, seeds."""
 
+import functools
 import math
 import operator
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from ._types import Key
 
@@ -98,3 +102,85 @@ def seeded_key(seed: int) -> Key:
     seed = check_count("seed", seed, least=0, most=2**64 - 1)
     key = jax.random.key(np.uint32(seed % 2**32))
     return key if seed < 2**32 else jax.random.fold_in(key, np.uint32(seed >> 32))
+
+
+def check_memory(name: str, n_bytes: float | int) -> None:
+    """Raise before what cannot fit is begun: the system would end the process in the middle.
+
+    Raises:
+        ValueError: if `name` needs more bytes than this machine has memory.
+    """
+    if n_bytes > total_memory():
+        raise ValueError(
+            f"{name} needs about {n_bytes / 1e9:.3g} GB of memory; this machine has "
+            f"{total_memory() / 1e9:.3g} GB"
+        )
+
+
+@functools.cache
+def total_memory() -> float | int:
+    """Bytes of memory of this machine, or what a container leaves of it; infinite if not known."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return math.inf
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            total = min(total, int(Path(path).read_text()))
+        except (ValueError, OSError):  # no limit is the word max
+            continue
+    return total
+
+
+def as_array(name: str, value: Any) -> Array | np.ndarray:
+    """What a user gives for an array as one of NumPy or JAX, if none of its entries is missing.
+
+    NumPy and JAX convert any object that speaks their protocol, and drop on the way what it says
+    about missing entries: the mask of a masked array comes off, and what lay below it counts.
+
+    Raises:
+        ValueError: for masked or missing entries, wherever they stand, and for no array at all.
+    """
+    leaves = list(_unknown_leaves(value))
+    if any(_has_gaps(leaf) for leaf in leaves):
+        raise ValueError(
+            f"{name} has masked or missing entries; leave them out or fill them, and give a plain "
+            "array"
+        )
+    if any(isinstance(x, jax.Array) or hasattr(x, "__jax_array__") for x in leaves):
+        return jnp.asarray(value)
+    try:
+        array = np.asanyarray(value)
+        if array.dtype == object:
+            array = np.array(array.tolist())  # plain numbers after all, or objects again
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} is not a rectangular array: {error}") from error
+    # Some objects turn into masked arrays only now.
+    if array.dtype == object or _has_gaps(array):
+        raise ValueError(f"{name} has entries that are missing or no numbers")
+    return np.asarray(array)
+
+
+def _unknown_leaves(value: Any) -> Iterator[Any]:
+    """Everything in nested lists but plain numbers and plain NumPy arrays."""
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _unknown_leaves(part)
+    elif type(value) not in (float, int, bool, np.ndarray):
+        yield value
+
+
+def _has_gaps(value: Any) -> bool:
+    """Whether an object says that some of its entries do not count."""
+    if isinstance(value, jax.Array):
+        return False
+    if isinstance(value, np.ma.MaskedArray):
+        return bool(np.any(np.ma.getmaskarray(value)))
+    mask = getattr(value, "mask", None)
+    if mask is not None and not callable(mask):
+        return True  # the mask of a stranger: True may mean either
+    for name in ("isna", "isnull", "null_count"):  # pandas, xarray, Arrow and polars
+        told = getattr(value, name, None)
+        if told is not None:
+            return bool(np.any(np.asarray(told() if callable(told) else told)))
+    return False

@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float, Num, PRNGKeyArray, Real
 
 # One configuration, every entry -1 or +1. Integers are welcome, and so is a row of a NumPy data
-# set, stored as int8.
+# set, stored as float64 or int8.
 Spins = Num[Array | np.ndarray, " n"]
 
 # Means of the spins under a product measure, in [-1, 1]; exactly +-1 where a spin is clamped.

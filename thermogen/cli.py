@@ -1,9 +1,15 @@
 """The command line: arguments in, functions of the other rooms, files out."""
 
+import contextlib
+import fcntl
 import json
+import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 try:
     import typer
@@ -18,11 +24,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import retrieval, storage
-from ._checks import seeded_key
+from . import _signals, retrieval, storage
+from ._checks import check_count, check_memory, seeded_key
+from ._solution import RESULTS
 from .energies import n_visible
 
-_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+# What a study writes; while it runs, and where it was killed, to a folder within the folder.
+_FILES = (
+    "model.eqx",
+    "library.npz",
+    "experts.eqx",
+    "study.npz",
+    "summary.json",
+    "report.html",
+)
+_UNFINISHED = "unfinished"
+_ROOM = 2**25  # bytes of a page and a library
 _AT_ONCE = 64  # cues that are answered together
 _N_SHOWN, _WIDTH = 20, 64  # rows and spins of the table on the screen
 
@@ -35,8 +52,22 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point of the `thermogen` command."""
+    """Run the command; `thermogen.__main__` listens to signals before this module is imported."""
+    _signals.install()
     app()
+
+
+@contextlib.contextmanager
+def _one_line(command: str) -> Iterator[None]:
+    """Errors that the user can mend, in one line; a signal that strikes before anything is done."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("Interrupted; nothing was written.", file=sys.stderr)
+        raise typer.Exit(_signals.exit_code()) from None
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"thermogen {command}: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
 
 
 def _show_version(wanted: bool) -> bool:
@@ -87,8 +118,9 @@ def study(
 ) -> None:
     """Learn an energy from DATA, find its bound states, and write a report.
 
-    Writes report.html, summary.json, library.npz, model.eqx and, where there are samples enough to
-    compare them with one model, experts.eqx. Ctrl-C keeps what was done.
+    Writes report.html, summary.json, library.npz, model.eqx, study.npz (all that the page shows)
+    and, where there are samples enough to compare them with one model, experts.eqx. Ctrl-C and
+    SIGTERM keep what was done. While it runs, what there is stands in the folder "unfinished".
 
     \b
     Examples:
@@ -97,14 +129,34 @@ def study(
       thermogen study digits --functional tap --beta 1.5
       thermogen study samples.csv --walkers 256 --hops 32
     """
-    try:
-        settings = report.Settings(beta, functional, l2, walkers, hops, threshold, seed)
-        job = report.Study(report.load_source(data), settings)
-        out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"thermogen study: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    _run(job, out)
+    with contextlib.ExitStack() as stack:
+        with _one_line("study"), _signals.interruptible():
+            settings = report.Settings(beta, functional, l2, walkers, hops, threshold, seed)
+            job = report.Study(report.load_source(data), settings)
+            for note in report.check_size(job):
+                print(f"thermogen study: {note}", file=sys.stderr)
+            stack.enter_context(_reserved(out, job.source.spins.shape[1]))
+        _run(job, out)
+
+
+@app.command()
+def render(
+    out: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder of a study, with its study.npz.")
+    ] = Path("report"),
+) -> None:
+    """Write the page of a study again, from what it saved.
+
+    \b
+    Example:
+      thermogen render report
+    """
+    with _one_line("render"):
+        job = report.load_study(out / "study.npz")
+        if (out / "experts.eqx").exists():
+            job.experts = cast(Any, storage.load_energy(out / "experts.eqx"))
+        _write_text(out / "report.html", report.render(job))
+        print(_printable(out / "report.html"))
 
 
 @app.command()
@@ -140,29 +192,28 @@ def recall(
       thermogen recall report/model.eqx cues.csv
       thermogen recall report/model.eqx cues.npy --out answers.csv --beta 2 --answers 3
     """
-    try:
+    with _one_line("recall"), _signals.interruptible():
         energy, (spins, known) = storage.load_energy(model), retrieval.load_cues(cues)
         if out.suffix not in (".npz", ".csv"):
             raise ValueError(f"--out must end in .npz or .csv, got {out}")
-        if seed < 0:
-            raise ValueError(f"seed must be at least 0, got {seed}")
         if spins.shape[1] != n_visible(energy):
             raise ValueError(
                 f"{cues} has {spins.shape[1]} columns; the model has {n_visible(energy)} visible "
                 "spins"
             )
         counts = {"capacity": answers, "n_chains": chains, "n_sweeps": sweeps}
+        for name, count in counts.items():
+            check_count(name, count)
+        held = answers * len(spins) + min(_AT_ONCE, len(spins)) * (answers + 4 * chains)
+        check_memory("recall with these counts", 8 * spins.shape[1] * held + 64.0 * sweeps)
         found = _answers(energy, spins, known, beta, seed, counts)
         with storage.write_atomically(out) as stream:
             if out.suffix == ".npz":
                 np.savez_compressed(stream, **found)
             else:
                 stream.write("\n".join(_lines(found)).encode() + b"\n")
-    except (ValueError, OSError) as error:
-        print(f"thermogen recall: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
     _show(found, known)
-    print(out)
+    print(_printable(out))
 
 
 def _answers(energy, spins, known, beta, seed, counts) -> dict[str, Any]:
@@ -179,7 +230,7 @@ def _answers(energy, spins, known, beta, seed, counts) -> dict[str, Any]:
     if np.any(np.isneginf(log_probabilities[:, 0])):
         raise ValueError("energies are not finite: check the parameters of the model and beta")
     return {
-        "configurations": np.asarray(found.configurations, np.int8),
+        "configurations": np.asarray(found.configurations, float),
         "probabilities": np.asarray(found.probabilities),
         "log_probabilities": log_probabilities,
         "magnetizations": np.asarray(found.magnetizations),
@@ -192,7 +243,14 @@ def _lines(found: dict[str, np.ndarray]) -> list[str]:
     lines = [",".join(["cue", "probability", "log_probability", *(f"s{k}" for k in range(n))])]
     for row, (configurations, p, log_p) in enumerate(_of_cues(found)):
         lines += [
-            ",".join([str(row), f"{p[k]:.6g}", f"{log_p[k]:.6g}", *map(str, configurations[k])])
+            ",".join(
+                [
+                    str(row),
+                    f"{p[k]:.6g}",
+                    f"{log_p[k]:.6g}",
+                    *map(str, configurations[k].astype(int)),
+                ]
+            )
             for k in np.flatnonzero(log_p > -np.inf)
         ]
     return lines
@@ -216,39 +274,122 @@ def _of_cues(found: dict[str, np.ndarray]) -> list[tuple[np.ndarray, ...]]:
 
 
 def _run(job: report.Study, out: Path) -> None:
-    """Do the job and write every file as soon as there is something to write."""
-    report.run_study(job, progress=report.progress, on_stage=lambda so_far: _save(so_far, out))
-    files = _save(job, out)
-    if not files:
+    """Do the job, keep what there is after every stage, and put all in its place at the end."""
+    unfinished = out / _UNFINISHED
+
+    def keep(so_far: report.Study) -> None:
+        try:
+            _write(so_far, unfinished, final=False)
+        except (OSError, ValueError) as error:  # the work goes on: its end may find room again
+            print(f"thermogen study: {unfinished} cannot be written: {error}", file=sys.stderr)
+
+    report.run_study(job, progress=report.progress, on_stage=keep)
+    if job.fit is None:
         print("Interrupted before anything was learned; nothing was written.", file=sys.stderr)
-        raise typer.Exit(_INTERRUPTED)
-    _write_text(out / "report.html", report.render(job))
+        raise typer.Exit(_signals.exit_code())
+    try:
+        files = _write(job, unfinished, final=True)
+        _publish(unfinished, out, files)
+    except (OSError, ValueError) as error:
+        elsewhere = _rescued(job)
+        where = f"kept what was done in {elsewhere}" if elsewhere else "nothing could be kept"
+        print(f"thermogen study: {out} cannot be written: {error}; {where}", file=sys.stderr)
+        raise typer.Exit(1) from None
     if job.interrupted:
-        kept = ", ".join([*files, "report.html"])
+        kept = ", ".join(files)
         print(f"Interrupted; kept what was done: {kept} in {out}", file=sys.stderr)
-        raise typer.Exit(_INTERRUPTED)
-    print(out / "report.html")
+        raise typer.Exit(_signals.exit_code())
+    print(_printable(out / "report.html"))
+    if report.fit_failed(job):
+        message = RESULTS[job.fit.result]
+        print(f"thermogen study: the fit failed, do not trust it: {message}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
-def _save(job: report.Study, out: Path) -> list[str]:
-    """Write what there is, remove what an earlier study left, and name the files written."""
+def _write(job: report.Study, folder: Path, *, final: bool) -> list[str]:
+    """Write what there is to a folder, with the page where it is the last time; name the files."""
     if job.fit is None:
         return []
-    parts = {
-        "model.eqx": (storage.save_energy, job.fit.energy),
-        "library.npz": (storage.save_library, job.library),
-        "experts.eqx": (storage.save_energy, job.experts),
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = report.summary(job)
+    if not final:
+        # If this is what remains, the study did not come to its end.
+        figures["interrupted"] = True
+    text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
+    parts: dict[str, Callable[[Path], None]] = {
+        "model.eqx": lambda path: storage.save_energy(path, job.fit.energy),
+        "library.npz": lambda path: storage.save_library(path, job.library),
+        "experts.eqx": lambda path: storage.save_energy(path, job.experts),
+        "study.npz": lambda path: report.save_study(path, job),
+        "summary.json": lambda path: _write_text(path, text),
+        "report.html": lambda path: _write_text(path, report.render(job)),
     }
-    for name, (save, part) in parts.items():
-        if part is None:
+    known = {"library.npz": job.library, "experts.eqx": job.experts}
+    files = [name for name in parts if known.get(name, job) is not None]
+    if not final:
+        files.remove("report.html")
+    for name in files:
+        parts[name](folder / name)
+    return files
+
+
+def _publish(unfinished: Path, out: Path, files: list[str]) -> None:
+    """Put the files of one study in the place of those of an earlier one, all at once."""
+    for name in files:
+        storage.replace(unfinished / name, out / name)
+    for name in _FILES:
+        if name not in files:
             (out / name).unlink(missing_ok=True)
-        else:
-            save(out / name, part)
-    figures = json.dumps(report.summary(job), indent=2, allow_nan=False)
-    _write_text(out / "summary.json", figures + "\n")
-    return [*(name for name, (_, part) in parts.items() if part is not None), "summary.json"]
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _rescued(job: report.Study) -> Path | None:
+    """A folder where there is room for what could not be written to its place."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="thermogen-"))
+        _write(job, folder, final=True)
+    except (OSError, ValueError):
+        return None
+    return folder
+
+
+@contextlib.contextmanager
+def _reserved(out: Path, n_spins: int) -> Iterator[None]:
+    """A folder that can be written to, has room, and belongs to no other study that runs.
+
+    Raises:
+        OSError: if the folder cannot be made or written to.
+        ValueError: if another study writes to it, or if it has no room.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            # Held by this process, and gone with it, whatever ends it.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another study is writing to {out}; choose another --out") from None
+        except OSError:
+            pass  # a file system without locks
+        with tempfile.NamedTemporaryFile(dir=out):
+            pass
+        room, needed = shutil.disk_usage(out).free, _ROOM + 32 * n_spins**2
+        if room < needed:
+            raise ValueError(
+                f"{out} has room for {room / 1e6:.3g} MB; the study needs about "
+                f"{needed / 1e6:.3g} MB"
+            )
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _write_text(path: Path, text: str) -> None:
     with storage.write_atomically(path) as stream:
-        stream.write(text.encode())
+        stream.write(text.encode(errors="backslashreplace"))
+
+
+def _printable(path: Path) -> str:
+    """A path for the screen, which may not know all bytes that a file name can have."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return str(path).encode(encoding, "backslashreplace").decode(encoding)

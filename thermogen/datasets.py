@@ -1,24 +1,28 @@
 """Binary data sets as host arrays of spins.
 
-Data sets are small, so they live in numpy, one int8 -1 or +1 per spin. Convert them to floats
-before sums of products: int8 arithmetic overflows at 127.
+Data sets are small, so they live in numpy, one -1 or +1 a spin, as float64: sums and products of
+whole samples are exact, and matrix products are fast. `data.astype("int8")` takes an eighth of the
+memory, but its arithmetic wraps around at 127.
 """
 
 import csv
+import io
 import operator
 import os
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import jax.numpy as jnp
 import networkx as nx
 import numpy as np
-from jaxtyping import Array, Int, Int8, Num
+from jaxtyping import Array, Float, Int, Num
 
-_MAX_ADDER_BITS = 12  # 4**12 rows of 37 spins: 0.6 GB
+from ._checks import as_array, check_memory
+from ._files import open_regular, read_arrays
+
+_MAX_ADDER_BITS = 12  # 4**12 rows of 37 spins: 5 GB
+_MAX_LINE = 2**24  # characters of a .csv file: eight million spins
 _MAX_BARS = 12  # 2**13 pictures of 144 pixels
 
 
@@ -26,22 +30,22 @@ class LabelledSpins(NamedTuple):
     """Spins with one class label a sample.
 
     Attributes:
-        spins: Shape (n_samples, n_spins), int8, -1 or +1.
+        spins: Shape (n_samples, n_spins), float64, -1 or +1.
         labels: Shape (n_samples,), integers.
     """
 
-    spins: Int8[np.ndarray, "samples spins"]
+    spins: Float[np.ndarray, "samples spins"]
     labels: Int[np.ndarray, " samples"]
 
 
-def adder(n_bits: int) -> Int8[np.ndarray, "samples spins"]:
+def adder(n_bits: int) -> Float[np.ndarray, "samples spins"]:
     """The addition table a + b = c of all pairs of n-bit numbers.
 
     Args:
         n_bits: Bits of each summand, 1 to 12.
 
     Returns:
-        Spins of shape (4**n_bits, 3 n_bits + 1), int8: the bits of a, of b and of the sum
+        Spins of shape (4**n_bits, 3 n_bits + 1), float64: the bits of a, of b and of the sum
         (n_bits + 1 of them), each little-endian. Row r holds a = r mod 2**n_bits and
         b = r div 2**n_bits, so that the first 2 n_bits spins are configuration r.
 
@@ -53,17 +57,17 @@ def adder(n_bits: int) -> Int8[np.ndarray, "samples spins"]:
     a, b = rows % 2**size, rows // 2**size
     numbers = ((a, size), (b, size), (a + b, size + 1))
     bits = [(number >> k) & 1 for number, width in numbers for k in range(width)]
-    return (2 * np.stack(bits, axis=1) - 1).astype(np.int8)
+    return np.stack([2.0 * bit - 1 for bit in bits], axis=1)
 
 
-def bars_and_stripes(n: int) -> Int8[np.ndarray, "samples spins"]:
+def bars_and_stripes(n: int) -> Float[np.ndarray, "samples spins"]:
     """All n x n pictures whose rows are each of one colour, or whose columns are (MacKay 2003).
 
     Args:
         n: Rows and columns, 1 to 12.
 
     Returns:
-        Spins of shape (2**(n + 1) - 2, n**2), int8, pixels row by row. First come the 2**n
+        Spins of shape (2**(n + 1) - 2, n**2), float64, pixels row by row. First come the 2**n
         pictures of constant rows, row k of picture i as spin k of configuration i; then those of
         constant columns in the same order, without the two blank pictures.
 
@@ -71,7 +75,7 @@ def bars_and_stripes(n: int) -> Int8[np.ndarray, "samples spins"]:
         ValueError: If n is not an integer from 1 to 12.
     """
     size = _checked_size("n", n, _MAX_BARS)
-    spins = (2 * ((np.arange(2**size)[:, None] >> np.arange(size)) & 1) - 1).astype(np.int8)
+    spins = 2.0 * ((np.arange(2**size)[:, None] >> np.arange(size)) & 1) - 1
     stripes = np.repeat(spins, size, axis=1)
     bars = np.tile(spins[1:-1], (1, size))
     return np.concatenate([stripes, bars])
@@ -103,21 +107,21 @@ def digits() -> LabelledSpins:
             "datasets.digits needs scikit-learn; install it with: pip install 'thermogen[study]'"
         ) from error
     pixels, labels = load_digits(return_X_y=True)
-    spins = np.where(np.asarray(pixels) >= 8, np.int8(1), np.int8(-1))
+    spins = np.where(np.asarray(pixels) >= 8, 1.0, -1.0)
     return LabelledSpins(spins, np.asarray(labels))
 
 
-def southern_women() -> Int8[np.ndarray, "samples spins"]:
+def southern_women() -> Float[np.ndarray, "samples spins"]:
     """Which of 18 women attended which of 14 social events (Davis, Gardner and Gardner 1941).
 
     Returns:
-        Spins of shape (18, 14), int8, +1 where a woman was present; events in order of their
+        Spins of shape (18, 14), float64, +1 where a woman was present; events in order of their
         number.
     """
     graph = nx.davis_southern_women_graph()
     women, events = graph.graph["top"], sorted(graph.graph["bottom"], key=lambda e: int(e[1:]))
     present = [[graph.has_edge(woman, event) for event in events] for woman in women]
-    return np.where(present, np.int8(1), np.int8(-1))
+    return np.where(present, 1.0, -1.0)
 
 
 class Split(NamedTuple):
@@ -145,7 +149,7 @@ def split(
     Raises:
         ValueError: If the share leaves one of the parts empty.
     """
-    rows = np.asarray(data)
+    rows = np.asarray(as_array("data", data))
     n_held_out = round(held_out * len(rows))
     if not 0 < n_held_out < len(rows):
         raise ValueError(
@@ -156,7 +160,7 @@ def split(
     return Split(rows[order[n_held_out:]], rows[order[:n_held_out]])
 
 
-def load(path: str | os.PathLike[str]) -> Int8[np.ndarray, "samples spins"]:
+def load(path: str | os.PathLike[str]) -> Float[np.ndarray, "samples spins"]:
     """Read a table of bits or spins, one sample a row.
 
     The values may be 0 and 1, -1 and +1, or booleans; 0 becomes -1. Pickled data are refused.
@@ -168,27 +172,17 @@ def load(path: str | os.PathLike[str]) -> Int8[np.ndarray, "samples spins"]:
             true and false count as values.
 
     Returns:
-        Spins of shape (n_samples, n_spins), int8, -1 or +1.
+        Spins of shape (n_samples, n_spins), float64, -1 or +1.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not such a table; the message says what is wrong and where.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no such file: {path}")
-    if not path.is_file():
-        raise ValueError(f"{path} is not a regular file")
-    suffix = path.suffix.lower()
-    if suffix in (".npy", ".npz"):
-        return _to_spins(_read_numpy(path), str(path))
-    if suffix == ".csv":
-        table, lines = read_csv(path)
-        return _to_spins(table, str(path), lines)
-    raise ValueError(f"{path} has the suffix {path.suffix!r}; expected .npy, .npz or .csv")
+    table, lines = read_table(Path(path))
+    return _to_spins(table, str(path), lines)
 
 
-def validate_spins(data: Any, name: str = "data") -> Int8[np.ndarray, "samples spins"]:
+def validate_spins(data: Any, name: str = "data") -> Float[np.ndarray, "samples spins"]:
     """Check that `data` is a table of spins.
 
     Args:
@@ -196,15 +190,13 @@ def validate_spins(data: Any, name: str = "data") -> Int8[np.ndarray, "samples s
         name: What the error messages call it.
 
     Returns:
-        The same table as a numpy int8 array.
+        The same table as a numpy array of float64.
 
     Raises:
-        ValueError: If it is not 2-D, is empty, or holds another value; the message says where.
+        ValueError: If it is not 2-D, is empty, masks entries, or holds another value; the
+            message says where.
     """
-    try:
-        table = np.asarray(data)
-    except ValueError as error:
-        raise ValueError(f"{name} is not a rectangular array: {error}") from error
+    table = np.asarray(as_array(name, data))
     _check_table(table, name)
     if table.dtype == bool:
         raise ValueError(f"{name} is boolean; expected spins -1 and +1 (see spins_from_bits)")
@@ -212,7 +204,7 @@ def validate_spins(data: Any, name: str = "data") -> Int8[np.ndarray, "samples s
     if bad.any():
         hint = " (see spins_from_bits)" if (table[bad] == 0).all() else ""
         raise ValueError(f"{name} has {_first(bad, table)}; expected only -1 and +1{hint}")
-    return table.astype(np.int8)
+    return table.astype(float)
 
 
 def _check_table(table: np.ndarray, name: str) -> None:
@@ -248,30 +240,27 @@ def _to_spins(table: np.ndarray, name: str, lines: Sequence[int] | None = None) 
                 f"{name} mixes two conventions: {_first(zero, table, lines)} and "
                 f"{_first(minus, table, lines)}; expected 0 and 1, or -1 and +1"
             )
-    return np.where(table > 0, np.int8(1), np.int8(-1))
+    return np.where(table > 0, 1.0, -1.0)
 
 
-def _read_numpy(path: Path) -> np.ndarray:
-    # Opened here, so that what the system refuses (permissions) is reported as it is.
-    with path.open("rb") as stream:
-        try:
-            content = np.load(stream, allow_pickle=False)
-            arrays = content if isinstance(content, np.ndarray) else _read_members(content)
-        except (
-            ValueError,  # also: pickled and object arrays
-            EOFError,
-            OSError,
-            MemoryError,
-            RuntimeError,  # encrypted or unknown compression
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
-            raise ValueError(
-                f"{path} cannot be read as a numpy file without pickled data: {error}"
-            ) from error
-    if isinstance(arrays, np.ndarray):
-        return arrays
-    for name in ("spins", "data"):
+def read_table(path: Path, gaps: Sequence[str] = ()) -> tuple[np.ndarray, list[int] | None]:
+    """The table in a file, and of a `.csv` file the line number of each row; see `load`.
+
+    Args:
+        path: the file.
+        gaps: what stands for an unknown value in a `.csv` file, which is NaN in the table.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        return _only_table(read_arrays(path, ("spins", "data")), path), None
+    if suffix == ".csv":
+        return _read_csv(path, gaps)
+    with open_regular(path):
+        raise ValueError(f"{path} has the suffix {path.suffix!r}; expected .npy, .npz or .csv")
+
+
+def _only_table(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray:
+    for name in ("", "spins", "data"):
         if name in arrays:
             return arrays[name]
     tables = [array for array in arrays.values() if np.ndim(array) == 2]
@@ -284,21 +273,16 @@ def _read_numpy(path: Path) -> np.ndarray:
     return tables[0]
 
 
-def _read_members(archive: Any) -> dict[str, np.ndarray]:
-    with archive:
-        # A named table is read alone: what lies beside it need not be readable.
-        chosen = [name for name in ("spins", "data") if name in archive.files][:1]
-        # A member that is no array comes as bytes, which np.asarray makes 0-D.
-        return {name: np.asarray(archive[name]) for name in chosen or archive.files}
-
-
-def read_csv(path: Path, gaps: Sequence[str] = ()) -> tuple[np.ndarray, list[int]]:
+def _read_csv(path: Path, gaps: Sequence[str]) -> tuple[np.ndarray, list[int]]:
     """The table, NaN for a cell that is one of `gaps`, and the line number of each of its rows."""
-    rows: list[list[float]] = []
+    rows: list[np.ndarray] = []
     lines: list[int] = []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream)
+        with (
+            open_regular(path) as (stream, size),
+            io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text,
+        ):
+            reader = csv.reader(_lines(text, size, path))
             header_allowed = True
             for cells in reader:
                 # Cells that are all empty are a row of gaps, where an empty cell is one.
@@ -314,7 +298,7 @@ def read_csv(path: Path, gaps: Sequence[str] = ()) -> tuple[np.ndarray, list[int
                     header_allowed = False
                     continue
                 header_allowed = False
-                rows.append(_complete_row(cells, values, path, reader.line_num, gaps))
+                rows.append(np.array(_complete_row(cells, values, path, reader.line_num, gaps)))
                 lines.append(reader.line_num)
                 if len(values) != len(rows[0]):
                     raise ValueError(
@@ -325,7 +309,18 @@ def read_csv(path: Path, gaps: Sequence[str] = ()) -> tuple[np.ndarray, list[int
         raise ValueError(f"{path} is not a text file of comma-separated values: {error}") from error
     if not rows:
         raise ValueError(f"{path} is empty: it has no line of {'cues' if gaps else 'numbers'}")
-    return np.array(rows), lines
+    return np.stack(rows), lines
+
+
+def _lines(text: TextIO, size: int, path: Path) -> Iterator[str]:
+    """The lines of a text of `size` bytes, however long the stream goes on."""
+    # A cell takes two bytes or more in the file and eight in memory, twice while rows are joined.
+    check_memory(f"{path}, read as a table,", 8 * size)
+    while size > 0 and (line := text.readline(_MAX_LINE + 1)):
+        if len(line) > _MAX_LINE:
+            raise ValueError(f"{path} has a line of more than {_MAX_LINE} characters")
+        size -= len(line)
+        yield line
 
 
 def _number(cell: str) -> float | None:

@@ -1,5 +1,6 @@
 """Bits, spins and configuration indices.
 
+
 One convention throughout: bit b <-> spin 2b - 1, and spin k is bit k of the configuration index,
 i = sum_k b_k 2**k (little-endian). The last axis is the spin axis.
 """
@@ -14,6 +15,8 @@ from jax import Array, lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Num, Shaped
+
+from ._checks import as_array, check_memory
 
 _MAX_ENUMERATED = 30  # 2**30 rows of 30 float32 are 120 GiB: beyond that, go by chunks
 
@@ -33,6 +36,8 @@ def enumerate_spins(n: int) -> Float[Array, "configurations n"]:
         ValueError: If n is not an integer from 0 to 30.
     """
     n = _check_n("n", n, _MAX_ENUMERATED, "enumeration needs memory for 2**n rows")
+    itemsize = jnp.dtype(jnp.result_type(float)).itemsize
+    check_memory(f"enumeration of n = {n} spins", 2 * n * 2**n * itemsize)
     return _unpack(jnp.arange(2**n), n)
 
 
@@ -46,7 +51,7 @@ def spins_from_bits(bits: Shaped[ArrayLike, "*shape"]) -> Float[Array, "*shape"]
     Returns:
         Spins of the same shape; float input keeps its dtype, the rest takes the default float.
     """
-    array = jnp.asarray(bits)
+    array = jnp.asarray(as_array("bits", bits))
     is_float = jnp.issubdtype(array.dtype, jnp.floating)
     return 2 * array.astype(array.dtype if is_float else jnp.result_type(float)) - 1
 
@@ -60,7 +65,7 @@ def bits_from_spins(spins: Num[ArrayLike, "*shape"]) -> Int[Array, "*shape"]:
     Returns:
         Zeros and ones of the same shape in the default integer dtype.
     """
-    return (jnp.asarray(spins) > 0).astype(jnp.result_type(int))
+    return (jnp.asarray(as_array("spins", spins)) > 0).astype(jnp.result_type(int))
 
 
 def index_from_spins(spins: Num[ArrayLike, "*batch n"]) -> Int[Array, "*batch"]:
@@ -100,7 +105,7 @@ def spins_from_index(i: Int[ArrayLike, "*batch"], n: int) -> Float[Array, "*batc
     """
     n = _check_n("n", n, *_index_limit())
     if not isinstance(i, Tracer):
-        i = _check_index(np.asarray(i), n)
+        i = _check_index(np.asarray(as_array("i", i)), n)
     return _unpack(jnp.asarray(i).astype(jnp.result_type(int)), n)
 
 
@@ -117,7 +122,7 @@ def overlap(a: Num[ArrayLike, "... n"], b: Num[ArrayLike, "... n"]) -> Float[Arr
     Raises:
         ValueError: If either is a scalar, or their last axes differ.
     """
-    a, b = jnp.asarray(a), jnp.asarray(b)
+    a, b = jnp.asarray(as_array("a", a)), jnp.asarray(as_array("b", b))
     # An explicit check, for a last axis of 1 would silently broadcast.
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-1]:
         raise ValueError(

@@ -1,75 +1,97 @@
 """Energies and libraries on disk: plain arrays and a readable header, never pickles.
 
 Every write is atomic: the file appears whole or not at all, and an older one stays until then.
+Every file carries a checksum, and what is read passes the checks of its class.
 """
 
-import contextlib
 import dataclasses
+import hashlib
 import json
-import os
-import zipfile
-import zlib
+import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .energies import (
-    RBM,
-    AbstractEnergy,
-    Complete,
-    Interactions,
-    Mixture,
-    Pairwise,
-    constrain,
-)
+from ._checks import check_count
+from ._files import PathLike, open_regular, read_archive, write_archive
+from ._files import replace as replace
+from ._files import write_atomically as write_atomically
+from .energies import RBM, AbstractEnergy, Complete, Interactions, Mixture, Pairwise, constrain
 from .landscape import Library
 from .landscape._library import PER_STATE
 
 _ENERGY_FORMAT = "thermogen energy"
-_LIBRARY_FORMAT = "thermogen library 1"
-_VERSION = 1
-_MAX_HEADER = 2**28  # bytes; the spin sets of an `Interactions` are written in it
-
-_PathLike = str | os.PathLike[str]
+_LIBRARY_FORMAT = "thermogen library 2"
+_VERSION = 2
+_DTYPES = ("float16", "bfloat16", "float32", "float64")
+_DIGEST = hashlib.sha256().digest_size
 
 
 class _Layout(NamedTuple):
-    """How the static structure of one class of energy is written and rebuilt."""
+    """How one class of energy is described, shaped, and made anew from its parts."""
 
     structure: Callable[[Any], dict[str, Any]]
     template: Callable[..., AbstractEnergy]
+    # By the constructor, so that its checks are passed.
+    rebuilt: Callable[[Any], AbstractEnergy]
 
 
 def _pairwise(n_spins: int) -> Pairwise:
+    _check_counts(n_spins=n_spins)
     return Pairwise(jnp.zeros((n_spins, n_spins)), jnp.zeros(n_spins))
 
 
 def _interactions(
     n_spins: int, sets: list[list[list[int]]], shapes: list[list[int]]
 ) -> Interactions:
-    tables = [
-        np.reshape(table, shape).astype(int) for table, shape in zip(sets, shapes, strict=True)
-    ]
+    _check_counts(n_spins=n_spins)
+    tables = []
+    for table, (rows, order) in zip(sets, shapes, strict=True):
+        _check_counts(rows=rows, order=order)
+        if len(table) != rows or any(len(row) != order for row in table):
+            raise ValueError(f"a table of sets is not of shape {rows, order}")
+        # JSON knows floats and truth values, which would become integers unseen.
+        if any(type(spin) is not int for row in table for spin in row):
+            raise TypeError("sets must hold integers")
+        tables.append(np.array(table, np.int64).reshape(rows, order))
     return Interactions(n_spins, tables, [jnp.zeros(len(table)) for table in tables])
 
 
 def _rbm(n_visible: int, n_hidden: int) -> RBM:
+    _check_counts(n_visible=n_visible, n_hidden=n_hidden)
     return RBM(jnp.zeros((n_visible, n_hidden)), jnp.zeros(n_visible), jnp.zeros(n_hidden))
 
 
 def _complete(n_spins: int) -> Complete:
+    check_count("n_spins", n_spins, least=0, most=40)
     return Complete(jnp.zeros(2**n_spins))
 
 
 def _mixture(n_experts: int, expert: dict[str, Any]) -> Mixture:
+    _check_counts(n_experts=n_experts)
     one = _LAYOUTS[expert["class"]].template(**expert["structure"])
     experts: Any = jax.tree.map(lambda x: jnp.zeros((n_experts, *x.shape)), one)
     return Mixture(experts, jnp.zeros(n_experts), jnp.zeros(n_experts))
+
+
+def _rebuilt_mixture(energy: Mixture) -> Mixture:
+    for k in range(energy.n_experts):
+        _rebuilt(energy.expert(k))
+    experts = jax.tree.map(jnp.asarray, energy.experts)
+    return Mixture(experts, energy.log_weights, energy.log_partitions)
+
+
+def _check_counts(**values: int) -> None:
+    for name, value in values.items():
+        check_count(name, value, least=0)
+
+
+def _rebuilt(energy: AbstractEnergy) -> AbstractEnergy:
+    return _LAYOUTS[type(energy).__name__].rebuilt(energy)
 
 
 def _described(energy: AbstractEnergy) -> dict[str, Any]:
@@ -81,7 +103,11 @@ def _described(energy: AbstractEnergy) -> dict[str, Any]:
 
 
 _LAYOUTS = {
-    "Pairwise": _Layout(lambda energy: {"n_spins": energy.n_spins}, _pairwise),
+    "Pairwise": _Layout(
+        lambda energy: {"n_spins": energy.n_spins},
+        _pairwise,
+        lambda energy: Pairwise(energy.couplings, energy.fields),
+    ),
     "Interactions": _Layout(
         lambda energy: {
             "n_spins": energy.n_spins,
@@ -89,63 +115,61 @@ _LAYOUTS = {
             "shapes": [list(table.indices.shape) for table in energy.sets],
         },
         _interactions,
+        lambda energy: Interactions(energy.n_spins, energy.sets, energy.couplings),
     ),
     "RBM": _Layout(
-        lambda energy: {"n_visible": energy.n_visible, "n_hidden": energy.n_hidden}, _rbm
+        lambda energy: {"n_visible": energy.n_visible, "n_hidden": energy.n_hidden},
+        _rbm,
+        lambda energy: RBM(energy.weights, energy.visible_fields, energy.hidden_fields),
     ),
-    "Complete": _Layout(lambda energy: {"n_spins": energy.n_spins}, _complete),
+    "Complete": _Layout(
+        lambda energy: {"n_spins": energy.n_spins},
+        _complete,
+        lambda energy: Complete(energy.couplings),
+    ),
     "Mixture": _Layout(
         lambda energy: {"n_experts": energy.n_experts, "expert": _described(energy.expert(0))},
         _mixture,
+        _rebuilt_mixture,
     ),
 }
 
 
-@contextlib.contextmanager
-def write_atomically(path: _PathLike) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` when the block ends, and only then.
-
-    Args:
-        path: the file to write. Its folder must exist.
-
-    Raises:
-        OSError: if the folder does not exist or cannot be written to.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            yield stream
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def save_energy(path: _PathLike, energy: AbstractEnergy) -> None:
-    """Write an energy: one line of JSON that says what it is, then its parameters.
+def save_energy(path: PathLike, energy: AbstractEnergy) -> None:
+    """Write an energy: one line of JSON that says what it is, its parameters, and a checksum.
 
     Args:
         path: the file to write, such as `model.eqx`.
         energy: any energy of the package, mixtures included.
 
     Raises:
-        ValueError: for an energy of another class.
+        ValueError: for an energy of another class, or with parameters that are not finite.
         OSError: if the file cannot be written.
     """
-    energy = constrain(energy)
-    leaves = jax.tree.leaves(energy)
+    described = _described(energy)
+    energy = _rebuilt(constrain(energy))
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(energy)]
+    dtype = jnp.result_type(*leaves) if leaves else jnp.dtype("float32")
     header = {
         "format": _ENERGY_FORMAT,
         "version": _VERSION,
-        **_described(energy),
-        "dtype": str(jnp.result_type(*leaves)) if leaves else "float32",
+        **described,
+        "dtype": str(dtype),
     }
+    digest = hashlib.sha256()
     with write_atomically(path) as stream:
-        stream.write(json.dumps(header).encode() + b"\n")
-        eqx.tree_serialise_leaves(stream, energy)
+        for part in (json.dumps(header).encode() + b"\n", *_bytes(leaves, dtype)):
+            stream.write(part)
+            digest.update(part)
+        stream.write(digest.digest())
 
 
-def load_energy(path: _PathLike) -> AbstractEnergy:
+def _bytes(leaves: list[np.ndarray], dtype: np.dtype) -> Iterator[bytes]:
+    """The numbers row by row, least significant byte first."""
+    return (leaf.astype(dtype.newbyteorder("<")).tobytes() for leaf in leaves)
+
+
+def load_energy(path: PathLike) -> AbstractEnergy:
     """Read an energy that `save_energy` wrote.
 
     Args:
@@ -155,24 +179,29 @@ def load_energy(path: _PathLike) -> AbstractEnergy:
         The energy in the dtype it was saved in; float64 becomes float32 where JAX runs in float32.
 
     Raises:
-        ValueError: if the file is damaged, is not of this kind, or holds an unknown class.
+        ValueError: if the file is damaged, is not of this kind, holds an unknown class, or
+            parameters that its class refuses.
         OSError: if the file cannot be read.
     """
-    with Path(path).open("rb") as stream, jax.enable_x64(True):
-        header = _read_header(stream, path)
-        try:
-            energy = eqx.tree_deserialise_leaves(stream, _template(header))
-        except (ValueError, TypeError, KeyError, RuntimeError, EOFError, MemoryError) as error:
-            raise ValueError(f"{path} is truncated or damaged: {error}") from error
-        if stream.read(1):
-            raise ValueError(f"{path} is damaged: it goes on after the last parameter")
-    return jax.tree.map(lambda x: jnp.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype)), energy)
-
-
-def _read_header(stream: BinaryIO, path: _PathLike) -> dict[str, Any]:
+    with open_regular(path) as (stream, size):
+        content = stream.read(size)
+    end = content.find(b"\n") + 1
+    header = _read_header(content[:end], path)
+    view = memoryview(content)  # slices of it are no copies
+    if hashlib.sha256(view[:-_DIGEST]).digest() != view[-_DIGEST:]:
+        raise ValueError(f"{path} is truncated or damaged: its checksum is wrong")
     try:
-        header = json.loads(stream.readline(_MAX_HEADER))
-    except ValueError:
+        numbers = view[end:-_DIGEST]
+        return _rebuilt(_filled(_template(header), jnp.dtype(header["dtype"]), numbers))
+    # A header of another hand can make almost anything fail: RecursionError, OverflowError, ...
+    except Exception as error:
+        raise ValueError(f"{path} is truncated or damaged: {error}") from error
+
+
+def _read_header(line: bytes, path: PathLike) -> dict[str, Any]:
+    try:
+        header = json.loads(line)
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or header.get("format") != _ENERGY_FORMAT:
         raise ValueError(f"{path} is not an energy saved by thermogen")
@@ -189,28 +218,44 @@ def _read_header(stream: BinaryIO, path: _PathLike) -> dict[str, Any]:
 
 
 def _template(header: dict[str, Any]) -> AbstractEnergy:
-    """An energy of the shapes and the dtype that the header announces; it holds no numbers."""
-    layout, dtype = _LAYOUTS[header["class"]], jnp.dtype(header["dtype"])
-    shapes = eqx.filter_eval_shape(lambda: layout.template(**header["structure"]))
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
+    """An energy of the shapes that the header announces; it holds no numbers."""
+    if header["dtype"] not in _DTYPES:
+        raise ValueError(f"its dtype is {header['dtype']!r}; expected one of {', '.join(_DTYPES)}")
+    layout = _LAYOUTS[header["class"]]
+    return eqx.filter_eval_shape(lambda: layout.template(**header["structure"]))
 
 
-def save_library(path: _PathLike, library: Library) -> None:
-    """Write a library as a compressed `.npz` archive, one array a field.
+def _filled(template: AbstractEnergy, dtype: np.dtype, numbers: memoryview) -> AbstractEnergy:
+    """The template with its parameters, which must fill the bytes to the last."""
+    shapes, structure = jax.tree.flatten(template)
+    sizes = [math.prod(shape.shape) for shape in shapes]
+    if sum(sizes) * dtype.itemsize != len(numbers):
+        raise ValueError(
+            f"it announces {sum(sizes)} numbers of {dtype} and holds {len(numbers)} bytes"
+        )
+    table = np.frombuffer(numbers, dtype.newbyteorder("<")).astype(dtype)
+    parts = np.split(table, np.cumsum(sizes, dtype=int))[:-1]
+    leaves = [part.reshape(shape.shape) for part, shape in zip(parts, shapes, strict=True)]
+    return jax.tree.unflatten(structure, leaves)
+
+
+def save_library(path: PathLike, library: Library) -> None:
+    """Write a library as a compressed `.npz` archive, one array a field, and a checksum.
 
     Args:
         path: the file to write, such as `library.npz`.
         library: the library.
 
     Raises:
+        ValueError: for arrays that are no library.
         OSError: if the file cannot be written.
     """
-    arrays: dict[str, Any] = {name: getattr(library, name) for name in _library_fields()}
-    with write_atomically(path) as stream:
-        np.savez_compressed(stream, format=_LIBRARY_FORMAT, **arrays)
+    arrays = {name: np.asarray(getattr(library, name)) for name in _library_fields()}
+    _check_library(arrays)
+    write_archive(path, _LIBRARY_FORMAT, arrays)
 
 
-def load_library(path: _PathLike) -> Library:
+def load_library(path: PathLike) -> Library:
     """Read a library that `save_library` wrote.
 
     Args:
@@ -220,30 +265,45 @@ def load_library(path: _PathLike) -> Library:
         The library, of NumPy arrays as they were saved.
 
     Raises:
-        ValueError: if the file is damaged or is not a library.
+        ValueError: if the file is damaged, is not a library, or holds what no library can.
         OSError: if the file cannot be read.
     """
-    with Path(path).open("rb") as stream:
-        try:
-            # Pickled data are refused: a file must not be able to run code.
-            with np.load(stream, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-        except (
-            ValueError,  # also: pickled arrays
-            TypeError,  # one bare array has no `with`
-            EOFError,
-            OSError,
-            MemoryError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
-            raise ValueError(f"{path} cannot be read as a library: {error}") from error
-    if str(arrays.pop("format", None)) != _LIBRARY_FORMAT or set(arrays) != set(_library_fields()):
+    arrays = read_archive(path, _LIBRARY_FORMAT, "a library")
+    if set(arrays) != set(_library_fields()):
         raise ValueError(f"{path} is not a library saved by this version of thermogen")
-    capacity = arrays["magnetizations"].shape[:1]
-    if any(arrays[name].shape[:1] != capacity for name in PER_STATE):
-        raise ValueError(f"{path} is damaged: its arrays differ in length")
+    try:
+        _check_library(arrays)
+    except ValueError as error:
+        raise ValueError(f"{path} holds no library: {error}") from error
     return Library(**arrays)
+
+
+def _check_library(arrays: dict[str, np.ndarray]) -> None:
+    """Raise ValueError, by name, for arrays that no search leaves behind."""
+    m, mask = arrays["magnetizations"], arrays["mask"]
+    if m.ndim != 2 or mask.shape != m.shape[:1] or arrays["overflow"].shape != ():
+        raise ValueError(f"magnetizations and mask have shapes {m.shape} and {mask.shape}")
+    counts = dict.fromkeys(("hits", "given_hits", "multiplicity", "unresolved"), "iu")
+    kinds = {**counts, "mask": "b", "overflow": "b", "runs": "u", "fingerprint": "u"}
+    for name in ("magnetizations", "free_energies", "residuals", "curvatures", *kinds):
+        array = arrays[name]
+        if array.dtype.kind not in kinds.get(name, "f"):
+            raise ValueError(f"{name} has dtype {array.dtype}")
+        if name in PER_STATE[1:] and array.shape != mask.shape:
+            raise ValueError(f"its arrays differ in length: {name} has shape {array.shape}")
+    held = {name: arrays[name][mask] for name in PER_STATE}
+    sound = {
+        "mask": not np.any(np.diff(mask.astype(int)) > 0),  # states first, then unused places
+        "magnetizations": np.all(np.abs(held["magnetizations"]) <= 1),
+        "free_energies": np.all(np.isfinite(held["free_energies"])),
+        "residuals": np.all(held["residuals"] >= 0),
+        "curvatures": not np.any(np.isnan(held["curvatures"])),
+        "hits": np.all((held["hits"] >= held["given_hits"]) & (held["given_hits"] >= 0)),
+        "multiplicity": np.all(np.isin(held["multiplicity"], (1, 2))),
+    }
+    for name, right in sound.items():
+        if not right:
+            raise ValueError(f"{name} holds what no library can")
 
 
 def _library_fields() -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, PyTree
 
+from .._checks import as_array, check_memory
 from .._types import Beta, Magnetizations, Spins
 
 # Configurations over which the slopes of an energy of one's own are looked at.
@@ -53,7 +54,7 @@ def one_configuration(energy: AbstractEnergy, spins: Spins) -> Num[Array, " n"]:
             f"spins must have shape ({energy.n_spins},), got {jnp.shape(spins)}; use jax.vmap for "
             "many configurations"
         )
-    return jnp.asarray(spins)
+    return jnp.asarray(as_array("spins", spins))
 
 
 def local_fields(energy: AbstractEnergy, m: Spins) -> Float[Array, " n"]:
@@ -404,7 +405,11 @@ def embed(energy: AbstractEnergy, visible: Spins, beta: Beta) -> Spins:
 
 def as_parameters(**values: ArrayLike) -> list[Float[Array, "..."]]:
     """Arrays of one common floating dtype; the error names a value that will not do."""
-    arrays = {name: jnp.asarray(value) for name, value in values.items()}
+    given = {name: as_array(name, value) for name, value in values.items()}
+    # Half of it is what is given; the other half, the parameters, comes before any other check.
+    held = sum(x.nbytes for x in given.values() if not isinstance(x, Tracer))
+    check_memory(f"an energy with {' and '.join(given)} of this size", 2 * held)
+    arrays = {name: jnp.asarray(value) for name, value in given.items()}
     for name, array in arrays.items():
         if not jnp.issubdtype(array.dtype, jnp.floating) and not jnp.issubdtype(
             array.dtype, jnp.integer
@@ -420,5 +425,5 @@ def as_parameters(**values: ArrayLike) -> list[Float[Array, "..."]]:
 
 def as_float(x: Spins) -> Float[Array, " n"]:
     """Spins or magnetizations of any kind as a floating JAX array."""
-    x = jnp.asarray(x)
+    x = jnp.asarray(as_array("spins", x))
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))

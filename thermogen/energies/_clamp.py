@@ -6,6 +6,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
+from .._checks import as_array
 from .._types import Magnetizations, Spins
 from ._base import (
     AbstractEnergy,
@@ -46,6 +47,7 @@ class Clamped(AbstractEnergy):
         values: Num[Array | np.ndarray, "..."],
         clamped: Bool[Array | np.ndarray, "..."],
     ) -> None:
+        values, clamped = as_array("values", values), as_array("clamped", clamped)
         shape = (energy.n_spins,)
         if values.shape != shape or clamped.shape != shape:
             raise ValueError(

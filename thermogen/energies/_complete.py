@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from .._checks import as_array
 from .._types import Magnetizations, Spins, Temperature
 from ..walsh import degrees, inverse_walsh_transform, walsh_transform
 from ._base import (
@@ -104,13 +105,17 @@ class Complete(AbstractMultilinear):
             gap_per_spin: Delta / n >= 0, in energy units.
             weights: of each sample, >= 0 and relative; equal where None.
         """
-        data = np.asarray(data)
+        data = np.asarray(as_array("data", data))
         if data.ndim != 2 or not np.all(np.abs(data) == 1):
             raise ValueError(f"data must be -1 or +1, shape (samples, n), got shape {data.shape}")
         n = data.shape[1]
         if n > _MAX_SPINS:
             raise ValueError(f"data must have at most {_MAX_SPINS} spins to be enumerated, got {n}")
-        share = np.ones(len(data)) if weights is None else np.asarray(weights, float)
+        share = (
+            np.ones(len(data))
+            if weights is None
+            else np.asarray(as_array("weights", weights), float)
+        )
         if share.shape != (len(data),) or not (np.all(share >= 0) and 0 < share.sum() < np.inf):
             raise ValueError(
                 f"weights must have shape ({len(data)},), be finite, not negative and not all zero"

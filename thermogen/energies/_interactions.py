@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
+from .._checks import as_array, check_count
 from .._types import Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
@@ -100,7 +101,11 @@ class Interactions(AbstractMultilinear):
     def __init__(
         self, n_spins: int, sets: Sequence[np.ndarray | SpinSets], couplings: Sequence[ArrayLike]
     ) -> None:
-        tables = tuple(s if isinstance(s, SpinSets) else SpinSets(np.asarray(s)) for s in sets)
+        n_spins = check_count("n_spins", n_spins, least=0)
+        tables = tuple(
+            s if isinstance(s, SpinSets) else SpinSets(np.asarray(as_array("sets", s)))
+            for s in sets
+        )
         values = as_parameters(**{f"couplings[{i}]": c for i, c in enumerate(couplings)})
         if [t.indices.shape[:1] for t in tables] != [v.shape for v in values]:
             raise ValueError(
@@ -323,4 +328,4 @@ def _check_sets(n_spins: int, tables: tuple[SpinSets, ...]) -> None:
 def _stack(values: list) -> Array | np.ndarray:
     if any(isinstance(v, jax.Array) for v in values):
         return jnp.stack([jnp.asarray(v, jnp.result_type(float, *values)) for v in values])
-    return np.asarray(values)
+    return as_array("terms", values)

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from .._checks import as_array
 from .._types import Beta, Magnetizations, Spins
 from ._base import (
     AbstractEnergy,
@@ -94,11 +95,12 @@ class Mixture(AbstractEnergy):
         shapes = {tuple(x.shape for x in jax.tree.leaves(expert)) for expert in experts}
         if len(structures) != 1 or len(shapes) != 1:
             raise ValueError("experts must be energies of one class and one shape, at least one")
-        weights = jnp.asarray(weights, float)
+        weights = jnp.asarray(as_array("weights", weights), float)
         if not isinstance(weights, Tracer) and not jnp.all(weights > 0):
             raise ValueError("weights must be positive")
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *experts)
-        return cls(stacked, jnp.log(weights / jnp.sum(weights)), jnp.asarray(log_partitions, float))
+        log_partitions = jnp.asarray(as_array("log_partitions", log_partitions), float)
+        return cls(stacked, jnp.log(weights / jnp.sum(weights)), log_partitions)
 
     @property
     def n_experts(self) -> int:
@@ -148,14 +150,14 @@ def _rise(log_joint: Array, gaps: Float[Array, "experts ..."]) -> Array:
 
 @flip_gaps.register
 def _(energy: Mixture, spins: Spins) -> Float[Array, " n"]:
-    s = jnp.asarray(spins)
+    s = jnp.asarray(as_array("spins", spins))
     fields = jax.vmap(lambda e: conditional_fields(e, s, 1.0))(energy.experts)
     return _rise(energy.log_joint(s), 2 * s[None, :] * fields)
 
 
 @conditional_field.register
 def _(energy: Mixture, visible: Spins, k: int | Int[Array, ""], beta: Beta) -> Float[Array, ""]:
-    s = jnp.asarray(visible)
+    s = jnp.asarray(as_array("visible", visible))
     fields = jax.vmap(lambda e: conditional_field(e, s, k, 1.0))(energy.experts)
     return 0.5 * s[k] * _rise(energy.log_joint(s), 2 * s[k] * fields)
 

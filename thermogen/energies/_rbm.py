@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Num
 
+from .._checks import as_array
 from .._types import Beta, Key, Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
@@ -79,7 +80,7 @@ class RBM(AbstractMultilinear):
             key: random key.
             scale: standard deviation of the weights, in energy units.
         """
-        fields = jnp.arctanh(jnp.clip(jnp.asarray(means), -0.9998, 0.9998))
+        fields = jnp.arctanh(jnp.clip(jnp.asarray(as_array("means", means)), -0.9998, 0.9998))
         weights = scale * jax.random.normal(key, (fields.size, n_hidden), fields.dtype)
         return cls(weights, fields, jnp.zeros(n_hidden, fields.dtype))
 
@@ -153,14 +154,14 @@ def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, " v"]:
     """`a_k + (T/2) sum_j [ln cosh(x_j with s_k = 1) - ln cosh(x_j with s_k = -1)]`."""
     w = energy.weights
     fields = energy.hidden_fields + dot(visible, w)
-    rest = fields[None, :] - jnp.asarray(visible)[:, None] * w
+    rest = fields[None, :] - jnp.asarray(as_array("visible", visible))[:, None] * w
     difference = log_two_cosh(rest + w, beta) - log_two_cosh(rest - w, beta)
     return energy.visible_fields + 0.5 * jnp.sum(difference, axis=1)
 
 
 @conditional_field.register
 def _(energy: RBM, visible: Spins, k: int | Int[Array, ""], beta: Beta) -> Float[Array, ""]:
-    visible = jnp.asarray(visible)
+    visible = jnp.asarray(as_array("visible", visible))
     w = energy.weights[k]
     rest = energy.hidden_fields + dot(visible, energy.weights) - visible[k] * w
     up, down = log_two_cosh(rest + w, beta), log_two_cosh(rest - w, beta)

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
+from .._checks import as_array
 from .._placement import from_anywhere
 from .._solution import raise_where
 from .._types import Beta, Magnetizations
@@ -49,7 +50,7 @@ def gibbs_potential(energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Fl
         RuntimeError: if the fields are not found.
     """
     checked_beta(beta, positive=True)
-    m = jnp.asarray(m)
+    m = jnp.asarray(as_array("m", m))
     if m.shape != (energy.n_spins,):
         raise ValueError(f"m must have shape ({energy.n_spins},), got {m.shape}")
     if not isinstance(m, Tracer) and not jnp.all(jnp.abs(m) < 1):

@@ -8,6 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
+from .._checks import as_array
 from .._placement import from_anywhere
 from .._types import Beta
 from ..datasets import validate_spins
@@ -75,7 +76,7 @@ def retention(
         )
     if not isinstance(data, Tracer):
         data = validate_spins(data)
-    counted = jnp.ones(len(data)) if weights is None else jnp.asarray(weights)
+    counted = jnp.ones(len(data)) if weights is None else jnp.asarray(as_array("weights", weights))
     if counted.shape != (len(data),):
         raise ValueError(f"weights must have shape ({len(data)},), got {counted.shape}")
     table = energies(energy)
@@ -106,7 +107,7 @@ def barriers(energy: AbstractEnergy, indices: Int[np.ndarray, " k"]) -> Float[np
     Returns:
         Energies of the highest point on the way, shape `(k, k)`, symmetric.
     """
-    table, indices = np.asarray(energies(energy)), np.asarray(indices)
+    table, indices = np.asarray(energies(energy)), np.asarray(as_array("indices", indices))
     basin = _basins(table, energy.n_spins)
     roots, basin = np.unique(basin, return_inverse=True)
     first, second, height = _crossings(table, basin, energy.n_spins)

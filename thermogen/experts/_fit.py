@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Num
 
-from .._checks import check_count, check_counts
+from .._checks import as_array, check_count, check_counts
 from .._placement import from_anywhere
 from .._types import Key
 from ..energies import AbstractEnergy, Mixture, embed
@@ -98,7 +98,7 @@ def fit_experts(
     """
     data = np.asarray(checked_samples(energy, data))
     checked_shares(weights, len(data))
-    weights = None if weights is None else np.asarray(weights, float)
+    weights = None if weights is None else np.asarray(as_array("weights", weights), float)
     if library is not None and shares is not None:
         raise ValueError("library and shares both split the data; give one of them")
     n_starts, n_rounds = check_counts(n_starts=n_starts, n_rounds=n_rounds)
@@ -161,7 +161,7 @@ def _copies(energy: AbstractEnergy, size: int) -> Mixture:
 
 
 def _checked_shares(shares: Shares, n_samples: int, n_experts: int | None) -> np.ndarray:
-    shares = np.asarray(shares, float)
+    shares = np.asarray(as_array("shares", shares), float)
     if shares.ndim != 2 or len(shares) != n_samples or n_experts not in (None, shares.shape[1]):
         raise ValueError(
             f"shares must have shape ({n_samples}, {n_experts or 'experts'}), got {shares.shape}"

@@ -63,7 +63,7 @@ class Certificate(eqx.Module):
         escapes: share of those that left the set of i which went to j, `(K, K)`; rows of
             states that were not seen to be left are 0. In both tables an image counts as its
             state, and the first stands for all entries of the same core.
-        cores: configuration at the bottom of a zero-temperature descent from the signs of m,
+        cores: int8 configuration at the bottom of a zero-temperature descent from the signs of m,
             shape `(K, n)`; 0 for unused entries.
         same_core: the first entry of the same core, shape `(K,)`; -1 for unused entries.
         disordered: states without magnetization, which have no core; shape `(K,)`. Where their

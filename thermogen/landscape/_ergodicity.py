@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from .._checks import check_count, check_counts
+from .._checks import as_array, check_count, check_counts
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy
@@ -146,7 +146,11 @@ def ergodicity(
     corners = np.asarray(
         jax.random.rademacher(corner_key, (n_walkers * (n_hops + 1), energy.n_spins), "int8")
     )
-    rows = corners if starts is None else np.concatenate([np.asarray(starts), corners])
+    rows = (
+        corners
+        if starts is None
+        else np.concatenate([np.asarray(as_array("starts", starts)), corners])
+    )
     with jax.enable_x64(True):
         beta_64 = float(checked_beta(beta, jnp.float64))
         n_given, alone = len(rows) - len(corners), minima is None or minima.size == 0

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from .._checks import check_count, check_counts
+from .._checks import as_array, check_count, check_counts
 from .._placement import from_anywhere
 from .._types import Beta, Key, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric, local_fields
@@ -113,6 +113,7 @@ def find_bound_states(
     check_count("the number of moves", len(moves))
     if coverage is not None and not 0 < coverage <= 1:
         raise ValueError(f"coverage must lie in (0, 1], got {coverage}")
+    starts = None if starts is None else np.asarray(as_array("starts", starts))
     if starts is not None and np.shape(starts)[1:] != (energy.n_spins,):
         raise ValueError(
             f"starts must have shape (starts, {energy.n_spins}), got {np.shape(starts)}"

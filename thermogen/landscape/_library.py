@@ -13,7 +13,7 @@ import scipy.sparse
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from .._checks import check_finite
+from .._checks import as_array, check_finite
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..energies._cold import above_lowest, beta_as
@@ -270,7 +270,7 @@ class Library(eqx.Module):
         Raises:
             ValueError: for bad `magnetizations` or `beta`.
         """
-        m = np.asarray(magnetizations, np.float64)
+        m = np.asarray(as_array("magnetizations", magnetizations), np.float64)
         if m.ndim != 2 or len(m) == 0 or m.shape[1] != energy.n_spins:
             raise ValueError(
                 f"magnetizations must have shape (rows >= 1, {energy.n_spins}), got {m.shape}"
@@ -333,7 +333,7 @@ class Library(eqx.Module):
         Raises:
             ValueError: for rows of another shape.
         """
-        rows = np.asarray(magnetizations)
+        rows = np.asarray(as_array("magnetizations", magnetizations))
         n = self.magnetizations.shape[-1]
         if rows.ndim != 2 or rows.shape[1] != n:
             raise ValueError(f"magnetizations must have shape (batch, {n}), got {rows.shape}")

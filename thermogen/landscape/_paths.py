@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, UInt
 
-from .._checks import check_count
+from .._checks import as_array, check_count
 from .._placement import from_anywhere
 from .._types import Key
 from ..energies import AbstractEnergy, flip_gaps
@@ -66,7 +66,7 @@ def energy_barriers(
     Raises:
         ValueError: for configurations of wrong shape, not +-1 or not distinct, or bad counts.
     """
-    spins = np.asarray(configurations, float)
+    spins = np.asarray(as_array("configurations", configurations), float)
     if spins.ndim != 2 or len(spins) == 0 or spins.shape[1] != energy.n_spins:
         raise ValueError(
             f"configurations must have shape (K >= 1, {energy.n_spins}), got {spins.shape}"

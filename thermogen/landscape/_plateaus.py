@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int8, Num
 
+from .._checks import as_array
 from .._placement import from_anywhere
 from ..energies import AbstractEnergy
 from ._batches import in_batches
@@ -23,7 +24,7 @@ _PROBES = 64
 @from_anywhere
 def flip_minima(
     energy: AbstractEnergy, starts: Num[Array | np.ndarray, "batch n"]
-) -> Int8[np.ndarray, "minima n"]:
+) -> Float[np.ndarray, "minima n"]:
     """Single-flip minima of E that zero-temperature quenches from many configurations end in.
 
     Candidates for bound states that need no free energy: `certify` takes them as they are. Each
@@ -40,7 +41,8 @@ def flip_minima(
         The distinct end points, in no particular order, shape `(minima, n)`.
     """
     with jax.enable_x64(True):
-        return np.unique(bottoms_of(prepared(energy), np.asarray(starts)), axis=0)
+        bottoms = bottoms_of(prepared(energy), np.asarray(as_array("starts", starts)))
+    return np.unique(bottoms, axis=0).astype(float)
 
 
 def bottoms_of(

@@ -11,7 +11,7 @@ import optimistix as optx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from .._checks import check_count, check_finite
+from .._checks import as_array, check_count, check_finite, check_memory
 from .._placement import from_anywhere
 from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations
@@ -84,7 +84,7 @@ def quench(
     """
     check_finite("tol", tol, positive=True)
     max_steps = check_count("max_steps", max_steps)
-    starts = np.asarray(starts)
+    starts = np.asarray(as_array("starts", starts))
     if starts.ndim != 2 or starts.shape[0] == 0 or starts.shape[1] != energy.n_spins:
         raise ValueError(
             f"starts must have shape (batch >= 1, {energy.n_spins}), got {starts.shape}"
@@ -98,6 +98,8 @@ def quench(
 
 def make_problem(functional: AbstractFunctional, energy: AbstractEnergy, beta: Beta) -> Problem:
     """What is minimised, in float64, which must be enabled."""
+    n = energy.n_spins
+    check_memory(f"the Hessian of {n} spins", 2 * 8 * n**2)
     return checked_problem(functional, cast(energy, jnp.float64), beta, jnp.float64)
 
 

@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int8, Num
+from jaxtyping import Array, Float, Num
 from scipy.special import expit
 
 from .._checks import check_count
@@ -24,7 +24,7 @@ def with_background(
     key: Key | None = None,
     n_background: int | None = None,
     weights: Num[Array | np.ndarray, " samples"] | None = None,
-) -> tuple[Int8[np.ndarray, "rows n"], Float[np.ndarray, " rows"]]:
+) -> tuple[Float[np.ndarray, "rows n"], Float[np.ndarray, " rows"]]:
     """The data together with configurations that are not represented, and weights for `fit`.
 
     The represented configurations, M of them different, share the weight that the library has
@@ -57,12 +57,12 @@ def with_background(
             raise ValueError(
                 f"n_background must be given beyond {_MAX_ENUMERATED} spins, got data of {n}"
             )
-        drawn = np.asarray(enumerate_spins(n), np.int8)
+        drawn = np.asarray(enumerate_spins(n), float)
     elif key is None:
         raise ValueError("n_background must come with a key")
     else:
         n_background = check_count("n_background", n_background)
-        drawn = np.asarray(jax.random.rademacher(key, (n_background, n), np.int8))
+        drawn = np.asarray(jax.random.rademacher(key, (n_background, n)), float)
     others = drawn[~_occurs(drawn, represented)]
     if len(others) == 0:
         raise ValueError(

@@ -12,7 +12,7 @@ import optax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
-from .._checks import check_precision
+from .._checks import check_memory, check_precision
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Key
@@ -43,6 +43,9 @@ from ._whitened import WHITENED_LBFGS
 PROXIMAL = proximal_gradient()
 
 _STEPS_PER_CHUNK = 20
+# How many times a fit holds the parameters at least: those of ten steps and ten gradients for a
+# line search, else a gradient, moments and an average.
+_LINE_SEARCH_COPIES, _COPIES = 24, 4
 # The running mean of noisy steps counts about the last ninth of them.
 _AVERAGED_PART = 9
 # Steps of a descent in which neither loss nor slope falls: more than L-BFGS remembers.
@@ -260,6 +263,9 @@ def fit(
     full_batch = batch_size is None and defaults.gradient_tolerance is not None
     if optimizer is None:
         optimizer = _default_optimizer(defaults, penalty, full_batch, batch_size)
+    held = sum(np.size(x) * jnp.result_type(x).itemsize for x in jax.tree.leaves(energy))
+    copies = _LINE_SEARCH_COPIES if optimizer in (LBFGS, WHITENED_LBFGS) else _COPIES
+    check_memory(f"a fit of {energy.n_spins} spins by this optimizer", copies * held)
     if isinstance(penalty, Support) and optimizer is not PROXIMAL:
         raise ValueError(
             "penalty Support needs a deterministic objective, all data in each step and the "

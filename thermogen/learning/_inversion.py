@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
+from .._checks import as_array
 from .._placement import from_anywhere
 from .._solution import RESULTS, Solution, checked
 from .._types import Magnetizations
@@ -79,7 +80,8 @@ def invert(
             not connected (where the values are known, outside jit).
         RuntimeError: with `throw`, if there is no such model; the message says what to do.
     """
-    m, c = jnp.asarray(magnetizations), jnp.asarray(covariances)
+    m = jnp.asarray(as_array("magnetizations", magnetizations))
+    c = jnp.asarray(as_array("covariances", covariances))
     _check(m, c)
     solution = _invert(method, m, c)
     return checked(solution, solution.result == RESULTS.converged) if throw else solution

@@ -11,6 +11,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Num, PyTree
 
+from .._checks import as_array
 from .._types import Key
 from ..datasets import validate_spins
 from ..energies import AbstractEnergy, n_visible, parameter_terms, visible_free_energy
@@ -117,7 +118,7 @@ def as_number(value: Number) -> Number:
 def checked_samples(
     energy: AbstractEnergy, data: Num[Array | np.ndarray, "..."], name: str = "data"
 ) -> Num[Array | np.ndarray, "samples visible"]:
-    """Samples of +-1 of that energy, as int8 in NumPy; traced ones as they are."""
+    """Samples of +-1 of that energy, as float64 in NumPy; traced ones as they are."""
     if not isinstance(data, Tracer):
         data = validate_spins(data, name)
     if data.ndim != 2 or data.shape[1] != n_visible(energy):
@@ -142,7 +143,7 @@ def checked_shares(
 
     Whole numbers are counts of equal samples; for others see `Samples.size`.
     """
-    values = np.ones(n_samples) if weights is None else np.asarray(weights, float)
+    values = np.ones(n_samples) if weights is None else np.asarray(as_array(name, weights), float)
     if values.shape != (n_samples,):
         raise ValueError(f"{name} must have shape ({n_samples},), got {values.shape}")
     total = values.sum()

@@ -13,6 +13,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
+from .._checks import as_array
 from .._placement import from_anywhere
 from .._types import Beta
 
@@ -89,7 +90,7 @@ def required_gap(
             have n spins.
     """
     if not isinstance(represented, int | np.integer):
-        represented = _n_different(np.asarray(represented), n)
+        represented = _n_different(np.asarray(as_array("represented", represented)), n)
     mass = _positive("mass", mass)
     _positive("1 - mass", 1 - mass)
     odds = log_ratio(n, int(represented)) + jnp.log(mass) - jnp.log1p(-mass)

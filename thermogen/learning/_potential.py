@@ -13,6 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
 from .. import exact
+from .._checks import as_array
 from .._placement import from_anywhere
 from .._types import Beta, Key, Temperature
 from ..energies import RBM, AbstractEnergy, constrain, n_visible, visible_free_energy
@@ -108,7 +109,7 @@ def coarse_grain(
     Raises:
         ValueError: if an entry names no set (where the values are known, outside jit).
     """
-    groups = jnp.asarray(groups)
+    groups = jnp.asarray(as_array("groups", groups))
     if not isinstance(groups, Tracer) and not jnp.all((groups >= 0) & (groups < n_groups)):
         raise ValueError(f"groups must lie in 0..{n_groups - 1}")
     table = _floating(energies)
@@ -213,7 +214,7 @@ def generating_function(
         spins = jnp.asarray(enumerate_spins(energy.n_spins), float)
         table = jnp.stack([jax.vmap(observable)(spins) for observable in observables])
     else:
-        table = jnp.asarray(observables)
+        table = jnp.asarray(as_array("observables", observables))
     if table.shape[1] != size:
         raise ValueError(f"observables must have shape (k, {size}), got {table.shape}")
     return jax.nn.logsumexp(-beta * exact.energies(energy) + dot(sources, table))
@@ -232,7 +233,7 @@ def _logits(energies: Table, reference: Array, temperature: Temperature) -> Arra
 
 
 def _floating(table: Table) -> Float[Array, " entries"]:
-    table = jnp.asarray(table)
+    table = jnp.asarray(as_array("energies", table))
     return table if jnp.issubdtype(table.dtype, jnp.floating) else table.astype(float)
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Float
 
+from .._checks import as_array
 from .._placement import from_anywhere
 from .._solution import Solution
 from .._types import Beta, Magnetizations, Spins
@@ -56,7 +57,7 @@ def belief_propagation(
         ValueError: for a beta that is not positive, or an `init` of wrong shape or range.
         RuntimeError: with `throw`, if no minimum was reached.
     """
-    start = jnp.zeros(energy.n_spins) if init is None else jnp.asarray(init)
+    start = jnp.zeros(energy.n_spins) if init is None else jnp.asarray(as_array("init", init))
     theta = starting_field(energy, start)
     beta = checked_beta(beta, theta.dtype)
     theta, n_rounds = _propagate(energy, beta, theta, damping, max_steps)

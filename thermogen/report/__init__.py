@@ -7,6 +7,9 @@ from ._pictures import states_figure as states_figure
 from ._pipeline import run_study as run_study
 from ._plots import bifurcation_figure as bifurcation_figure
 from ._progress import progress as progress
+from ._saved import load_study as load_study
+from ._saved import save_study as save_study
+from ._sizes import check_size as check_size
 from ._study import Comparison as Comparison
 from ._study import Contestant as Contestant
 from ._study import Functional as Functional
@@ -17,6 +20,7 @@ from ._study import Source as Source
 from ._study import Study as Study
 from ._study import Variation as Variation
 from ._study import load_source as load_source
+from ._summary import fit_failed as fit_failed
 from ._summary import summary as summary
 from ._summary import version as version
 from ._trees import disconnectivity_figure as disconnectivity_figure

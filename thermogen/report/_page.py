@@ -16,7 +16,7 @@ from ._cues import recall_figure
 from ._pipeline import STAGES
 from ._robustness import robustness
 from ._study import Study
-from ._summary import summary
+from ._summary import fit_failed, summary
 from ._trees import disconnectivity_figure
 
 _BOUND_SHOWN = 12
@@ -66,6 +66,7 @@ def render(study: Study) -> str:
         study=study,
         figures=summary(study),
         fit_converged=study.fit is not None and bool(study.fit.result == RESULTS.converged),
+        fit_failed=fit_failed(study),
         images={name: _embedded(_plots.figure_png(figure)) for name, figure in figures.items()},
         widths={name: round(96 * figure.get_figwidth()) for name, figure in figures.items()},
         rows=_rows(study),

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import _signals
 from ..energies import Pairwise
 from ..landscape import Library, find_bound_states, quench
 from ..learning import FitResult, Pseudolikelihood, choose_l2, fit
@@ -48,14 +49,27 @@ def run_study(
         for name, (title, stage) in STAGES.items():
             started = time.perf_counter()
             try:
-                with progress(title) as tell:
-                    stage(study, tell)
+                with _signals.interruptible(), progress(title) as tell:
+                    stage(study, _listening(tell))
             finally:
                 study.seconds[name] = time.perf_counter() - started
             study.finished.append(name)
             on_stage(study)
-    except KeyboardInterrupt:
+    except BaseException as error:
+        # Deep inside another library a signal may turn into any other error.
+        if not isinstance(error, KeyboardInterrupt) and not _signals.caught():
+            raise
         study.interrupted = True
+
+
+def _listening(tell: Tell) -> Tell:
+    """Between the parts of a stage, a signal is obeyed that was swallowed where it struck."""
+
+    def telling(done: int, total: int | None, note: str) -> None:
+        _signals.check()
+        tell(done, total, note)
+
+    return telling
 
 
 def _choose(study: Study, tell: Tell) -> None:

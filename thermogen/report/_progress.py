@@ -1,11 +1,15 @@
 """Progress of long steps on stderr: a bar on a terminal, one line a step elsewhere."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+# Where nobody sees the bar move, a line says so often that a step still runs, in seconds.
+_SILENCE = 60.0
 
 # tell(done, total, note): how many of `total` parts are done (None: unknown), and a figure.
 Tell = Callable[[int, int | None, str], None]
@@ -41,6 +45,18 @@ def progress(title: str) -> Iterator[Tell]:
             last = note
             bars.update(bar, completed=done, total=total, note=note)
 
-        yield tell
+        over = threading.Event()
+
+        def show_life() -> None:
+            while not over.wait(_SILENCE):
+                seconds = time.perf_counter() - started
+                console.print(f"{title}: {last or 'at work'} (after {seconds:.0f} s)", markup=False)
+
+        if not console.is_terminal:
+            threading.Thread(target=show_life, daemon=True).start()
+        try:
+            yield tell
+        finally:
+            over.set()
     seconds = time.perf_counter() - started
     console.print(f"{title}: {last} ({seconds:.1f} s)", markup=False, soft_wrap=True)

@@ -10,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import datasets
-from .._checks import seeded_key
+from .._checks import check_count, check_finite, seeded_key
 from .._solution import RESULTS, Solution
 from ..energies import Mixture
 from ..landscape import Barriers, Ergodicity, Library
 from ..learning import FitResult, RidgeChoice
 from ..meanfield import TAP, AbstractFunctional, NaiveMeanField, Plefka
+
+# Beyond these the numbers of a study leave what doubles can hold, or its time what anyone can wait.
+_LEAST, _MOST = 1e-9, 1e9
 
 
 class Functional(StrEnum):
@@ -63,13 +66,18 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("beta", "threshold"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+            check_finite(name, getattr(self, name), positive=True)
+            if not _LEAST <= getattr(self, name) <= _MOST:
+                raise ValueError(
+                    f"{name} must lie between {_LEAST:g} and {_MOST:g}, got {getattr(self, name)}"
+                )
         if self.l2 is not None and not 0 <= self.l2 < math.inf:
             raise ValueError(f"l2 must be finite and not negative, got {self.l2}")
-        for name, least in (("n_walkers", 1), ("n_hops", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.l2 is not None and self.l2 > _MOST:
+            raise ValueError(f"l2 must be at most {_MOST:g}, got {self.l2}")
+        check_count("n_walkers", self.n_walkers)
+        check_count("n_hops", self.n_hops, least=0)
+        check_count("seed", self.seed, least=0, most=2**64 - 1)
 
 
 class Source(NamedTuple):
@@ -77,7 +85,7 @@ class Source(NamedTuple):
 
     Attributes:
         name: what the report calls it.
-        spins: shape `(n_samples, n_spins)`, int8, -1 or +1.
+        spins: shape `(n_samples, n_spins)`, float64, -1 or +1.
         labels: one class label a sample, shape `(n_samples,)`, or None.
         picture: rows and columns in which one sample is drawn; `(1, n_spins)` is a strip.
         weights: relative weight of each sample, shape `(n_samples,)`; equal where None.
@@ -305,4 +313,5 @@ def load_source(text: str) -> Source:
     n_spins = spins.shape[1]
     side = math.isqrt(n_spins)
     picture = (side, side) if side**2 == n_spins and side >= 4 else (1, n_spins)
-    return Source(text, spins, None, picture)
+    # A name of any bytes, as text that can be written.
+    return Source(text.encode(errors="backslashreplace").decode(), spins, None, picture)

@@ -11,6 +11,8 @@ from ..landscape import TRANSITIONS, Barriers, Ergodicity, Library
 from ..learning import FitResult
 from ._study import Comparison, Recollection, Study, Variation
 
+_FIT_FAILED = "The fit failed, so that nothing is known about the data. Of the model as it is:"
+
 
 def summary(study: Study) -> dict[str, Any]:
     """All figures of a study, ready for JSON: what is not known yet, or not finite, is None.
@@ -34,6 +36,7 @@ def summary(study: Study) -> dict[str, Any]:
         "threshold": study.settings.threshold,
         "seed": study.settings.seed,
         **_fit_figures(study.fit),
+        "fit_failed": None if study.fit is None else fit_failed(study),
         "scan": [{**p._asdict(), "coverage": _finite(p.coverage)} for p in study.scan],
         "share_of_data_certified": None if certified is None else float(certified.mean()),
         **_library_figures(study.library),
@@ -76,13 +79,23 @@ def _library_figures(library: Library | None) -> dict[str, Any]:
     return dict(zip(names, figures, strict=True))
 
 
+def fit_failed(study: Study) -> bool:
+    """Whether a fit that came to its end missed the model that was asked for."""
+    if study.fit is None or "learn" not in study.finished:
+        return False
+    # Where single precision ends, the model is the right one as far as that can tell.
+    right = RESULTS.converged, RESULTS.precision_limit
+    return not any(bool(study.fit.result == code) for code in right)
+
+
 def _ergodicity_figures(study: Study) -> dict[str, Any]:
     found, samples = study.ergodicity, study.samples_of_bound()
+    of_data = not fit_failed(study)  # of another model no verdict holds
     if found is None:
         names = ("ergodic", "n_bound", "n_bound_interval", "bound_states", "verdict")
         return dict.fromkeys(names)
     return {
-        "ergodic": found.ergodic,
+        "ergodic": found.ergodic if of_data else None,
         "n_bound": found.certificate.n_bound,
         "n_bound_interval": found.certificate.n_bound_interval,
         "bound_states": [
@@ -92,7 +105,7 @@ def _ergodicity_figures(study: Study) -> dict[str, Any]:
             }
             for place, k in enumerate(found.bound)
         ],
-        "verdict": found.verdict,
+        "verdict": found.verdict if of_data else f"{_FIT_FAILED} {found.verdict}",
     }
 
 

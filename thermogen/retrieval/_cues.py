@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int8
+from jaxtyping import Bool, Float
 
-from ..datasets import _read_numpy, _to_spins, read_csv
+from ..datasets import _to_spins, read_table
 
 # What stands for an unknown entry in a .csv file.
 _GAPS = ("?", "")
@@ -17,11 +17,11 @@ class Cues(NamedTuple):
     """Configurations of which only a part is known.
 
     Attributes:
-        spins: -1 or +1 where known, 0 elsewhere, int8, shape `(cues, n)`.
+        spins: -1 or +1 where known, 0 elsewhere, float64, shape `(cues, n)`.
         known: True where known, shape `(cues, n)`.
     """
 
-    spins: Int8[np.ndarray, "cues n"]
+    spins: Float[np.ndarray, "cues n"]
     known: Bool[np.ndarray, "cues n"]
 
 
@@ -41,20 +41,12 @@ def load_cues(path: str | os.PathLike[str]) -> Cues:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not such a table; the message says what is wrong and where.
     """
-    path, lines = Path(path), None
-    if not path.exists():
-        raise FileNotFoundError(f"no such file: {path}")
-    suffix = path.suffix.lower()
-    if suffix in (".npy", ".npz"):
-        table = _read_numpy(path)
-    elif suffix == ".csv":
-        table, lines = read_csv(path, _GAPS)
-    else:
-        raise ValueError(f"{path} has the suffix {path.suffix!r}; expected .npy, .npz or .csv")
+    path = Path(path)
+    table, lines = read_table(path, _GAPS)
     known = np.ones(table.shape, bool)
     if np.issubdtype(table.dtype, np.floating):
         known = ~np.isnan(table)
         # A gap takes the value that both conventions have.
         table = np.where(known, table, 1)
     spins = _to_spins(table, str(path), lines)
-    return Cues(np.where(known, spins, np.int8(0)), known)
+    return Cues(np.where(known, spins, 0.0), known)

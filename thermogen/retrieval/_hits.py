@@ -7,7 +7,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from .._checks import check_count, check_parameters
+from .._checks import as_array, check_count, check_parameters
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, n_visible
@@ -60,7 +60,7 @@ def first_hits(
     if not isinstance(n_sweeps, Tracer):
         n_sweeps = check_count("n_sweeps", n_sweeps)
     check_parameters(energy)
-    n, targets = n_visible(energy), jnp.asarray(targets)
+    n, targets = n_visible(energy), as_array("targets", targets)
     if targets.ndim != 2 or targets.shape[1] != n:
         raise ValueError(f"targets must have shape (targets, {n}), got {targets.shape}")
     clamp = checked_clamp(energy, cue, mask)

@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
-from .._checks import check_counts, check_finite, check_parameters
+from .._checks import as_array, check_counts, check_finite, check_parameters
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Beta, Key
@@ -116,12 +116,18 @@ def recall(
 def checked_clamp(energy, cue, mask):
     """+-1 where the cue is known, 0 elsewhere and for hidden spins, shape `(n_spins,)`."""
     n = n_visible(energy)
+    mask = as_array("mask", mask)
+    told = np.ones(np.shape(cue), bool)
+    if isinstance(cue, np.ma.MaskedArray):
+        told, cue = ~np.ma.getmaskarray(cue), cue.filled(0)
+    cue = as_array("cue", cue)
     for name, value in (("cue", cue), ("mask", mask)):
         if np.shape(value) != (n,):
             raise ValueError(
                 f"{name} must have shape ({n},), one entry a visible spin, got {np.shape(value)}; "
                 "use jax.vmap for many"
             )
+    mask = jnp.asarray(mask, bool) & told
     if not isinstance(cue, Tracer) and not isinstance(mask, Tracer):
         values = np.asarray(cue, float)
         wrong = np.flatnonzero(np.asarray(mask, bool) & (np.abs(values) != 1))
@@ -130,7 +136,7 @@ def checked_clamp(energy, cue, mask):
                 f"cue must be -1 or +1 where mask is True, got {values[wrong[0]]:g} at spin "
                 f"{wrong[0]} (see spins_from_bits)"
             )
-    cue, mask = jnp.asarray(cue), jnp.asarray(mask, bool)
+    cue = jnp.asarray(cue)
     known = jnp.where(mask, cue, 0).astype(parameter_dtype(energy))
     return jnp.pad(known, (0, energy.n_spins - n))
 

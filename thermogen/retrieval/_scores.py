@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
-from .._checks import check_count
+from .._checks import as_array, check_count
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from ._recall import Recall
@@ -77,6 +77,8 @@ def recall_scores(
             f"(cues, capacity, n), got {answers.configurations.shape}; use jax.vmap over recall"
         )
     cues, _, n = answers.configurations.shape
+    truths, masks = as_array("truths", truths), as_array("masks", masks)
+    data = as_array("data", data)
     for name, value, shape in (("truths", truths, (cues, n)), ("masks", masks, (cues, n))):
         if value.shape != shape:
             raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
@@ -84,7 +86,11 @@ def recall_scores(
         raise ValueError(f"data must have shape (samples, {n}), got {data.shape}")
     dtype = answers.configurations.dtype
     truths, data = jnp.asarray(truths, dtype), jnp.asarray(data, dtype)
-    counts = jnp.ones(cues, dtype) if weights is None else jnp.asarray(weights, dtype)
+    counts = (
+        jnp.ones(cues, dtype)
+        if weights is None
+        else jnp.asarray(as_array("weights", weights), dtype)
+    )
     if counts.shape != (cues,):
         raise ValueError(f"weights must have shape ({cues},), got {counts.shape}")
     return _scores(answers, truths, ~jnp.asarray(masks, bool), data, n_bins, counts)

@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
-from .._checks import check_count, check_parameters
+from .._checks import as_array, check_count, check_parameters
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Count, Key
@@ -134,6 +134,7 @@ def reverse_annealed_importance_sampling(
         TypeError: for parameters of another dtype than float32 and float64.
     """
     check_parameters(energy)
+    samples = as_array("samples", samples)
     if samples.shape[0] < 1 or samples.shape[1] != energy.n_spins:
         raise ValueError(
             f"samples must have shape (chains, {energy.n_spins}), chains >= 1, got {samples.shape}"

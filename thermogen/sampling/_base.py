@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Num, PyTree
 
+from .._checks import as_array
 from .._types import Beta, Key, Spins
 from ..energies import AbstractEnergy
 from ..energies._base import as_float
@@ -83,6 +84,7 @@ class AbstractKernel(AbstractSampler):
 
 def checked_ladder(betas: Ladder, least: int = 1) -> Float[Array, " rungs"]:
     """`betas` as an array, once it is clear that they lead from hot to cold."""
+    betas = as_array("betas", betas)
     # On the host: under the caller's jit every operation of JAX would be traced.
     if not isinstance(betas, Tracer):
         known = np.asarray(betas, float)
@@ -114,6 +116,7 @@ def checked_clamp(energy: AbstractEnergy, clamp: Clamp) -> Clamp:
     """`clamp` in the precision of the energy, once it is clear that it holds spins and zeros."""
     if clamp is None:
         return None
+    clamp = as_array("clamp", clamp)
     if clamp.shape != (energy.n_spins,):
         raise ValueError(f"clamp must have shape ({energy.n_spins},), got {clamp.shape}")
     if not isinstance(clamp, Tracer) and not np.all(np.isin(clamp, (-1, 0, 1))):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from .._checks import as_array
 from .._placement import from_anywhere
 
 Record = Num[Array | np.ndarray, "chains draws *observables"]
@@ -123,7 +124,7 @@ def integrated_autocorrelation_time(trace: Record) -> OfEach:
 
 def _checked(trace, min_chains: int = 1) -> np.ndarray:
     """The two halves of each chain; an odd draw in the middle belongs to none."""
-    values = np.asarray(trace, np.float64)
+    values = np.asarray(as_array("trace", trace), np.float64)
     chains, draws = values.shape[:2]
     if chains < min_chains:
         raise ValueError(f"trace must hold at least {min_chains} chains to compare, got {chains}")

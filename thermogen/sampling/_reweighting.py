@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
-from .._checks import check_count
+from .._checks import as_array, check_count
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Beta, Count, Key
@@ -220,7 +220,7 @@ def multi_histogram(
         ValueError: for shapes that do not agree, known energies that are not finite, and known
             `betas` that do not increase from 0.
     """
-    ladder = _checked_from_zero(betas)
+    ladder, energies = _checked_from_zero(betas), as_array("energies", energies)
     if energies.shape[0] < 2 or energies.shape[1] != ladder.size or energies.shape[2] < 1:
         raise ValueError(
             f"energies must have shape (chains, {ladder.size}, draws) with at least 2 chains and "

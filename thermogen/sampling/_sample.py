@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, Sharding
 from jaxtyping import Array, Bool, Num, PyTree
 
-from .._checks import check_count, check_counts, check_finite, check_parameters
+from .._checks import as_array, check_count, check_counts, check_finite, check_parameters
 from .._placement import from_anywhere
 from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy, Interactions, Pairwise
@@ -163,6 +163,7 @@ def _starts(energy, n_chains, init, key, sharding):
         # Compiled, so that no device draws the corners of all chains.
         draw = jax.jit(random_corners, static_argnums=1, out_shardings=sharding)
         return draw(energy, n_chains, key)
+    init = as_array("init", init)
     if init.shape not in (shape, shape[1:]):
         raise ValueError(f"init must have shape {shape[1:]} or {shape}, got {init.shape}")
     if not isinstance(init, Tracer) and not jnp.all(jnp.abs(init) == 1):
@@ -188,6 +189,7 @@ def _left_to_the_compiler(sharding):
 def _checked_clamped(clamped, init, n):
     if clamped is None:
         return None
+    clamped = as_array("clamped", clamped)
     if clamped.shape != (n,):
         raise ValueError(f"clamped must have shape ({n},), got {clamped.shape}")
     if init is None:

@@ -1,0 +1,23 @@
+"""The `thermogen` command: it listens to signals before anything heavy is imported."""
+
+import sys
+
+from . import _signals
+
+
+def main() -> None:
+    """Entry point of the `thermogen` command."""
+    _signals.install()
+    try:
+        with _signals.interruptible():
+            from . import cli
+    except BaseException:  # within an import it may turn into almost anything
+        if not _signals.caught():
+            raise
+        print("Interrupted before anything was done.", file=sys.stderr)
+        sys.exit(_signals.exit_code())
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
