@@ -536,8 +536,8 @@ def test_nearest():
     m = library.magnetizations[:3]
     np.testing.assert_array_equal(library.nearest(m), [0, 1, 2])
     np.testing.assert_array_equal(library.nearest(-m), [0, -1, -1])
-    np.testing.assert_array_equal(library.nearest(m + 9e-6), [0, 1, 2])
-    np.testing.assert_array_equal(library.nearest(m + 2e-5), [-1, -1, -1])
+    np.testing.assert_array_equal(library.nearest(m + 9e-5), [0, 1, 2])
+    np.testing.assert_array_equal(library.nearest(m + 2e-4), [-1, -1, -1])
     # Unused entries hold zeros, and are no state.
     np.testing.assert_array_equal(library.nearest(np.zeros((1, 3))), [-1])
 
