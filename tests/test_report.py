@@ -20,6 +20,7 @@ from thermogen.landscape import (
     Ergodicity,
     Library,
 )
+from thermogen.landscape._library import PER_STATE
 from thermogen.learning import FitResult
 from thermogen.meanfield import NaiveMeanField, bifurcations, follow_beta
 from thermogen.report import _dynamics, _page, _pictures, _plots, _progress, _recall, _remedy
@@ -88,7 +89,7 @@ def _ergodicity(library):
     changes = (np.sign(flip.magnetizations), np.full(1, np.inf))
     flip = eqx.tree_at(lambda lib: (lib.magnetizations, lib.residuals), flip, changes)
     held = library[: min(library.size, 20)]
-    both = {k: np.concatenate([v, vars(flip)[k]]) for k, v in vars(held).items() if k != "overflow"}
+    both = {k: np.concatenate([getattr(held, k), getattr(flip, k)]) for k in PER_STATE}
     candidates = Library(**both, overflow=held.overflow)
     certificate = _certificate(candidates.size, candidates.magnetizations.shape[1])
     complete = Completeness(1.0, (0.99, 1.0), 3.0, (3.0, 4.0))

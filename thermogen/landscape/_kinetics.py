@@ -73,9 +73,9 @@ def metastable_sets(
     sets = whole[place]
     # As many odd processes, slowest first, as each part another set from its image.
     for n_odd in range(int(np.sum(odd_times > threshold)), 0, -1):
-        _, memberships = _dominant(odd, n_odd)
+        memberships = _odd_memberships(odd, n_odd)
         corner_sets = whole[pairs[np.argmax(np.abs(memberships), axis=0)]]
-        if len(np.unique(corner_sets)) < len(corner_sets):
+        if len(np.unique(corner_sets)) < n_odd:
             continue
         for number, decides in zip(corner_sets, memberships.T, strict=True):
             own = pairs[whole[pairs] == number]
@@ -163,6 +163,16 @@ def _dominant(
     corners = np.asarray(scipy.linalg.qr(basis.T, mode="economic", pivoting=True)[-1])[: found[0]]
     memberships = np.linalg.solve(basis[corners].T, basis.T).T
     return np.argmax(memberships, axis=1), memberships
+
+
+def _odd_memberships(odd: np.ndarray, count: int) -> Float[np.ndarray, "pairs corners"]:
+    """How much of each corner pairs of images have, with the sign of their first member."""
+    sizes = np.sort(np.abs(np.linalg.eigvals(odd)))[::-1]
+    if count == len(sizes) or sizes[count] < (1 - _ROUNDING) * sizes[count - 1]:
+        return _dominant(odd, count)[1]
+    # A cut between equal processes, which noise may turn into each other.
+    vectors = np.linalg.eigh(odd + odd.T)[1][:, ::-1][:, :count]
+    return vectors / np.max(np.abs(vectors), axis=0)
 
 
 def apart(
