@@ -376,3 +376,28 @@ def test_products_of_samples_do_not_wrap_around(tmp_path):
         exact = table.astype(np.int64)
         np.testing.assert_array_equal(products, exact.T @ exact)
         assert table.sum() == exact.sum()
+
+
+def test_weights_are_one_number_a_sample(tmp_path):
+    np.save(tmp_path / "a.npy", [0.5, 0.0, 2.0])
+    np.savez(tmp_path / "a.npz", weights=np.array([[1], [2]]), other=np.ones(5))
+    (tmp_path / "a.csv").write_text("weight\n1\n0.25\n")
+    for name, expected in (("a.npy", [0.5, 0, 2]), ("a.npz", [1, 2]), ("a.csv", [1, 0.25])):
+        np.testing.assert_array_equal(datasets.load_weights(tmp_path / name), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0, -1.0], "finite weights, not negative"),
+        ([1.0, np.nan], "finite weights, not negative"),
+        ([np.inf, 1.0], "finite weights, not negative"),
+        ([0.0, 0.0], "not all zero"),
+        (np.ones((2, 2)), "expected one number a sample"),
+        (np.array(["a"]), "expected one number a sample"),
+    ],
+)
+def test_weights_that_are_none_are_refused(tmp_path, values, message):
+    np.save(tmp_path / "a.npy", values)
+    with pytest.raises(ValueError, match=message):
+        datasets.load_weights(tmp_path / "a.npy")

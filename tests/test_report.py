@@ -23,7 +23,16 @@ from thermogen.landscape import (
 from thermogen.landscape._library import PER_STATE
 from thermogen.learning import FitResult
 from thermogen.meanfield import NaiveMeanField, bifurcations, follow_beta
-from thermogen.report import _dynamics, _page, _pictures, _plots, _progress, _recall, _remedy
+from thermogen.report import (
+    _dynamics,
+    _page,
+    _pictures,
+    _pipeline,
+    _plots,
+    _progress,
+    _recall,
+    _remedy,
+)
 from thermogen.report._pipeline import STAGES
 
 # --- sources
@@ -38,6 +47,31 @@ def test_sources_know_how_to_be_drawn(tmp_path):
         np.save(tmp_path / "a.npy", np.ones((2, n_spins)))
         source = report.load_source(str(tmp_path / "a.npy"))
         assert source.picture == picture and source.labels is None
+
+
+def test_weights_of_samples_come_from_a_file(tmp_path):
+    (tmp_path / "w.csv").write_text("weight\n" + "\n".join(map(str, range(16))))
+    source = report.load_source("adder:2", tmp_path / "w.csv")
+    np.testing.assert_array_equal(source.weights, np.arange(16))
+    np.testing.assert_allclose(source.shares(), np.arange(16) / 120)
+    np.save(tmp_path / "w.npy", np.ones(15))
+    with pytest.raises(ValueError, match="holds 15 weights; expected 16, one a sample"):
+        report.load_source("adder:2", tmp_path / "w.npy")
+
+
+def test_a_study_learns_weighted_samples_as_repeated_ones(tmp_path):
+    counts = np.arange(16) % 3
+    np.save(tmp_path / "w.npy", counts)
+    source = report.load_source("adder:2", tmp_path / "w.npy")
+    repeated = source._replace(spins=np.repeat(source.spins, counts, axis=0), weights=None)
+    learned = []
+    for each in (source, repeated):
+        study = report.Study(each, report.Settings(l2=1e-3))
+        _pipeline._choose(study, lambda *_: None)
+        _pipeline._learn(study, lambda *_: None)
+        learned.append(study.energy)
+    np.testing.assert_allclose(learned[0].couplings, learned[1].couplings, atol=1e-5)
+    np.testing.assert_allclose(learned[0].fields, learned[1].fields, atol=1e-5)
 
 
 # --- studies made by hand

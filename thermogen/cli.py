@@ -109,6 +109,10 @@ def study(
             help="Ridge on the couplings, nats per sample; chosen by held-out samples if not given."
         ),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="A .csv, .npy or .npz file of one weight a sample; equal if not given."),
+    ] = None,
     walkers: Annotated[int, typer.Option(help="Walkers of the search.")] = 64,
     hops: Annotated[int, typer.Option(help="Hops of each walker.")] = 8,
     threshold: Annotated[
@@ -132,7 +136,7 @@ def study(
     with contextlib.ExitStack() as stack:
         with _one_line("study"), _signals.interruptible():
             settings = report.Settings(beta, functional, l2, walkers, hops, threshold, seed)
-            job = report.Study(report.load_source(data), settings)
+            job = report.Study(report.load_source(data, weights), settings)
             for note in report.check_size(job):
                 print(f"thermogen study: {note}", file=sys.stderr)
             stack.enter_context(_reserved(out, job.source.spins.shape[1]))

@@ -182,6 +182,31 @@ def load(path: str | os.PathLike[str]) -> Float[np.ndarray, "samples spins"]:
     return _to_spins(table, str(path), lines)
 
 
+def load_weights(path: str | os.PathLike[str]) -> Float[np.ndarray, " samples"]:
+    """Read the weights of samples, one number a sample.
+
+    Args:
+        path: A `.npy` file of one row or column; a `.npz` archive, of which the array named
+            `weights` is read; or a `.csv` file of one column, with at most one header line.
+
+    Returns:
+        Weights of shape (n_samples,), float64, finite, not negative, and not all zero.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds anything else; the message says what is wrong.
+    """
+    table, _ = read_table(Path(path), names=("weights",))
+    if table.dtype.kind not in "biuf" or table.size != max(table.shape, default=1):
+        raise ValueError(
+            f"{path} holds {table.dtype} of shape {table.shape}; expected one number a sample"
+        )
+    weights = table.reshape(-1).astype(float)
+    if not (np.all(weights >= 0) and 0 < weights.sum() < np.inf):
+        raise ValueError(f"{path} must hold finite weights, not negative, and not all zero")
+    return weights
+
+
 def validate_spins(data: Any, name: str = "data") -> Float[np.ndarray, "samples spins"]:
     """Check that `data` is a table of spins.
 
@@ -243,24 +268,28 @@ def _to_spins(table: np.ndarray, name: str, lines: Sequence[int] | None = None) 
     return np.where(table > 0, 1.0, -1.0)
 
 
-def read_table(path: Path, gaps: Sequence[str] = ()) -> tuple[np.ndarray, list[int] | None]:
+def read_table(
+    path: Path, gaps: Sequence[str] = (), names: Sequence[str] = ("spins", "data")
+) -> tuple[np.ndarray, list[int] | None]:
     """The table in a file, and of a `.csv` file the line number of each row; see `load`.
 
     Args:
         path: the file.
         gaps: what stands for an unknown value in a `.csv` file, which is NaN in the table.
+        names: of the array that is read from an archive, the first that it has; else it must
+            hold one table.
     """
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
-        return _only_table(read_arrays(path, ("spins", "data")), path), None
+        return _only_table(read_arrays(path, names), path, names), None
     if suffix == ".csv":
         return _read_csv(path, gaps)
     with open_regular(path):
         raise ValueError(f"{path} has the suffix {path.suffix!r}; expected .npy, .npz or .csv")
 
 
-def _only_table(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray:
-    for name in ("", "spins", "data"):
+def _only_table(arrays: dict[str, np.ndarray], path: Path, names: Sequence[str]) -> np.ndarray:
+    for name in ("", *names):
         if name in arrays:
             return arrays[name]
     tables = [array for array in arrays.values() if np.ndim(array) == 2]
@@ -268,7 +297,7 @@ def _only_table(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray:
         shapes = ", ".join(f"{name} {np.shape(array)}" for name, array in arrays.items())
         raise ValueError(
             f"{path} holds {len(tables)} 2-D arrays among: {shapes or 'nothing'}; expected one, "
-            "or one named 'spins' or 'data'"
+            f"or one named {' or '.join(map(repr, names))}"
         )
     return tables[0]
 

@@ -36,7 +36,7 @@ def ask(
     answer = jax.vmap(lambda cue, mask, key: recall(energy, cue, mask, beta, key=key))
     answers = jax.tree.map(lambda x: x[:count], answer(cues, masks, keys))
     scores = recall_scores(answers, truths, masks[:count], spins)
-    guess = np.where(spins.mean(axis=0) >= 0, 1, -1)
+    guess = np.where(study.source.shares() @ spins >= 0, 1, -1)
     return Recollection(
         truths=truths,
         known=known,

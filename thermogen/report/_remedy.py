@@ -29,6 +29,11 @@ def compare(study: Study, tell: Tell) -> None:
         tell(1, 1, "left out for the number of samples and spins")
         return
     training, held_out = split(spins, seed=study.settings.seed)
+    weights, judging = (x[:, 0] for x in split(_weights(study), seed=study.settings.seed))
+    if not (weights.any() and judging.any()):
+        tell(1, 1, "left out: one part of the samples has no weight")
+        return
+    judging = judging / judging.sum()
     n_spins = spins.shape[1]
     template = Pairwise(jnp.zeros((n_spins, n_spins)), jnp.zeros(n_spins))
     found = []
@@ -45,14 +50,27 @@ def compare(study: Study, tell: Tell) -> None:
             n_experts=size,
             penalty=penalty,
             n_rounds=1 if size == 1 else _ROUNDS,
+            weights=weights,
         )
         found.append((mixture, _costs(mixture, held_out)))
-    contestants = [_judged(study, mixture, training, held_out, costs) for mixture, costs in found]
-    gain = found[0][1] - found[1][1]
+    weights = weights / weights.sum()
+    contestants = [
+        _judged(
+            study,
+            mixture,
+            float(weights @ _costs(mixture, training)),
+            float(judging @ costs),
+            held_out,
+        )
+        for mixture, costs in found
+    ]
+    gains = found[0][1] - found[1][1]
+    gain, size = judging @ gains, 1 / np.sum(judging**2)
+    variance = judging @ (gains - gain) ** 2 * size / max(size - 1, 1)
     study.comparison = Comparison(
         *contestants,
-        gain=float(gain.mean()),
-        error=float(gain.std(ddof=1) / np.sqrt(len(gain))),
+        gain=float(gain),
+        error=float(np.sqrt(variance / size)),
         n_held_out=len(held_out),
         objective=type(_way_to_learn(1.0, n_spins)[0]).__name__,
     )
@@ -67,22 +85,28 @@ def _way_to_learn(l2: float, n_spins: int) -> tuple[AbstractObjective, AbstractP
     return Pseudolikelihood(l2), None
 
 
+def _weights(study: Study) -> np.ndarray:
+    """One a sample, as a column."""
+    weights = study.source.weights
+    return (np.ones(len(study.source.spins)) if weights is None else weights)[:, None]
+
+
 def _costs(mixture: Mixture, rows: np.ndarray) -> np.ndarray:
     """Negative log-likelihood of each row in nats, shape `(rows,)`."""
     return np.asarray(jax.jit(jax.vmap(mixture))(jnp.asarray(rows, float)), float)
 
 
 def _judged(
-    study: Study, mixture: Mixture, training: np.ndarray, held_out: np.ndarray, costs: np.ndarray
+    study: Study, mixture: Mixture, training: float, held_out: float, rows: np.ndarray
 ) -> Contestant:
     size, n_spins = mixture.n_experts, mixture.n_spins
     energy: AbstractEnergy = mixture if size > 1 else mixture.expert(0)
-    recalled = ask(study, energy, held_out, 1.0)
+    recalled = ask(study, energy, rows, 1.0)
     return Contestant(
         n_experts=size,
         n_parameters=size * (n_spins * (n_spins + 1) // 2) + size - 1,
-        training=float(_costs(mixture, training).mean()),
-        held_out=float(costs.mean()),
+        training=training,
+        held_out=held_out,
         exact=recalled.exact,
         accuracy=recalled.accuracy,
     )

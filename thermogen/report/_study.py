@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import datasets
 from .._checks import check_count, check_finite, seeded_key
+from .._files import PathLike
 from .._solution import RESULTS, Solution
 from ..energies import Mixture
 from ..landscape import Barriers, Ergodicity, Library
@@ -283,17 +284,31 @@ class Study:
         return np.asarray(jnp.abs(second / first))
 
 
-def load_source(text: str) -> Source:
+def load_source(text: str, weights: PathLike | None = None) -> Source:
     """The data set that a user names.
 
     Args:
         text: `digits`, `adder:N` with N bits a summand, or the path of a `.npy`, `.npz` or `.csv`
             file; in a file, a square number of spins, 16 or more, is drawn as a square picture.
+        weights: path of a `.npy`, `.npz` or `.csv` file of one weight a sample; equal where None.
 
     Raises:
-        ValueError: if there is no such data set, or the file is not a table of spins.
+        ValueError: if there is no such data set, the file is not a table of spins, or the weights
+            are not one for each of them.
         OSError: if the file cannot be read.
     """
+    source = _named_source(text)
+    if weights is None:
+        return source
+    values = datasets.load_weights(weights)
+    if len(values) != len(source.spins):
+        raise ValueError(
+            f"{weights} holds {len(values)} weights; expected {len(source.spins)}, one a sample"
+        )
+    return source._replace(weights=values)
+
+
+def _named_source(text: str) -> Source:
     if text == "digits":
         spins, labels = datasets.digits()
         return Source(text, spins, labels, (8, 8))

@@ -27,6 +27,7 @@ def summary(study: Study) -> dict[str, Any]:
         "data": study.source.name,
         "n_spins": n_spins,
         "n_samples": n_samples,
+        "weighted": study.source.weights is not None,
         "beta": study.settings.beta,
         "functional": study.settings.functional.value,
         "l2": study.l2,
