@@ -11,7 +11,7 @@ import operator
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import networkx as nx
@@ -341,7 +341,7 @@ def _read_csv(path: Path, gaps: Sequence[str]) -> tuple[np.ndarray, list[int]]:
     return np.stack(rows), lines
 
 
-def _lines(text: TextIO, size: int, path: Path) -> Iterator[str]:
+def _lines(text: io.TextIOWrapper, size: int, path: Path) -> Iterator[str]:
     """The lines of a text of `size` bytes, however long the stream goes on."""
     # A cell takes two bytes or more in the file and eight in memory, twice while rows are joined.
     check_memory(f"{path}, read as a table,", 8 * size)
