@@ -176,7 +176,7 @@ def _study(picture=(4, 4), n_states=3, n_classes=3, **library):
     study.fit = FitResult(
         Pairwise(jnp.zeros((n_spins, n_spins)), jnp.ones(n_spins)),
         np.linspace(9, 5, 40),
-        RESULTS.step_limit,
+        RESULTS.converged,
     )
     study.scan = [
         report.ScanPoint("naive", beta, count, 0.9, count == 64)
@@ -277,7 +277,16 @@ def test_every_study_is_rendered(picture, n_classes):
     for alt in ("Distribution of overlaps", "Disconnectivity graph", "Cues, answers and truths"):
         assert f'alt="{alt}"' in page
     assert "is the sample itself for 40 % of the cues" in page
+    assert "The fit did not converge" not in page
+
+
+def test_a_fit_that_failed_is_said_to_have_failed():
+    study = _study()
+    study.fit = eqx.tree_at(lambda fit: fit.result, study.fit, RESULTS.step_limit)
+    page = report.render(study)
     assert "The fit did not converge" in page
+    figures = report.summary(study)
+    assert figures["ergodic"] is None
 
 
 def test_a_large_library_is_cut_and_says_so():
