@@ -72,3 +72,12 @@ def test_equal_states_of_a_library_weigh_the_same_at_any_beta():
         assert np.isfinite(landscape.log_partition(library, 8.0))
     with pytest.raises(ValueError, match="beta must be finite, got inf"):
         library.weights(np.inf)
+
+
+@pytest.mark.parametrize("kernel", [tg.Gibbs(), tg.Metropolis()], ids=["gibbs", "metropolis"])
+def test_chains_do_not_overflow(kernel):
+    """A magnet in a field from any start: all up, though beta times a field is no float."""
+    energy = tg.Pairwise(np.float32(np.ones((5, 5)) - np.eye(5)), np.full(5, 6, np.float32))
+    options = {"key": jax.random.key(0), "n_chains": 8, "n_sweeps": 40}
+    for beta in (1e30, 3e38, 1e300):
+        assert np.all(tg.sample(kernel, energy, beta, **options)[:, -1] == 1)

@@ -15,6 +15,7 @@ from .._checks import as_array, check_count, check_counts, check_finite, check_p
 from .._placement import from_anywhere
 from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy, Interactions, Pairwise
+from ..energies._cold import beta_as, resolved_beta
 from ._base import AbstractSampler, parameter_dtype, random_corners, step_chains
 from ._observers import AbstractObserver, Trace
 
@@ -88,7 +89,7 @@ def sample(
     init_key, start_key, sweep_key = jax.random.split(key, 3)
     spins = _starts(energy, n_chains, init, init_key, sharding)
     clamped = _checked_clamped(clamped, init, energy.n_spins)
-    energy, beta = colored(energy), jnp.asarray(beta, spins.dtype)
+    energy, beta = colored(energy), beta_as(beta, spins.dtype)
 
     starts = jax.vmap(sampler.init, in_axes=(None, 0, None, 0))
     states = starts(energy, spins, beta, jax.random.split(start_key, n_chains))
@@ -113,6 +114,7 @@ def sample(
 def _advance(sampler, energy, beta, key, clamped, observers, states, carries, limits):
     """Kept sweeps `first` to `last`: the chains, on the last axis, move; then observers look."""
     first, last, burn_in, thin = limits
+    beta = resolved_beta(energy, beta)
 
     def sweep(i, states):
         return step_chains(sampler, energy, states, beta, jax.random.fold_in(key, i), clamped)
