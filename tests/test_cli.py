@@ -273,7 +273,7 @@ def test_recall_completes_cues(copies, monkeypatch):
         assert found["configurations"].shape == (4, 8, 3)
         assert found["configurations"].dtype == np.float64
         np.testing.assert_allclose(found["probabilities"][2, :2], [0.5, 0.5], atol=1e-3)
-        np.testing.assert_array_equal(found["probabilities"], np.exp(found["log_probabilities"]))
+        np.testing.assert_allclose(found["probabilities"], np.exp(found["log_probabilities"]))
         np.testing.assert_allclose(found["magnetizations"][1], -1, atol=1e-3)
         lines = cli._lines(dict(found))
     assert lines[0] == "cue,probability,log_probability,s0,s1,s2"
