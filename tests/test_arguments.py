@@ -64,10 +64,6 @@ COUNTS = {
         lambda **a: tg.fit_experts(ENERGY, DATA, objective=tg.Pseudolikelihood(), key=KEY, **a),
         "n_experts n_starts n_rounds",
     ),
-    "fit": (
-        lambda **a: tg.fit(ENERGY, DATA, objective=tg.PersistentCD(), key=KEY, **a),
-        "n_steps batch_size",
-    ),
     "objective": (tg.PersistentCD, "n_chains n_sweeps"),
     "quench": (lambda **a: tg.quench(NAIVE, ENERGY, 1.0, DATA, **a), "max_steps"),
     "follow": (

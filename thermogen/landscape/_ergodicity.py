@@ -136,6 +136,7 @@ def ergodicity(
     """
     n_walkers, capacity = check_counts(n_walkers=n_walkers, capacity=capacity)
     n_hops = check_count("n_hops", n_hops, least=0)
+    n_trajectories = check_count("n_trajectories", n_trajectories, least=16)
     search_key, corner_key, run_key = jax.random.split(key, 3)
     minima = library
     if library is not None:
