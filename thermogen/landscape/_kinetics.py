@@ -120,7 +120,7 @@ def count_interval(
     return 1 + int(max(low, surely)), 1 + int(min(high, perhaps))
 
 
-def _n_slow(exchange: np.ndarray, lag: float, threshold: float, images: np.ndarray) -> int:
+def _n_slow(exchange: np.ndarray, lag: float, threshold: float | int, images: np.ndarray) -> int:
     """Number of processes that take longer than the threshold."""
     even, odd, _ = _parity(exchange, images)
     return int(np.sum(np.append(_times(even, lag)[1:], _times(odd, lag)) > threshold))
