@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 
 import numpy as np
 import pytest
@@ -412,7 +413,7 @@ def test_two_studies_do_not_share_a_folder(tmp_path):
 
 
 def test_a_full_disk_is_seen_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: (0, 0, 10**6))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10**6))
     outcome = _run("study", "adder:1", "--out", tmp_path)
     assert outcome.exit_code == 2
     assert "has room for 1 MB; the study needs about 33.6 MB" in outcome.stderr
