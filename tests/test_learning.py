@@ -1031,7 +1031,7 @@ def test_a_coupling_that_all_bonds_share_is_learned(name):
 
 @pytest.mark.parametrize("name", ["persistent-cd", "annealed"])
 def test_learning_that_chains_cannot_follow_is_called_so(name):
-    """Where the rate is far too large: an impossible loss, or one that grows."""
+    """Where the rate is far too large: an impossible loss, one that grows, or no weights left."""
     objective = {
         "persistent-cd": tg.PersistentCD(n_chains=64, n_sweeps=2),
         "annealed": tg.learning.AnnealedLikelihood(n_chains=128),
@@ -1044,4 +1044,6 @@ def test_learning_that_chains_cannot_follow_is_called_so(name):
         n_steps=400,
         optimizer=SGD,
     )
-    assert fitted.result == tg.RESULTS.diverged
+    code = tg.RESULTS.few_weights if name == "annealed" else tg.RESULTS.diverged
+    assert fitted.result == code
+    assert name != "annealed" or fitted.history[-1] == np.inf

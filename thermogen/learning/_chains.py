@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from .._checks import check_counts
 from .._types import Key
@@ -15,6 +15,7 @@ from ..sampling import AbstractKernel, AbstractSampler, Gibbs
 from ..sampling._annealing import log_mean, log_states
 from ..sampling._base import random_corners, step_chains
 from ..sampling._population import systematic_draws
+from ..sampling._trust import MIN_ESS
 from ._centred import centred_gradient
 from ._objectives import AbstractObjective, Defaults, Samples, per_set
 
@@ -122,12 +123,14 @@ class AnnealedState(NamedTuple):
         log_weights: of the chains, since they were last drawn anew, shape `(2, n_chains)`.
         log_partition: ln Z when they were last drawn anew, shape `(2,)`.
         energy: the energy that they sample.
+        failed: whether a step ever left so few chains with weight that ln Z is lost, shape `(2,)`.
     """
 
     chains: Float[Array, "2 n chains"]
     log_weights: Float[Array, "2 chains"]
     log_partition: Float[Array, " 2"]
     energy: PyTree
+    failed: Bool[Array, " 2"]
 
 
 class AnnealedLikelihood(AbstractObjective):
@@ -144,7 +147,8 @@ class AnnealedLikelihood(AbstractObjective):
 
     Gradient contract: Monte Carlo, consistent in the number of chains. Unlike that of the other
     sampled objectives the value of the loss is an estimate, of the negative log-likelihood; it
-    is too low rather than too high, as ln Z by annealing is.
+    is too low rather than too high, as ln Z by annealing is. It is infinite from the step on that
+    left too few chains with weight for an estimate; `fit` then says `few_weights`.
 
     Attributes:
         n_chains: number of chains in each population.
@@ -174,7 +178,7 @@ class AnnealedLikelihood(AbstractObjective):
         hottest = jax.tree.map(jnp.zeros_like, energy)
         log_partition = jnp.full(2, log_states(energy, chains.dtype))
         zeros = jnp.zeros((2, self.n_chains), chains.dtype)
-        state = AnnealedState(chains, zeros, log_partition, hottest)
+        state = AnnealedState(chains, zeros, log_partition, hottest, jnp.zeros(2, bool))
 
         def rung(state, inputs):
             beta, key = inputs
@@ -190,6 +194,7 @@ class AnnealedLikelihood(AbstractObjective):
         visible = state.chains[0, : n_visible(energy)].T
         negative = Samples(visible, jax.nn.softmax(state.log_weights[0])).free_energy(energy)
         log_partition = state.log_partition[1] + log_mean(state.log_weights[1])[0]
+        log_partition = jnp.where(state.failed[1], jnp.inf, log_partition)
         # The gradient of ln Z is that of minus the weighted mean; its value is the estimate.
         constant = jax.lax.stop_gradient(log_partition + negative)
         return batch.free_energy(energy) - negative + constant, state
@@ -197,7 +202,7 @@ class AnnealedLikelihood(AbstractObjective):
     def _follow(self, state: AnnealedState, energy: PyTree, key: Key) -> AnnealedState:
         """Weigh the chains for another energy, draw them anew if need be, and move them."""
 
-        def population(chains, log_weights, log_partition, key):
+        def population(chains, log_weights, log_partition, failed, key):
             draw_key, key = jax.random.split(key)
             before, after = (jax.vmap(e, in_axes=-1)(chains) for e in (state.energy, energy))
             log_weights += before - after
@@ -209,10 +214,12 @@ class AnnealedLikelihood(AbstractObjective):
                 _move(self.kernel, energy, chains, key, self.n_sweeps),
                 jnp.where(poor, 0.0, log_weights),
                 log_partition + jnp.where(poor, gain, 0.0),
+                failed | ~(ess >= min(MIN_ESS, self.n_chains / 4)),
             )
 
         keys = jax.random.split(key)
-        return AnnealedState(*jax.vmap(population)(*state[:3], keys), energy)
+        *moved, failed = jax.vmap(population)(*state[:3], state.failed, keys)
+        return AnnealedState(*moved, energy, failed)
 
 
 def _at_samples(

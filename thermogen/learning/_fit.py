@@ -88,10 +88,11 @@ class FitResult(eqx.Module):
         history: loss of each step that this call took, shape `(steps,)`, in nats per sample.
         result: a `RESULTS` code: `converged` if the gradient met the objective's tolerance,
             `step_limit` if the steps ran out, `precision_limit` if the loss stopped falling
-            before, `diverged` if a sampled loss ended where no loss can be or higher than it
-            began, `non_finite` if the loss or its gradient stopped
-            being finite; the energy is then the last finite one; `separable` if every spin
-            follows from the others, so that a loss of conditionals falls for ever.
+            before; `separable` if every spin follows from the others, so that a loss of
+            conditionals falls for ever; `non_finite` if the loss or its gradient stopped being
+            finite; the energy is then the last finite one. Of sampled losses: `few_weights` if the
+            likelihood is no longer known, `diverged` if the loss ended where none can be, or
+            higher than it began.
         state: where the fit stands, to go on from.
     """
 
@@ -118,6 +119,7 @@ class _Run(eqx.Module):
     line_search: bool
     tolerance: Array | None
     averaged: bool
+    likelihood: bool
     batch_size: int | None
     means: Float[Array, " visible"]
     key: Key
@@ -174,7 +176,9 @@ class _Run(eqx.Module):
                 result = RESULTS.where(idle >= _PATIENCE, RESULTS.precision_limit, result)
             result = RESULTS.where(distance <= self.tolerance, RESULTS.converged, result)
             slope = jnp.minimum(slope, distance)
-        finite = _all_finite(value, gradient, energy)
+        finite = _all_finite(gradient, energy)
+        # A likelihood that is not known is infinite; its gradient goes on.
+        finite &= jnp.isfinite(value) | (self.likelihood & (value == jnp.inf))
         result = RESULTS.where(finite, result, RESULTS.non_finite)
         average = energy
         if self.averaged:
@@ -326,6 +330,7 @@ def fit(
         tolerance=_tolerance(defaults, size, dtype) if full_batch else None,
         # A mean has none of the exact zeros that proximal steps reach.
         averaged=proximal is None and not (full_batch and defaults.smooth),
+        likelihood=defaults.likelihood,
         batch_size=batch_size,
         means=jnp.asarray(share @ data, dtype),
         key=step_key,
@@ -342,7 +347,9 @@ def fit(
             separated = _separated(learned, samples, defaults.bounded_fields)
             result = RESULTS.where(separated, RESULTS.separable, result)
         if done and defaults.gradient_tolerance is None and result == RESULTS.step_limit:
-            if _has_diverged(history, defaults.likelihood, data.shape[1]):
+            if history[-1] == np.inf:
+                result = RESULTS.few_weights
+            elif _has_diverged(history, defaults.likelihood, data.shape[1]):
                 result = RESULTS.diverged
         outcome = FitResult(constrain(learned), history, result, carry.state)
         if callback is not None:
