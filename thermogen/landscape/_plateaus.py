@@ -101,13 +101,13 @@ def _walked(
         slopes, ties = in_batches(functools.partial(_slopes, model), frontier, _BATCH)
         falls = np.any(slopes < -ties[:, None], axis=1)
         for row in np.flatnonzero(falls):
-            walk.exits.setdefault(walk.root(labels[row]), frontier[row])
+            walk.exits.setdefault(walk.root(int(labels[row])), frontier[row])
         free = (np.abs(slopes) <= ties[:, None]) & ~idle
         free &= np.array([walk.is_open(int(label)) for label in labels])[:, None]
         row, spin = np.nonzero(free)
         ahead = frontier[row]
         ahead[np.arange(len(row)), spin] *= -1
-        fresh = [walk.reach(x, k) for x, k in zip(ahead, labels[row], strict=True)]
+        fresh = [walk.reach(x, k) for x, k in zip(ahead, labels[row].tolist(), strict=True)]
         frontier, labels = ahead[fresh], labels[row][fresh]
     return walk.outcome()
 
@@ -128,7 +128,7 @@ class _Walk:
         """The number of the plateau of a label."""
         while self._parent[label] != label:
             self._parent[label] = label = self._parent[self._parent[label]]
-        return int(label)
+        return label
 
     def is_open(self, label: int) -> bool:
         """Whether the plateau of a label is to be walked further."""
