@@ -118,7 +118,7 @@ class _Walk:
     def __init__(self, rows: Int8[np.ndarray, "rows n"], idle: Bool[np.ndarray, " n"]):
         size, n = rows.shape
         self._idle = idle
-        self._shape, self._size = rows.shape, np.ones(size, int)
+        self._shape, self._size = rows.shape, [1] * size
         self._largest = int(np.clip(_BYTES // (size * n), _LEAST_PLATEAU, _LARGEST_PLATEAU))
         self._owner: dict[bytes, int] = {}
         self._parent = [self._owner.setdefault(row.tobytes(), k) for k, row in enumerate(rows)]
