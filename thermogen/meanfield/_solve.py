@@ -145,7 +145,7 @@ class NewtonPolish(optx.AbstractRootFinder):
 
     def terminate(self, fn, y, args, options, state, tags) -> tuple[Bool[Array, ""], optx.RESULTS]:
         small = self.norm(state.residual) <= self.atol + self.rtol * self.norm(y)
-        small &= state.shift <= jnp.finfo(y.dtype).eps ** (1 / 3)
+        small &= state.shift <= jnp.finfo(y.dtype).eps ** 0.5
         exhausted = state.step_size < 1e-3
         return (state.n_steps >= 2) & (small | exhausted), optx.RESULTS.successful
 
@@ -244,14 +244,14 @@ def _solve(
 ) -> Solution:
     functional, energy, beta = problem
     # By the implicit function theorem the end point alone has derivatives, not the way to it.
-    implicit = isinstance(adjoint, optx.ImplicitAdjoint)
+    implicit = adjoint == optx.ImplicitAdjoint()
     on_the_way = jax.lax.stop_gradient(problem) if implicit else problem
     descent = descend(on_the_way, theta, solver=solver, max_steps=max_steps, adjoint=adjoint)
     polished = polish(on_the_way, descent.value, tol=tol, adjoint=adjoint)
     residual, result = judge(problem, polished.value, tol=tol)
     marginal = result == RESULTS.marginal
     if implicit:
-        theta = _implicit(problem, polished.value, marginal, adjoint)
+        theta = _implicit(problem, polished.value, marginal)
     else:
         theta = _steep(polished.value, jnp.where(marginal, jnp.inf, 1.0))
     stats = {
@@ -287,32 +287,7 @@ def _(primals, tangents):
     return stationary_free_energy(*primals), jax.jvp(at_rest, *moving)[1]
 
 
-class _Stay(optx.AbstractRootFinder):
-    """Takes the start for the root, so that it has the derivatives of one."""
-
-    rtol: float = 0.0
-    atol: float = 0.0
-    norm: Callable = optx.max_norm
-
-    def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> None:
-        return None
-
-    def step(self, fn, y, args, options, state, tags):
-        return y, None, None
-
-    def terminate(self, fn, y, args, options, state, tags) -> tuple[Bool[Array, ""], optx.RESULTS]:
-        return jnp.array(True), optx.RESULTS.successful
-
-    def postprocess(self, fn, y, aux, args, options, state, tags, result):
-        return y, aux, {}
-
-
-def _implicit(
-    problem: Problem,
-    theta: Magnetizations,
-    marginal: Bool[Array, ""],
-    adjoint: optx.AbstractAdjoint,
-) -> Magnetizations:
+def _implicit(problem: Problem, theta: Magnetizations, marginal: Bool[Array, ""]) -> Magnetizations:
     """The root theta with its derivatives, which are infinite at a bifurcation.
 
     There the Jacobian is singular: one that is not takes its place, and the derivatives are
@@ -322,10 +297,7 @@ def _implicit(
     theta = jax.lax.stop_gradient(theta)
     factor = jnp.where(marginal, jnp.finfo(theta.dtype).max ** 0.65, 1.0).astype(theta.dtype)
     args = _steep(problem, factor), theta, marginal
-    if adjoint == optx.ImplicitAdjoint():
-        return _steep(implicit_root(_regular_residual, theta, args), factor)
-    root = optx.root_find(_regular_residual, _Stay(), theta, args, adjoint=adjoint, throw=False)
-    return _steep(root.value, factor)
+    return _steep(implicit_root(_regular_residual, theta, args), factor)
 
 
 def _regular_residual(theta, args) -> Array:
