@@ -183,6 +183,7 @@ class Support(AbstractProximal):
 
 def sums_of_squares(energy: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Of all fields, and of all couplings of two spins and more, each counted once."""
+    energy = constrain(energy)
 
     def total(chosen):
         sums = jax.tree.map(
