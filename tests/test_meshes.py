@@ -124,48 +124,35 @@ TRANSFORMS = (
     + """
 start = jnp.full(6, 0.1)
 betas = jnp.linspace(0.1, 0.4, 4)
-def total(functional):
-    return lambda b: tg.solve(functional, energy, b, start).value.sum()
-for functional in (tg.NaiveMeanField(), tap):
-    truth = jax.vmap(jax.grad(total(functional)))(betas)
-    for mesh in (explicit, automatic):
-        split = jax.NamedSharding(mesh, jax.P("x"))
-        placed = jax.device_put(betas, split)
-        spec = {"mesh": mesh, "in_specs": jax.P("x"), "out_specs": jax.P("x"), "check_vma": False}
-        for found in (
-            jax.jit(jax.vmap(jax.grad(total(functional))))(placed),
-            jax.jit(jax.shard_map(jax.vmap(jax.grad(total(functional))), **spec))(placed),
-        ):
-            np.testing.assert_allclose(found, truth, rtol=1e-9)
-    by_pmap = jax.pmap(jax.vmap(jax.grad(total(functional))))(betas.reshape(2, 2))
-    np.testing.assert_allclose(np.ravel(by_pmap), truth, rtol=1e-9)
-print("gradients")
-
-# The antiferromagnet from a symmetric point is a saddle: an error, never the end of the process.
-stuck = tg.Pairwise(np.ones((6, 6)) - np.eye(6), np.zeros(6))
+slope = jax.vmap(jax.grad(lambda b: tg.solve(tap, energy, b, start).value.sum()))
+truth = slope(betas)
 for mesh in (explicit, automatic):
-    placed = jax.device_put(stuck, jax.NamedSharding(mesh, jax.P()))
+    placed = jax.device_put(betas, jax.NamedSharding(mesh, jax.P("x")))
+    spec = {"mesh": mesh, "in_specs": jax.P("x"), "out_specs": jax.P("x"), "check_vma": False}
+    np.testing.assert_allclose(jax.jit(jax.shard_map(slope, **spec))(placed), truth, rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(slope)(placed), truth, rtol=1e-9)
+np.testing.assert_allclose(jax.pmap(slope)(betas.reshape(2, 2)).ravel(), truth, rtol=1e-9)
+print("gradients", flush=True)
+
+# The magnet from its symmetric point is a saddle: an error, never the end of the process.
+magnet = tg.Pairwise(np.ones((6, 6)) - np.eye(6), np.zeros(6))
+for mesh in (explicit, automatic):
+    placed = jax.device_put(magnet, jax.NamedSharding(mesh, jax.P()))
     try:
-        tg.solve(tap, placed, 3.0, jnp.zeros(6))
+        tg.solve(tg.NaiveMeanField(), placed, 3.0, jnp.zeros(6))
     except RuntimeError as error:
-        assert "saddle" in str(error) or "not a minimum" in str(error), error
+        assert "not a minimum" in str(error), error
     else:
         sys.exit("no error")
-print("errors")
+print("errors", flush=True)
 
-for mesh in (explicit, automatic):
-    placed = jax.device_put(energy, jax.NamedSharding(mesh, jax.P()))
-    few = {"n_chains": 4, "n_sweeps": 4}
-    for call in (
-        lambda e: tg.solve(tap, e, 0.3, start, throw=False).value,
-        lambda e: tg.sample(tg.Gibbs(), e, 0.3, key=key, **few),
-        lambda e: tg.annealed_importance_sampling(e, betas, key=key, n_chains=4),
-        lambda e: exact.correlations(e, 0.3),
-        lambda e: tg.recall(e, jnp.ones(6), jnp.arange(6) < 2, 0.3, key=key, **few),
-    ):
-        ours, theirs = jax.jit(call)(placed), jax.jit(call)(energy)
-        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+placed = jax.device_put(energy, jax.NamedSharding(explicit, jax.P()))
+for call in (
+    lambda e: tg.solve(tap, e, 0.3, start, throw=False).value,
+    lambda e: tg.sample(tg.Gibbs(), e, 0.3, key=key, n_chains=4, n_sweeps=4),
+    lambda e: exact.correlations(e, 0.3),
+):
+    np.testing.assert_allclose(jax.jit(call)(placed), call(energy), rtol=1e-12, atol=1e-12)
 print("done")
 """
 )
@@ -179,6 +166,7 @@ def _run(script: str, *arguments: str) -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=600,
     )
     assert done.stdout.endswith("done\n"), done.stdout + done.stderr[-3000:]
 
