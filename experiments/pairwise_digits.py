@@ -2,7 +2,7 @@
 
 Four fifths of the digits train, one fifth judges. Learned by pseudolikelihood, by the mean-field
 potential (naive and TAP), by persistent contrastive divergence, all with the same ridge penalty
-of 1e-3 on couplings and fields, and inverted in closed form from the moments. Reported for each model:
+of 1e-3 on couplings and fields, and inverted in closed form from the moments. Reported for each:
 
 - negative log-likelihood per sample of both parts, with ln Z by annealed importance sampling: its
   standard error and effective sample size, and how much higher the reverse run from samples of

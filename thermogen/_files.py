@@ -12,7 +12,7 @@ import stat
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -117,7 +117,8 @@ def write_archive(path: PathLike, form: str, arrays: dict[str, np.ndarray]) -> N
     """Arrays with the name of their format and a checksum, as a compressed `.npz` archive."""
     checksum = np.frombuffer(_digest(arrays), np.uint8)
     with write_atomically(path) as stream:
-        np.savez_compressed(stream, format=form, checksum=checksum, **arrays)
+        members: dict[str, Any] = {"format": form, "checksum": checksum, **arrays}
+        np.savez_compressed(stream, **members)
 
 
 def read_archive(path: PathLike, form: str, what: str) -> dict[str, np.ndarray]:

@@ -314,6 +314,9 @@ def _write(job: report.Study, folder: Path, *, final: bool) -> list[str]:
     """Write what there is to a folder, with the page where it is the last time; name the files."""
     if job.fit is None:
         return []
+    energy: Any = job.energy
+    library: Any = job.library
+    experts: Any = job.experts
     folder.mkdir(parents=True, exist_ok=True)
     figures = report.summary(job)
     if not final:
@@ -321,14 +324,14 @@ def _write(job: report.Study, folder: Path, *, final: bool) -> list[str]:
         figures["interrupted"] = True
     text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
     parts: dict[str, Callable[[Path], None]] = {
-        "model.eqx": lambda path: storage.save_energy(path, job.fit.energy),
-        "library.npz": lambda path: storage.save_library(path, job.library),
-        "experts.eqx": lambda path: storage.save_energy(path, job.experts),
+        "model.eqx": lambda path: storage.save_energy(path, energy),
+        "library.npz": lambda path: storage.save_library(path, library),
+        "experts.eqx": lambda path: storage.save_energy(path, experts),
         "study.npz": lambda path: report.save_study(path, job),
         "summary.json": lambda path: _write_text(path, text),
         "report.html": lambda path: _write_text(path, report.render(job)),
     }
-    known = {"library.npz": job.library, "experts.eqx": job.experts}
+    known = {"library.npz": library, "experts.eqx": experts}
     files = [name for name in parts if known.get(name, job) is not None]
     if not final:
         files.remove("report.html")

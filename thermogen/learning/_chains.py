@@ -218,8 +218,10 @@ class AnnealedLikelihood(AbstractObjective):
             )
 
         keys = jax.random.split(key)
-        *moved, failed = jax.vmap(population)(*state[:3], state.failed, keys)
-        return AnnealedState(*moved, energy, failed)
+        chains, log_weights, log_partition, failed = jax.vmap(population)(
+            *state[:3], state.failed, keys
+        )
+        return AnnealedState(chains, log_weights, log_partition, energy, failed)
 
 
 def _at_samples(

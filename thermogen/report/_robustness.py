@@ -26,7 +26,7 @@ def vary(study: Study, tell: Tell) -> None:
     plan = [("without the ridge", 0.0, even), ("with ten times the ridge", _STRONGER * l2, even)]
     for _ in range(_RESAMPLES):
         rows = draw.choice(count, count)
-        plan.append(("on resampled data", l2, np.bincount(rows, even, count)))
+        plan.append(("on resampled data", l2, np.bincount(rows, minlength=count).astype(float)))
     for index, (what, strength, counts) in enumerate(plan):
         tell(index, len(plan), what)
         study.variations.append(_variation(study, what, strength, counts))

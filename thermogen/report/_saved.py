@@ -115,7 +115,7 @@ def _name(cls: Any) -> str:
 def _class(name: str) -> Any:
     """A class of this package that is imported already, by name."""
     module, _, qualified = name.partition(":")
-    if not module.startswith(__package__.partition(".")[0] + "."):
+    if not module.startswith("thermogen."):
         raise ValueError(f"{name} is no class of this package")
     cls = getattr(sys.modules[module], qualified)
     if not isinstance(cls, type):
