@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._solution import RESULTS
 
 # Effective chains, or draws, without which their spread says nothing about the mean.
-MIN_ESS = 15.0
+MIN_ESS = 30.0
 # Effective replicas of all populations, families counted once, and the share of populations that
 # count: where few lineages survive all populations miss the same states.
 MIN_LINEAGES, MIN_POPULATIONS = 25.0, 0.5
