@@ -532,9 +532,8 @@ def test_rates_of_an_even_glass_are_mirror_images(seed):
     used = found.group >= 0
     assert set(found.multiplicity[used]) <= {1, 2}
     # A set and its image are neighbours in the order of the rates.
-    number = np.repeat(found.group[found.bound], found.multiplicity[found.bound])
+    number = np.sort(np.repeat(found.group[found.bound], found.multiplicity[found.bound]))
     order = np.concatenate([np.flatnonzero(number == g)[::-1] for g in np.unique(number)])
-    number = np.sort(number)
     np.testing.assert_allclose(found.rates[np.ix_(order, order)], found.rates, atol=1e-12)
     low, high = found.n_bound_interval
     assert low <= found.n_bound <= high and found.count.split()[0] == str(low)

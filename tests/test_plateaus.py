@@ -70,7 +70,7 @@ def test_states_beside_free_spins_are_found_however_cold():
             tg.NaiveMeanField(), hard.energy, beta, key=jax.random.key(0), n_walkers=128
         )
         assert library.size == 30
-        np.testing.assert_array_equal(library[:].magnetizations[:, 8:], 0)
+        np.testing.assert_allclose(library[:].magnetizations[:, 8:], 0, atol=1e-9)
         found = (
             tg.ergodicity(
                 hard.energy, 2.0, key=jax.random.key(1), library=library, n_trajectories=16
@@ -96,7 +96,7 @@ CUTS = {
 def test_maximum_cuts_are_found(name):
     graph, best = CUTS[name]
     energy = on_graph(graph, -1.0)
-    corners = np.random.default_rng(0).choice([-1, 1], (256, len(graph)))
+    corners = np.random.default_rng(0).choice([-1, 1], (4096, len(graph)))
     found = np.array(tg.landscape.flip_minima(energy, corners), float)
     energies = -0.5 * np.sum((found @ np.asarray(energy.couplings)) * found, axis=1)
     assert 0.5 * (graph.number_of_edges() - energies.min()) == best

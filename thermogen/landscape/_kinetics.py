@@ -155,7 +155,9 @@ def _dominant(
     """The corner that each label has most of, and how much of each; `count` leading processes."""
     sizes = np.sort(np.abs(np.linalg.eigvals(exchange)))[::-1]
     # A cut between two sizes, for equal ones may differ by rounding.
-    cut = np.sqrt(sizes[count - 1] * sizes[count]) if count < len(sizes) else 0.0
+    cut = 0.0
+    if count < len(sizes):
+        cut = max(np.sqrt(sizes[count - 1] * sizes[count]), _ROUNDING * sizes[count - 1])
     _, vectors, *found = scipy.linalg.schur(
         exchange, output="real", sort=lambda re, im: np.hypot(re, im) > cut
     )
