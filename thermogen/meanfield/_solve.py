@@ -291,13 +291,11 @@ def _implicit(problem: Problem, theta: Magnetizations, marginal: Bool[Array, ""]
     """The root theta with its derivatives, which are infinite at a bifurcation.
 
     There the Jacobian is singular: one that is not takes its place, and the derivatives are
-    multiplied by a huge number on either side of it, so that they overflow at last and not in
-    between, where they would touch other rows of a batch.
+    multiplied by a huge number on either side of it.
     """
     theta = jax.lax.stop_gradient(theta)
     factor = jnp.where(marginal, jnp.finfo(theta.dtype).max ** 0.65, 1.0).astype(theta.dtype)
-    args = _steep(problem, factor), theta, marginal
-    return _steep(implicit_root(_regular_residual, theta, args), factor)
+    return implicit_root(_regular_residual, theta, (problem, theta, marginal), factor)
 
 
 def _regular_residual(theta, args) -> Array:
