@@ -304,25 +304,14 @@ def _regular_residual(theta, args) -> Array:
 
 
 @jax.custom_jvp
-def _steep(tree: PyTree, factor: Float[Array, ""]) -> PyTree:
+def _steep(theta: Magnetizations, factor: Float[Array, ""]) -> Magnetizations:
     """The same numbers, whose derivatives are multiplied by a factor."""
-    # One for each factor of a batch, as their derivatives are: JAX batches the two apart where the
-    # function lies inside another that is compiled.
-    return jax.tree.map(lambda x: jnp.where(factor > 0, x, x), tree)
+    return theta
 
 
 @_steep.defjvp
 def _(primals, tangents):
-    factor = primals[1]
-
-    def scaled(tangent):
-        return (
-            tangent
-            if tangent.dtype == jax.dtypes.float0
-            else tangent * factor.astype(tangent.dtype)
-        )
-
-    return _steep(*primals), jax.tree.map(scaled, tangents[0])
+    return _steep(*primals), tangents[0] * primals[1]
 
 
 def descend(
