@@ -8,6 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .._files import PathLike, read_archive, write_archive
@@ -60,7 +61,9 @@ def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         name = f"array{len(arrays)}"
         arrays[name] = np.asarray(value)
-        return ["scalar" if isinstance(value, np.generic) else "array", name]
+        # Energies compute with arrays of JAX.
+        kinds = {"scalar": np.generic, "jax": jax.Array, "array": np.ndarray}
+        return [next(kind for kind, cls in kinds.items() if isinstance(value, cls)), name]
     if isinstance(value, _CODE):
         return ["codes", _name(value._enumeration), _encoded(np.asarray(value._value), arrays)]
     if isinstance(value, dict):
@@ -77,9 +80,12 @@ def _decoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if not isinstance(value, list):
         return value
     kind, *rest = value
-    if kind in ("array", "scalar"):
-        array = arrays[rest[0]]
-        return array[()] if kind == "scalar" else array
+    if kind == "array":
+        return arrays[rest[0]]
+    if kind == "scalar":
+        return arrays[rest[0]][()]
+    if kind == "jax":
+        return jnp.asarray(arrays[rest[0]])
     if kind == "enum":
         return _class(rest[0])(rest[1])
     if kind == "codes":
