@@ -332,7 +332,7 @@ def test_any_energy_will_do():
 def test_looked_up_and_computed_fields_agree(name, monkeypatch):
     """The same random numbers lead along the same trajectories, whatever gives the fields."""
     energy = helpers.ENERGIES[name](N, _key(3))
-    cores = np.unique(tg.landscape.flip_minima(energy, CORNERS), axis=0)
+    cores = np.unique(tg.landscape.flip_minima(energy, CORNERS), axis=0).astype(np.int8)
     starts = np.repeat(cores[:1, None], 8, axis=1)
 
     def run(model):

@@ -1,5 +1,6 @@
 """The `thermogen` command: it listens to signals before anything heavy is imported."""
 
+import os
 import sys
 
 from . import _signals
@@ -16,7 +17,15 @@ def main() -> None:
             raise
         print("Interrupted before anything was done.", file=sys.stderr)
         sys.exit(_signals.exit_code())
-    cli.main()
+    try:
+        cli.main()
+    except SystemExit as end:
+        if _signals.caught():
+            # Threads of the compiler may still run, and would fault while Python is torn down.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise
 
 
 if __name__ == "__main__":
