@@ -21,8 +21,15 @@ def test_free_spin_in_a_field_and_its_derivatives():
     bend = jax.vmap(jax.grad(jax.grad(log_two_cosh)), (0, None))(fields, beta)
     np.testing.assert_allclose(bend, beta / np.cosh(beta * fields) ** 2, rtol=1e-7)
     by_beta = jax.vmap(jax.grad(log_two_cosh, 1), (0, None))(fields, beta)
-    expected = (fields * np.tanh(beta * fields) - value) / beta
-    np.testing.assert_allclose(by_beta, expected, rtol=1e-12)
+    x = np.abs(beta * fields)
+    entropy = np.log1p(np.exp(-2 * x)) + 2 * x / (1 + np.exp(2 * x))
+    np.testing.assert_allclose(by_beta, -entropy / beta**2, rtol=1e-12)
+    mixed = jax.vmap(jax.grad(jax.grad(log_two_cosh), argnums=1), (0, None))(fields, beta)
+    np.testing.assert_allclose(mixed, fields / np.cosh(beta * fields) ** 2, rtol=1e-7)
+    mixed = jax.vmap(jax.grad(jax.grad(log_two_cosh, 1)), (0, None))(fields, beta)
+    np.testing.assert_allclose(mixed, fields / np.cosh(beta * fields) ** 2, rtol=1e-7)
+    for huge in (1e30, np.finfo(np.float64).max):
+        assert jax.grad(log_two_cosh, 1)(jnp.asarray(5.0), huge) == 0
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -294,8 +294,8 @@ def test_bad_potentials_and_counts():
         find_minima(lambda x: x, np.ones((3, 2)))
     with pytest.raises(ValueError, match=r"potential must return a scalar array, got \("):
         find_minima(lambda x: (jnp.sum(x), 1.0), np.ones((3, 2)))
-    for n_flat in (-1, 2):
-        with pytest.raises(ValueError, match=f"n_flat must be from 0 to 1, got {n_flat}"):
+    for n_flat, bound in ((-1, "at least 0"), (2, "at most 1")):
+        with pytest.raises(ValueError, match=f"n_flat must be {bound}, got {n_flat}"):
             find_minima(jnp.sum, np.ones((3, 2)), n_flat=n_flat)
 
 

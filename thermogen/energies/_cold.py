@@ -61,8 +61,23 @@ def _log_two_cosh(field, beta):
 def _(primals, tangents):
     # The derivatives of |h| and of the rest cancel at 0, where each has a kink.
     (field, beta), (field_dot, beta_dot) = primals, tangents
-    value, m = _log_two_cosh(field, beta), jnp.tanh(beta * field)
-    return value, m * field_dot + (field * m - value) / beta * beta_dot
+    x = beta * field
+    by_beta = -_free_entropy(x) / beta / beta
+    return _log_two_cosh(field, beta), jnp.tanh(x) * field_dot + by_beta * beta_dot
+
+
+@jax.custom_jvp
+def _free_entropy(x):
+    """Entropy `ln 2 cosh x - x tanh x` of a free spin, without the cancellation at large x."""
+    twice = 2 * jnp.minimum(jnp.abs(x), jnp.finfo(x.dtype).max / 4)
+    rare = jnp.exp(-twice)  # odds of the side against the field
+    return jnp.log1p(rare) + twice * rare / (1 + rare)
+
+
+@_free_entropy.defjvp
+def _(primals, tangents):
+    ((x,), (x_dot,)) = primals, tangents
+    return _free_entropy(x), -x * (1 - jnp.tanh(x) ** 2) * x_dot
 
 
 def beta_as(beta: Beta, dtype: DTypeLike) -> Float[Array, ""]:

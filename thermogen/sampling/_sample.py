@@ -89,7 +89,7 @@ def sample(
     init_key, start_key, sweep_key = jax.random.split(key, 3)
     spins = _starts(energy, n_chains, init, init_key, sharding)
     clamped = _checked_clamped(clamped, init, energy.n_spins)
-    energy, beta = colored(energy), beta_as(beta, spins.dtype)
+    energy, given, beta = colored(energy), beta, beta_as(beta, spins.dtype)
 
     starts = jax.vmap(sampler.init, in_axes=(None, 0, None, 0))
     states = starts(energy, spins, beta, jax.random.split(start_key, n_chains))
@@ -107,7 +107,7 @@ def sample(
             jax.block_until_ready(states)
             callback(last, n_kept)
     seen = _each(lambda o, carry: o.value(carry), observers, carries)
-    return nan_unless_finite((energy, beta), seen)
+    return nan_unless_finite((energy, given), seen)
 
 
 @eqx.filter_jit
