@@ -1,11 +1,10 @@
 """Births of the states of the digits as they cool: a tree over beta, and what continuation finds.
 
-A pairwise model of the digits (pseudolikelihood, a ridge of 1e-3 on couplings and fields, which
-makes a family of negatives beside the digits), naive mean field, beta from 0.2 to
-1.5. Prints the states, births and deaths of every stage, locates the bifurcation of each, and
-draws the tree. Then compares the genealogy with searches without continuation: at every stage
-one of as many quenches as the genealogy made there, random corners in the place of continued
-states; and at the coldest stage one of as many quenches as the genealogy made at all stages.
+A pairwise model of the digits (pseudolikelihood), naive mean field, beta from 0.2 to 1.5. Prints
+the states, births and deaths of every stage, locates the bifurcation of each, and draws the tree.
+Then compares the genealogy with searches without continuation: at every stage one of as many
+quenches as the genealogy made there, random corners in the place of continued states; and at the
+coldest stage one of as many quenches as the genealogy made at all stages.
 
     python experiments/births.py [--out FILE]
 """
@@ -33,9 +32,8 @@ KEYS = range(3)
 def model() -> tg.Pairwise:
     data = tg.datasets.digits().spins
     start = tg.Pairwise(jnp.zeros((64, 64)), jnp.zeros(64))
-    ridge = tg.learning.L2(1e-3, fields=1e-3)
-    objective = tg.Pseudolikelihood(l2=0.0)
-    return tg.fit(start, data, objective=objective, penalty=ridge, key=jax.random.key(0)).energy
+    objective = tg.Pseudolikelihood()
+    return tg.fit(start, data, objective=objective, key=jax.random.key(0)).energy
 
 
 def continued(family: Genealogy) -> np.ndarray:

@@ -181,14 +181,8 @@ def digit_models(training: np.ndarray) -> dict[str, tg.AbstractEnergy]:
     # Pixels that are always white.
     warnings.filterwarnings("ignore", message="data: spins")
     start = tg.Pairwise(np.zeros((PIXELS, PIXELS)), np.zeros(PIXELS))
-    ridge = learning.L2(1e-3, fields=1e-3)
-    pairwise = tg.fit(
-        start,
-        training,
-        objective=tg.Pseudolikelihood(l2=0.0),
-        penalty=ridge,
-        key=jax.random.key(0),
-    )
+    objective = tg.Pseudolikelihood()
+    pairwise = tg.fit(start, training, objective=objective, key=jax.random.key(0))
     means = jnp.asarray(training.mean(axis=0), jnp.float32)
     machine = tg.fit(
         tg.RBM.random(N_HIDDEN, means, key=jax.random.key(0)),

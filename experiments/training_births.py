@@ -1,12 +1,10 @@
 """The landscape along a training: states of the digits are born as the weights grow.
 
-A pairwise model of the digits learns from zero by pseudolikelihood (a ridge of 1e-3
-on couplings and fields) and Adam,
-whose rate grows to 2e-3 over 500 steps. Its
-states, the minima of naive mean field at beta = 1, are followed from checkpoint to checkpoint.
-Prints for each the loss, the number of states, births and deaths, the lowest curvature and the
-leading eigenvalues of the couplings; draws the tree of the states over the steps, above the
-eigenvalues and the softest direction of each state, which is 0 at a spinodal.
+A pairwise model of the digits learns from zero by pseudolikelihood and Adam, whose rate grows to
+2e-3 over 500 steps. Its states, the minima of naive mean field at beta = 1, are followed from
+checkpoint to checkpoint. Prints for each the loss, the number of states, births and deaths, the
+lowest curvature and the leading eigenvalues of the couplings; draws the tree of the states over
+the steps, above the eigenvalues and the softest direction of each state, which is 0 at a spinodal.
 
     python experiments/training_births.py [--out FILE]
 """
@@ -42,8 +40,7 @@ def train(data: np.ndarray) -> Checkpoints:
     tg.fit(
         tg.Pairwise(np.zeros((n, n)), np.zeros(n)),
         data,
-        objective=tg.Pseudolikelihood(l2=0.0),
-        penalty=tg.learning.L2(1e-3, fields=1e-3),
+        objective=tg.Pseudolikelihood(),
         optimizer=optax.adam(RATE),
         n_steps=int(STEPS[-1]),
         key=jax.random.key(0),
