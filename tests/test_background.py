@@ -120,6 +120,14 @@ def test_negative_examples_are_unlearned():
     penalty = NegativeExamples(jnp.asarray(mixture), jnp.asarray(patterns), 6.0, 5.0)
     expected = 5.0 * np.logaddexp(0, 6.0 - height(plain.energy))
     np.testing.assert_allclose(penalty(plain.energy), expected)
+    counts = np.array([2, 0, 1])
+    for rows, weights in ((patterns, counts), (np.repeat(patterns, counts, axis=0), None)):
+        penalty = NegativeExamples(jnp.asarray(mixture), jnp.asarray(rows), 6.0, 5.0, weights)
+        mean = np.average([plain.energy(row) for row in patterns], weights=counts)
+        expected = 5.0 * np.logaddexp(0, 6.0 + mean - plain.energy(mixture[0]))
+        np.testing.assert_allclose(penalty(plain.energy), expected)
+    with pytest.raises(ValueError, match="weights must be finite, not negative"):
+        NegativeExamples(jnp.asarray(mixture), jnp.asarray(patterns), 6.0, 5.0, -np.ones(3))
 
 
 @pytest.mark.parametrize(

@@ -368,8 +368,11 @@ def _reserved(out: Path, n_spins: int) -> Iterator[None]:
         OSError: if the folder cannot be made or written to.
         ValueError: if another study writes to it, or if it has no room.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise OSError(f"--out {out} is no folder that can be written to: {error}") from None
     try:
         try:
             # Held by this process, and gone with it, whatever ends it.

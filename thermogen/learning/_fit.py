@@ -416,22 +416,23 @@ def _warn_of_infinite_parameters(
 ) -> None:
     """Name at most ten constant spins and, if asked, five pairs that are fixed to each other."""
     constant = np.flatnonzero(np.all(data == data[0], axis=0))
+    strength = f"{0.5 / len(data):.1g}"
     found, remedies = [], []
     if fields and constant.size:
         found.append(f"spins {constant[:10].tolist()} are constant")
-        remedies.append("L2(1e-3, fields=1e-3)")
+        remedies.append(f"L2({strength}, fields={strength})")
     if couplings:
         free = np.setdiff1d(np.arange(data.shape[1]), constant)
         varying = data[:, free].astype(np.float32)
         bound = np.argwhere(np.triu(np.abs(varying.T @ varying) == len(data), 1))
         if bound.size:
             found.append(f"pairs {free[bound[:5]].tolist()} are always equal or always opposite")
-            remedies.append("L2(1e-3)")
+            remedies.append(f"L2({strength})")
     if found:
         warnings.warn(
             f"data: {' and '.join(found)}: without a penalty their parameters grow without bound. "
             f"Add one, such as penalty=thermogen.learning.{remedies[0]}, or leave these spins out",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

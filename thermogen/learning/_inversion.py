@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
-from .._checks import as_array
+from .._checks import as_array, check_memory
 from .._placement import from_anywhere
 from .._solution import RESULTS, Solution, checked
 from .._types import Magnetizations
@@ -216,6 +216,7 @@ def moments(
     if not 0 <= pseudocount < np.inf:
         raise ValueError(f"pseudocount must be finite and at least 0, got {pseudocount}")
     share, size = checked_shares(weights, len(spins))
+    check_memory(f"the moments of {spins.shape[1]} spins", 4 * 8.0 * spins.shape[1] ** 2)
     # Relative to all samples, the added ones included.
     kept, added = size / (size + pseudocount), pseudocount / (size + pseudocount)
     m = kept * (share @ spins)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Num, PyTree
 
 from ..energies import (
@@ -17,7 +18,7 @@ from ..energies import (
     parameter_degrees,
     visible_free_energy,
 )
-from ._objectives import Number, as_number, check_not_negative, checked_samples
+from ._objectives import Number, as_number, check_not_negative, checked_samples, checked_shares
 
 # A step is accepted by the worst of so many losses: spectral steps need not descend each time.
 _MEMORY = 5
@@ -52,24 +53,30 @@ class NegativeExamples(AbstractPenalty):
         data: configurations that they are compared with, shape `(samples, visible)`.
         gap: by which an example should lie above the data, in energy units.
         strength: in nats per energy unit.
+        weights: relative weight of each row of `data`, >= 0, shape `(samples,)`; equal where None.
 
     Raises:
-        ValueError: at the call, for configurations of another number of spins than the energy's.
+        ValueError: for weights as `fit` does; at the call, for configurations of another number of
+            spins than the energy's.
     """
 
     examples: Num[Array, "examples visible"]
     data: Num[Array, "samples visible"]
     gap: Number = eqx.field(converter=as_number)
     strength: Number = eqx.field(converter=as_number)
+    weights: Num[Array | np.ndarray, " samples"] | None = None
 
     def __check_init__(self):
         check_not_negative(strength=self.strength)
+        if not isinstance(self.weights, Tracer):
+            checked_shares(self.weights, len(self.data))
 
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         data = checked_samples(energy, self.data)
         examples = checked_samples(energy, self.examples, "examples")
         free_energies = jax.vmap(lambda s: visible_free_energy(energy, s, 1.0))
-        missing = jnp.mean(free_energies(data)) + self.gap - free_energies(examples)
+        mean = jnp.average(free_energies(data), weights=self.weights)
+        missing = mean + self.gap - free_energies(examples)
         return self.strength * jnp.mean(jax.nn.softplus(missing))
 
 
