@@ -102,6 +102,19 @@ def test_all_states_of_more_symmetric_models_are_found(name, sign):
         _check(on_graph(graph, float(sign)), beta)
 
 
+@pytest.mark.parametrize("n", [3, 5, 7])
+def test_states_born_from_a_pair_of_modes_are_told_apart(n):
+    """Just above the critical point of an odd ring G hardly differs around a circle of points."""
+    couplings = -nx.to_numpy_array(nx.cycle_graph(n))
+    beta = 1.2 / np.linalg.eigvalsh(couplings)[-1]
+    energy = tg.Pairwise(couplings, np.zeros(n))
+    library = tg.find_bound_states(NAIVE, energy, beta, key=jax.random.key(0), n_hops=2)
+    held = library[:].magnetizations
+    assert library.size == n and library.coverage() > 0.9
+    assert sorted(library.nearest(np.roll(held, 1, axis=1))) == list(range(n))
+    assert all(_curvature(couplings, beta, m) > 1e-6 for m in held)
+
+
 @pytest.mark.parametrize("beta", [1.0, 2.0, 6.0])
 def test_one_hot_groups(beta):
     _check(one_hot(2, 4), beta)

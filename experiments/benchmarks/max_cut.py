@@ -63,7 +63,9 @@ def maximum(couplings: np.ndarray) -> int:
     """The largest cut by enumeration, half of the configurations at once."""
     n = len(couplings)
     spins = 1 - 2 * ((np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1)
-    return int(max(cuts(couplings, part).max() for part in np.array_split(spins, 64)))
+    return int(
+        max(cuts(couplings, part).max() for part in np.array_split(spins, -(-len(spins) // 4096)))
+    )
 
 
 def planar_maximum(graph: nx.Graph) -> int:

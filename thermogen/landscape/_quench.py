@@ -40,6 +40,9 @@ _FINE = MirrorDescent(rtol=1e-14, atol=1e-10)
 _FINE_STEPS = 1024
 _STEPS_PER_ROUND = 64
 _NEWTON_ROUNDS, _CG_STEPS = 5, 64
+# Steps along flat valleys, the curvature as which any smaller one counts in them, and the length
+# below which they are at rest.
+_SLIDES, _FLAT, _SETTLED = 128, 1e-9, 1e-7
 # Entries of the Hessians that are held at once: where they are factorised, and in dense Newton
 # steps, in which all rows of a batch wait for the slowest.
 _EXAMINED_ENTRIES, _POLISHED_ENTRIES = 2**21, 2**19
@@ -198,6 +201,7 @@ def _certify(problem: Problem, rough: np.ndarray, tol: float, max_steps: int) ->
     theta = _approach(problem, rough, _FINE.atol)
     solution = _examined(problem, theta, tol)
     newton = functools.partial(_polish, problem, jnp.asarray(tol))
+    size = _rows_of(_POLISHED_ENTRIES, theta)
     for n_steps in (min(_FINE_STEPS, max_steps), max_steps - _FINE_STEPS):
         rest = np.flatnonzero(~is_converged(solution))
         if rest.size == 0:
@@ -207,8 +211,12 @@ def _certify(problem: Problem, rough: np.ndarray, tol: float, max_steps: int) ->
         solution = replaced(solution, rest, _examined(problem, theta[rest], tol))
         rest = np.flatnonzero(~is_converged(solution))
         if rest.size:
-            polished = in_batches(newton, theta[rest], _rows_of(_POLISHED_ENTRIES, theta))
-            solution = replaced(solution, rest, polished)
+            solution = replaced(solution, rest, in_batches(newton, theta[rest], size))
+        slow = (solution.result == RESULTS.stalled) | (solution.result == RESULTS.marginal)
+        rest = np.flatnonzero(np.asarray(slow))
+        if rest.size:
+            theta[rest] = in_batches(functools.partial(_slide, problem), theta[rest], size)
+            solution = replaced(solution, rest, in_batches(newton, theta[rest], size))
     return solution
 
 
@@ -340,6 +348,43 @@ def _examine(
 
     held = min(len(theta), _rows_of(_EXAMINED_ENTRIES, theta))
     return jax.lax.map(single, theta, batch_size=held)
+
+
+@eqx.filter_jit
+def _slide(problem: Problem, theta: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
+    """Descend where G is nearly flat: Newton steps by the sizes of all curvatures.
+
+    So they lead down where G is concave as well (Dauphin et al. 2014). Their length, in the
+    angles arcsin m, adapts; that G falls is judged as in `MirrorDescent`.
+    """
+
+    def step(state):
+        theta, force, most, _, n_steps = state
+        root = jnp.sqrt(variance_at(theta))
+        values, vectors = jnp.linalg.eigh(scaled_hessian_at(*problem[:2], theta, problem[2]))
+        turn = dot(vectors, dot(root * force, vectors) / jnp.maximum(jnp.abs(values), _FLAT))
+        length = jnp.linalg.norm(turn)
+        turn = turn * jnp.minimum(1, most / jnp.maximum(length, _SATURATED))
+        trial = theta - turn / jnp.maximum(root, _SATURATED)
+        new = residual_at(trial, problem)
+        shift = jnp.tanh(trial) - jnp.tanh(theta)
+        rounding = jnp.finfo(theta.dtype).eps * (jnp.abs(theta) + jnp.abs(trial)) * jnp.abs(shift)
+        falls = jnp.sum((force + new) * shift - rounding) <= 0
+        most = jnp.where(falls, 2, 0.25) * jnp.minimum(most, length)
+        theta, force = jnp.where(falls, trial, theta), jnp.where(falls, new, force)
+        return theta, force, most, length, n_steps + 1
+
+    def unfinished(state):
+        _, force, _, length, n_steps = state
+        settled = (jnp.max(jnp.abs(force)) <= _FINE.atol) & (length <= _SETTLED)
+        return ~settled & (n_steps < _SLIDES)
+
+    def single(row):
+        one = jnp.ones((), row.dtype)
+        state = row, residual_at(row, problem), one, jnp.inf * one, 0
+        return jax.lax.while_loop(unfinished, step, state)[0]
+
+    return jax.vmap(single)(theta)
 
 
 @eqx.filter_jit

@@ -115,13 +115,15 @@ def lowest_curvature(
     """Lowest eigenvalue of `d^2 G/dm dm` in energy units, from the scaled Hessian.
 
     At a minimum it is one over the largest eigenvalue of the susceptibility, which is
-    well-conditioned where the Hessian is not. It is 0 where rounding hides its sign, and minus
-    infinity where it is negative.
+    well-conditioned where the Hessian is not. It is 0 where rounding hides its sign, or the
+    place of a marginal minimum is not known well enough to tell it, and minus infinity where it
+    is negative.
     """
     root = jnp.sqrt(variance_at(theta))
     values, vectors = jnp.linalg.eigh(scaled_hessian)
     half = root[:, None] * vectors / jnp.sqrt(jnp.where(values > 0, values, 1.0))[None, :]
     susceptibility = dot(beta * half, half.T)
     lowest = jnp.where(values[0] > 0, 1 / jnp.linalg.eigvalsh(susceptibility)[-1], -jnp.inf)
-    rounding = 8 * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
-    return jnp.where(jnp.abs(values[0]) <= rounding, 0.0, lowest)
+    eps = jnp.finfo(values.dtype).eps
+    hidden = (values[0] <= 8 * eps * jnp.max(jnp.abs(values))) & (values[0] >= -8 * eps**0.5)
+    return jnp.where(hidden, 0.0, lowest)
