@@ -351,13 +351,13 @@ def judge(
     hessian = scaled_hessian_at(functional, energy, theta, beta)
     unresolved = resolution(gradient, theta, beta)
 
-    def exceeds(curvature):
-        # A Cholesky factor exists if and only if a matrix is positive definite; else it is NaN.
-        shifted = hessian - curvature * jnp.eye(theta.size, dtype=theta.dtype)
-        return jnp.all(jnp.isfinite(jnp.linalg.cholesky(shifted)))
-
-    result = RESULTS.where(exceeds(-unresolved), RESULTS.marginal, RESULTS.saddle)
-    result = RESULTS.where(exceeds(unresolved), RESULTS.converged, result)
+    # A Cholesky factor exists if and only if a matrix is positive definite; else it is NaN. Both
+    # in one call: two that run at once take all threads of two cores and wait for a third.
+    bounds = jnp.stack([-unresolved, unresolved])[:, None, None]
+    shifted = hessian[None] - bounds * jnp.eye(theta.size, dtype=theta.dtype)[None]
+    not_below, above = jnp.all(jnp.isfinite(jnp.linalg.cholesky(shifted)), axis=(1, 2))
+    result = RESULTS.where(not_below, RESULTS.marginal, RESULTS.saddle)
+    result = RESULTS.where(above, RESULTS.converged, result)
     result = RESULTS.where(residual <= tol, result, RESULTS.stalled)
     known = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((functional, energy, beta))]
     sound = functools.reduce(operator.and_, known, beta > 0)
