@@ -424,6 +424,9 @@ def as_parameters(**values: ArrayLike) -> list[Float[Array, "..."]]:
 
 
 def as_float(x: Spins) -> Float[Array, " n"]:
-    """Spins or magnetizations of any kind as a floating JAX array."""
+    """Spins or magnetizations of any kind as a JAX array in which functions compute.
+
+    That is of float32 or float64; those of half precision are exact in it.
+    """
     x = jnp.asarray(as_array("spins", x))
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+    return x if x.dtype in (jnp.float32, jnp.float64) else x.astype(jnp.result_type(float))

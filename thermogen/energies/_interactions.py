@@ -25,9 +25,10 @@ from ._base import (
 from ._linalg import dot
 from ._plans import (
     SHORT,
-    Overlaps,
+    TermRows,
     TermTriples,
     Triples,
+    counting_steps,
     has_short_terms,
     overlap_plan,
     subset_plan,
@@ -147,34 +148,15 @@ class Interactions(AbstractMultilinear):
 def product_over(x: Spins, indices: np.ndarray) -> Num[Array, " terms"]:
     """`prod_{k in a} x_k` for each row a of `indices`, with derivatives at x_k = 0 too."""
     if indices.shape[1] > SHORT:
-        return _product(_off_zero(x)[indices])
+        return _product(x[indices])
     columns = [x[indices[:, j]] for j in range(indices.shape[1])]
     return functools.reduce(operator.mul, columns, jnp.ones(indices.shape[0], x.dtype))
 
 
-# Of long products all derivatives are quotients of the product. A chain of multiplications and its
-# derivatives would compile for minutes.
-
-
-def _off_zero(x: Spins) -> Num[Array, " n"]:
-    """What is exactly 0 is moved by so little that the square of two is no underflow."""
-    x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        return x
-    return x + jnp.where(x == 0, jnp.finfo(x.dtype).tiny ** 0.2, 0)
-
-
-@jax.custom_jvp
 def _product(x: Num[Array, "*rows p"]) -> Num[Array, "*rows"]:
-    """Product over the last axis; no factor is 0."""
-    return jnp.prod(x, axis=-1, dtype=x.dtype)
-
-
-@_product.defjvp
-def _(primals, tangents):
-    (x,), (x_dot,) = primals, tangents
-    product = _product(x)
-    return product, product * jnp.sum(x_dot / x, axis=-1)
+    """Product over the last axis, as a loop: written out, its derivatives compile for minutes."""
+    ones, factors = jnp.ones(x.shape[:-1], x.dtype), jnp.moveaxis(x, -1, 0)
+    return jax.lax.scan(lambda total, factor: (total * factor, None), ones, factors)[0]
 
 
 @nonlinear_variance.register
@@ -183,7 +165,7 @@ def _(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
     m = as_float(m)
     pairs = _pairs(energy.n_spins, energy.sets)
     if pairs is not None:
-        return _overlap_variance(energy, m, pairs)
+        return _sum_over_rows(jnp.concatenate(energy.couplings), m, pairs)
     weights = [product_over(1 - m * m, subsets) for subsets, *_ in _subsets(energy.sets)]
     derivatives = _derivatives(energy.sets, energy.couplings, m)
     terms = [dot(jnp.square(d), weight) for d, weight in zip(derivatives, weights, strict=True)]
@@ -201,7 +183,10 @@ def _(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
     short = tuple(table for table in energy.sets if table.order <= SHORT)
     couplings = [c for c, t in zip(energy.couplings, energy.sets, strict=True) if t.order <= SHORT]
     derivatives = jnp.concatenate([*_derivatives(short, couplings, m), jnp.zeros(1, m.dtype)])
-    total = _third_moment_of_long_terms(energy, m)
+    total, long = jnp.zeros((), m.dtype), _term_triples(energy.n_spins, energy.sets)
+    if long is not None:
+        of_groups = jnp.concatenate([energy.couplings[group] for group in long.groups])
+        total -= _sum_over_rows(of_groups, m, long.rows)
     for triples in _triples(short):
         products = jnp.prod(derivatives[triples.sets], axis=1) * triples.weight
         moments = product_over(variance, triples.twice)
@@ -232,61 +217,36 @@ def _derivatives(
     return derivatives
 
 
-def _overlap_variance(energy: Interactions, m: Magnetizations, pairs: Overlaps) -> Float[Array, ""]:
-    """The nonlinear variance by pairs of terms a, b that share two spins or more.
+def _sum_over_rows(
+    couplings: Float[Array, " terms"], m: Magnetizations, rows: TermRows
+) -> Float[Array, ""]:
+    """Sum over pairs or triples of terms of `J_a J_b <y_a y_b>`, with y as in the moments of Y.
 
-    Each adds `J_a J_b prod_{k in one of them} m_k` times the probability that at least two of
-    independent events of probability `v_k`, k in both, occur.
+    A term less its linear part is a sum over its subsets A of two spins and more,
+    `y_a = sum_A prod_{k in A} (s_k - m_k) prod_{k in a - A} m_k`. In the mean of a product every
+    spin counts for itself: a loop over the spins adds up all choices of the terms that take its
+    deviation, and counts how many each has taken. No sum cancels, nor is anything divided.
     """
-    couplings = jnp.concatenate(energy.couplings)
-    m = jnp.append(m, 1)
-    rest = jnp.square(_off_zero(m))[pairs.common]
-    chance = 1 - rest
-    none = _product(rest)
-    several = 1 - none - none * jnp.sum(chance / rest, axis=1)
-    outside = product_over(m, pairs.single)
-    products = couplings[pairs.first] * couplings[pairs.second] * outside * pairs.weight
-    return dot(products, several)
+    k = rows.terms.shape[1]
+    cases, steps, goal = counting_steps(k)
+    x = jnp.append(m, 1)[rows.spins]
+    variance = 1 - x * x
+    central = {0: jnp.ones_like(x), 2: variance, 3: -2 * x * variance}
+    means = [jnp.where(rows.members[:, a], x, 1) for a in range(k)]
+    weights = []
+    for takers in cases:
+        inside = np.all(rows.members[:, list(takers)], axis=1)
+        others = [means[a] for a in range(k) if a not in takers]
+        weight = functools.reduce(operator.mul, others, central[len(takers)])
+        weights.append(jnp.where(inside, weight, 0))
+    steps = jnp.asarray(steps, x.dtype)
 
+    def count(ways, weight):
+        return dot((weight[:, :, None] * ways[:, None, :]).reshape(len(x), -1), steps), None
 
-def _third_moment_of_long_terms(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
-    """What triples of terms that include a long one add to the nonlinear third moment.
-
-    A term less its linear part is `y_a = s_a - M_a - sum_k (d_k M_a)(s_k - m_k)`, with the product
-    s_a of its spins and its mean M_a. A product of three terms is that over the spins in one or
-    in all of them, so that `<y_a y_b y_c>` consists of seven such means and their derivatives.
-    """
-    plan = _term_triples(energy.n_spins, energy.sets)
-    if plan is None:
-        return jnp.zeros((), m.dtype)
-    couplings = jnp.concatenate([energy.couplings[group] for group in plan.groups])
-    m = jnp.append(_off_zero(m), 1)
-
-    def mean(x, members):
-        return _product(jnp.where(members, x, 1))
-
-    def of_triple(row):
-        x, (a, b, c) = m[row.spins], row.members
-        v = 1 - x * x
-        means, slopes = jax.vmap(jax.value_and_grad(mean), (None, 0))(
-            x, jnp.stack([a, b, c, b ^ c, a ^ c, a ^ b, a ^ b ^ c])
-        )
-        own, rest, push = means[:3], means[3:6], v[None, :] * slopes[:3]
-        first, second = (push[np.array(order)] for order in ([1, 2, 0], [2, 0, 1]))
-
-        def bend(members, along, across):
-            def slope(x):
-                return jax.jvp(lambda x: mean(x, members), (x,), (along,))[1]
-
-            return jax.jvp(slope, (x,), (across,))[1]
-
-        bends = jax.vmap(bend)(row.members, first, second)
-        overlaps = jnp.sum(first * slopes[np.array([2, 0, 1])], axis=1)
-        total = means[6] + 2 * jnp.prod(own) - 4 * jnp.sum(x * v * jnp.prod(slopes[:3], axis=0))
-        total += jnp.sum(2 * own * overlaps + bends - own * rest) - jnp.sum(push * slopes[3:6])
-        return row.weight * jnp.prod(couplings[row.terms]) * total
-
-    return -jnp.sum(jax.vmap(of_triple)(jax.tree.map(jnp.asarray, plan.rows)))
+    start = jnp.zeros((len(x), steps.shape[1]), x.dtype).at[:, 0].set(1)
+    ways, _ = jax.lax.scan(count, start, jnp.moveaxis(jnp.stack(weights, axis=2), 1, 0))
+    return dot(rows.weight * product_over(couplings, rows.terms), ways[:, goal])
 
 
 @functools.lru_cache(maxsize=64)
@@ -305,7 +265,7 @@ def _triples(sets: tuple[SpinSets, ...]) -> list[Triples]:
 
 
 @functools.lru_cache(maxsize=64)
-def _pairs(n_spins: int, sets: tuple[SpinSets, ...]) -> Overlaps | None:
+def _pairs(n_spins: int, sets: tuple[SpinSets, ...]) -> TermRows | None:
     """Pairs of overlapping terms, where they are a better list than all subsets of all terms."""
     tables = [table.indices for table in sets]
     return None if has_short_terms(tables, n_spins) else overlap_plan(tables, n_spins)

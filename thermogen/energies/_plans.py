@@ -3,7 +3,10 @@
 All plans depend on structure alone. They are cached, and compiled programs hold them as constants.
 """
 
+import functools
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -58,32 +61,61 @@ def subset_plan(tables: Sequence[np.ndarray]):
     return plan
 
 
-class Overlaps(NamedTuple):
-    """Pairs of terms that share two spins and more, terms numbered through all groups.
+class TermRows(NamedTuple):
+    """Pairs or triples of terms, one a row; terms numbered through all groups.
 
     Attributes:
-        first: a term, shape `(n_pairs,)`.
-        second: another, or the same, shape `(n_pairs,)`.
-        weight: 2 for a pair of different terms, which stands for both orders; else 1.
-        common: the spins in both, padded with the number of spins, `(n_pairs, most)`.
-        single: the spins in one only, padded alike, `(n_pairs, longest)`.
+        terms: numbers of the k terms, shape `(rows, k)`.
+        weight: in how many orders the row occurs, shape `(rows,)`.
+        spins: the spins in any of the terms, padded with the number of spins, `(rows, most)`.
+        members: which of the spins each term holds, shape `(rows, k, most)`.
     """
 
-    first: np.ndarray
-    second: np.ndarray
+    terms: np.ndarray
     weight: np.ndarray
-    common: np.ndarray
-    single: np.ndarray
+    spins: np.ndarray
+    members: np.ndarray
 
 
-def overlap_plan(tables: Sequence[np.ndarray], n_spins: int) -> Overlaps:
+def overlap_plan(tables: Sequence[np.ndarray], n_spins: int) -> TermRows:
     """All pairs of terms that share at least two spins; there is one where a term is long."""
     member = _membership(tables, n_spins)
-    first, second = np.nonzero(np.triu(member @ member.T) >= 2)
-    both = (member[first] * member[second]).astype(bool)
-    one = member[first] != member[second]
-    weight = np.where(first == second, 1, 2)
-    return Overlaps(first, second, weight, _places(both), _places(one))
+    return _term_rows(member, np.argwhere(np.triu(member @ member.T) >= 2))
+
+
+def _term_rows(member: np.ndarray, terms: np.ndarray) -> TermRows:
+    """Sorted rows of terms, with the spins that they hold."""
+    inside = member[terms].astype(bool)
+    spins = _places(np.any(inside, axis=1))
+    padded = np.concatenate([inside, np.zeros((*inside.shape[:2], 1), bool)], axis=2)
+    members = np.take_along_axis(padded, spins[:, None, :], axis=2)
+    # Of k terms k! orders, less those that exchange equal ones.
+    ways = math.factorial(terms.shape[1])
+    equal = [math.prod(map(math.factorial, Counter(row).values())) for row in terms.tolist()]
+    weight = ways // np.array(equal, np.int32)
+    return TermRows(terms.astype(np.int32), weight, spins, members)
+
+
+@functools.lru_cache(maxsize=2)
+def counting_steps(k: int) -> tuple[list[tuple[int, ...]], np.ndarray, int]:
+    """How k counters, each of them up to 2, move where none, two or more of them count a spin.
+
+    Returns:
+        Which counters count, by case; by case and then by state the next state, as ones in a table
+        of shape `(cases * states, states)`; the state where all have come to 2. The first is that
+        where all are 0.
+    """
+    sizes = [0, *range(2, k + 1)]
+    cases = [case for size in sizes for case in itertools.combinations(range(k), size)]
+    states, table = [(0,) * k], []
+    for state in states:  # which grows meanwhile
+        for case in cases:
+            new = tuple(min(count + (i in case), 2) for i, count in enumerate(state))
+            if new not in states:
+                states.append(new)
+            table.append(states.index(new))
+    ones = np.eye(len(states))[np.array(table).reshape(len(states), len(cases)).T.ravel()]
+    return cases, ones, states.index((2,) * k)
 
 
 class Triples(NamedTuple):
@@ -146,22 +178,6 @@ def triple_plan(subsets: Iterable[np.ndarray]) -> list[Triples]:
     return plan
 
 
-class TermRows(NamedTuple):
-    """One row a triple.
-
-    Attributes:
-        terms: numbers of the three terms, shape `(n_triples, 3)`.
-        weight: in how many orders the triple occurs: 1, 3 or 6.
-        spins: the spins in any of the terms, padded with the number of spins, `(n_triples, most)`.
-        members: which of the spins each term holds, shape `(n_triples, 3, most)`.
-    """
-
-    terms: np.ndarray
-    weight: np.ndarray
-    spins: np.ndarray
-    members: np.ndarray
-
-
 class TermTriples(NamedTuple):
     """Triples of terms of which one at least is long; terms numbered through `groups`, in turn."""
 
@@ -193,14 +209,9 @@ def term_triple_plan(tables: Sequence[np.ndarray], n_spins: int) -> TermTriples 
         triples.append(np.stack([np.full_like(b, a), b + a, c], axis=1))
         _check_plan(sum(map(len, triples)), max(lengths))
     terms = np.concatenate(triples)
-    inside = member[terms].astype(bool)
-    spins = _places(np.any(inside, axis=1))
-    _check_plan(spins.size, max(lengths))
-    padded = np.concatenate([inside, np.zeros((*inside.shape[:2], 1), bool)], axis=2)
-    orders = np.array([0, 1, 3, 6])[[len(set(triple)) for triple in terms.tolist()]]
-    members = np.take_along_axis(padded, spins[:, None, :], axis=2)
-    rows = TermRows(terms.astype(np.int32), orders.astype(np.int32), spins, members)
-    return TermTriples(groups, rows)
+    held = np.any(member[terms], axis=1).sum(axis=1)
+    _check_plan(len(terms) * int(held.max()), max(lengths))
+    return TermTriples(groups, _term_rows(member, terms))
 
 
 def _check_plan(spins: int, longest: int) -> None:

@@ -41,7 +41,16 @@ class AbstractFunctional(eqx.Module):
         """
         m = checked_point(energy, m)
         check_finite("beta", beta, positive=True)
-        return self.excess(energy, m, beta) - entropy(m) / beta
+        dtype = jnp.result_type(m, *jax.tree.leaves(energy))
+        return _value(self, energy, m, jnp.asarray(beta, dtype))
+
+
+@eqx.filter_jit
+def _value(
+    functional: AbstractFunctional, energy: AbstractEnergy, m: Magnetizations, beta: Beta
+) -> Float[Array, ""]:
+    """One program: operation by operation a first call compiles a hundred."""
+    return functional.excess(energy, m, beta) - entropy(m) / beta
 
 
 def checked_point(energy: AbstractEnergy, m: Spins, name: str = "m") -> Magnetizations:
