@@ -376,6 +376,17 @@ def test_repeated_draws_tell_nothing_new():
     np.testing.assert_allclose(thrice.heat_capacity(0.7), once.heat_capacity(0.7), atol=1e-9)
 
 
+def test_ladders_that_disagree_are_refused():
+    """At an R-hat of 1.05 intervals of a cold glass (16 spins, beta = 8) held in 5 of 13."""
+    shifts = 0.32 * norm.ppf((np.arange(20) + 0.5) / 20)
+    draws = _gaussian(20, 50)
+    for own, code in ((0, tg.RESULTS.converged), (shifts, tg.RESULTS.not_relaxed)):
+        width = draws.std(axis=(0, 2), keepdims=True) * np.reshape(own, (-1, 1, 1))
+        found = sampling.multi_histogram(draws + width, GAUSSIAN_RUNGS, n_spins=3)
+        assert found.result == code
+        assert np.isinf(found.log_partition(0.7).standard_error) == (code != tg.RESULTS.converged)
+
+
 def test_reweighting_to_a_rung_is_the_rung():
     found = sampling.multi_histogram(_gaussian(6, 30), GAUSSIAN_RUNGS, n_spins=3)
     at_rungs = jax.vmap(found.log_partition)(found.betas)

@@ -23,7 +23,7 @@ from ._gibbs import Gibbs
 from ._observers import StateTrace
 from ._sample import sample
 from ._tempering import ParallelTempering
-from ._trust import MAX_RHAT_LADDERS, disagreement, first_of, known_error, too_few
+from ._trust import disagreement, first_of, known_error, ladders_disagree, too_few
 
 _MAX_STEPS = 200
 Result = TypeVar("Result")
@@ -51,8 +51,8 @@ class Reweighting(eqx.Module):
         log_partitions: ln Z at each rung, shape `(rungs,)`.
         standard_errors: of each, 0 at the first, whose ln Z is `n ln 2`; infinite unless
             `converged`.
-        rhat: of the energies of chains at each rung, shape `(rungs,)`: where it exceeds 1.07 they
-            differ by more than each of them varies.
+        rhat: of the energies of chains at each rung, shape `(rungs,)`: where it exceeds 1.03, by
+            more than chance, they differ by too much of what each of them varies.
         result: a `RESULTS` code: `no_overlap` where the equations do not determine ln Z,
             `not_relaxed` where `rhat` is too large at some rung.
     """
@@ -286,7 +286,7 @@ def _solve(energies, betas, log_states):
     result = first_of(
         (~jnp.all(jnp.isfinite(energies)), RESULTS.non_finite),
         (~solved, RESULTS.no_overlap),
-        (~jnp.all(rhat <= MAX_RHAT_LADDERS), RESULTS.not_relaxed),
+        (jnp.any(ladders_disagree(rhat, n_chains, n_draws)), RESULTS.not_relaxed),
     )
     converged = result == RESULTS.converged
 

@@ -22,8 +22,9 @@ MIN_LINEAGES, MIN_POPULATIONS = 25.0, 0.5
 MAX_SHAPE = 0.7
 # Of chains that are cooled together: they may differ while they move, but by not much more.
 MAX_RHAT_COOLED = 1.3
-# Of ladders, which pass on at all rungs what one of them has not found.
-MAX_RHAT_LADDERS = 1.07
+# Of ladders, which pass on at all rungs what one of them has not found; above what that of
+# independent draws may be by chance.
+MAX_RHAT_LADDERS = 1.03
 
 _MIN_TAIL = 5
 
@@ -79,6 +80,14 @@ def tail_shape(log_weights: Float[Array, " chains"]) -> Float[Array, ""]:
     shape = (shape * size + 5) / (size + 10)
     # A tail without width has no shape.
     return jnp.where(tail[-1] - tail[0] > 16 * jnp.finfo(dtype).eps, shape, -jnp.inf)
+
+
+def ladders_disagree(
+    rhat: Float[Array, "*rungs"], n_chains: int, n_draws: int
+) -> Bool[Array, "*rungs"]:
+    """Whether R-hat is too large by more than three standard errors of independent draws."""
+    noise = math.sqrt(2 / (n_chains - 1)) / n_draws
+    return ~(jnp.square(rhat) <= MAX_RHAT_LADDERS**2 + 3 * noise)
 
 
 def disagreement(
