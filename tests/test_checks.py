@@ -124,6 +124,22 @@ def test_half_precision_is_welcome_where_all_is_float64():
     np.testing.assert_allclose(found, np.tanh(float(np.float16(0.3))), atol=1e-7)
 
 
+POINTS = {
+    "free energy": lambda m: tg.TAP()(_energy(0.5), m, 1.0),
+    "gibbs_potential": lambda m: tg.exact.gibbs_potential(_energy(0.5), m, 1.0),
+    "susceptibility": lambda m: tg.susceptibility(tg.TAP(), _energy(0.5), m, 1.0),
+    "local_fields": lambda m: tg.energies.local_fields(_energy(0.5), m),
+}
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_points_of_any_dtype_are_computed_with_in_full_precision(name, unchecked):
+    """Integers came back as integers, and half precision as its own rounding."""
+    for m in (np.zeros(SPINS, int), *(jnp.full(SPINS, 0.3, d) for d in ("float16", "bfloat16"))):
+        exact = POINTS[name](np.asarray(m, float))
+        np.testing.assert_allclose(POINTS[name](m), exact, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("x64", [True, False])
 def test_seeds_do_not_repeat(x64):
     seeds = [0, 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**33, 2**63, 2**64 - 1]

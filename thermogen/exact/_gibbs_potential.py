@@ -14,6 +14,7 @@ from .._placement import from_anywhere
 from .._solution import raise_where
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy
+from ..energies._base import as_float
 from ..energies._linalg import dot
 from ..walsh import transform_every_spin
 from ._ensembles import checked_beta, energies
@@ -50,7 +51,7 @@ def gibbs_potential(energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Fl
         RuntimeError: if the fields are not found.
     """
     checked_beta(beta, positive=True)
-    m = jnp.asarray(as_array("m", m))
+    m = as_float(as_array("m", m))
     if m.shape != (energy.n_spins,):
         raise ValueError(f"m must have shape ({energy.n_spins},), got {m.shape}")
     if not isinstance(m, Tracer) and not jnp.all(jnp.abs(m) < 1):

@@ -70,8 +70,9 @@ def sweep(
 ) -> Float[Array, " n"]:
     """Update every spin of one chain once by `rule` (`heat_bath` or `metropolis`)."""
     check_precision(energy)
+    if jnp.issubdtype(jnp.result_type(spins), jnp.floating):
+        check_precision(spins, "spins")
     spins = as_float(spins)
-    check_precision(spins, "spins")
     beta = jnp.asarray(beta, spins.dtype)
     chain = jax.tree.map(lambda x: x[None], (spins, beta, key, clamped))
     return _replicas(rule)(energy, *chain)[0]
