@@ -22,6 +22,7 @@ from thermogen.learning import (
     MinimumProbabilityFlow,
     Samples,
 )
+from thermogen.learning._fit import _judged
 from thermogen.meanfield import AbstractFunctional
 from thermogen.walsh import degrees
 
@@ -1027,6 +1028,25 @@ def test_a_coupling_that_all_bonds_share_is_learned(name):
         mean = np.mean(data * np.roll(data, 1, axis=1))
         log_z = n * np.log(2 * np.cosh(truth)) + np.log1p(np.tanh(truth) ** n)
         np.testing.assert_allclose(fitted.history[-40:].mean(), log_z - truth * n * mean, atol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "likelihood", "code"),
+    [
+        (1.40, True, "step_limit"),
+        (1.20, True, "few_weights"),
+        (-0.10, True, "diverged"),
+        (-0.10, False, "step_limit"),
+        (3.50, False, "diverged"),
+    ],
+)
+def test_losses_that_cannot_be_are_told(loss, likelihood, code):
+    """Four patterns of 5 spins: no likelihood costs less than ln 4 = 1.39 nats, nor 5 ln 2 more."""
+    data = np.repeat(np.asarray(tg.enumerate_spins(5)[:4]), [1, 1, 2, 3], axis=0)
+    share = 1 / np.array([4, 4, 8, 8, 12, 12, 12])
+    history = np.append(np.full(60, 2.0), np.full(20, loss))
+    found = _judged(history, likelihood, data, share)
+    assert found == getattr(tg.RESULTS, code)
 
 
 @pytest.mark.parametrize("name", ["persistent-cd", "annealed"])

@@ -148,7 +148,7 @@ class Interactions(AbstractMultilinear):
 def product_over(x: Spins, indices: np.ndarray) -> Num[Array, " terms"]:
     """`prod_{k in a} x_k` for each row a of `indices`, with derivatives at x_k = 0 too."""
     if indices.shape[1] > SHORT:
-        return _product(x[indices])
+        return _product(jnp.asarray(x)[indices])
     columns = [x[indices[:, j]] for j in range(indices.shape[1])]
     return functools.reduce(operator.mul, columns, jnp.ones(indices.shape[0], x.dtype))
 

@@ -91,8 +91,8 @@ class FitResult(eqx.Module):
             before; `separable` if every spin follows from the others, so that a loss of
             conditionals falls for ever; `non_finite` if the loss or its gradient stopped being
             finite; the energy is then the last finite one. Of sampled losses: `few_weights` if the
-            likelihood is no longer known, `diverged` if the loss ended where none can be, or
-            higher than it began.
+            likelihood is no longer known, or ended below the entropy of the data, `diverged` if
+            the loss ended where none can be, or higher than it began.
         state: where the fit stands, to go on from.
     """
 
@@ -347,10 +347,7 @@ def fit(
             separated = _separated(learned, samples, defaults.bounded_fields)
             result = RESULTS.where(separated, RESULTS.separable, result)
         if done and defaults.gradient_tolerance is None and result == RESULTS.step_limit:
-            if history[-1] == np.inf:
-                result = RESULTS.few_weights
-            elif _has_diverged(history, defaults.likelihood, data.shape[1]):
-                result = RESULTS.diverged
+            result = _judged(history, defaults.likelihood, data, share)
         outcome = FitResult(constrain(learned), history, result, carry.state)
         if callback is not None:
             callback(outcome)
@@ -380,15 +377,32 @@ def _check_state(state: FitState, fresh: FitState) -> None:
             )
 
 
-def _has_diverged(history: Float[np.ndarray, " steps"], likelihood: bool, n_spins: int) -> bool:
-    """Whether late losses of chains lie below the least one, or above free spins and rising.
+def _judged(
+    history: Float[np.ndarray, " steps"], likelihood: bool, data: np.ndarray, share: np.ndarray
+) -> RESULTS:
+    """How the steps of a sampled loss ended, by the mean of the late ones.
 
-    A negative log-likelihood is not below 0, up to the noise of ln Z; `<E>_data - <E>_model` is
-    that less an entropy, of n ln 2 at most. Free spins, with all parameters 0, cost n ln 2.
+    A negative log-likelihood is not below the entropy of the data, up to the noise of ln Z;
+    `<E>_data - <E>_model` is one less an entropy, of n ln 2 at most. Free spins, with all
+    parameters 0, cost n ln 2: above it, and above the start, the loss rises.
     """
+    n_spins = data.shape[1]
     late = float(np.mean(history[-max(1, len(history) // _AVERAGED_PART) :]))
-    least = -0.01 if likelihood else -np.log(2)
-    return bool(late < least * n_spins or late > max(n_spins * np.log(2), float(history[0])))
+    noise, free = 0.01 * n_spins, n_spins * np.log(2)
+    if history[-1] == np.inf:
+        return RESULTS.few_weights
+    if late < (-noise if likelihood else -free) or late > max(free, float(history[0])):
+        return RESULTS.diverged
+    if likelihood and late < _entropy(data, share) - noise:
+        return RESULTS.few_weights
+    return RESULTS.step_limit
+
+
+def _entropy(data: np.ndarray, share: np.ndarray) -> float:
+    """Of the distribution that the samples are, in nats."""
+    _, kind = np.unique(data, axis=0, return_inverse=True)
+    p = np.bincount(kind.ravel(), share)
+    return float(-np.sum(p * np.log(np.where(p > 0, p, 1))))
 
 
 def _tolerance(defaults: Defaults, size: float, dtype: DTypeLike) -> Array:
