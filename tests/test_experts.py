@@ -258,6 +258,9 @@ def test_annealed_partition_functions_agree_with_enumeration(monkeypatch):
     annealed = experts.log_partitions(machines, KEY)
     # 256 chains through 200 temperatures: the standard error is below 0.005 nats here.
     np.testing.assert_allclose(annealed, truth, atol=0.02)
+    cold = jax.tree.map(lambda x: 300 * x, machines)
+    with pytest.warns(UserWarning, match="by annealing, is not known: A few chains"):
+        experts.log_partitions(cold, KEY)
 
 
 def test_centred_steps_of_experts_are_those_of_each_alone():

@@ -1,13 +1,17 @@
 """The likelihood of a mixture: partition functions of its experts, and whose a sample is."""
 
+import warnings
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
 from .. import exact
 from .._placement import from_anywhere
+from .._solution import RESULTS
 from .._types import Key
 from ..energies import RBM, AbstractEnergy, Mixture
 from ..learning._objectives import checked_samples, checked_shares
@@ -32,6 +36,10 @@ def log_partitions(experts: AbstractEnergy, key: Key) -> Float[Array, " experts"
 
     Returns:
         In nats, shape `(experts,)`. The annealed ones are too small rather than too large.
+
+    Warns:
+        UserWarning: where annealing has failed, so that ln Z, and with it every likelihood and
+            every weight, is not known.
     """
     size = jax.tree.leaves(experts)[0].shape[0]
     first = jax.tree.map(lambda x: x[0], experts)
@@ -46,10 +54,15 @@ def log_partitions(experts: AbstractEnergy, key: Key) -> Float[Array, " experts"
             betas,
             key=jax.random.fold_in(key, a),
             n_chains=_N_CHAINS,
-        ).log_partition
+        )
         for a in range(size)
     ]
-    return jnp.stack(estimates)
+    for a, estimate in enumerate(estimates):
+        known = not isinstance(estimate.log_partition, Tracer)
+        if known and estimate.result != RESULTS.converged:
+            message = f"ln Z of expert {a}, by annealing, is not known: {RESULTS[estimate.result]}"
+            warnings.warn(message, stacklevel=3)
+    return jnp.stack([estimate.log_partition for estimate in estimates])
 
 
 @eqx.filter_jit
