@@ -17,7 +17,7 @@ import numpy as np
 SHORT = 6
 # Spins in all triples of terms, and triples of subsets, beyond which a plan is refused: about
 # ten seconds of work.
-_MOST_SPINS, _MOST_TRIPLES = 2**19, 2**20
+_MOST_SPINS, _MOST_TRIPLES = 2**17, 2**20
 
 
 def has_short_terms(tables: Sequence[np.ndarray], n_spins: int) -> bool:
