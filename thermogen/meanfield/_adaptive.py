@@ -12,7 +12,8 @@ from ..energies import RBM, AbstractEnergy, Pairwise
 from ..energies._linalg import dot
 from ._base import AbstractFunctional
 
-_MAX_STEPS = 64
+# Steps, and the share of the way to the edge of Dikin's ellipsoid that one of them may take.
+_MAX_STEPS, _WITHIN = 64, 0.95
 
 
 class AdaptiveTAP(AbstractFunctional):
@@ -75,27 +76,51 @@ def gaussian_excess(k: Float[Array, "n n"], v: Magnetizations) -> Float[Array, "
 def _(primals, tangents):
     """At the maximum the precisions do not move to first order."""
     (k, v), (k_dot, v_dot) = primals, tangents
-    precisions = relative_precisions(k, v)
-    # (diag(l) - V K)^-1, which is regular at v = 0 where a symmetric form is not.
-    inverse = jnp.linalg.inv(jnp.diag(precisions) - v[:, None] * k)
-    # Half the trace of inverse @ d(-V K), by its two parts.
-    by_v = -0.5 * jnp.sum(k * inverse.T, axis=1)
-    by_k = -0.5 * jnp.sum((inverse * v[None, :]).T * k_dot)
-    return gaussian_excess(k, v), by_k + dot(by_v, v_dot)
+    r = reactions(k, v)
+    by_k = -0.5 * jnp.sum((_resolvent(k, v, r) * v[None, :]).T * k_dot)
+    return gaussian_excess(k, v), by_k - 0.5 * dot(r, v_dot)
 
 
 @jax.custom_jvp
+def reactions(k: Float[Array, "n n"], v: Magnetizations) -> Magnetizations:
+    """The r for which `A = (1 + diag(v) (diag(r) - k))^-1` has a diagonal of ones; shape `(n,)`.
+
+    They are `(l - 1) / v` with the relative precisions l, and regular at v = 0.
+    """
+    precisions = relative_precisions(k, v)
+    # Of A = 1 - V (R - K) A, without the difference l - 1.
+    return jnp.sum(k * jnp.linalg.inv(jnp.diag(precisions) - v[:, None] * k).T, axis=1)
+
+
+@reactions.defjvp
+def _(primals, tangents):
+    """Implicit: `dr + W^2 v^2 dr = W^2 dv + diag(A^T dk A)`, W = (R - K) A, squared by entries."""
+    (k, v), (k_dot, v_dot) = primals, tangents
+    r = reactions(k, v)
+    resolvent = _resolvent(k, v, r)
+    eye = jnp.eye(v.size, dtype=v.dtype)
+    squares = jnp.square(dot(jnp.diag(r) - k, resolvent)) * (1 - eye)
+    push = dot(squares, v_dot) + jnp.sum(resolvent * dot(k_dot, resolvent), axis=0)
+    return r, jnp.linalg.solve(eye + squares * jnp.square(v)[None, :], push)
+
+
+def _resolvent(k: Float[Array, "n n"], v: Magnetizations, r: Magnetizations) -> Float[Array, "n n"]:
+    return jnp.linalg.inv(jnp.diag(1 + v * r) - v[:, None] * k)
+
+
 def relative_precisions(k: Float[Array, "n n"], v: Magnetizations) -> Magnetizations:
     """The l for which `S = (diag(l) - V^(1/2) K V^(1/2))^-1` has a diagonal of ones; shape `(n,)`.
 
-    Newton steps on `1/S_ii = 1`, which is linear in l but for the reaction of the other spins, so
-    that about five suffice; they are halved where they would come near the edge of the domain.
-    NaN where they do not settle.
+    Newton steps on `1/S_ii = 1`, which is linear in l but for the reaction of the other spins: from
+    the precisions of TAP about five suffice. In the cold these lie near or beyond the edge of the
+    domain; then they start from inside it, and no longer than the l where the expansion of the
+    determinant holds, they never leave it (Dikin's ellipsoid). NaN where they do not settle.
     """
     root = jnp.sqrt(v)
     scaled = root[:, None] * k * root[None, :]
     eye = jnp.eye(v.size, dtype=v.dtype)
     tolerance = jnp.sqrt(jnp.finfo(v.dtype).eps)
+    inside = jnp.broadcast_to(1 + _spectral_bound(scaled), v.shape)
 
     def unfinished(state):
         *_, error, n_steps = state
@@ -103,35 +128,27 @@ def relative_precisions(k: Float[Array, "n n"], v: Magnetizations) -> Magnetizat
         return (error > tolerance) & (n_steps < _MAX_STEPS)
 
     def newton(state):
-        precisions, step, length, error, n_steps = state
-        trial = precisions + length * step
-        half = solve_triangular(jnp.linalg.cholesky(jnp.diag(trial) - scaled), eye, lower=True)
+        precisions, _, n_steps = state
+        half = solve_triangular(jnp.linalg.cholesky(jnp.diag(precisions) - scaled), eye, lower=True)
         inverse = dot(half.T, half)
         variances = jnp.diagonal(inverse)
-        # Near the edge of the domain, where variances diverge, steps are worth nothing.
-        inside = jnp.all(variances < 4)
         push = variances * (variances - 1)
-        new = trial, cho_solve(cho_factor(jnp.square(inverse)), push), 1.0
-        old = precisions, step, 0.5 * length
-        kept = [jnp.where(inside, a, b) for a, b in zip(new, old, strict=True)]
-        error = jnp.where(inside, jnp.max(jnp.abs(variances - 1), initial=0.0), error)
-        return *kept, error, n_steps + 1
+        step = cho_solve(cho_factor(jnp.square(inverse)), push)
+        # Length of the step in the metric of the determinant.
+        length = jnp.sqrt(dot(step, push))
+        near = (length < 2) | ((n_steps > 0) & jnp.isfinite(length))
+        shortened = precisions + jnp.minimum(1, _WITHIN / length) * step
+        error = jnp.where(near, jnp.max(jnp.abs(variances - 1), initial=0.0), jnp.inf)
+        return jnp.where(near, shortened, inside), error, n_steps + 1
 
-    # Diagonally dominant, so inside the domain; the first step leads to the precisions of TAP.
-    start = 1 + jnp.sum(jnp.abs(scaled), axis=1)
-    first = 1 + jnp.sum(jnp.square(scaled), axis=1) - start
-    one = jnp.ones((), v.dtype)
-    state = start, first, one, one * jnp.inf, 0
-    precisions, step, _, error, _ = jax.lax.while_loop(unfinished, newton, state)
-    return jnp.where(error <= tolerance, precisions + step, jnp.nan)
+    state = 1 + jnp.sum(jnp.square(scaled), axis=1), jnp.full((), jnp.inf, v.dtype), 0
+    precisions, error, _ = jax.lax.while_loop(unfinished, newton, state)
+    return jnp.where(error <= tolerance, precisions, jnp.nan)
 
 
-@relative_precisions.defjvp
-def _(primals, tangents):
-    """Of `diag((diag(l) - V K)^-1) = 1`: implicit, and regular at v = 0."""
-    (k, v), (k_dot, v_dot) = primals, tangents
-    precisions = relative_precisions(k, v)
-    inverse = jnp.linalg.inv(jnp.diag(precisions) - v[:, None] * k)
-    by_v = dot(inverse * dot(k, inverse).T, v_dot)
-    by_k = jnp.sum(dot(inverse, v[:, None] * k_dot) * inverse.T, axis=1)
-    return precisions, jnp.linalg.solve(inverse * inverse.T, by_v + by_k)
+def _spectral_bound(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
+    """No eigenvalue of a symmetric matrix is larger: the root of the trace of its eighth power."""
+    scale = jnp.max(jnp.sum(jnp.abs(matrix), axis=1), initial=0.0)
+    scale = jnp.where(scale > 0, scale, 1)
+    square = dot(matrix / scale, matrix / scale)
+    return scale * jnp.sum(jnp.square(dot(square, square))) ** 0.125
