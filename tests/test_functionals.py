@@ -403,6 +403,20 @@ def test_precisions_give_unit_variances():
         np.testing.assert_allclose(np.diagonal(np.linalg.inv(matrix)), 1, rtol=1e-12)
 
 
+def test_precisions_are_found_at_any_coupling():
+    """Also where those of TAP, from which the steps start, lie far beyond the edge."""
+    n, rng = 60, np.random.default_rng(0)
+    upper = np.triu(rng.normal(size=(n, n)), 1) / np.sqrt(n)
+    k = (upper + upper.T) * np.geomspace(0.1, 50, 12)[:, None, None]
+    v = 1 - np.tanh(rng.normal(size=(12, n)) * rng.choice([0.1, 1, 5], (12, 1))) ** 2
+    precisions = np.asarray(jax.jit(jax.vmap(relative_precisions))(k, v))
+    root = np.sqrt(v)
+    matrices = precisions[:, :, None] * np.eye(n) - root[:, :, None] * k * root[:, None, :]
+    assert np.linalg.eigvalsh(matrices).min() > 0
+    variances = np.diagonal(np.linalg.inv(matrices), axis1=1, axis2=2)
+    np.testing.assert_allclose(variances, 1, rtol=1e-9)
+
+
 def test_derivatives_of_adaptive_tap():
     n, step, rng = 4, 1e-5, np.random.default_rng(0)
     energy = random_pairwise(n, jax.random.key(2), scale=1.5)

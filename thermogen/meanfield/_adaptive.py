@@ -12,7 +12,7 @@ from ..energies import RBM, AbstractEnergy, Pairwise
 from ..energies._linalg import dot
 from ._base import AbstractFunctional
 
-# Steps, and the share of the way to the edge of Dikin's ellipsoid that one of them may take.
+# Steps, and the longest of them in the metric of the determinant.
 _MAX_STEPS, _WITHIN = 64, 0.95
 
 
@@ -26,7 +26,7 @@ class AdaptiveTAP(AbstractFunctional):
 
     V = diag(v). It sums the bubbles (rings) of the high-temperature expansion to all orders, for
     the given J: no average over an ensemble of couplings enters. At weak coupling it is TAP;
-    it bounds nothing. The l_i cost about five Newton steps of J's size at every call.
+    it bounds nothing. The l_i cost five to twenty Newton steps of J's size at every call.
     (Opper and Winther 2001, eq. 24 ff., and 2005.)
 
     Raises:
@@ -113,8 +113,9 @@ def relative_precisions(k: Float[Array, "n n"], v: Magnetizations) -> Magnetizat
 
     Newton steps on `1/S_ii = 1`, which is linear in l but for the reaction of the other spins: from
     the precisions of TAP about five suffice. In the cold these lie near or beyond the edge of the
-    domain; then they start from inside it, and no longer than the l where the expansion of the
-    determinant holds, they never leave it (Dikin's ellipsoid). NaN where they do not settle.
+    domain; then damped Newton steps on the concave maximum of `ln det - sum l`, which never
+    leave the domain, come from inside it (Nesterov and Nemirovskii 1994). NaN where they do not
+    settle.
     """
     root = jnp.sqrt(v)
     scaled = root[:, None] * k * root[None, :]
@@ -132,14 +133,17 @@ def relative_precisions(k: Float[Array, "n n"], v: Magnetizations) -> Magnetizat
         half = solve_triangular(jnp.linalg.cholesky(jnp.diag(precisions) - scaled), eye, lower=True)
         inverse = dot(half.T, half)
         variances = jnp.diagonal(inverse)
-        push = variances * (variances - 1)
-        step = cho_solve(cho_factor(jnp.square(inverse)), push)
-        # Length of the step in the metric of the determinant.
-        length = jnp.sqrt(dot(step, push))
-        near = (length < 2) | ((n_steps > 0) & jnp.isfinite(length))
-        shortened = precisions + jnp.minimum(1, _WITHIN / length) * step
-        error = jnp.where(near, jnp.max(jnp.abs(variances - 1), initial=0.0), jnp.inf)
-        return jnp.where(near, shortened, inside), error, n_steps + 1
+        error = variances - 1
+        both = jnp.stack([error, variances * error], axis=1)
+        damped, step = cho_solve(cho_factor(jnp.square(inverse)), both).T
+        # Lengths of the steps in the metric of the determinant: its domain holds those below 1.
+        far, length = (
+            jnp.sqrt(jnp.maximum(dot(x, y), 0)) for x, y in ((damped, error), (step, both[:, 1]))
+        )
+        shortened = jnp.where(far < 1, jnp.minimum(1, _WITHIN / length) * step, damped / (1 + far))
+        near = (far < 2) | ((n_steps > 0) & jnp.isfinite(far))
+        error = jnp.where(near, jnp.max(jnp.abs(error), initial=0.0), jnp.inf)
+        return jnp.where(near, precisions + shortened, inside), error, n_steps + 1
 
     state = 1 + jnp.sum(jnp.square(scaled), axis=1), jnp.full((), jnp.inf, v.dtype), 0
     precisions, error, _ = jax.lax.while_loop(unfinished, newton, state)
