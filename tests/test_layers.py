@@ -4,6 +4,8 @@ The check reads the source (AST), so imports inside functions and under TYPE_CHE
 """
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,3 +159,19 @@ def test_a_planted_violation_is_found(tmp_path, file, source, fault):
 )
 def test_what_the_plan_allows_passes(tmp_path, file, source):
     assert _plant(tmp_path, file, source) == []
+
+
+def test_any_room_can_be_imported_first():
+    """Each in a process of its own, forked where what they all need has been imported."""
+    rooms = [room for layer in LAYERS[2:-1] for room in layer]
+    script = (
+        "import os, sys, equinox, jax, optax, optimistix\n"
+        f"for room in {rooms}:\n"
+        "    if os.fork() == 0:\n"
+        f"        __import__(f'{PACKAGE}.{{room}}')\n"
+        "        os._exit(0)\n"
+        "    if os.wait()[1]:\n"
+        "        sys.exit(f'{room} cannot be imported first')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

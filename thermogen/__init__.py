@@ -5,6 +5,7 @@ data -> energy -> free energy G(m) -> learned energy -> library of bound states
 """
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,9 +15,11 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Names of `_api`, imported at first use: the command line has to start at once."""
+    """Rooms, and names of `_api`, imported at first use: the command line has to start at once."""
     if not name.startswith("_"):
-        # While this import is under way, the rooms ask for each other and find what there is.
+        # Rooms ask for each other while `_api` may not have begun, or not ended, to import them.
+        if importlib.util.find_spec(f".{name}", __name__):
+            return importlib.import_module(f".{name}", __name__)
         api = importlib.import_module("._api", __name__)
         if hasattr(api, name):
             return getattr(api, name)
