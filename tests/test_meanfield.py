@@ -15,6 +15,7 @@ from helpers import (
     boltzmann,
     configurations,
     energy_table,
+    equations,
     random_pairwise,
     redrawn,
     stacked,
@@ -28,6 +29,7 @@ from scipy.special import gammaln
 
 import thermogen as tg
 from thermogen.meanfield import _base, entropy
+from thermogen.meanfield._solve import judge
 
 NAIVE, TAP = FUNCTIONALS["naive"], FUNCTIONALS["tap"]
 N = 6
@@ -495,3 +497,12 @@ def test_nothing_is_called_converged_that_is_not(name, order, beta):
     assert np.all(residual[converged] < 1e-8)
     assert np.all(curvature[converged] > 0)
     assert np.mean(converged) > 0.95
+
+
+def test_a_proof_factorises_once():
+    """Two batched factorisations at once take all threads of two cores, and wait for a third."""
+    energy = random_pairwise(4, jax.random.key(0))
+    theta, problem = jnp.zeros((3, 4)), (tg.TAP(), energy, jnp.asarray(1.0))
+    proof = jax.vmap(lambda x: judge(problem, x, tol=1e-8)[0])
+    names = [e.primitive.name for e in equations(jax.make_jaxpr(proof)(theta))]
+    assert names.count("cholesky") == 1
