@@ -54,7 +54,7 @@ def test_strengths_fall_with_the_number_of_samples():
         _start(), rows, key=jax.random.key(0), n_folds=2, weights=np.full(60, 2)
     )
     np.testing.assert_allclose(twice.strengths, once.strengths / 2)
-    np.testing.assert_allclose(once.strengths[[0, 4, -1]] * 60, [50, 0.5, 0.005])
+    np.testing.assert_allclose(once.strengths[[0, 6, -1]] * 60, [500, 0.5, 0.005])
     relative = learning.choose_l2(
         _start(), rows, key=jax.random.key(0), n_folds=2, weights=np.full(60, 0.3)
     )

@@ -12,9 +12,9 @@ from ._conditional import Pseudolikelihood, margins
 from ._fit import fit
 from ._objectives import Samples, checked_samples, checked_shares
 
-# From a prior of a tenth of an energy unit to one of ten, in steps of root ten in variance; 1/2 is
-# the default of `Pseudolikelihood`.
-_STRENGTHS = 0.5 * 10 ** np.arange(2, -2.01, -0.5)
+# From a prior of 1/32 of an energy unit to one of ten, in steps of root ten in variance; 1/2 is
+# the default of `Pseudolikelihood`. The digits want 50.
+_STRENGTHS = 0.5 * 10 ** np.arange(3, -2.01, -0.5)
 
 
 class RidgeChoice(NamedTuple):
@@ -44,7 +44,7 @@ def choose_l2(
     """Choose the ridge of a pseudolikelihood by cross-validation.
 
     Each part of the data in turn is held out and judges models that learned from the rest with
-    nine strengths, a root of ten apart. A ridge stands for a prior on the couplings, so that its
+    eleven strengths, a root of ten apart. A ridge stands for a prior on the couplings, so that its
     strength in nats per sample falls as one over the number of samples: their product is what is
     compared, and what the whole data get.
 
