@@ -62,22 +62,26 @@ def _(primals, tangents):
     # The derivatives of |h| and of the rest cancel at 0, where each has a kink.
     (field, beta), (field_dot, beta_dot) = primals, tangents
     x = beta * field
-    by_beta = -_free_entropy(x) / beta / beta
+    by_beta = -free_entropy(x) / beta / beta
     return _log_two_cosh(field, beta), jnp.tanh(x) * field_dot + by_beta * beta_dot
 
 
 @jax.custom_jvp
-def _free_entropy(x):
-    """Entropy `ln 2 cosh x - x tanh x` of a free spin, without the cancellation at large x."""
+def free_entropy(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Entropy `ln 2 cosh x - x tanh x` in nats of a spin of mean tanh x, right at any x.
+
+    Its derivatives are right at 0, too, where the terms that it is computed from have kinks.
+    """
     twice = 2 * jnp.minimum(jnp.abs(x), jnp.finfo(x.dtype).max / 4)
     rare = jnp.exp(-twice)  # odds of the side against the field
     return jnp.log1p(rare) + twice * rare / (1 + rare)
 
 
-@_free_entropy.defjvp
+@free_entropy.defjvp
 def _(primals, tangents):
     ((x,), (x_dot,)) = primals, tangents
-    return _free_entropy(x), -x * (1 - jnp.tanh(x) ** 2) * x_dot
+    variance = 4 * jax.nn.sigmoid(2 * x) * jax.nn.sigmoid(-2 * x)
+    return free_entropy(x), -x * variance * x_dot
 
 
 def beta_as(beta: Beta, dtype: DTypeLike) -> Float[Array, ""]:

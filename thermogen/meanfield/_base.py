@@ -14,6 +14,7 @@ from .._checks import check_finite, check_precision
 from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractEnergy
 from ..energies._base import as_float
+from ..energies._cold import free_entropy
 from ..energies._linalg import dot
 
 
@@ -79,8 +80,7 @@ def entropy(m: Magnetizations) -> Float[Array, ""]:
 
 def entropy_at(theta: Magnetizations) -> Float[Array, ""]:
     """`entropy(tanh(theta))` without loss of precision for large |theta|."""
-    x = 2 * jnp.abs(theta)
-    return jnp.sum(jnp.log1p(jnp.exp(-x)) + x * jax.nn.sigmoid(-x))
+    return jnp.sum(free_entropy(theta))
 
 
 def variance_at(theta: Magnetizations) -> Magnetizations:
