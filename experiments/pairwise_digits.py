@@ -2,7 +2,7 @@
 
 Four fifths of the digits train, one fifth judges. Learned by pseudolikelihood, by the mean-field
 potential (naive and TAP), by persistent contrastive divergence, all with the same ridge penalty
-of 1/(2N) on couplings, and inverted in closed form from the moments. Reported for each:
+of n/(2N) on couplings, and inverted in closed form from the moments. Reported for each:
 
 - negative log-likelihood per sample of both parts, with ln Z by annealed importance sampling: its
   standard error and effective sample size, and how much higher the reverse run from samples of
@@ -46,7 +46,7 @@ METHODS = {
 def trained(data: np.ndarray):
     """The models that `fit` learns, with a word on how each fit ended."""
     start = tg.Pairwise(np.zeros((N, N)), np.zeros(N))
-    ridge = learning.L2(0.5 / len(data))  # what pseudolikelihood takes by default
+    ridge = learning.L2(learning.default_l2(N, len(data)))  # as pseudolikelihood has by default
     fits = {
         "pseudolikelihood": {"objective": tg.Pseudolikelihood()},
         "mean field, TAP": {"objective": tg.MeanFieldLikelihood(tg.TAP()), "penalty": ridge},

@@ -22,7 +22,7 @@ PARTS, KEYS = 3, 2
 RARE = 0.02  # pixels that are inked in fewer of the samples
 # Objective and penalty.
 RIDGES = {
-    "default, 1/(2 N)": (tg.Pseudolikelihood(), None),
+    "default, n/(2 N)": (tg.Pseudolikelihood(), None),
     "1e-3 on couplings": (tg.Pseudolikelihood(l2=1e-3), None),
     "1e-2 on couplings": (tg.Pseudolikelihood(l2=1e-2), None),
     "1e-3 on fields too": (tg.Pseudolikelihood(l2=1e-3), learning.L2(0.0, fields=1e-3)),

@@ -352,7 +352,7 @@ def test_few_samples_and_constant_spins_have_finite_models(n_samples):
 
 
 def test_the_default_ridge_gives_way_to_evidence():
-    """`1 / (2 N)`, N whole weights added up, or as many even samples as others are worth."""
+    """`n / (2 N)`, N whole weights added up, or as many even samples as others are worth."""
     data, energy = helpers.configurations(4)[[3, 5, 9, 14, 2]], helpers.random_pairwise(4, _key(1))
     ridge = np.sum(np.triu(np.asarray(energy.couplings)) ** 2)
     for weights, size in (
@@ -365,7 +365,7 @@ def test_the_default_ridge_gives_way_to_evidence():
             _fit(energy=energy, data=data, objective=tg.Pseudolikelihood(l2), **options).history[0]
             for l2 in (None, 0.0)
         ]
-        np.testing.assert_allclose(losses[0] - losses[1], ridge / (2 * size), rtol=1e-9)
+        np.testing.assert_allclose(losses[0] - losses[1], 4 * ridge / (2 * size), rtol=1e-9)
 
 
 class _Ring(tg.energies.AbstractMultilinear):

@@ -54,7 +54,8 @@ def test_strengths_fall_with_the_number_of_samples():
         _start(), rows, key=jax.random.key(0), n_folds=2, weights=np.full(60, 2)
     )
     np.testing.assert_allclose(twice.strengths, once.strengths / 2)
-    np.testing.assert_allclose(once.strengths[[0, 6, -1]] * 60, [500, 0.5, 0.005])
+    np.testing.assert_allclose(once.strengths[[0, 4, -1]] * 60, [100 * N / 2, N / 2, N / 2000])
+    assert np.isclose(once.strengths[4], learning.default_l2(N, 60))
     relative = learning.choose_l2(
         _start(), rows, key=jax.random.key(0), n_folds=2, weights=np.full(60, 0.3)
     )
@@ -66,3 +67,23 @@ def test_parts_must_hold_samples(n_folds):
     rows = _data(random_pairwise(N, jax.random.key(0)), 60, 0)
     with pytest.raises(ValueError, match="n_folds must be from 2 to the 60 samples"):
         learning.choose_l2(_start(), rows, key=jax.random.key(0), n_folds=n_folds)
+
+
+def _ring(n):
+    return tg.Pairwise(np.roll(np.eye(n), 1, 0) + np.roll(np.eye(n), -1, 0), np.zeros(n))
+
+
+@pytest.mark.parametrize("count", [60, 600])
+@pytest.mark.parametrize("family", ["spin glass", "ring"])
+def test_the_default_is_near_the_best_ridge(family, count):
+    """In the divergence from the truth, within a quarter of the best of nine, over data sets."""
+    factors = 10 ** np.arange(-2, 2.01, 0.5)
+    errors = np.zeros(len(factors))
+    for seed in range(4):
+        truth = _ring(N) if family == "ring" else random_pairwise(N, jax.random.key(seed))
+        rows = _data(truth, count, seed)
+        for index, factor in enumerate(factors):
+            objective = tg.Pseudolikelihood(factor * learning.default_l2(N, count))
+            fitted = tg.fit(_start(), rows, objective=objective, key=jax.random.key(0)).energy
+            errors[index] += _divergence(truth, fitted)
+    assert errors[4] <= 1.25 * errors.min()

@@ -8,6 +8,7 @@ from ._chains import PersistentCD as PersistentCD
 from ._checkpoints import Checkpoints as Checkpoints
 from ._conditional import MinimumProbabilityFlow as MinimumProbabilityFlow
 from ._conditional import Pseudolikelihood as Pseudolikelihood
+from ._conditional import default_l2 as default_l2
 from ._fit import FitResult as FitResult
 from ._fit import FitState as FitState
 from ._fit import fit as fit

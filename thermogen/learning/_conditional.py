@@ -51,9 +51,9 @@ class Pseudolikelihood(AbstractObjective):
 
     Attributes:
         l2: strength of the ridge penalty on couplings of two spins and more, in nats per squared
-            energy unit. Where None it is `1 / (2 N)` for N samples: a prior of unit variance, which
-            gives way to evidence (`Samples.size` for samples of unequal weight). Where 0,
-            separable data have no minimum.
+            energy unit. Where None it is `n / (2 N)` for N samples of n spins: a prior of variance
+            `1 / n` on each coupling, as in a spin glass, which gives way to evidence
+            (`Samples.size` for samples of unequal weight). Where 0, separable data have no minimum.
     """
 
     l2: Number | None = eqx.field(default=None, converter=_number_or_none)
@@ -87,7 +87,25 @@ class Pseudolikelihood(AbstractObjective):
         return batch.mean(jnp.sum(surprise, axis=1)) + ridge, state
 
     def _ridge(self, samples: Samples) -> Float[Array, ""]:
-        return 0.5 / samples.size if self.l2 is None else jnp.asarray(self.l2)
+        if self.l2 is not None:
+            return jnp.asarray(self.l2)
+        return jnp.asarray(default_l2(samples.spins.shape[1], samples.size))
+
+
+def default_l2(n_spins: int, n_samples: Number) -> Number:
+    """Ridge that stands for a prior of variance `1 / n` on each coupling: `n / (2 N)`.
+
+    Fields of order one then come of all others together, as in the models of Hopfield and of
+    Sherrington and Kirkpatrick; stronger couplings need few samples to be believed.
+
+    Args:
+        n_spins: n, of the visible spins.
+        n_samples: N, how many independent samples the data are worth.
+
+    Returns:
+        The strength, in nats per sample and squared energy unit.
+    """
+    return 0.5 * n_spins / n_samples
 
 
 class MinimumProbabilityFlow(AbstractObjective):

@@ -17,7 +17,7 @@ from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Key
 from ..energies import AbstractEnergy, constrain, n_visible, parameter_terms
-from ._conditional import constant_spins, margins
+from ._conditional import constant_spins, default_l2, margins
 from ._objectives import (
     ADAM,
     LBFGS,
@@ -430,7 +430,7 @@ def _warn_of_infinite_parameters(
 ) -> None:
     """Name at most ten constant spins and, if asked, five pairs that are fixed to each other."""
     constant = np.flatnonzero(np.all(data == data[0], axis=0))
-    strength = f"{0.5 / len(data):.1g}"
+    strength = f"{default_l2(data.shape[1], len(data)):.1g}"
     found, remedies = [], []
     if fields and constant.size:
         found.append(f"spins {constant[:10].tolist()} are constant")

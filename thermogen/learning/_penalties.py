@@ -87,8 +87,8 @@ class L2(AbstractPenalty):
     that are seldom up. They then need data in which no spin is constant.
 
     Attributes:
-        strength: of the couplings, in nats per squared energy unit. As a prior of unit variance it
-            is `1 / (2 N)` for N samples.
+        strength: of the couplings, in nats per squared energy unit. As a prior of variance
+            `1 / n` it is `n / (2 N)` for N samples of n spins.
         fields: strength of the fields.
     """
 

@@ -8,13 +8,12 @@ from jaxtyping import Array, Float, Num
 
 from .._types import Key
 from ..energies import AbstractEnergy
-from ._conditional import Pseudolikelihood, margins
+from ._conditional import Pseudolikelihood, default_l2, margins
 from ._fit import fit
 from ._objectives import Samples, checked_samples, checked_shares
 
-# From a prior of 1/32 of an energy unit to one of ten, in steps of root ten in variance; 1/2 is
-# the default of `Pseudolikelihood`. The digits want 50.
-_STRENGTHS = 0.5 * 10 ** np.arange(3, -2.01, -0.5)
+# A hundred times the default of `Pseudolikelihood` to a thousandth of it, in steps of root ten.
+_RELATIVE = 10 ** np.arange(2, -3.01, -0.5)
 
 
 class RidgeChoice(NamedTuple):
@@ -64,18 +63,18 @@ def choose_l2(
     if not 2 <= n_folds <= len(rows):
         raise ValueError(f"n_folds must be from 2 to the {len(rows)} samples, got {n_folds}")
     fold = np.random.default_rng(seed).permutation(len(rows)) % n_folds
-    held_out = np.zeros(len(_STRENGTHS))
+    strengths = float(default_l2(rows.shape[1], size)) * _RELATIVE
+    held_out = np.zeros(len(strengths))
     for part in range(n_folds):
         # The held-out rows get no weight, so that all parts share one program.
         inside, outside = share * (fold != part), share * (fold == part)
         if inside.sum() == 0:
             continue
         start = energy
-        for index, strength in enumerate(_STRENGTHS):
-            objective = Pseudolikelihood(strength / (size * inside.sum()))
+        for index, strength in enumerate(strengths):
+            objective = Pseudolikelihood(strength / inside.sum())
             start = fit(start, rows, objective=objective, key=key, weights=inside).energy
             held_out[index] += float(_surprise(start, rows, outside))
-    strengths = _STRENGTHS / size
     return RidgeChoice(float(strengths[np.argmin(held_out)]), strengths, held_out)
 
 

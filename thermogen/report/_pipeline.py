@@ -11,7 +11,7 @@ import numpy as np
 from .. import _signals
 from ..energies import Pairwise
 from ..landscape import Library, find_bound_states, quench
-from ..learning import FitResult, Pseudolikelihood, choose_l2, fit
+from ..learning import FitResult, Pseudolikelihood, choose_l2, default_l2, fit
 from ._dynamics import climb, diagnose
 from ._progress import Tell
 from ._recall import recollect
@@ -73,13 +73,13 @@ def _listening(tell: Tell) -> Tell:
 
 
 def _choose(study: Study, tell: Tell) -> None:
-    """The ridge that predicts held-out samples best; with a few samples, that of a wide prior."""
+    """The ridge that predicts held-out samples best; with a few samples, the default."""
     source, settings = study.source, study.settings
     tell(0, None, "")
     if settings.l2 is not None:
         study.l2 = settings.l2
     elif len(source.spins) < _LEAST_JUDGES:
-        study.l2 = 0.5 / len(source.spins)
+        study.l2 = float(default_l2(source.spins.shape[1], len(source.spins)))
     else:
         study.ridge = choose_l2(
             _without_couplings(study),
