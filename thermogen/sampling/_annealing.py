@@ -26,7 +26,7 @@ from ._base import (
 )
 from ._gibbs import Gibbs
 from ._sample import colored
-from ._trust import judged_weights, known_error
+from ._trust import judged_weights, known_error, widening
 
 
 class Estimate(NamedTuple):
@@ -34,8 +34,8 @@ class Estimate(NamedTuple):
 
     Attributes:
         log_partition: ln Z.
-        standard_error: of ln Z, by the spread of the weights; infinite unless `result` is
-            `converged`.
+        standard_error: of ln Z, by the spread of the weights, wider by up to 3 times where they
+            are skewed; infinite unless `result` is `converged`.
         ess: effective sample size `(sum w)^2 / sum w^2`, between 1 and the number of chains.
         result: a `RESULTS` code: `few_weights` where the estimate has failed, and what to do.
     """
@@ -190,11 +190,11 @@ def annealed(energy, path, spins, key, kernel, clamp):
 
 
 def log_mean(log_weights):
-    """`ln <w>`, its standard error (delta method), and the effective sample size."""
+    """`ln <w>`, its standard error (delta method, widened for skewness), and the effective size."""
     n = len(log_weights)
     total = jax.nn.logsumexp(log_weights)
     ess = jnp.exp(2 * total - jax.nn.logsumexp(2 * log_weights))
     # One weight has no spread, and says nothing about its error.
     error = jnp.sqrt(jnp.maximum(n / ess - 1, 0) / (n - 1)) if n > 1 else jnp.inf
-    error = jnp.asarray(error, total.dtype)
+    error = jnp.asarray(error * widening(ess, n), total.dtype)
     return total - jnp.log(n).astype(total.dtype), error, ess

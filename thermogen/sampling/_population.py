@@ -17,7 +17,7 @@ from ._annealing import log_mean, log_states, path_from_zero
 from ._base import AbstractKernel, Clamp, Ladder, checked_clamp, checked_ladder, random_corners
 from ._gibbs import Gibbs
 from ._sample import colored
-from ._trust import MIN_LINEAGES, MIN_POPULATIONS, first_of, known_error, too_few
+from ._trust import MIN_LINEAGES, first_of, known_error, too_few, too_skewed
 
 
 class PopulationEstimate(NamedTuple):
@@ -99,7 +99,7 @@ def _anneal(energy, betas, key, sizes, kernel, clamp):
     ess = n_chains**2 / dot(jnp.square(weights), squares)
     log_partition = log_states(energy, spins.dtype, clamp) + ratio
     poor = too_few(ess, n_chains * n_populations, MIN_LINEAGES)
-    poor |= count < MIN_POPULATIONS * n_populations
+    poor |= too_skewed(count, n_populations)
     finite = jnp.all(jnp.isfinite(log_ratios))
     result = first_of((~finite, RESULTS.non_finite), (poor, RESULTS.few_weights))
     return PopulationEstimate(

@@ -23,7 +23,15 @@ from ._gibbs import Gibbs
 from ._observers import StateTrace
 from ._sample import sample
 from ._tempering import ParallelTempering
-from ._trust import disagreement, first_of, known_error, ladders_disagree, too_few
+from ._trust import (
+    MAX_RHAT_LADDERS,
+    MAX_RHAT_SUMS,
+    disagreement,
+    first_of,
+    known_error,
+    ladders_disagree,
+    too_few,
+)
 
 _MAX_STEPS = 200
 Result = TypeVar("Result")
@@ -54,7 +62,8 @@ class Reweighting(eqx.Module):
         rhat: of the energies of chains at each rung, shape `(rungs,)`: where it exceeds 1.03, by
             more than chance, they differ by too much of what each of them varies.
         result: a `RESULTS` code: `no_overlap` where the equations do not determine ln Z,
-            `not_relaxed` where `rhat` is too large at some rung.
+            `not_relaxed` where `rhat` is too large at some rung, or chains differ in the sum of
+            energies from some rung to the coldest, which swaps between these do not change.
     """
 
     betas: Float[Array, " rungs"]
@@ -281,12 +290,15 @@ def _solve(energies, betas, log_states):
     # Where rungs overlap too little, ln Z is not determined to within 1: no step is small then.
     uncertain = jnp.diagonal(inverse)
     solved = (_worst(state) <= tolerance) & jnp.all((uncertain > 0) & (uncertain < 1))
-    means, variances = jnp.mean(energies, axis=2), jnp.var(energies, axis=2)
-    rhat = disagreement(means.T, variances.T, n_draws)
+    rhat = _rhat(energies)
+    apart = ladders_disagree(rhat, MAX_RHAT_LADDERS, n_chains, n_draws)
+    # Swaps move the energies of a ladder from rung to rung, and hide how slowly they change.
+    of_sums = _rhat(jnp.cumsum(energies[:, ::-1], axis=1))
+    apart |= ladders_disagree(of_sums, MAX_RHAT_SUMS, n_chains, n_draws)
     result = first_of(
         (~jnp.all(jnp.isfinite(energies)), RESULTS.non_finite),
         (~solved, RESULTS.no_overlap),
-        (jnp.any(ladders_disagree(rhat, n_chains, n_draws)), RESULTS.not_relaxed),
+        (jnp.any(apart), RESULTS.not_relaxed),
     )
     converged = result == RESULTS.converged
 
@@ -322,6 +334,12 @@ def _evaluate(scales, betas, samples, n_steps):
     rung_size = samples.size // betas.size
     excess = jnp.sum(sums, axis=0) / rung_size - 1
     return _State(scales, excess, jnp.sum(information, axis=0) / rung_size, jnp.asarray(n_steps))
+
+
+def _rhat(energies):
+    """Of chains at each rung, of energies of shape `(chains, rungs, draws)`."""
+    means, variances = jnp.mean(energies, axis=2), jnp.var(energies, axis=2)
+    return disagreement(means.T, variances.T, energies.shape[2])
 
 
 def _worst(state):
