@@ -14,7 +14,7 @@ from .._solution import RESULTS
 
 # Of the error bar of a mean of weights: such skewed ones have none.
 MAX_WIDENING = 3.0
-# Effective draws without which their spread says nothing about the mean.
+# Effective draws, or chains along a training, without which their spread says nothing of the mean.
 MIN_ESS = 30.0
 # Effective replicas of all populations, families counted once: where few lineages survive all
 # populations miss the same states.
