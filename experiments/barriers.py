@@ -18,7 +18,7 @@ import numpy as np
 
 import thermogen as tg
 from thermogen.landscape import TRANSITIONS, Barriers, barriers, disconnectivity_tree
-from thermogen.report import disconnectivity_figure
+from thermogen.plots import disconnectivity_figure
 
 N_SPINS = 10
 # In sweeps: beyond, the eigenvalue is too near to 1 for the time to be precise.
@@ -50,7 +50,7 @@ def energy_barrier(energy: tg.Pairwise) -> float:
 
 def free_energy_barrier(energy: tg.Pairwise, beta: float) -> float:
     """The same of G(m), from its saddles; a state and its mirror image are two."""
-    library = tg.find_bound_states(FUNCTIONAL, energy, beta, key=jax.random.key(0))
+    library = tg.find_minima(FUNCTIONAL, energy, beta, key=jax.random.key(0))
     found = barriers(library, FUNCTIONAL, energy, beta)
     between = slowest_rise(found.heights)
     over = found.mirror_heights - library.free_energies[: library.size]
@@ -102,7 +102,7 @@ def digits(out: pathlib.Path) -> None:
     data = tg.datasets.digits().spins
     start = tg.Pairwise(jnp.zeros((64, 64)), jnp.zeros(64))
     energy = tg.fit(start, data, objective=tg.Pseudolikelihood(), key=jax.random.key(0)).energy
-    library = tg.find_bound_states(FUNCTIONAL, energy, 1.0, key=jax.random.key(1), starts=data)
+    library = tg.find_minima(FUNCTIONAL, energy, 1.0, key=jax.random.key(1), starts=data)
     began = time.perf_counter()
     found = barriers(library, FUNCTIONAL, energy, 1.0)
     seconds = time.perf_counter() - began

@@ -17,7 +17,7 @@ import numpy as np
 
 import thermogen as tg
 from thermogen.meanfield import Bifurcation, Branch, bifurcations, follow_beta
-from thermogen.report import bifurcation_figure
+from thermogen.plots import bifurcation_figure
 
 N_SPINS, N_PATTERNS = 24, 4
 HOT, COLD = 0.5, 2.5
@@ -63,7 +63,7 @@ def main() -> None:
     began = time.perf_counter()
     energy, patterns = hopfield()
     branches, points = from_the_paramagnet(energy)
-    library = tg.find_bound_states(
+    library = tg.find_minima(
         FUNCTIONAL, energy, COLD, key=jax.random.key(0), n_walkers=256, n_hops=8, capacity=256
     )
     # One state stands for itself and its mirror image.

@@ -20,7 +20,7 @@ import numpy as np
 
 import thermogen as tg
 from thermogen.landscape import Genealogy, birth_points, death_points, genealogy
-from thermogen.report import genealogy_figure
+from thermogen.plots import genealogy_figure
 
 FUNCTIONAL = tg.NaiveMeanField()
 BETAS = np.linspace(0.2, 1.5, 27)
@@ -55,7 +55,7 @@ def search(energy: tg.Pairwise, beta: float, seed: int, extra: int, n_walkers: i
     """A fresh search, with so many more random corners."""
     corners = np.random.default_rng(seed).choice([-1.0, 1.0], (extra, energy.n_spins))
     key = jax.random.key(1000 + seed)
-    return tg.find_bound_states(
+    return tg.find_minima(
         FUNCTIONAL, energy, beta, key=key, n_walkers=n_walkers, n_hops=N_HOPS, starts=corners
     )
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 import thermogen as tg
-from thermogen.landscape import completeness, corner, crossover, discovery_curve, flip_cluster
+from thermogen.search import completeness, corner, crossover, discovery_curve, flip_cluster
 
 N, N_SEARCHES = 16, 20
 MOVES = (corner, flip_cluster, crossover)
@@ -53,7 +53,7 @@ def main() -> None:
         f"{'claimed':>9}{'within':>8}{'Chao1':>8}{'low end':>9}{'<= truth':>9}{'curve':>8}"
     )
     for name, (energy, beta) in MODELS.items():
-        truth = tg.find_bound_states(
+        truth = tg.find_minima(
             NAIVE, energy, beta, key=jax.random.key(0), starts=corners, n_walkers=1, n_hops=0,
             capacity=2048,
         )  # fmt: skip
@@ -75,7 +75,7 @@ def main() -> None:
 
 def searched(truth, energy, beta, seed: int, n_walkers: int, n_hops: int) -> tuple:
     """What one search holds and claims, against the truth."""
-    library = tg.find_bound_states(
+    library = tg.find_minima(
         NAIVE,
         energy,
         beta,

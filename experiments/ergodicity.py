@@ -1,7 +1,8 @@
 """Where the weight of a metastable set comes from: three estimates against exact weights.
 
 - `library`: `exp(-beta F)` of the candidates, summed over the set: minima of naive mean field, and
-  single-flip minima with the free energy of independent flips. This is what `tg.ergodicity` takes;
+  single-flip minima with the free energy of independent flips. This is what
+  `tg.find_bound_states` takes;
 - `rates`: the stationary distribution of the exchange rates of the certificate;
 - `annealed`: the share of the replicas of population annealing (20 populations of 128, 64 rungs)
   that descend to the set.
@@ -23,7 +24,7 @@ import truth
 
 import thermogen as tg
 from thermogen import sampling
-from thermogen.landscape._trajectories import descend_all, prepared
+from thermogen.kinetics._trajectories import descend_all, prepared
 
 THRESHOLD = truth.THRESHOLD
 ESTIMATES = ("library", "rates", "annealed")
@@ -37,7 +38,7 @@ def stationary(rates: np.ndarray) -> np.ndarray:
     return np.clip(np.linalg.lstsq(system, target, rcond=None)[0], 0, None)
 
 
-def estimates(found: tg.Ergodicity, energy, beta, key) -> dict[str, np.ndarray]:
+def estimates(found: tg.BoundStates, energy, beta, key) -> dict[str, np.ndarray]:
     """Weight of each set that has a number, mirror images together."""
     certificate = found.certificate
     rows = np.flatnonzero(certificate.bound)
@@ -65,7 +66,7 @@ def shares(certificate: tg.Certificate, energy, spins, weights) -> np.ndarray:
     return np.bincount(certificate.group[nearest], weights, certificate.group.max() + 1)
 
 
-def exact_weights(found: tg.Ergodicity, exact: tg.exact.MetastableSets) -> np.ndarray | None:
+def exact_weights(found: tg.BoundStates, exact: tg.exact.MetastableSets) -> np.ndarray | None:
     """Of the sets of the certificate; None where they are not the exact ones, one to one."""
     certificate, owner = found.certificate, np.full(len(exact.weights), -1)
     for k in np.flatnonzero(certificate.bound):
@@ -79,7 +80,7 @@ def exact_weights(found: tg.Ergodicity, exact: tg.exact.MetastableSets) -> np.nd
     return np.bincount(owner, exact.weights) if owner.min() >= 0 else None
 
 
-def tempered_weights(found: tg.Ergodicity, energy, beta, key) -> np.ndarray:
+def tempered_weights(found: tg.BoundStates, energy, beta, key) -> np.ndarray:
     ladder = tg.ParallelTempering(jnp.linspace(0.2 * beta, beta, 12))
     options = {"n_chains": 64, "n_sweeps": 4000, "burn_in": 2000, "thin": 100}
     spins = np.asarray(tg.sample(ladder, energy, beta, key=key, **options))
@@ -159,7 +160,7 @@ def judge(name: str) -> None:
             "n_hops": 0,
             "n_trajectories": 256 if enumerable else 64,
         }
-        found = tg.ergodicity(energy, beta, key=key, threshold=THRESHOLD, **options)
+        found = tg.find_bound_states(energy, beta, key=key, threshold=THRESHOLD, **options)
         if exact is None:
             known = tempered_weights(found, energy, beta, key)
         else:

@@ -64,7 +64,7 @@ def measure(name: str, energy, beta: float) -> dict:
     truth, error = true_log_partition(energy, beta)
     row = {"model": name, "n": energy.n_spins, "beta": beta, "exact": truth, "error": error}
     for functional, law in FUNCTIONALS.items():
-        library = tg.find_bound_states(
+        library = tg.find_minima(
             law,
             energy,
             beta,

@@ -4,7 +4,7 @@ Each contender starts from the states of one round of random corners and adds ro
 quenches for so many seconds, compilation not counted, on one model. All starts go through
 the same quench and count once it has certified them:
 
-- corner: plain multistart, the default of `find_bound_states`;
+- corner: plain multistart, the default of `find_minima`;
 - cluster: a random spin and those that it couples to flip;
 - crossover: every spin from one of two states, taken at random;
 - mix: these three, those that bring new states more often (Thompson sampling);
@@ -30,12 +30,12 @@ import numpy as np
 from jaxtyping import Int
 
 import thermogen as tg
-from thermogen.landscape import _hopping
-from thermogen.landscape._batches import in_batches
-from thermogen.landscape._curvature import _by_gradients
-from thermogen.landscape._merge import Pool
-from thermogen.landscape._quench import fall, is_converged, starting_fields
+from thermogen._batches import in_batches
 from thermogen.meanfield import AbstractFunctional
+from thermogen.search import _minima as _hopping
+from thermogen.search._curvature import _by_gradients
+from thermogen.search._merge import Pool
+from thermogen.search._quench import fall, is_converged, starting_fields
 
 N_WALKERS = 512
 

@@ -119,7 +119,7 @@ def deviations(spins: np.ndarray, others: np.ndarray) -> list[float]:
 def states(energy: tg.Pairwise, data: np.ndarray) -> list[int]:
     """Minima of naive mean field, of TAP, of E by single flips, and certified bound states."""
     found = [
-        tg.find_bound_states(
+        tg.find_minima(
             functional,
             energy,
             1.0,
@@ -132,7 +132,7 @@ def states(energy: tg.Pairwise, data: np.ndarray) -> list[int]:
         for functional in (tg.NaiveMeanField(), tg.TAP())
     ]
     corners = np.random.default_rng(3).choice([-1.0, 1.0], (64, N))
-    flips = tg.landscape.flip_minima(energy, np.concatenate([data[::4], corners]))
+    flips = tg.kinetics.flip_minima(energy, np.concatenate([data[::4], corners]))
     energies = np.asarray(jax.vmap(energy)(jnp.asarray(flips, float)))
     lowest = flips[np.argsort(energies)[:N_FLIPS]]
     candidates = np.concatenate([*(library.magnetizations for library in found), lowest])

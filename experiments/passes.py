@@ -17,8 +17,8 @@ import numpy as np
 import thermogen as tg
 from thermogen.landscape import TRANSITIONS, Barriers, barriers
 from thermogen.landscape._barriers import _Search
-from thermogen.landscape._quench import make_problem
 from thermogen.landscape._saddles import Points, refined
+from thermogen.search._quench import make_problem
 
 BETA, N_MODELS, N_CLIMBS, TOL = 3.0, 8, 1500, 1e-9
 NAIVE = tg.NaiveMeanField()
@@ -54,7 +54,7 @@ def missed(n: int) -> None:
     seconds, saddles = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0)
     for seed in range(N_MODELS):
         energy = sk(n, seed)
-        library = tg.find_bound_states(
+        library = tg.find_minima(
             NAIVE, energy, BETA, key=jax.random.key(seed), n_walkers=128, n_hops=4
         )
         for way, search in ways.items():
@@ -79,7 +79,7 @@ def large(n: int) -> None:
     """The time per saddle; the second search is free of compiling."""
     for seed in range(2):
         energy = sk(n, seed)
-        library = tg.find_bound_states(
+        library = tg.find_minima(
             NAIVE, energy, 2.0, key=jax.random.key(seed), n_walkers=32, n_hops=0, capacity=16
         )
         began = time.perf_counter()

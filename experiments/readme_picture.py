@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import thermogen as tg
-from thermogen.report import states_figure
+from thermogen.plots import states_figure
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     start = tg.Pairwise(jnp.zeros((64, 64)), jnp.zeros(64))
     energy = tg.fit(start, data, objective=tg.Pseudolikelihood(), key=jax.random.key(0)).energy
     for name, functional in [("naive mean field", tg.NaiveMeanField()), ("TAP", tg.TAP())]:
-        library = tg.find_bound_states(functional, energy, 1.0, key=jax.random.key(1), starts=data)
+        library = tg.find_minima(functional, energy, 1.0, key=jax.random.key(1), starts=data)
         used = library.mask
         print(f"{name}: {library.size} minima, max residual {library.residuals[used].max():.1e}")
         if name == "naive mean field":

@@ -118,7 +118,7 @@ def product_minima(energy: tg.Complete, beta: float) -> dict[str, Any]:
     corners = np.asarray(tg.enumerate_spins(n), float)
     inside = np.random.default_rng(0).uniform(-0.9, 0.9, corners.shape)
     starts = np.concatenate([corners, inside])
-    library = tg.find_bound_states(
+    library = tg.find_minima(
         tg.NaiveMeanField(),
         energy,
         beta,

@@ -62,11 +62,11 @@ def rates(energy: tg.Pairwise, rows: np.ndarray) -> float:
 def verdicts(energy: tg.Pairwise, rows: np.ndarray) -> str:
     texts, size = [], 0
     for seed in range(KEYS):
-        library = tg.find_bound_states(
+        library = tg.find_minima(
             tg.NaiveMeanField(), energy, 1.0, key=jax.random.key(seed), starts=rows
         )
         size = max(size, library.size)
-        found = tg.ergodicity(
+        found = tg.find_bound_states(
             energy, 1.0, key=jax.random.key(seed), threshold=THRESHOLD, library=library,
             starts=rows[:256], n_hops=0, n_trajectories=128, capacity=48,
         )  # fmt: skip

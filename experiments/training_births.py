@@ -24,8 +24,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 import thermogen as tg
 from thermogen.landscape import Genealogy, genealogy
 from thermogen.learning import Checkpoints
-from thermogen.report import genealogy_figure
-from thermogen.report._plots import ACCENT, INK, MUTED, styled
+from thermogen.plots import genealogy_figure
+from thermogen.plots._style import ACCENT, INK, MUTED, styled
 
 FUNCTIONAL = tg.NaiveMeanField()
 STEPS = 20 * np.unique(np.round(np.geomspace(2, 250, 40)).astype(int))

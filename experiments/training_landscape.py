@@ -24,7 +24,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import thermogen as tg
-from thermogen.landscape import completeness
+from thermogen.search import completeness
 
 L2 = 2e-3  # nats per squared energy unit
 WIDTHS = (0.1, 0.5, 1.0, 2.0)
@@ -97,7 +97,7 @@ def study(name: str, n_hidden: int, n_starts: int) -> dict:
     visible, rows = enumerated(data)
     starts = proposals(data.shape[1], n_hidden, n_starts, jax.random.key(n_hidden))
     began = time.perf_counter()
-    minima = tg.find_minima(
+    minima = tg.multistart(
         jax.tree_util.Partial(potential, visible, rows),
         starts,
         invariants=jax.tree_util.Partial(invariants, visible, rows),

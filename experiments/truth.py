@@ -130,7 +130,7 @@ def minima(name: str, energy, beta: float, key: jax.Array) -> tg.Library | None:
     slow = name == "Bethe" and isinstance(energy, tg.Interactions)
     walkers, hops = (16, 0) if slow else (32, 2)
     try:
-        return tg.find_bound_states(
+        return tg.find_minima(
             FUNCTIONALS[name], energy, beta, key=key, n_walkers=walkers, n_hops=hops
         )
     except TypeError:

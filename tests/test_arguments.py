@@ -41,15 +41,15 @@ COUNTS = {
         "n_chains n_sweeps thin",
     ),
     "search": (
-        lambda **a: tg.find_bound_states(NAIVE, ENERGY, 1.0, key=KEY, **a),
+        lambda **a: tg.find_minima(NAIVE, ENERGY, 1.0, key=KEY, **a),
         "n_walkers n_hops capacity",
     ),
     "certify": (
         lambda **a: tg.certify(DATA[:1], ENERGY, 1.0, key=KEY, **{"threshold": 20} | a),
         "n_trajectories horizon",
     ),
-    "ergodicity": (
-        lambda **a: tg.ergodicity(ENERGY, 1.0, key=KEY, **a),
+    "find_bound_states": (
+        lambda **a: tg.find_bound_states(ENERGY, 1.0, key=KEY, **a),
         "n_walkers n_hops capacity n_trajectories",
     ),
     "recall": (
@@ -70,8 +70,8 @@ COUNTS = {
         lambda **a: meanfield.follow_beta(NAIVE, ENERGY, (0.5, 1.0), CUE, **a),
         "capacity",
     ),
-    "find_minima": (
-        lambda **a: tg.find_minima(lambda x: jnp.sum(x**4), DATA, **a),
+    "multistart": (
+        lambda **a: tg.multistart(lambda x: jnp.sum(x**4), DATA, **a),
         "max_steps n_flat",
     ),
     "energy_barriers": (
@@ -98,8 +98,8 @@ NUMBERS = {
         "beta",
     ),
     "solve": (lambda **a: tg.solve(NAIVE, ENERGY, init=CUE, **a), "beta"),
-    "search": (lambda **a: tg.find_bound_states(NAIVE, ENERGY, key=KEY, **a), "beta"),
-    "ergodicity": (lambda **a: tg.ergodicity(ENERGY, key=KEY, **a), "beta"),
+    "search": (lambda **a: tg.find_minima(NAIVE, ENERGY, key=KEY, **a), "beta"),
+    "find_bound_states": (lambda **a: tg.find_bound_states(ENERGY, key=KEY, **a), "beta"),
     "gibbs_potential": (lambda **a: exact.gibbs_potential(ENERGY, 0.5 * CUE, **a), "beta"),
 }
 

@@ -25,7 +25,7 @@ def _glass(fields: float, seed: int = 11) -> tg.Pairwise:
 
 
 def _found(energy: tg.Pairwise, beta: float = BETA, functional=NAIVE, **options):
-    library = tg.find_bound_states(
+    library = tg.find_minima(
         functional, energy, beta, key=jax.random.key(0), n_walkers=16, n_hops=3, capacity=32
     )
     found = barriers(library, functional, energy, beta, **options)
@@ -191,7 +191,7 @@ def test_float32_configuration_is_certified_in_float64(name):
     functional = helpers.FUNCTIONALS[name]
     energy = jax.tree.map(lambda x: x.astype(jnp.float32), _glass(0.1, seed=7))
     with jax.enable_x64(False):
-        library = tg.find_bound_states(
+        library = tg.find_minima(
             functional, energy, 4.0, key=jax.random.key(0), n_walkers=16, n_hops=3, capacity=32
         )
         found = barriers(library, functional, energy, 4.0)

@@ -12,8 +12,8 @@ from scipy.linalg import hadamard
 from scipy.special import expit
 
 import thermogen as tg
-from thermogen.landscape import _trajectories
-from thermogen.landscape._kinetics import (
+from thermogen.kinetics import _trajectories
+from thermogen.kinetics._exchange import (
     Departures,
     apart,
     departures,
@@ -59,7 +59,7 @@ MODELS = {
 
 def _certify(energy, beta, candidates=None, key=0, **options):
     if candidates is None:
-        candidates = tg.landscape.flip_minima(energy, CORNERS)
+        candidates = tg.kinetics.flip_minima(energy, CORNERS)
     return tg.certify(candidates, energy, beta, key=_key(key), threshold=THRESHOLD, **options)
 
 
@@ -164,7 +164,7 @@ def test_states_that_are_never_left():
 
 
 def _library(energy, beta):
-    return tg.find_bound_states(
+    return tg.find_minima(
         helpers.FUNCTIONALS["naive"], energy, beta, key=_key(0), n_walkers=32, n_hops=0, capacity=6
     )
 
@@ -332,7 +332,7 @@ def test_any_energy_will_do():
 def test_looked_up_and_computed_fields_agree(name, monkeypatch):
     """The same random numbers lead along the same trajectories, whatever gives the fields."""
     energy = helpers.ENERGIES[name](N, _key(3))
-    cores = np.unique(tg.landscape.flip_minima(energy, CORNERS), axis=0).astype(np.int8)
+    cores = np.unique(tg.kinetics.flip_minima(energy, CORNERS), axis=0).astype(np.int8)
     starts = np.repeat(cores[:1, None], 8, axis=1)
 
     def run(model):
@@ -380,7 +380,7 @@ def test_trajectories_are_the_heat_bath():
 @pytest.mark.parametrize("name", helpers.ENERGIES)
 def test_quenches_find_the_single_flip_minima(name):
     energy = helpers.ENERGIES[name](N, _key(6))
-    found = np.asarray(tg.index_from_spins(tg.landscape.flip_minima(energy, CORNERS)))
+    found = np.asarray(tg.index_from_spins(tg.kinetics.flip_minima(energy, CORNERS)))
     np.testing.assert_array_equal(np.sort(found), tg.exact.single_flip_minima(energy))
 
 
@@ -461,7 +461,7 @@ def test_keys_decide_and_precision_does_not():
 
 def test_new_numbers_do_not_recompile(caplog):
     energy = helpers.random_pairwise(N, _key(20), fields=0.1)
-    states = tg.landscape.flip_minima(energy, CORNERS)[:2]
+    states = tg.kinetics.flip_minima(energy, CORNERS)[:2]
     _certify(energy, 2.0, states)
     with caplog.at_level(logging.WARNING), jax.log_compiles():
         other = helpers.random_pairwise(N, _key(21), fields=0.1)
@@ -525,7 +525,7 @@ def test_sets_of_an_even_energy_are_mirror_images():
 def test_rates_of_an_even_glass_are_mirror_images(seed):
     upper = np.triu(np.random.default_rng(seed).normal(size=(N, N)), 1) / np.sqrt(N)
     energy = tg.Pairwise(upper + upper.T, np.zeros(N))
-    library = tg.find_bound_states(
+    library = tg.find_minima(
         tg.NaiveMeanField(), energy, 1.7, key=jax.random.key(seed), n_walkers=32, n_hops=0
     )
     found = tg.certify(library, energy, 1.7, key=jax.random.key(seed), threshold=THRESHOLD)

@@ -117,7 +117,7 @@ def test_half_precision_is_welcome_where_all_is_float64():
     half = _energy(0.3, jnp.float16)
     exact = jax.tree.map(lambda x: x.astype(jnp.float64), half)
     found, expected = (
-        tg.find_bound_states(tg.NaiveMeanField(), e, 1.0, key=KEY).magnetizations[0]
+        tg.find_minima(tg.NaiveMeanField(), e, 1.0, key=KEY).magnetizations[0]
         for e in (half, exact)
     )
     np.testing.assert_allclose(found, expected, atol=1e-7)
@@ -255,10 +255,10 @@ TAKERS = {
     "retention": (lambda x: tg.exact.retention(_ENERGY, x, 1.0), _ROWS),
     "potential": (lambda x: tg.learning.potential(_ENERGY, x, 1.0), _ROWS),
     "quench": (lambda x: tg.quench(_NAIVE, _ENERGY, 1.0, x), _ROWS),
-    "search": (lambda x: tg.find_bound_states(_NAIVE, _ENERGY, 1.0, key=KEY, starts=x), _ROWS),
-    "flips": (lambda x: tg.landscape.flip_minima(_ENERGY, x), _ROWS),
-    "ergodicity": (
-        lambda x: tg.ergodicity(_ENERGY, 1.0, key=KEY, functional=None, starts=x),
+    "search": (lambda x: tg.find_minima(_NAIVE, _ENERGY, 1.0, key=KEY, starts=x), _ROWS),
+    "flips": (lambda x: tg.kinetics.flip_minima(_ENERGY, x), _ROWS),
+    "find_bound_states": (
+        lambda x: tg.find_bound_states(_ENERGY, 1.0, key=KEY, functional=None, starts=x),
         _ROWS,
     ),
     "states": (lambda x: tg.Library.from_magnetizations(_NAIVE, _ENERGY, 1.0, x), 0.5 * _ROWS),

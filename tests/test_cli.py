@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from thermogen import RESULTS, _signals, cli, report, storage
+import thermogen as tg
+from thermogen import RESULTS, _signals, cli, storage
 from thermogen.energies import RBM, Interactions, Pairwise
 
 # Equal for all, so that they share what is compiled.
@@ -155,7 +156,7 @@ def test_the_page_is_self_contained(finished):
 def test_an_interrupted_study_keeps_what_was_done(
     tmp_path, monkeypatch, title, kept, finished_stages
 ):
-    monkeypatch.setattr(report, "progress", _interrupting(title))
+    monkeypatch.setattr(tg.study, "progress", _interrupting(title))
     (tmp_path / "library.npz").write_bytes(b"of an earlier study")
     outcome = _run("study", "adder:2", "--out", tmp_path, *QUICK)
     assert outcome.exit_code == 130
@@ -189,7 +190,7 @@ def test_an_interruption_before_all_writes_nothing(tmp_path, monkeypatch):
     def interrupted(stage):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report, "progress", interrupted)
+    monkeypatch.setattr(tg.study, "progress", interrupted)
     (tmp_path / "model.eqx").write_bytes(b"of an earlier study")
     outcome = _run("study", "adder:2", "--out", tmp_path)
     assert outcome.exit_code == 130
@@ -346,7 +347,7 @@ def test_the_page_is_written_again_from_what_was_saved(finished):
     outcome = _run("render", out)
     assert outcome.exit_code == 0, outcome.output
     assert (out / "report.html").read_text() == page
-    figures = report.summary(report.load_study(out / "study.npz"))
+    figures = tg.study.summary(tg.study.load_study(out / "study.npz"))
     assert json.loads(json.dumps(figures)) == json.loads((out / "summary.json").read_text())
 
 
@@ -380,9 +381,9 @@ def test_a_second_study_leaves_the_first_alone_until_it_is_done(finished, tmp_pa
     def died(study, **_):
         raise RuntimeError("as if it was killed")
 
-    real = report.run_study
+    real = tg.study.run_study
     monkeypatch.setattr(
-        report,
+        tg.study,
         "run_study",
         lambda job, *, progress, on_stage: (
             real(job, progress=_interrupting("Searching for bound states"), on_stage=on_stage),
@@ -394,8 +395,8 @@ def test_a_second_study_leaves_the_first_alone_until_it_is_done(finished, tmp_pa
     assert after == before
     partial = json.loads((tmp_path / "unfinished" / "summary.json").read_text())
     assert partial["interrupted"] is True
-    monkeypatch.setattr(report, "run_study", real)
-    monkeypatch.setattr(report, "progress", _interrupting("Searching for bound states"))
+    monkeypatch.setattr(tg.study, "run_study", real)
+    monkeypatch.setattr(tg.study, "progress", _interrupting("Searching for bound states"))
     assert _run("study", "adder:2", "--out", tmp_path, *QUICK).exit_code == 130
     assert sorted(path.name for path in tmp_path.iterdir()) == FILES
 
@@ -423,7 +424,7 @@ def test_what_cannot_be_written_is_kept_elsewhere(tmp_path, monkeypatch):
     out, temporary = tmp_path / "out", tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    monkeypatch.setattr(report, "progress", _interrupting("Searching for bound states"))
+    monkeypatch.setattr(tg.study, "progress", _interrupting("Searching for bound states"))
     _failing(monkeypatch, str(out), OSError(28, "No space left on device"))
     outcome = _run("study", "adder:2", "--out", out, *QUICK)
     assert outcome.exit_code == 1 and isinstance(outcome.exception, SystemExit)
@@ -435,13 +436,13 @@ def test_what_cannot_be_written_is_kept_elsewhere(tmp_path, monkeypatch):
 
 def test_a_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):
     out = tmp_path / "out"
-    real = report.run_study
+    real = tg.study.run_study
 
     def vanishing(job, *, progress, on_stage):
         real(job, progress=_interrupting("Searching for bound states"), on_stage=on_stage)
         shutil.rmtree(out)
 
-    monkeypatch.setattr(report, "run_study", vanishing)
+    monkeypatch.setattr(tg.study, "run_study", vanishing)
     assert _run("study", "adder:2", "--out", out, *QUICK).exit_code == 130
     assert sorted(path.name for path in out.iterdir()) == FILES
 
@@ -449,7 +450,7 @@ def test_a_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):
 def test_names_of_any_bytes(tmp_path, monkeypatch):
     name = os.fsdecode(b"d\xff\xe9.csv")
     (tmp_path / name).write_text("1,0\n0,1\n")
-    monkeypatch.setattr(report, "progress", _interrupting("Searching for bound states"))
+    monkeypatch.setattr(tg.study, "progress", _interrupting("Searching for bound states"))
     outcome = _run("study", tmp_path / name, "--out", tmp_path / os.fsdecode(b"out\xff"), *QUICK)
     assert outcome.exit_code == 130 and "Interrupted; kept what was done" in outcome.stderr
     assert "\\udcff" in (tmp_path / os.fsdecode(b"out\xff") / "report.html").read_text()
@@ -459,12 +460,12 @@ def test_a_failed_fit_is_said(finished, tmp_path, monkeypatch):
     """On the page, in the figures, and by the exit code."""
 
     def failing(job, *, progress, on_stage):
-        saved = report.load_study(finished[0] / "study.npz")
+        saved = tg.study.load_study(finished[0] / "study.npz")
         for name, value in vars(saved).items():
             setattr(job, name, value)
         job.fit = dataclasses.replace(job.fit, result=RESULTS.step_limit)
 
-    monkeypatch.setattr(report, "run_study", failing)
+    monkeypatch.setattr(tg.study, "run_study", failing)
     outcome = _run("study", "adder:2", "--out", tmp_path)
     assert outcome.exit_code == 1 and "the fit failed" in outcome.stderr
     figures = json.loads((tmp_path / "summary.json").read_text())
@@ -488,8 +489,8 @@ def test_tables_that_lie_on_their_side(tmp_path):
 def test_long_studies_say_so():
     def notes(rows, n, **settings):
         spins = np.resize([1.0, -1, 1], (rows, n))
-        source = report.Source("data", spins, None, (1, n))
-        return report.check_size(report.Study(source, report.Settings(**settings)))
+        source = tg.study.Source("data", spins, None, (1, n))
+        return tg.study.check_size(tg.study.Study(source, tg.study.Settings(**settings)))
 
     assert notes(1797, 64) == notes(16, 7) == []
     assert any("looks transposed" in note for note in notes(20, 300))
@@ -560,7 +561,7 @@ def test_a_signal_that_was_swallowed_is_heard_at_the_next_step(tmp_path, monkeyp
 
         yield tell
 
-    monkeypatch.setattr(report, "progress", progress)
+    monkeypatch.setattr(tg.study, "progress", progress)
     outcome = _run("study", "adder:2", "--out", tmp_path, *QUICK)
     assert outcome.exit_code == 143
     figures = json.loads((tmp_path / "summary.json").read_text())
@@ -569,14 +570,14 @@ def test_a_signal_that_was_swallowed_is_heard_at_the_next_step(tmp_path, monkeyp
 
 def test_a_signal_waits_until_files_are_written(tmp_path, monkeypatch):
     monkeypatch.setattr(_signals, "_caught", None)
-    monkeypatch.setattr(report, "progress", _interrupting("Searching for bound states"))
-    real = report.render
+    monkeypatch.setattr(tg.study, "progress", _interrupting("Searching for bound states"))
+    real = tg.study.render
 
     def render(job):
         _signals._handle(signal.SIGINT, None)
         return real(job)
 
-    monkeypatch.setattr(report, "render", render)
+    monkeypatch.setattr(tg.study, "render", render)
     assert _run("study", "adder:2", "--out", tmp_path, *QUICK).exit_code == 130
     assert sorted(path.name for path in tmp_path.iterdir()) == FILES
 

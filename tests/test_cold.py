@@ -8,7 +8,7 @@ import pytest
 
 import thermogen as tg
 from thermogen import energies, landscape
-from thermogen.energies._cold import above_lowest, log_two_cosh
+from thermogen._cold import above_lowest, log_two_cosh
 
 
 def test_free_spin_in_a_field_and_its_derivatives():
@@ -70,7 +70,7 @@ def test_equal_states_of_a_library_weigh_the_same_at_any_beta():
     """Two blocks of four spins with free signs: states that are no mirror images are equal."""
     couplings = np.kron(np.eye(2), 0.1 * (np.ones((4, 4)) - np.eye(4)))
     energy = tg.Pairwise(couplings, np.zeros(8))
-    library = tg.find_bound_states(
+    library = tg.find_minima(
         tg.NaiveMeanField(), energy, 8.0, key=jax.random.key(0), n_walkers=32, n_hops=0
     )[:]
     assert library.size == 2

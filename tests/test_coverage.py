@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import thermogen as tg
-from thermogen.landscape._coverage import completeness, discovery_curve
-from thermogen.landscape._curvature import _by_gradients, _dense
-from thermogen.landscape._merge import Pool, leaders
-from thermogen.landscape._quench import is_surely_positive, make_problem
+from thermogen.search._completeness import completeness, discovery_curve
+from thermogen.search._curvature import _by_gradients, _dense
+from thermogen.search._merge import Pool, leaders
+from thermogen.search._quench import is_surely_positive, make_problem
 
 N = 12
 BETA = 20.0
@@ -102,7 +102,7 @@ def test_claimed_coverage_against_all_corners():
         truth = everything.library(N)
         assert truth.hits.sum() == good.sum() and truth.size > 5
         for seed in range(10):
-            library = tg.find_bound_states(
+            library = tg.find_minima(
                 NAIVE, energy, BETA, key=jax.random.key(seed), n_walkers=32, n_hops=0
             )
             held = library.nearest(truth.magnetizations[: truth.size]) >= 0
@@ -133,13 +133,13 @@ def test_leaders_modulo_the_flip():
 def test_the_search_stops_at_the_coverage():
     energy = helpers.random_pairwise(N, jax.random.key(0), fields=0.1)
     rounds, options = [], {"key": jax.random.key(0), "n_walkers": 32, "n_hops": 50}
-    library = tg.find_bound_states(
+    library = tg.find_minima(
         NAIVE, energy, BETA, coverage=0.95, callback=lambda *x: rounds.append(x[0]), **options
     )
     assert library.coverage() >= 0.95 and len(rounds) < 51
     assert all(partial.coverage() < 0.95 for partial in rounds[:-1])
     with pytest.raises(ValueError, match=r"coverage must lie in \(0, 1\], got 0.0"):
-        tg.find_bound_states(NAIVE, energy, BETA, coverage=0.0, **options)
+        tg.find_minima(NAIVE, energy, BETA, coverage=0.0, **options)
 
 
 def test_positivity_is_proved_or_left_open():

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from thermogen import datasets, report, spins
+import thermogen as tg
+from thermogen import datasets, spins
 from thermogen.retrieval import load_cues
 
 
@@ -365,7 +366,7 @@ def _all_data_sets(folder):
     yield datasets.validate_spins(np.ones((200, 3), np.int8))
     yield from datasets.split(datasets.adder(5), 0.5)
     yield load_cues(folder / "a.csv").spins
-    yield report.load_source("adder:4").spins
+    yield tg.study.load_source("adder:4").spins
 
 
 def test_products_of_samples_do_not_wrap_around(tmp_path):

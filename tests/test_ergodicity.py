@@ -18,7 +18,9 @@ THRESHOLD = 20.0
 
 def _diagnose(energy, beta, key=0, **options):
     options = {"n_walkers": 64, "n_hops": 1, "n_trajectories": 128, **options}
-    return tg.ergodicity(energy, beta, key=jax.random.key(key), threshold=THRESHOLD, **options)
+    return tg.find_bound_states(
+        energy, beta, key=jax.random.key(key), threshold=THRESHOLD, **options
+    )
 
 
 def _curie_weiss(field: float = 0.0) -> tg.Pairwise:
@@ -46,7 +48,7 @@ MODELS = {
 
 
 @functools.cache
-def _of(name: str, cold: bool) -> tg.Ergodicity:
+def _of(name: str, cold: bool) -> tg.BoundStates:
     energy, *betas = MODELS[name]
     return _diagnose(energy, betas[cold])
 
@@ -132,13 +134,13 @@ def test_single_flip_minima_stand_behind_the_minima_of_the_functional():
 def test_the_lowest_of_given_minima_are_kept_and_gaps_of_the_search_are_told():
     energy, _, beta = MODELS["SK"]
     options = {"key": jax.random.key(0), "n_walkers": 64, "n_hops": 0}
-    found = tg.find_bound_states(tg.NaiveMeanField(), energy, beta, **options)
+    found = tg.find_minima(tg.NaiveMeanField(), energy, beta, **options)
     assert found.size > 2
     reversed_order = found.sort_by("free_energies", descending=True)
     few = _diagnose(energy, beta, library=reversed_order, capacity=2)
     np.testing.assert_array_equal(few.library.free_energies, found[:2].free_energies)
     assert "no room" not in few.verdict
-    small = tg.find_bound_states(tg.NaiveMeanField(), energy, beta, capacity=2, **options)
+    small = tg.find_minima(tg.NaiveMeanField(), energy, beta, capacity=2, **options)
     full = _diagnose(energy, beta, library=small)
     assert full.n_dropped == 0
     assert "the search had no room for all minima of G" in full.verdict
@@ -177,7 +179,7 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="capacity must be at least 1, got 0"):
         _diagnose(_curie_weiss(), 1.0, capacity=0)
     with pytest.raises(ValueError, match="threshold must be positive"):
-        tg.ergodicity(_curie_weiss(), 1.0, key=jax.random.key(0), threshold=0)
+        tg.find_bound_states(_curie_weiss(), 1.0, key=jax.random.key(0), threshold=0)
     with pytest.raises(ValueError, match="starts must have shape"):
         _diagnose(_curie_weiss(), 1.0, starts=np.ones((2, N + 1)))
 

@@ -152,9 +152,7 @@ def test_basins_of_a_parent_and_its_certified_sets():
     np.fill_diagonal(strong, 0.0)
     fields = np.where(np.arange(N) < 3, 0.0, 0.6)  # the second block is held up
     energy = tg.Pairwise(strong, fields)
-    library = tg.find_bound_states(
-        tg.NaiveMeanField(), energy, 1.0, key=KEY, n_walkers=64, n_hops=0
-    )
+    library = tg.find_minima(tg.NaiveMeanField(), energy, 1.0, key=KEY, n_walkers=64, n_hops=0)
     data = configurations(N)
     shares = experts.basin_shares(library, tg.NaiveMeanField(), energy, 1.0, data)
     first = np.sign(data[:, :3].sum(axis=1))
@@ -176,7 +174,7 @@ def test_images_go_to_the_set_that_they_are_in():
     couplings[:2, :2], couplings[2:, 2:] = 1.3, 1.0  # the pair, and a block that is never left
     np.fill_diagonal(couplings, 0.0)
     energy, functional = tg.Pairwise(couplings, np.zeros(n)), tg.NaiveMeanField()
-    library = tg.find_bound_states(functional, energy, 1.0, key=KEY, n_walkers=64, n_hops=0)
+    library = tg.find_minima(functional, energy, 1.0, key=KEY, n_walkers=64, n_hops=0)
     certificate = tg.certify(library, energy, 1.0, key=KEY, threshold=threshold)
     exact = tg.exact.metastable_sets(energy, 1.0, threshold=threshold)
     held = np.asarray(library.mask)
@@ -304,7 +302,7 @@ def test_likelihoods_and_shares_refuse_bits():
     """Zeros in place of -1 gave a finite, wrong likelihood."""
     template = tg.Interactions.from_terms(3, {(k,): 0.0 for k in range(3)})
     mixture = tg.Mixture.of([template, template], [1.0, 1.0], [0.0, 0.0])
-    library = tg.find_bound_states(
+    library = tg.find_minima(
         tg.NaiveMeanField(), template, 1.0, key=jax.random.key(0), n_walkers=2, n_hops=0
     )
     bits = np.array([[0, 1, 1]])

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import brentq
 
 import thermogen as tg
-from thermogen import report
+from thermogen import plots
 from thermogen.landscape import birth_points, death_points, genealogy
 
 NAIVE, N = tg.NaiveMeanField(), 16
@@ -270,7 +270,7 @@ def test_no_tie_crosses_a_line(seed):
     family = genealogy(NAIVE, energy, GLASS_BETAS, key=_key(), n_walkers=4, n_hops=0)
     births = birth_points(family, NAIVE, energy)
     deaths = death_points(family, NAIVE, energy)
-    figure = report.genealogy_figure(family, births=births, deaths=deaths, picture=(4, 4))
+    figure = plots.genealogy_figure(family, births=births, deaths=deaths, picture=(4, 4))
     ties, lines = _segments(figure)
     assert len(ties) == family.born.sum() > 5 and len(lines) == len(family.stages)
     rows = {line[0, 1] for line in lines}
@@ -286,13 +286,13 @@ def test_no_tie_crosses_a_line(seed):
 def test_stages_stand_where_they_are_told():
     family = _genealogy(_magnet(0.1), BETAS)
     positions = np.arange(len(BETAS)) ** 2
-    figure = report.genealogy_figure(family, positions=positions, label="step of training")
+    figure = plots.genealogy_figure(family, positions=positions, label="step of training")
     ((tie,), lines) = _segments(figure)
     stage = family.stages[np.flatnonzero(family.born)[0]]
     # Where nothing better is known, the middle between two stages.
     assert tie[0, 0] == 0.5 * (positions[stage - 1] + positions[stage])
     assert max(line[1, 0] for line in lines) == positions[-1]
     assert figure.axes[0].get_xlabel() == "step of training"
-    split = report.genealogy_figure(_genealogy(_magnet(), BETAS))
+    split = plots.genealogy_figure(_genealogy(_magnet(), BETAS))
     texts = [text.get_text() for text in split.legends[0].get_texts()]
     assert "split into mirror images" in texts and "death of a state" not in texts

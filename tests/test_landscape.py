@@ -9,9 +9,10 @@ from scipy.linalg import hadamard
 from scipy.optimize import brentq
 
 import thermogen as tg
-from thermogen.landscape import _hopping, _quench, corner, crossover, flip_cluster
 from thermogen.meanfield import MirrorDescent
 from thermogen.meanfield._solve import residual_at
+from thermogen.search import _minima as _hopping
+from thermogen.search import _quench, corner, crossover, flip_cluster
 
 # One number of spins for nearly all tests: programs are shared.
 N = 8
@@ -58,7 +59,7 @@ def _certificate(functional, energy, beta, magnetizations):
 
 def test_a_flat_minimum_is_one_state():
     energy = tg.Pairwise(1 - np.eye(N), np.zeros(N))
-    library = tg.find_bound_states(NAIVE, energy, 1 / (N - 1), key=_key(0), n_walkers=32, n_hops=1)
+    library = tg.find_minima(NAIVE, energy, 1 / (N - 1), key=_key(0), n_walkers=32, n_hops=1)
     assert library.size == 1 and library.multiplicity[0] == 1
     assert np.max(np.abs(library.magnetizations[0])) < 1e-4
     assert abs(library.curvatures[0]) < 1e-7 and library.residuals[0] < 1e-12
@@ -233,7 +234,7 @@ def test_bad_starts(starts, message):
 
 def test_starts_of_another_number_of_spins():
     with pytest.raises(ValueError, match="starts"):
-        tg.find_bound_states(NAIVE, _glass(), 1.0, key=_key(0), starts=np.ones((3, N + 1)))
+        tg.find_minima(NAIVE, _glass(), 1.0, key=_key(0), starts=np.ones((3, N + 1)))
 
 
 def test_one_start_without_a_batch_axis(unchecked):
@@ -248,7 +249,7 @@ def test_what_is_no_functional_is_named(functional, unchecked):
     for call in (
         lambda: tg.solve(functional, _glass(), 1.0, CORNERS[0]),
         lambda: tg.quench(functional, _glass(), 1.0, CORNERS[:2]),
-        lambda: tg.find_bound_states(functional, _glass(), 1.0, key=_key(0)),
+        lambda: tg.find_minima(functional, _glass(), 1.0, key=_key(0)),
     ):
         with pytest.raises(TypeError, match=r"functional must be one such as TAP\(\), got"):
             call()
@@ -259,7 +260,7 @@ def test_bad_beta(beta):
     with pytest.raises(ValueError, match="beta must be positive and finite"):
         tg.quench(NAIVE, _glass(), beta, CORNERS[:2])
     with pytest.raises(ValueError, match="beta must be positive and finite"):
-        tg.find_bound_states(NAIVE, _glass(), beta, key=_key(0))
+        tg.find_minima(NAIVE, _glass(), beta, key=_key(0))
 
 
 # --- landscapes that are known
@@ -267,7 +268,7 @@ def test_bad_beta(beta):
 
 def _find(functional, energy, beta, seed=0, **options) -> tg.Library:
     options = {"n_walkers": 16, "n_hops": 3, "capacity": 32} | options
-    library = tg.find_bound_states(functional, energy, beta, key=_key(seed), **options)
+    library = tg.find_minima(functional, energy, beta, key=_key(seed), **options)
     _assert_well_formed(library)
     return library
 
@@ -493,7 +494,7 @@ def test_mirror_images_are_turned_to_one_side():
 )
 def test_bad_counts(options, message):
     with pytest.raises(ValueError, match=message):
-        tg.find_bound_states(NAIVE, _glass(), 1.0, key=_key(0), **options)
+        tg.find_minima(NAIVE, _glass(), 1.0, key=_key(0), **options)
 
 
 # --- the library itself

@@ -18,14 +18,27 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 # `parallel` lies low, so that any room may use it.
 LAYERS = (
     ("_types",),
-    ("_checks", "_files", "_placement", "_signals", "_solution", "parallel"),
+    (
+        "_batches",
+        "_checks",
+        "_cold",
+        "_files",
+        "_linalg",
+        "_placement",
+        "_signals",
+        "_solution",
+        "parallel",
+    ),
     ("spins",),
     ("walsh",),
     ("datasets", "energies"),
     ("exact", "meanfield", "sampling"),
-    ("learning", "landscape"),
+    ("learning", "search"),
+    ("landscape",),
+    ("kinetics",),
     ("experts", "retrieval"),
-    ("report", "storage"),
+    ("plots", "storage"),
+    ("study",),
     ("_api", "cli"),
     ("__main__",),
 )
@@ -33,7 +46,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 # Heavy, and of no use to who computes only.
 PLOTTING = {"matplotlib", "mpl_toolkits"}
-PLOTTING_ROOM = "report"
+PLOTTING_ROOM = "plots"
 
 
 def _imports(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -115,7 +128,8 @@ def _plant(root: Path, file: str, source: str) -> list[str]:
         ("energies/__init__.py", "from ..exact import x", "exact, which does not lie below"),
         ("meanfield/_solve.py", "from ..sampling._gibbs import x", "sampling, which does not"),
         ("exact.py", "def f():\n    from .meanfield import x", "meanfield, which does not"),
-        ("learning/_fit.py", "from ..landscape import x", "landscape, which does not lie"),
+        ("learning/_fit.py", "from ..search import x", "search, which does not lie"),
+        ("search/_quench.py", "from ..kinetics import x", "kinetics, which does not lie"),
         ("retrieval/_recall.py", "from ..experts import x", "experts, which does not lie below"),
         ("storage.py", "from .cli import main", "cli, which does not lie below"),
         ("parallel.py", "from .spins import x", "spins, which does not lie below parallel"),
@@ -152,9 +166,9 @@ def test_a_planted_violation_is_found(tmp_path, file, source, fault):
         ),
         ("energies/__init__.py", "from ._base import x\nfrom thermogen.energies._base import y"),
         ("sampling/_gibbs.py", "from ..parallel import x\nfrom ..energies import y"),
-        ("landscape/_quench.py", "import thermogen.meanfield._solve\nfrom .. import sampling"),
-        ("report/_plots.py", "import matplotlib.pyplot as plt\nfrom ..retrieval import x"),
-        ("cli.py", "def main():\n    from . import report, storage"),
+        ("search/_quench.py", "import thermogen.meanfield._solve\nfrom .. import sampling"),
+        ("plots/_trees.py", "import matplotlib.pyplot as plt\nfrom ..landscape import x"),
+        ("cli.py", "def main():\n    from . import study, storage"),
     ],
 )
 def test_what_the_plan_allows_passes(tmp_path, file, source):

@@ -10,9 +10,9 @@ import pytest
 
 import thermogen as tg
 from thermogen import storage
-from thermogen.landscape._library import MERGE_TOLERANCE, PER_STATE, first_equals
-from thermogen.landscape._merge import Pool
-from thermogen.report import states_figure
+from thermogen.plots import states_figure
+from thermogen.search._library import MERGE_TOLERANCE, PER_STATE, first_equals
+from thermogen.search._merge import Pool
 
 N = 8
 NAIVE, TAP = helpers.FUNCTIONALS["naive"], helpers.FUNCTIONALS["tap"]
@@ -259,8 +259,7 @@ def test_two_searches_are_one_longer_search():
     energy = helpers.random_pairwise(N, jax.random.key(11), fields=0.1)
     options = {"n_walkers": 16, "n_hops": 1, "capacity": 32}
     runs = [
-        tg.find_bound_states(NAIVE, energy, 4.0, key=jax.random.key(seed), **options)
-        for seed in (0, 1)
+        tg.find_minima(NAIVE, energy, 4.0, key=jax.random.key(seed), **options) for seed in (0, 1)
     ]
     both = runs[0].union(runs[1])
     assert both.hits.sum() == runs[0].hits.sum() + runs[1].hits.sum()
@@ -397,7 +396,7 @@ def test_points_are_measured_as_they_stand(functional):
 
 def test_minima_are_recognised_and_merged():
     energy = _even(helpers.random_pairwise(N, jax.random.key(11)))
-    found = tg.find_bound_states(NAIVE, energy, 2.0, key=jax.random.key(0), n_walkers=16, n_hops=1)
+    found = tg.find_minima(NAIVE, energy, 2.0, key=jax.random.key(0), n_walkers=16, n_hops=1)
     states = found[:].magnetizations
     points = np.concatenate([states, -states, np.zeros((1, N)), states[:1]])
     library = tg.Library.from_magnetizations(NAIVE, energy, 2.0, points)

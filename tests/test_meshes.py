@@ -69,15 +69,15 @@ SLOW = {
         e, betas, key=k, burn_in=2, **few),
     "reweighting": lambda e, b, m, x, k: sampling.multi_histogram_reweighting(
         e, betas - 0.1, key=k, burn_in=2, **few),
-    "search": lambda e, b, m, x, k: tg.find_bound_states(
+    "search": lambda e, b, m, x, k: tg.find_minima(
         tg.NaiveMeanField(), e, b, key=k, n_walkers=8, n_hops=1)[:],
     "certify": lambda e, b, m, x, k: tg.certify(x, e, b, key=k, threshold=2, n_trajectories=32),
-    "ergodicity": lambda e, b, m, x, k: tg.ergodicity(
+    "find_bound_states": lambda e, b, m, x, k: tg.find_bound_states(
         e, b, key=k, threshold=2, n_walkers=8, n_hops=0, n_trajectories=32),
     "barriers": lambda e, b, m, x, k: tg.barriers(
-        tg.find_bound_states(tg.NaiveMeanField(), e, b, key=k, n_walkers=8, n_hops=0)[:],
+        tg.find_minima(tg.NaiveMeanField(), e, b, key=k, n_walkers=8, n_hops=0)[:],
         tg.NaiveMeanField(), e, b),
-    "find_minima": lambda e, b, m, x, k: tg.find_minima(
+    "multistart": lambda e, b, m, x, k: tg.multistart(
         lambda p: jnp.sum((p["a"] ** 2 - 1) ** 2), {"a": x * 0.7}),
     "follow": lambda e, b, m, x, k: meanfield.follow_beta(tap, e, (0.1, b / 4), m),
     "likelihood": lambda e, b, m, x, k: tg.fit(

@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import minimize
 
 import thermogen as tg
-from thermogen import find_minima
+from thermogen import multistart
 
 # One number of proposals and one shape of parameters for most tests.
 STARTS = 32
@@ -56,7 +56,7 @@ def test_a_quadratic_has_one_minimum():
     def potential(x):
         return 0.5 * jnp.dot(x - centre, jnp.asarray(matrix) @ (x - centre)) - 7.0
 
-    minima = find_minima(potential, _normal(STARTS, 3))
+    minima = multistart(potential, _normal(STARTS, 3))
     assert len(minima) == 1 and minima.hits[0] == STARTS and minima.coverage() == 1
     np.testing.assert_allclose(minima[0], centre, atol=1e-9)
     np.testing.assert_allclose(minima.potentials, -7)
@@ -75,7 +75,7 @@ def _proposals() -> dict:
 
 
 def test_double_wells():
-    minima = find_minima(_wells, _proposals())
+    minima = multistart(_wells, _proposals())
     # x^3 - x + 1/40 = 0 has three roots; the middle one is a maximum.
     low, _, high = np.sort(np.roots([4, 0, -4, 0.1]).real)
     assert len(minima) == 4
@@ -91,9 +91,9 @@ def test_double_wells():
     # Who fell where: each proposal to a minimum, and hits count them.
     np.testing.assert_array_equal(np.bincount(minima.assignment, minlength=4), minima.hits)
     assert minima.hits.sum() == STARTS and np.all(minima.hits > 0)
-    known = tg.landscape.completeness(minima)
+    known = tg.search.completeness(minima)
     assert known.coverage == minima.coverage() and known.n_states >= 4
-    curve = tg.landscape.discovery_curve(minima, np.array([1, STARTS]))
+    curve = tg.search.discovery_curve(minima, np.array([1, STARTS]))
     np.testing.assert_allclose(curve, [1, 4])
 
 
@@ -105,8 +105,8 @@ def test_double_wells():
     ],
 )
 def test_permutations_merge(invariants):
-    plain = find_minima(_wells, _proposals())
-    minima = find_minima(_wells, _proposals(), invariants=invariants)
+    plain = multistart(_wells, _proposals())
+    minima = multistart(_wells, _proposals(), invariants=invariants)
     assert len(minima) == 3
     np.testing.assert_allclose(minima.potentials, plain.potentials[[0, 1, 3]])
     np.testing.assert_array_equal(
@@ -123,13 +123,13 @@ def test_a_polynomial_of_six_minima():
 
     side = np.linspace(-1, 1, 16)
     grid = np.stack(np.meshgrid(2 * side, side), axis=-1).reshape(-1, 2)
-    minima = find_minima(camel, grid)
+    minima = multistart(camel, grid)
     assert len(minima) == 6
     truth = [minimize(lambda x: float(camel(x)), x, tol=1e-12).x for x in minima.parameters + 0.01]
     np.testing.assert_allclose(minima.parameters, truth, atol=1e-5)
     np.testing.assert_allclose(minima.potentials[:2], -1.031628453489877, rtol=1e-12)
     _certified(camel, minima)
-    assert len(find_minima(camel, grid, invariants=lambda x: x * x[0])) == 3  # x -> -x
+    assert len(multistart(camel, grid, invariants=lambda x: x * x[0])) == 3  # x -> -x
 
 
 def test_saddles_are_told_and_do_not_enter():
@@ -138,7 +138,7 @@ def test_saddles_are_told_and_do_not_enter():
     def even(p):
         return jnp.sum((p["x"] ** 2 - 1) ** 2) + jnp.square(p["y"])
 
-    minima = find_minima(even, starts)
+    minima = multistart(even, starts)
     assert len(minima) == 0 and np.isnan(minima.coverage())
     assert minima.parameters["x"].shape == (0, 2)
     assert _codes(minima, "saddle") == STARTS
@@ -152,15 +152,15 @@ def test_flat_directions_must_be_declared():
         return jnp.square(jnp.dot(x, x) - 1)
 
     starts = _normal(STARTS, 3, seed=2)
-    undeclared = find_minima(ring, starts)
+    undeclared = multistart(ring, starts)
     assert len(undeclared) == 0 and _codes(undeclared, "saddle") == STARTS
-    minima = find_minima(ring, starts, n_flat=2, invariants=lambda x: jnp.dot(x, x))
+    minima = multistart(ring, starts, n_flat=2, invariants=lambda x: jnp.dot(x, x))
     assert len(minima) == 1 and minima.hits[0] == STARTS
     np.testing.assert_allclose(minima.curvatures, 8)
     _certified(ring, minima, n_flat=2)
     # One of the two is not enough; and without invariants no two points of the sphere are equal.
-    assert len(find_minima(ring, starts, n_flat=1)) == 0
-    assert len(find_minima(ring, starts, n_flat=2)) == STARTS
+    assert len(multistart(ring, starts, n_flat=1)) == 0
+    assert len(multistart(ring, starts, n_flat=2)) == STARTS
 
 
 def _logarithmic(x):
@@ -168,13 +168,13 @@ def _logarithmic(x):
 
 
 def test_failures_have_codes():
-    quartic = find_minima(lambda x: jnp.sum(x**4), _normal(STARTS, 1))
+    quartic = multistart(lambda x: jnp.sum(x**4), _normal(STARTS, 1))
     assert len(quartic) == 0  # flat to second order: not located, not certified
     assert _codes(quartic, "stalled") + _codes(quartic, "saddle") == STARTS
     # Where half of the proposals lie outside the domain, the others are found all the same.
     starts = np.abs(_normal(STARTS, 1)) + 0.1
     starts[::2] *= -1
-    minima = find_minima(_logarithmic, starts)
+    minima = multistart(_logarithmic, starts)
     np.testing.assert_array_equal(minima.assignment[::2], -1)
     assert _codes(minima, "non_finite") >= STARTS // 2
     assert len(minima) == 1 and minima.hits[0] >= STARTS // 4
@@ -183,9 +183,9 @@ def test_failures_have_codes():
 
 @pytest.mark.slow
 def test_what_has_no_minimum_has_none():
-    runaway = find_minima(lambda x: jnp.sum(jnp.exp(-x)), _normal(STARTS, 1))
+    runaway = multistart(lambda x: jnp.sum(jnp.exp(-x)), _normal(STARTS, 1))
     assert len(runaway) == 0 and _codes(runaway, "converged") == 0
-    downhill = find_minima(lambda x: jnp.sum(-(x**2)), _normal(STARTS, 1))
+    downhill = multistart(lambda x: jnp.sum(-(x**2)), _normal(STARTS, 1))
     assert len(downhill) == 0 and _codes(downhill, "converged") == 0
 
 
@@ -211,20 +211,20 @@ def test_hidden_units_merge():
         np.concatenate([a, a]),
         np.concatenate([b, (flip * b)[:, ::-1]]),
     )
-    minima = find_minima(potential, proposals, invariants=free_energies)
+    minima = multistart(potential, proposals, invariants=free_energies)
     assert isinstance(minima[0], tg.RBM) and _codes(minima, "converged") == STARTS
     np.testing.assert_array_equal(*np.split(minima.assignment, 2))
     assert 1 <= len(minima) <= half
     _certified(potential, minima)
     # Without the symmetry nearly every proposal is a minimum of its own kind.
-    assert len(find_minima(potential, proposals)) >= 2 * len(minima)
+    assert len(multistart(potential, proposals)) >= 2 * len(minima)
 
 
 # --- how it runs
 
 
 def test_equal_proposals_give_equal_minima():
-    runs = [jax.tree.leaves(find_minima(_wells, _proposals())) for _ in range(2)]
+    runs = [jax.tree.leaves(multistart(_wells, _proposals())) for _ in range(2)]
     for x, y in zip(*runs, strict=True):
         np.testing.assert_array_equal(x, y)
 
@@ -235,9 +235,9 @@ def test_batches_of_any_size_give_the_same():
     def potential(x):
         return jnp.sum((x**2 - 1) ** 2 + 0.1 * x)
 
-    whole = find_minima(potential, starts)
+    whole = multistart(potential, starts)
     assert len(whole) == 4 and whole.hits.sum() == 1030
-    part = find_minima(potential, starts[:20])
+    part = multistart(potential, starts[:20])
     lowest = whole.potentials[whole.assignment[:20]]
     np.testing.assert_allclose(part.potentials[part.assignment], lowest, atol=1e-12)
 
@@ -246,7 +246,7 @@ def test_batches_of_any_size_give_the_same():
 def test_float32_proposals_are_polished_in_float64(x64):
     starts = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), _proposals())
     with jax.enable_x64(x64):
-        minima = find_minima(_wells, starts)
+        minima = multistart(_wells, starts)
     assert len(minima) == 4
     assert minima.potentials.dtype == minima.parameters["x"].dtype == np.float64
     assert minima.residuals.max() <= 1e-8
@@ -263,7 +263,7 @@ def test_new_numbers_do_not_compile_anew():
     runs = []
     for tilt, seed in [(0.1, 4), (0.2, 5)]:
         potential = jax.tree_util.Partial(tilted, jnp.array(tilt))
-        runs.append(find_minima(potential, _normal(STARTS, 2, seed=seed), tol=1e-8 + tilt * 1e-9))
+        runs.append(multistart(potential, _normal(STARTS, 2, seed=seed), tol=1e-8 + tilt * 1e-9))
         counts = len(traces)
         if tilt == 0.1:
             first = counts
@@ -286,22 +286,22 @@ def test_new_numbers_do_not_compile_anew():
 )
 def test_bad_proposals(proposals, message):
     with pytest.raises(ValueError, match=message):
-        find_minima(_wells, proposals)
+        multistart(_wells, proposals)
 
 
 def test_bad_potentials_and_counts():
     with pytest.raises(ValueError, match=r"potential must return a scalar array, got .*\(2,\)"):
-        find_minima(lambda x: x, np.ones((3, 2)))
+        multistart(lambda x: x, np.ones((3, 2)))
     with pytest.raises(ValueError, match=r"potential must return a scalar array, got \("):
-        find_minima(lambda x: (jnp.sum(x), 1.0), np.ones((3, 2)))
+        multistart(lambda x: (jnp.sum(x), 1.0), np.ones((3, 2)))
     for n_flat, bound in ((-1, "at least 0"), (2, "at most 1")):
         with pytest.raises(ValueError, match=f"n_flat must be {bound}, got {n_flat}"):
-            find_minima(jnp.sum, np.ones((3, 2)), n_flat=n_flat)
+            multistart(jnp.sum, np.ones((3, 2)), n_flat=n_flat)
 
 
 # A potential of magnitudes: what float32 cannot resolve, float64 does.
 def test_a_large_constant_hides_nothing():
-    minima = find_minima(functools.partial(_shifted, 1e6), _normal(STARTS, 2))
+    minima = multistart(functools.partial(_shifted, 1e6), _normal(STARTS, 2))
     assert len(minima) == 4 and minima.hits.sum() == STARTS
 
 

@@ -83,7 +83,7 @@ def test_value_at_magnetizations_bounds_the_mean(case):
 
 def test_naive_mean_field_bounds_the_free_energy():
     mixture, _ = make("pairwise", scale=3.0)
-    library = tg.find_bound_states(
+    library = tg.find_minima(
         tg.NaiveMeanField(), mixture, 1.0, key=jax.random.key(1), n_walkers=32, n_hops=0
     )
     assert library.size >= 2
@@ -129,7 +129,7 @@ def test_certified_states_are_those_of_the_exact_dynamics():
     slow = int(np.sum(times > 20)) + 1
     assert not np.any((times > 10) & (times < 40))
     starts = configurations(N)
-    minima = tg.landscape.flip_minima(mixture, starts)
+    minima = tg.kinetics.flip_minima(mixture, starts)
     certificate = tg.certify(minima, mixture, 1.0, key=jax.random.key(2), threshold=20)
     assert certificate.n_bound == slow
 

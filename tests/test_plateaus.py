@@ -34,7 +34,7 @@ def _corners(n: int) -> np.ndarray:
 def test_each_bottom_is_one_minimum(name):
     energy = HARD[name].energy
     truth = _bottoms(energy)
-    found = tg.landscape.flip_minima(energy, _corners(energy.n_spins))
+    found = tg.kinetics.flip_minima(energy, _corners(energy.n_spins))
     owners = [
         next(k for k, members in enumerate(truth) if int(index) in members)
         for index in tg.index_from_spins(found)
@@ -48,7 +48,7 @@ def test_images_of_plateaus_are_told_by_images():
     couplings = -nx.to_numpy_array(rings)
     couplings[5:, 5:] *= -3
     energy = tg.Pairwise(couplings, np.zeros(9))
-    found = tg.landscape.flip_minima(energy, _corners(9))
+    found = tg.kinetics.flip_minima(energy, _corners(9))
     assert len(found) == len(_bottoms(energy)) == 2
     np.testing.assert_array_equal(np.sort(found, axis=0), np.sort(-found, axis=0))
     assert set(map(bytes, found)) == set(map(bytes, -found))
@@ -57,16 +57,16 @@ def test_images_of_plateaus_are_told_by_images():
 def test_the_order_and_number_of_starts_do_not_matter():
     energy = HARD["rings beside free spins"].energy
     corners = _corners(energy.n_spins)
-    whole = tg.landscape.flip_minima(energy, corners)
+    whole = tg.kinetics.flip_minima(energy, corners)
     for rows in (corners[::-1], corners[5:6], corners[::17]):
-        np.testing.assert_array_equal(tg.landscape.flip_minima(energy, rows), whole)
+        np.testing.assert_array_equal(tg.kinetics.flip_minima(energy, rows), whole)
 
 
 def test_states_beside_free_spins_are_found_however_cold():
     """Two odd rings and three spins that nothing acts on: 3 x 5 x 2 states modulo the flip."""
     hard = HARD["rings beside free spins"]
     for beta in (2.0, 8.0, 50.0):
-        library = tg.find_bound_states(
+        library = tg.find_minima(
             tg.NaiveMeanField(), hard.energy, beta, key=jax.random.key(0), n_walkers=128
         )
         assert library.size == 30
@@ -89,6 +89,6 @@ def test_maximum_cuts_are_found(name):
     graph, best = CUTS[name]
     energy = on_graph(graph, -1.0)
     corners = np.random.default_rng(0).choice([-1, 1], (4096, len(graph)))
-    found = np.array(tg.landscape.flip_minima(energy, corners), float)
+    found = np.array(tg.kinetics.flip_minima(energy, corners), float)
     energies = -0.5 * np.sum((found @ np.asarray(energy.couplings)) * found, axis=1)
     assert 0.5 * (graph.number_of_edges() - energies.min()) == best

@@ -10,63 +10,51 @@ import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
 
-from thermogen import RESULTS, Solution, report
+import thermogen as tg
+from thermogen import RESULTS, Solution, plots
 from thermogen.energies import Pairwise
-from thermogen.landscape import (
-    TRANSITIONS,
-    Barriers,
-    Certificate,
-    Completeness,
-    Ergodicity,
-    Library,
-)
-from thermogen.landscape._library import PER_STATE
+from thermogen.kinetics import BoundStates, Certificate
+from thermogen.landscape import TRANSITIONS, Barriers
 from thermogen.learning import FitResult
 from thermogen.meanfield import NaiveMeanField, bifurcations, follow_beta
-from thermogen.report import (
-    _dynamics,
-    _page,
-    _pictures,
-    _pipeline,
-    _plots,
-    _progress,
-    _recall,
-    _remedy,
-)
-from thermogen.report._pipeline import STAGES
+from thermogen.plots import _style
+from thermogen.search import Completeness, Library
+from thermogen.search._library import PER_STATE
+from thermogen.study import _dynamics, _page, _pipeline, _progress, _recall, _remedy
+from thermogen.study._pipeline import STAGES
 
 # --- sources
 
 
 def test_sources_know_how_to_be_drawn(tmp_path):
-    digits = report.load_source("digits")
+    digits = tg.study.load_source("digits")
     assert digits.picture == (8, 8) and len(digits.labels) == len(digits.spins)
     # Sixteen spins, but no picture.
-    assert report.load_source("adder:5").picture == (1, 16)
+    assert tg.study.load_source("adder:5").picture == (1, 16)
     for n_spins, picture in [(9, (1, 9)), (16, (4, 4)), (17, (1, 17)), (25, (5, 5))]:
         np.save(tmp_path / "a.npy", np.ones((2, n_spins)))
-        source = report.load_source(str(tmp_path / "a.npy"))
+        source = tg.study.load_source(str(tmp_path / "a.npy"))
         assert source.picture == picture and source.labels is None
 
 
 def test_weights_of_samples_come_from_a_file(tmp_path):
     (tmp_path / "w.csv").write_text("weight\n" + "\n".join(map(str, range(16))))
-    source = report.load_source("adder:2", tmp_path / "w.csv")
+    source = tg.study.load_source("adder:2", tmp_path / "w.csv")
     np.testing.assert_array_equal(source.weights, np.arange(16))
     np.testing.assert_allclose(source.shares(), np.arange(16) / 120)
     np.save(tmp_path / "w.npy", np.ones(15))
     with pytest.raises(ValueError, match="holds 15 weights; expected 16, one a sample"):
-        report.load_source("adder:2", tmp_path / "w.npy")
+        tg.study.load_source("adder:2", tmp_path / "w.npy")
 
 
 def test_a_study_learns_weighted_samples_as_repeated_ones(tmp_path):
     counts = np.arange(16) % 3
     np.save(tmp_path / "w.npy", counts)
-    source = report.load_source("adder:2", tmp_path / "w.npy")
+    source = tg.study.load_source("adder:2", tmp_path / "w.npy")
     repeated = source._replace(spins=np.repeat(source.spins, counts, axis=0), weights=None)
     learned = []
     for each in (source, repeated):
-        study = report.Study(each, report.Settings(l2=1e-3))
+        study = tg.study.Study(each, tg.study.Settings(l2=1e-3))
         _pipeline._choose(study, lambda *_: None)
         _pipeline._learn(study, lambda *_: None)
         learned.append(study.energy)
@@ -129,7 +117,7 @@ def _ergodicity(library):
     complete = Completeness(1.0, (0.99, 1.0), 3.0, (3.0, 4.0))
     edges = np.linspace(-1, 1, 41)
     weights = np.where(certificate.group == 1, 0.25, 0.75)
-    return Ergodicity(
+    return BoundStates(
         candidates, certificate, weights, edges, np.full(40, 1 / 40), complete, complete, 5, 0, 1.0
     )
 
@@ -155,7 +143,7 @@ def _barriers(library):
 
 def _recollection(source):
     truths = source.spins[:5].astype(float)
-    return report.Recollection(
+    return tg.study.Recollection(
         truths=truths,
         known=_recall.shown(source),
         answers=truths,
@@ -172,14 +160,16 @@ def _study(picture=(4, 4), n_states=3, n_classes=3, **library):
     draw = np.random.default_rng(0)
     spins = draw.choice(np.array([-1, 1], np.int8), (n_samples, n_spins))
     labels = np.arange(n_samples) % n_classes if n_classes else None
-    study = report.Study(report.Source("<made & up>", spins, labels, picture), report.Settings())
+    study = tg.study.Study(
+        tg.study.Source("<made & up>", spins, labels, picture), tg.study.Settings()
+    )
     study.fit = FitResult(
         Pairwise(jnp.zeros((n_spins, n_spins)), jnp.ones(n_spins)),
         np.linspace(9, 5, 40),
         RESULTS.converged,
     )
     study.scan = [
-        report.ScanPoint("naive", beta, count, 0.9, count == 64)
+        tg.study.ScanPoint("naive", beta, count, 0.9, count == 64)
         for beta, count in [(0.3, 1), (2.0, 64)]
     ]
     study.library = _library(n_states, n_spins, **library)
@@ -188,20 +178,20 @@ def _study(picture=(4, 4), n_states=3, n_classes=3, **library):
     result = eqx.tree_at(lambda r: r._value, RESULTS.converged, codes)
     study.minima = Solution(ends, result, {})
     if n_states:
-        study.ergodicity = _ergodicity(study.library)
+        study.bound_states = _ergodicity(study.library)
     if n_states > 1:
         study.barriers = _barriers(study.library)
     study.recollection = _recollection(study.source)
     study.l2 = 1e-3
     if n_states:
-        bound = study.ergodicity.certificate.bound.sum()
+        bound = study.bound_states.certificate.bound.sum()
         study.variations = [
-            report.Variation("without the ridge", "1", np.arange(bound) < 1, RESULTS.separable),
-            report.Variation("on resampled data", "2", np.ones(bound, bool), RESULTS.converged),
-            report.Variation("on resampled data", "3", np.ones(bound, bool), RESULTS.converged),
+            tg.study.Variation("without the ridge", "1", np.arange(bound) < 1, RESULTS.separable),
+            tg.study.Variation("on resampled data", "2", np.ones(bound, bool), RESULTS.converged),
+            tg.study.Variation("on resampled data", "3", np.ones(bound, bool), RESULTS.converged),
         ]
-    one = report.Contestant(1, 136, 8.0, 9.0, 0.2, 0.7)
-    study.comparison = report.Comparison(
+    one = tg.study.Contestant(1, 136, 8.0, 9.0, 0.2, 0.7)
+    study.comparison = tg.study.Comparison(
         one, one._replace(n_experts=4, held_out=8.0), 1.0, 0.1, 4, "ExactLikelihood"
     )
     study.finished = list(STAGES)
@@ -214,12 +204,12 @@ def test_samples_are_assigned_to_their_states():
     expected = np.arange(20) % 3
     expected[0] = -1  # did not converge, wherever it stopped
     np.testing.assert_array_equal(study.assignment(), expected)
-    assert report.summary(study)["share_of_data_certified"] == 0.95
+    assert tg.study.summary(study)["share_of_data_certified"] == 0.95
 
 
 def test_the_onsager_ratio_is_that_of_the_energy():
     study = _study()
-    assert report.summary(study)["onsager_ratio"] == 0  # fields alone: mean field is exact
+    assert tg.study.summary(study)["onsager_ratio"] == 0  # fields alone: mean field is exact
     couplings = 1 - jnp.eye(16)
     energy = Pairwise(couplings, jnp.ones(16))
     study.fit = eqx.tree_at(lambda fit: fit.energy, study.fit, energy)
@@ -234,23 +224,23 @@ def test_the_onsager_ratio_is_that_of_the_energy():
 
 def test_the_page_says_what_bound_states_hang_on():
     study = _study(n_states=3)
-    page = report.render(study)
+    page = tg.study.render(study)
     assert (
         "As learned the model has 2 bound states; 1 without the ridge (where the fit found no "
         "rest), 2 and 3 on resampled data."
     ) in page
-    lost = study.ergodicity.bound[1]
+    lost = study.bound_states.bound[1]
     assert f"State {lost} is no bound state of its own without the ridge." in page
     assert study.samples_of_bound()[1] > 0 and "product of the learning" not in page
     # Nothing falls to it any more: it is told as what it may be.
-    state = study.ergodicity.library.magnetizations[lost]
+    state = study.bound_states.library.magnetizations[lost]
     values = np.where((study.minima.value == state).all(axis=1)[:, None], 9.0, study.minima.value)
     study.minima = Solution(values, study.minima.result, {})
     assert study.samples_of_bound()[1] == 0
     assert (
         f"State {lost} holds no sample and is no bound state of its own without the ridge: take it "
         "for a product of the learning, not of the data."
-    ) in report.render(study)
+    ) in tg.study.render(study)
 
 
 # --- the page
@@ -258,14 +248,14 @@ def test_the_page_says_what_bound_states_hang_on():
 
 @pytest.fixture(autouse=True)
 def _coarse(monkeypatch):
-    monkeypatch.setattr(_plots, "_DPI", 40)  # nobody looks at them
+    monkeypatch.setattr(_style, "_DPI", 40)  # nobody looks at them
 
 
 @pytest.mark.parametrize(
     ("picture", "n_classes"), [((4, 4), 0), ((4, 4), 3), ((1, 10), 0), ((1, 10), 12), ((1, 1), 3)]
 )
 def test_every_study_is_rendered(picture, n_classes):
-    page = report.render(_study(picture, n_classes=n_classes))
+    page = tg.study.render(_study(picture, n_classes=n_classes))
     assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
     assert "&lt;made &amp; up&gt;" in page and "<made" not in page
     # States, those of them that are bound, and the two sides of the comparison.
@@ -283,14 +273,14 @@ def test_every_study_is_rendered(picture, n_classes):
 def test_a_fit_that_failed_is_said_to_have_failed():
     study = _study()
     study.fit = eqx.tree_at(lambda fit: fit.result, study.fit, RESULTS.step_limit)
-    page = report.render(study)
+    page = tg.study.render(study)
     assert "The fit did not converge" in page
-    figures = report.summary(study)
+    figures = tg.study.summary(study)
     assert figures["ergodic"] is None
 
 
 def test_a_large_library_is_cut_and_says_so():
-    page = report.render(_study(n_states=64, overflow=True))
+    page = tg.study.render(_study(n_states=64, overflow=True))
     assert page.count("<tr><td>") == 40 + 2 + 2
     assert re.search(r"24\s+more are left out", page)
     assert "The library was full" in page and "≥ 64" in page
@@ -298,25 +288,25 @@ def test_a_large_library_is_cut_and_says_so():
 
 def test_one_state_is_ergodic():
     study = _study(n_states=1)
-    found = study.ergodicity
+    found = study.bound_states
     alone = eqx.tree_at(
         lambda f: (f.certificate.group, f.certificate.bound, f.certificate.rates),
         found,
         (np.zeros(2, int), np.arange(2) < 1, np.zeros((1, 1))),
     )
-    study.ergodicity = eqx.tree_at(lambda f: f.weights, alone, np.ones(2))
+    study.bound_states = eqx.tree_at(lambda f: f.weights, alone, np.ones(2))
     study.variations = []
-    page = report.render(study)
+    page = tg.study.render(study)
     assert "Ergodic: at beta = 1 all 2 candidates are one bound state" in page
     assert "Disconnectivity" not in page and "1 bound state remains" in page
-    figures = report.summary(study)
+    figures = tg.study.summary(study)
     assert figures["ergodic"] is True and figures["n_bound"] == 1
     assert figures["n_saddles"] is None
 
 
 def test_figures_of_bound_states_are_those_of_the_certificate():
     study = _study(n_states=3)
-    figures = json.loads(json.dumps(report.summary(study), allow_nan=False))
+    figures = json.loads(json.dumps(tg.study.summary(study), allow_nan=False))
     assert figures["ergodic"] is False and figures["n_bound"] == 2 and figures["n_saddles"] == 1
     first, second = figures["bound_states"]
     assert (first["state"], first["weight"], first["escape_time"]) == (0, 0.75, None)
@@ -333,14 +323,14 @@ def test_figures_of_bound_states_are_those_of_the_certificate():
 def test_the_comparison_says_who_wins(gain, words):
     study = _study()
     study.comparison = study.comparison._replace(gain=gain)
-    page = report.render(study)
+    page = tg.study.render(study)
     assert words in page and "by the other\n4;" in page
-    figures = report.summary(study)["comparison"]
+    figures = tg.study.summary(study)["comparison"]
     assert figures["gain"] == gain and figures["experts"]["n_experts"] == 4
 
 
 def test_an_empty_library_is_said_to_be_empty():
-    page = report.render(_study(n_states=0))
+    page = tg.study.render(_study(n_states=0))
     assert "the library is empty" in page
 
 
@@ -348,25 +338,25 @@ def test_partial_studies_are_rendered():
     study = _study()
     study.interrupted, study.finished = True, ["learn"]
     study.library = study.minima = None
-    study.ergodicity = study.barriers = study.recollection = study.comparison = None
+    study.bound_states = study.barriers = study.recollection = study.comparison = None
     study.variations = []
-    page = report.render(study)
+    page = tg.study.render(study)
     assert "was not begun" in page and "Which states trap" not in page
     assert "interrupted" in page and "The study ended before the search" in page
     assert "searching for bound states" in page
     study.fit, study.scan, study.finished = None, [], []
-    assert "Nothing was learned" in report.render(study)
+    assert "Nothing was learned" in tg.study.render(study)
 
 
 def test_a_bad_expansion_is_warned_of():
     study = _study()
-    assert "expansion is not small" not in report.render(study)
+    assert "expansion is not small" not in tg.study.render(study)
     energy = Pairwise(9 * (1 - jnp.eye(16)), jnp.zeros(16))
     study.fit = eqx.tree_at(lambda fit: fit.energy, study.fit, energy)
     study.library = eqx.tree_at(
         lambda lib: lib.magnetizations, study.library, np.zeros_like(study.library.magnetizations)
     )
-    assert "expansion is not small" in report.render(study)
+    assert "expansion is not small" in tg.study.render(study)
 
 
 @pytest.mark.parametrize(
@@ -397,9 +387,9 @@ def test_what_would_take_minutes_is_left_out():
 
 def test_hidden_is_half_of_a_picture_and_the_sum_of_an_adder():
     for n_bits in (1, 2, 3, 4, 5):
-        source = report.load_source(f"adder:{n_bits}")
+        source = tg.study.load_source(f"adder:{n_bits}")
         np.testing.assert_array_equal(_recall.shown(source), np.arange(3 * n_bits + 1) < 2 * n_bits)
-    np.testing.assert_array_equal(_recall.shown(report.load_source("digits")), np.arange(64) < 32)
+    np.testing.assert_array_equal(_recall.shown(tg.study.load_source("digits")), np.arange(64) < 32)
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -413,7 +403,7 @@ def test_cues_are_spread_over_the_classes(labelled):
 
 
 def test_thumbnails_show_one_pixel_a_spin():
-    png = _pictures.thumbnail_png(np.array([-1.0, 0, 1, 1, 1, 1]), (2, 3))
+    png = plots.thumbnail_png(np.array([-1.0, 0, 1, 1, 1, 1]), (2, 3))
     pixels = image.imread(io.BytesIO(png), format="png")
     assert pixels.shape == (2, 3, 4)
     np.testing.assert_allclose(pixels[0, 1, :3], 1, atol=0.02)  # no preference is white
@@ -426,12 +416,12 @@ def test_thumbnails_show_one_pixel_a_spin():
 def test_samples_of_every_size_are_drawn(n_samples, labelled, picture):
     spins = np.ones((n_samples, picture[0] * picture[1]))
     labels = np.arange(n_samples) % 4 if labelled else None
-    assert isinstance(_pictures.samples_figure(spins, picture, labels), Figure)
+    assert isinstance(plots.samples_figure(spins, picture, labels), Figure)
 
 
 def test_occupation_counts_every_sample():
     assignment = np.array([0] * 5 + [45] * 3 + [-1] * 2)
-    figure = _plots.occupation_figure(assignment, 50)
+    figure = plots.occupation_figure(assignment, 50)
     (axes,) = figure.axes
     ticks = [label.get_text() for label in axes.get_yticklabels()]
     assert ticks[:2] == ["0", "1"] and ticks[-2:] == ["others", "none"] and len(ticks) == 42
@@ -439,9 +429,9 @@ def test_occupation_counts_every_sample():
 
 
 def test_the_scan_marks_lower_bounds():
-    counts = {0.5: 1, 1.0: 10, 2.0: 64}
-    curve = [report.ScanPoint("naive", b, k, 1.0, k == 64) for b, k in counts.items()]
-    figure = _plots.scan_figure({"naive mean field": curve, "TAP": curve[:2]}, (1.0, 12))
+    curve = np.array([0.5, 1.0, 2.0]), np.array([1, 10, 64]), np.array([False, False, True])
+    curves = {"naive mean field": curve, "TAP": tuple(x[:2] for x in curve)}
+    figure = plots.scan_figure(curves, (1.0, 12))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["naive mean field", "TAP", "full search", "library full: at least"]
 
@@ -451,7 +441,7 @@ def test_bifurcation_diagram_shows_minima_and_saddles_apart():
     functional = NaiveMeanField()
     trunk = follow_beta(functional, energy, (0.5, 1.5), np.zeros(2))
     points = bifurcations(trunk)
-    figure = report.bifurcation_figure([trunk], points, pattern=np.ones(2))
+    figure = plots.bifurcation_figure([trunk], points, pattern=np.ones(2))
     (axes,) = figure.axes
     saddle, minimum = axes.lines[:2]
     betas, size = np.asarray(trunk.parameters), int(trunk.size)
@@ -460,7 +450,7 @@ def test_bifurcation_diagram_shows_minima_and_saddles_apart():
     dashed = ~np.isnan(np.asarray(saddle.get_ydata(), float))
     assert np.all(stable | dashed) and (stable & dashed).sum() == 1
     np.testing.assert_allclose(axes.collections[0].get_offsets(), [[1.0, 0.0]], atol=1e-8)
-    assert _plots.figure_png(figure).startswith(b"\x89PNG")
+    assert plots.figure_png(figure).startswith(b"\x89PNG")
 
 
 # --- progress
@@ -468,7 +458,7 @@ def test_bifurcation_diagram_shows_minima_and_saddles_apart():
 
 def test_a_long_step_shows_life_where_nobody_sees_a_bar(monkeypatch, capsys):
     monkeypatch.setattr(_progress, "_SILENCE", 0.05)
-    with report.progress("A long step") as tell:
+    with tg.study.progress("A long step") as tell:
         tell(1, 3, "one of three")
         time.sleep(0.3)
     lines = capsys.readouterr().err.splitlines()

@@ -13,8 +13,8 @@ import pytest
 
 from thermogen import datasets, storage
 from thermogen.energies import RBM, AbstractEnergy, Interactions, Mixture, Pairwise
-from thermogen.landscape import Library
 from thermogen.retrieval import load_cues
+from thermogen.search import Library
 
 
 def _pairwise(dtype=jnp.float64):

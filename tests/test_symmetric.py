@@ -9,7 +9,7 @@ import pytest
 from families import on_graph, one_hot
 
 import thermogen as tg
-from thermogen.landscape import _quench, completeness
+from thermogen.search import _quench, completeness
 
 NAIVE = tg.NaiveMeanField()
 
@@ -65,7 +65,7 @@ def _check(energy: tg.Pairwise, beta: float) -> None:
     """Nothing is held that is no minimum, and what is missed is not claimed."""
     couplings, fields = np.asarray(energy.couplings), np.asarray(energy.fields)
     truth = _iterated(couplings, fields, beta)
-    library = tg.find_bound_states(NAIVE, energy, beta, key=jax.random.key(0))
+    library = tg.find_minima(NAIVE, energy, beta, key=jax.random.key(0))
     held = library[:].magnetizations
     np.testing.assert_allclose(np.tanh(beta * (held @ couplings + fields)), held, atol=1e-7)
     assert all(_curvature(couplings, beta, m) > 0 for m in held)
@@ -108,7 +108,7 @@ def test_states_born_from_a_pair_of_modes_are_told_apart(n):
     couplings = -nx.to_numpy_array(nx.cycle_graph(n))
     beta = 1.2 / np.linalg.eigvalsh(couplings)[-1]
     energy = tg.Pairwise(couplings, np.zeros(n))
-    library = tg.find_bound_states(NAIVE, energy, beta, key=jax.random.key(0), n_hops=2)
+    library = tg.find_minima(NAIVE, energy, beta, key=jax.random.key(0), n_hops=2)
     held = library[:].magnetizations
     assert library.size == n and library.coverage() > 0.9
     assert sorted(library.nearest(np.roll(held, 1, axis=1))) == list(range(n))
@@ -136,7 +136,7 @@ def test_starts_on_saddles_go_down_both_sides():
     energy, corner = on_graph(graph, -1.0), np.ones((4, 5))
     seen = []
     options = {"n_walkers": 1, "n_hops": 0, "starts": corner}
-    library = tg.find_bound_states(
+    library = tg.find_minima(
         NAIVE, energy, 3.0, key=jax.random.key(1), callback=lambda *x: seen.append(x[0]), **options
     )
     # All four fall to m = 0 and from there in random directions, the walker to one state.
@@ -148,15 +148,15 @@ def test_starts_on_saddles_go_down_both_sides():
 
 def test_quenches_that_end_nowhere_are_not_covered(monkeypatch):
     """Starts left at exact corners: all end on saddles, and nothing is claimed."""
-    scattered = tg.landscape._hopping.Search.scattered
-    monkeypatch.setattr(tg.landscape._hopping.Search, "scattered", lambda self, corners: corners)
+    scattered = tg.search._minima.Search.scattered
+    monkeypatch.setattr(tg.search._minima.Search, "scattered", lambda self, corners: corners)
     energy = on_graph(nx.complete_graph(5), -1.0)
-    library = tg.find_bound_states(NAIVE, energy, 2.0, key=jax.random.key(0), n_hops=2)
+    library = tg.find_minima(NAIVE, energy, 2.0, key=jax.random.key(0), n_hops=2)
     assert library.unresolved > 0 and library.coverage() <= 1 - library.unresolved / 192
     claim = completeness(library)
     assert claim.coverage == library.coverage() < 1
-    monkeypatch.setattr(tg.landscape._hopping.Search, "scattered", scattered)
-    assert tg.find_bound_states(NAIVE, energy, 2.0, key=jax.random.key(0)).unresolved == 0
+    monkeypatch.setattr(tg.search._minima.Search, "scattered", scattered)
+    assert tg.find_minima(NAIVE, energy, 2.0, key=jax.random.key(0)).unresolved == 0
 
 
 def test_genealogy_of_a_ring():
@@ -171,7 +171,7 @@ def test_genealogy_of_a_ring():
 
 @functools.cache
 def _found(seed: int, n_hops: int = 0, beta: float = 3.0) -> tg.Library:
-    return tg.find_bound_states(
+    return tg.find_minima(
         NAIVE, _glass(), beta, key=jax.random.key(seed), n_walkers=24, n_hops=n_hops
     )
 
@@ -189,7 +189,7 @@ POINT = np.zeros((1, 10))
 
 def test_a_resumed_search_claims_no_more():
     first = _found(0)
-    again = tg.find_bound_states(
+    again = tg.find_minima(
         NAIVE,
         _glass(),
         3.0,
@@ -236,8 +236,10 @@ def test_what_comes_from_elsewhere_is_refused(change, what):
     with pytest.raises(ValueError, match=f"barriers takes a library .* another {what};"):
         tg.barriers(other, NAIVE, _glass(), 3.0)
     if what != "functional":
-        with pytest.raises(ValueError, match=f"ergodicity takes a library .* another {what};"):
-            tg.ergodicity(_glass(), 3.0, key=jax.random.key(0), library=other)
+        with pytest.raises(
+            ValueError, match=f"find_bound_states takes a library .* another {what};"
+        ):
+            tg.find_bound_states(_glass(), 3.0, key=jax.random.key(0), library=other)
 
 
 def test_fingerprints_are_of_numbers_not_of_dtypes():

@@ -127,7 +127,7 @@ def _hopfield(n_patterns: int = 2) -> tg.Pairwise:
 
 
 def _found(energy, beta: float) -> tg.Library:
-    return tg.find_bound_states(
+    return tg.find_minima(
         NAIVE, energy, beta, key=jax.random.key(0), n_walkers=32, n_hops=2, capacity=32
     )
 

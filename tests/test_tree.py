@@ -6,7 +6,7 @@ import pytest
 import scipy.cluster.hierarchy
 from matplotlib.figure import Figure
 
-from thermogen import report
+from thermogen import plots
 from thermogen.landscape import DisconnectivityTree, disconnectivity_tree
 
 
@@ -170,7 +170,7 @@ def test_lines_end_at_their_states(pictures):
     free_energies, barriers = _random(7, 1)
     tree = disconnectivity_tree(free_energies, barriers)
     shown = np.random.default_rng(0).uniform(-1, 1, (7, 3, 4)) if pictures else None
-    figure = report.disconnectivity_figure(tree, pictures=shown)
+    figure = plots.disconnectivity_figure(tree, pictures=shown)
     (axes,) = figure.axes
     ends = _ends(figure)
     assert len(ends) == 13  # seven states, six nodes
@@ -187,7 +187,7 @@ def test_an_empty_stretch_is_cut_and_says_so():
     free_energies = np.array([-10.0, -9.5, -9.0, -8.8])
     barriers = np.full((4, 4), 90.0)
     barriers[:2, :2], barriers[2:, 2:] = -9.2, -8.0
-    figure = report.disconnectivity_figure(disconnectivity_tree(free_energies, barriers))
+    figure = plots.disconnectivity_figure(disconnectivity_tree(free_energies, barriers))
     (axes,) = figure.axes
     assert any(text.get_text() == "cut: 98" for text in axes.texts)
     ends = _ends(figure)
@@ -202,9 +202,9 @@ def test_an_empty_stretch_is_cut_and_says_so():
 def test_trees_of_a_forest_are_drawn_apart():
     free_energies, barriers = _random(6, 0)
     barriers[:4, 4:] = barriers[4:, :4] = np.inf
-    figure = report.disconnectivity_figure(disconnectivity_tree(free_energies, barriers))
+    figure = plots.disconnectivity_figure(disconnectivity_tree(free_energies, barriers))
     assert len(_ends(figure)) == 10  # six states, four nodes
-    level = report.disconnectivity_figure(disconnectivity_tree(np.zeros(2), np.ones((2, 2))))
+    level = plots.disconnectivity_figure(disconnectivity_tree(np.zeros(2), np.ones((2, 2))))
     assert len(_ends(level)) == 3
     apart = disconnectivity_tree(np.zeros(2), np.full((2, 2), np.inf))
-    assert len(_ends(report.disconnectivity_figure(apart))) == 2
+    assert len(_ends(plots.disconnectivity_figure(apart))) == 2

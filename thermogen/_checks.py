@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from ._types import Key
+from ._types import Key, Spins
 
 # Counts become 32-bit integers on the device.
 LARGEST_COUNT = 2**31 - 1
@@ -184,3 +184,12 @@ def _has_gaps(value: Any) -> bool:
         if told is not None:
             return bool(np.any(np.asarray(told() if callable(told) else told)))
     return False
+
+
+def as_float(x: Spins) -> Float[Array, " n"]:
+    """Spins or magnetizations of any kind as a JAX array in which functions compute.
+
+    That is of float32 or float64; those of half precision are exact in it.
+    """
+    x = jnp.asarray(as_array("spins", x))
+    return x if x.dtype in (jnp.float32, jnp.float64) else x.astype(jnp.result_type(float))

@@ -14,7 +14,7 @@ from typing import Annotated, Any, cast
 try:
     import typer
 
-    from . import report
+    from . import study
 except ModuleNotFoundError as error:
     raise ImportError(
         f"the command line needs {error.name}; install it with: pip install 'thermogen[study]'"
@@ -72,7 +72,7 @@ def _one_line(command: str) -> Iterator[None]:
 
 def _show_version(wanted: bool) -> bool:
     if wanted:
-        print(f"thermogen {report.version()}")
+        print(f"thermogen {study.version()}")
         raise typer.Exit()
     return wanted
 
@@ -90,8 +90,8 @@ def _program(
     """
 
 
-@app.command()
-def study(
+@app.command("study")
+def study_data(
     data: Annotated[
         str,
         typer.Argument(
@@ -101,8 +101,8 @@ def study(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("report"),
     beta: Annotated[float, typer.Option(help="Inverse temperature of the search.")] = 1.0,
     functional: Annotated[
-        report.Functional, typer.Option(help="Mean-field free energy to minimise.")
-    ] = report.Functional.naive,
+        study.Functional, typer.Option(help="Mean-field free energy to minimise.")
+    ] = study.Functional.naive,
     l2: Annotated[
         float | None,
         typer.Option(
@@ -135,9 +135,9 @@ def study(
     """
     with contextlib.ExitStack() as stack:
         with _one_line("study"), _signals.interruptible():
-            settings = report.Settings(beta, functional, l2, walkers, hops, threshold, seed)
-            job = report.Study(report.load_source(data, weights), settings)
-            for note in report.check_size(job):
+            settings = study.Settings(beta, functional, l2, walkers, hops, threshold, seed)
+            job = study.Study(study.load_source(data, weights), settings)
+            for note in study.check_size(job):
                 print(f"thermogen study: {note}", file=sys.stderr)
             stack.enter_context(_reserved(out, job.source.spins.shape[1]))
         _run(job, out)
@@ -156,10 +156,10 @@ def render(
       thermogen render report
     """
     with _one_line("render"):
-        job = report.load_study(out / "study.npz")
+        job = study.load_study(out / "study.npz")
         if (out / "experts.eqx").exists():
             job.experts = cast(Any, storage.load_energy(out / "experts.eqx"))
-        _write_text(out / "report.html", report.render(job))
+        _write_text(out / "report.html", study.render(job))
         print(_printable(out / "report.html"))
 
 
@@ -277,17 +277,17 @@ def _of_cues(found: dict[str, np.ndarray]) -> list[tuple[np.ndarray, ...]]:
     return list(zip(*(found[name] for name in names), strict=True))
 
 
-def _run(job: report.Study, out: Path) -> None:
+def _run(job: study.Study, out: Path) -> None:
     """Do the job, keep what there is after every stage, and put all in its place at the end."""
     unfinished = out / _UNFINISHED
 
-    def keep(so_far: report.Study) -> None:
+    def keep(so_far: study.Study) -> None:
         try:
             _write(so_far, unfinished, final=False)
         except (OSError, ValueError) as error:  # the work goes on: its end may find room again
             print(f"thermogen study: {unfinished} cannot be written: {error}", file=sys.stderr)
 
-    report.run_study(job, progress=report.progress, on_stage=keep)
+    study.run_study(job, progress=study.progress, on_stage=keep)
     if job.fit is None:
         print("Interrupted before anything was learned; nothing was written.", file=sys.stderr)
         raise typer.Exit(_signals.exit_code())
@@ -304,13 +304,13 @@ def _run(job: report.Study, out: Path) -> None:
         print(f"Interrupted; kept what was done: {kept} in {out}", file=sys.stderr)
         raise typer.Exit(_signals.exit_code())
     print(_printable(out / "report.html"))
-    if report.fit_failed(job):
+    if study.fit_failed(job):
         message = RESULTS[job.fit.result]
         print(f"thermogen study: the fit failed, do not trust it: {message}", file=sys.stderr)
         raise typer.Exit(1)
 
 
-def _write(job: report.Study, folder: Path, *, final: bool) -> list[str]:
+def _write(job: study.Study, folder: Path, *, final: bool) -> list[str]:
     """Write what there is to a folder, with the page where it is the last time; name the files."""
     if job.fit is None:
         return []
@@ -318,7 +318,7 @@ def _write(job: report.Study, folder: Path, *, final: bool) -> list[str]:
     library: Any = job.library
     experts: Any = job.experts
     folder.mkdir(parents=True, exist_ok=True)
-    figures = report.summary(job)
+    figures = study.summary(job)
     if not final:
         # If this is what remains, the study did not come to its end.
         figures["interrupted"] = True
@@ -327,9 +327,9 @@ def _write(job: report.Study, folder: Path, *, final: bool) -> list[str]:
         "model.eqx": lambda path: storage.save_energy(path, energy),
         "library.npz": lambda path: storage.save_library(path, library),
         "experts.eqx": lambda path: storage.save_energy(path, experts),
-        "study.npz": lambda path: report.save_study(path, job),
+        "study.npz": lambda path: study.save_study(path, job),
         "summary.json": lambda path: _write_text(path, text),
-        "report.html": lambda path: _write_text(path, report.render(job)),
+        "report.html": lambda path: _write_text(path, study.render(job)),
     }
     known = {"library.npz": library, "experts.eqx": experts}
     files = [name for name in parts if known.get(name, job) is not None]
@@ -350,7 +350,7 @@ def _publish(unfinished: Path, out: Path, files: list[str]) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _rescued(job: report.Study) -> Path | None:
+def _rescued(job: study.Study) -> Path | None:
     """A folder where there is room for what could not be written to its place."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="thermogen-"))

@@ -179,7 +179,7 @@ def load(path: str | os.PathLike[str]) -> Float[np.ndarray, "samples spins"]:
         ValueError: If the file is not such a table; the message says what is wrong and where.
     """
     table, lines = read_table(Path(path))
-    return _to_spins(table, str(path), lines)
+    return table_spins(table, str(path), lines)
 
 
 def load_weights(path: str | os.PathLike[str]) -> Float[np.ndarray, " samples"]:
@@ -251,7 +251,7 @@ def _first(where: np.ndarray, table: np.ndarray, lines: Sequence[int] | None = N
     return f"the value {table[row, column]} at {place}, column {column} ({base})"
 
 
-def _to_spins(table: np.ndarray, name: str, lines: Sequence[int] | None = None) -> np.ndarray:
+def table_spins(table: np.ndarray, name: str, lines: Sequence[int] | None = None) -> np.ndarray:
     _check_table(table, name)
     if table.dtype != bool:
         zero, minus = table == 0, table == -1

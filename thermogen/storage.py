@@ -21,8 +21,7 @@ from ._files import PathLike, open_regular, read_archive, write_archive
 from ._files import replace as replace
 from ._files import write_atomically as write_atomically
 from .energies import RBM, AbstractEnergy, Complete, Interactions, Mixture, Pairwise, constrain
-from .landscape import Library
-from .landscape._library import PER_STATE
+from .search import PER_STATE, Library
 
 _ENERGY_FORMAT = "thermogen energy"
 _LIBRARY_FORMAT = "thermogen library 2"

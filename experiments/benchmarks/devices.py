@@ -107,7 +107,7 @@ def learning_steps(dtype):
 
 
 def search(dtype):
-    return lambda: tg.find_bound_states(
+    return lambda: tg.find_minima(
         tg.NaiveMeanField(),
         spin_glass(dtype),
         2.0,

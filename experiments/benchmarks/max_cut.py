@@ -90,7 +90,7 @@ def planar_maximum(graph: nx.Graph) -> int:
 
 def by_flips(energy: tg.Pairwise, key, size: int) -> np.ndarray:
     corners = jax.random.rademacher(key, (256 * size, energy.n_spins), "int8")
-    return tg.landscape.flip_minima(energy, np.asarray(corners))
+    return tg.kinetics.flip_minima(energy, np.asarray(corners))
 
 
 def ladder(energy: tg.Pairwise, rungs: int) -> np.ndarray:
@@ -110,7 +110,7 @@ def by_tempering(energy: tg.Pairwise, key, size: int) -> np.ndarray:
         n_sweeps=200 * size,
         thin=20,
     )
-    return tg.landscape.flip_minima(energy, np.asarray(states).reshape(-1, energy.n_spins))
+    return tg.kinetics.flip_minima(energy, np.asarray(states).reshape(-1, energy.n_spins))
 
 
 def by_population(energy: tg.Pairwise, key, size: int) -> np.ndarray:
@@ -118,7 +118,7 @@ def by_population(energy: tg.Pairwise, key, size: int) -> np.ndarray:
     found = population_annealing(
         energy, jnp.asarray(betas, jnp.float32), key=key, n_chains=64, n_populations=4
     )
-    return tg.landscape.flip_minima(energy, np.asarray(found.spins).reshape(-1, energy.n_spins))
+    return tg.kinetics.flip_minima(energy, np.asarray(found.spins).reshape(-1, energy.n_spins))
 
 
 SEARCHES: dict[str, Callable] = {

@@ -7,7 +7,7 @@ positive definite by a Cholesky factorisation (what a rounded m at saturation ca
 granted to all). Polishing and that certificate are inside everybody's
 time. The contenders, all from random corners of the cube:
 
-- `find_bound_states` without hops, as many walkers as fit, curvatures of the library included;
+- `find_minima` without hops, as many walkers as fit, curvatures of the library included;
 - `scipy.optimize.minimize`, L-BFGS-B on m in a box, then Newton steps;
 - `scipy.optimize.basinhopping` that flips an eighth of the spins, with the same local solver;
 - the same iteration one start after the other in NumPy: adaptive mirror descent, then Newton
@@ -254,7 +254,7 @@ PEERS = {
 def search(name, energy, beta, seed, n_walkers):
     """One call of the search, and its seconds."""
     began = time.perf_counter()
-    library = tg.find_bound_states(
+    library = tg.find_minima(
         FUNCTIONALS[name],
         energy,
         beta,
@@ -287,7 +287,7 @@ def race(name: str, beta: float, seeds) -> None:
     for seed in seeds:
         landscape = Landscape(couplings(n, seed), beta, name)
         library, seconds = search(name, energies[seed], beta, seed, n_walkers)
-        rows = [("find_bound_states", seconds, n_walkers, library.magnetizations[: library.size])]
+        rows = [("find_minima", seconds, n_walkers, library.magnetizations[: library.size])]
         for label, peer in PEERS.items():
             began = time.perf_counter()
             found = peer(landscape, n, np.random.default_rng(seed), began + BUDGET)

@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, PyTree
 
-from .._checks import as_array, check_memory
+from .._checks import as_array, as_float, check_memory
 from .._types import Beta, Magnetizations, Spins
 
 # Configurations over which the slopes of an energy of one's own are looked at.
@@ -421,12 +421,3 @@ def as_parameters(**values: ArrayLike) -> list[Float[Array, "..."]]:
     if not jnp.issubdtype(dtype, jnp.floating):
         dtype = jnp.result_type(float)
     return [array.astype(dtype) for array in arrays.values()]
-
-
-def as_float(x: Spins) -> Float[Array, " n"]:
-    """Spins or magnetizations of any kind as a JAX array in which functions compute.
-
-    That is of float32 or float64; those of half precision are exact in it.
-    """
-    x = jnp.asarray(as_array("spins", x))
-    return x if x.dtype in (jnp.float32, jnp.float64) else x.astype(jnp.result_type(float))

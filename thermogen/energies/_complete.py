@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from .._checks import as_array
+from .._linalg import dot
 from .._types import Magnetizations, Spins, Temperature
 from ..walsh import degrees, inverse_walsh_transform, walsh_transform
 from ._base import (
@@ -22,7 +23,6 @@ from ._base import (
     parameter_degrees,
 )
 from ._interactions import Interactions
-from ._linalg import dot
 from ._pairwise import Pairwise
 from ._rbm import RBM
 

@@ -11,18 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
-from .._checks import as_array, check_count
+from .._checks import as_array, as_float, check_count
+from .._linalg import dot
 from .._types import Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
-    as_float,
     as_parameters,
     nonlinear_third_moment,
     nonlinear_variance,
     one_configuration,
     parameter_degrees,
 )
-from ._linalg import dot
 from ._plans import (
     SHORT,
     TermRows,

@@ -9,10 +9,11 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from .._checks import as_float
+from .._linalg import dot
 from .._types import Beta, Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
-    as_float,
     as_parameters,
     conditional_field,
     conditional_fields,
@@ -24,7 +25,6 @@ from ._base import (
     parameter_copies,
     parameter_degrees,
 )
-from ._linalg import dot
 
 
 class Pairwise(AbstractMultilinear):

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Num
 
 from .._checks import as_array
+from .._cold import log_two_cosh
+from .._linalg import dot
 from .._types import Beta, Key, Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
@@ -22,8 +24,6 @@ from ._base import (
     parameter_degrees,
     visible_free_energy,
 )
-from ._cold import log_two_cosh
-from ._linalg import dot
 from ._pairwise import bond_cumulant
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import check_count, check_finite, check_parameters
+from .._cold import above_lowest, beta_as, resolved_beta
+from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import RBM, AbstractEnergy, complete
-from ..energies._cold import above_lowest, beta_as, resolved_beta
-from ..energies._linalg import dot
 from ..walsh import walsh_transform
 from ._layers import layered_log_partition
 

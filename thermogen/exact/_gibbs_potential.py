@@ -9,13 +9,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from .._checks import as_array
+from .._checks import as_array, as_float
+from .._linalg import dot
 from .._placement import from_anywhere
 from .._solution import raise_where
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy
-from ..energies._base import as_float
-from ..energies._linalg import dot
 from ..walsh import transform_every_spin
 from ._ensembles import checked_beta, energies
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._linalg import dot
 from .._types import Beta
 from ..energies import RBM
-from ..energies._linalg import dot
 from ..spins import enumerate_spins
 
 _MAX_LAYER = 24

@@ -13,10 +13,10 @@ from .._checks import as_array, check_count, check_counts
 from .._placement import from_anywhere
 from .._types import Key
 from ..energies import AbstractEnergy, Mixture, embed
-from ..landscape import Library, certify, find_bound_states
-from ..learning import AbstractObjective, AbstractPenalty, fit
-from ..learning._objectives import checked_samples, checked_shares
+from ..kinetics import certify
+from ..learning import AbstractObjective, AbstractPenalty, checked_samples, checked_shares, fit
 from ..meanfield import NaiveMeanField
+from ..search import Library, find_minima
 from ._learn import Learner, Round
 from ._likelihood import Data, Shares
 from ._revise import revised
@@ -141,7 +141,7 @@ def _bound_state_shares(
         n_steps=learn.n_steps,
     ).energy
     starts = np.asarray(jax.vmap(lambda s: embed(parent, s, 1.0))(jnp.asarray(data, float)))
-    library = find_bound_states(
+    library = find_minima(
         NaiveMeanField(),
         parent,
         1.0,

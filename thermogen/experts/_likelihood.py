@@ -14,7 +14,7 @@ from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Key
 from ..energies import RBM, AbstractEnergy, Mixture
-from ..learning._objectives import checked_samples, checked_shares
+from ..learning import checked_samples, checked_shares
 from ..sampling import annealed_importance_sampling
 
 # Up to so many spins, of an RBM in one of its layers, ln Z is summed; beyond it is estimated.

@@ -8,7 +8,7 @@ from jaxtyping import ArrayLike, Num
 
 from .._types import Key
 from ..energies import Mixture
-from ..learning._objectives import checked_shares
+from ..learning import checked_shares
 from ._learn import Learner
 from ._likelihood import losses, responsibilities
 from ._shares import clusters

@@ -9,9 +9,10 @@ from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..datasets import validate_spins
 from ..energies import AbstractEnergy, embed
-from ..landscape import Certificate, Library, quench
-from ..learning._objectives import checked_samples, checked_shares
+from ..kinetics import Certificate
+from ..learning import checked_samples, checked_shares
 from ..meanfield import AbstractFunctional
+from ..search import Library, quench
 from ._likelihood import Data
 
 _N_CLUSTERINGS, _N_ITERATIONS = 8, 10

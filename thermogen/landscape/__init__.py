@@ -1,30 +1,14 @@
-"""The landscape of a free energy: its minima, the candidates for bound states."""
+"""The landscape between states: saddles, barriers, paths, trees, genealogy."""
 
 from ._barriers import TRANSITIONS as TRANSITIONS
 from ._barriers import Barriers as Barriers
 from ._barriers import barriers as barriers
 from ._births import birth_points as birth_points
 from ._births import death_points as death_points
-from ._certify import Certificate as Certificate
-from ._certify import certify as certify
-from ._coverage import Completeness as Completeness
-from ._coverage import completeness as completeness
-from ._coverage import discovery_curve as discovery_curve
-from ._ergodicity import Ergodicity as Ergodicity
-from ._ergodicity import ergodicity as ergodicity
 from ._genealogy import Genealogy as Genealogy
 from ._genealogy import genealogy as genealogy
-from ._hopping import corner as corner
-from ._hopping import crossover as crossover
-from ._hopping import find_bound_states as find_bound_states
-from ._hopping import flip_cluster as flip_cluster
-from ._library import Library as Library
-from ._minima import Minima as Minima
-from ._minima import find_minima as find_minima
 from ._paths import EnergyBarriers as EnergyBarriers
 from ._paths import energy_barriers as energy_barriers
-from ._plateaus import flip_minima as flip_minima
-from ._quench import quench as quench
 from ._thermodynamics import complexity as complexity
 from ._thermodynamics import count_states as count_states
 from ._thermodynamics import log_partition as log_partition

@@ -14,16 +14,14 @@ import numpy as np
 import scipy.sparse.csgraph
 from jaxtyping import Bool, Float, Int
 
+from .._batches import cast
 from .._checks import check_count
 from .._placement import from_anywhere
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional
 from ..meanfield._solve import Problem, checked_problem
-from ._batches import cast
-from ._library import MERGE_TOLERANCE, Library
-from ._provenance import fingerprint
-from ._quench import fall, is_converged
+from ..search import MERGE_TOLERANCE, Library, fall, fingerprint, is_converged
 from ._saddles import BATCH, Points, refined, tops_between, ways_down
 
 # Each pair is joined by several strings, whose middle is moved at random by so much in the angles

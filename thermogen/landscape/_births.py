@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from .._batches import cast
 from .._placement import from_anywhere
 from ..energies import AbstractEnergy
 from ..meanfield import AbstractFunctional, Bifurcation, bifurcations, follow_beta
-from ._batches import cast
 from ._genealogy import Genealogy
 
 

@@ -9,17 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num, Real
 
+from .._batches import cast
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional
 from ..meanfield._solve import checked_beta
-from ._batches import cast
-from ._curvature import lowest_curvatures
-from ._hopping import find_bound_states
-from ._library import MERGE_TOLERANCE, PER_STATE, Library
-from ._merge import joined
-from ._quench import below_saddles, is_converged, make_problem, quench
+from ..search import (
+    MERGE_TOLERANCE,
+    PER_STATE,
+    Library,
+    below_saddles,
+    find_minima,
+    is_converged,
+    joined,
+    lowest_curvatures,
+    make_problem,
+    quench,
+)
 
 # Rounds of continuation there and back; most landscapes are closed after two.
 _ROUNDS = 8
@@ -136,7 +143,7 @@ def genealogy(
 ) -> Genealogy:
     """Follow the minima of G from stage to stage: one energy at many beta, or many energies.
 
-    At every stage `find_bound_states` searches afresh. Then the states of each stage are quenched
+    At every stage `find_minima` searches afresh. Then the states of each stage are quenched
     at the next, and those of each stage at the one before, and what they fall into joins its
     stage, until nothing new is found: states missed by one search are caught where a neighbour
     in beta saw them, and every state has a parent. Stages from hot to cold give the merge tree of
@@ -160,7 +167,7 @@ def genealogy(
 
     Raises:
         ValueError: for fewer than two stages, numbers of stages that disagree, energies that
-            differ in structure, or bad arguments of `find_bound_states`.
+            differ in structure, or bad arguments of `find_minima`.
     """
     n_stages, listed, beta_of = _paired(energies, betas)
     stages = [
@@ -168,7 +175,7 @@ def genealogy(
             functional,
             energy,
             beta,
-            find_bound_states(
+            find_minima(
                 functional,
                 energy,
                 beta,

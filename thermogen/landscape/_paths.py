@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, UInt
 
+from .._batches import cast
 from .._checks import as_array, check_count
 from .._placement import from_anywhere
 from .._types import Key
 from ..energies import AbstractEnergy, flip_gaps
-from ._batches import cast
 
 # Pairs are searched in batches of this many, so that one program serves all.
 _BATCH = 16

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..energies._linalg import dot
+from .._batches import cast, in_batches
+from .._linalg import dot
 from ..meanfield._base import free_energy_at, scaled_hessian_at, variance_at
 from ..meanfield._solve import Problem, residual_at
-from ._batches import cast, in_batches
 
 # Strings and saddles are treated in batches of this many, so that one program serves all.
 BATCH = 32

@@ -13,13 +13,13 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from .._batches import cast
+from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Beta
 from ..energies import AbstractMultilinear
-from ..energies._linalg import dot
 from ..meanfield import NaiveMeanField
-from ._batches import cast
-from ._library import Library
+from ..search import Library
 
 _Edges = Float[Array | np.ndarray, " edges"]
 

@@ -19,6 +19,8 @@ from ._meanfield import MeanFieldLikelihood as MeanFieldLikelihood
 from ._objectives import AbstractObjective as AbstractObjective
 from ._objectives import Defaults as Defaults
 from ._objectives import Samples as Samples
+from ._objectives import checked_samples as checked_samples
+from ._objectives import checked_shares as checked_shares
 from ._penalties import L1 as L1
 from ._penalties import L2 as L2
 from ._penalties import AbstractPenalty as AbstractPenalty

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from .._linalg import dot
 from ..energies import RBM, Mixture
-from ..energies._linalg import dot
 
 
 def centred_gradient(field_rate: float = 1.0) -> optax.GradientTransformationExtraArgs:

@@ -11,11 +11,17 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 from .._checks import check_counts
 from .._types import Key
 from ..energies import AbstractEnergy, embed, n_visible
-from ..sampling import AbstractKernel, AbstractSampler, Gibbs
-from ..sampling._annealing import log_mean, log_states
-from ..sampling._base import random_corners, step_chains
-from ..sampling._population import systematic_draws
-from ..sampling._trust import MIN_ESS
+from ..sampling import (
+    MIN_ESS,
+    AbstractKernel,
+    AbstractSampler,
+    Gibbs,
+    log_mean,
+    log_states,
+    random_corners,
+    step_chains,
+    systematic_draws,
+)
 from ._centred import centred_gradient
 from ._objectives import AbstractObjective, Defaults, Samples, per_set
 

@@ -9,14 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._types import Key
 from ..energies import AbstractEnergy, conditional_fields
-from ._objectives import (
-    AbstractObjective,
-    Defaults,
-    Number,
-    Samples,
-    as_number,
-    check_not_negative,
-)
+from ._objectives import AbstractObjective, Defaults, Number, Samples, as_number, check_not_negative
 from ._penalties import sums_of_squares
 from ._whitened import WHITENED_LBFGS
 

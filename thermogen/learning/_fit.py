@@ -235,7 +235,7 @@ def fit(
         n_steps: most steps to take in this call; the objective's own default where None.
         batch_size: samples drawn (with replacement) for each step; all of them where None.
         callback: called on the host after every few steps with the `FitResult` so far, for
-            example to draw a progress bar (`thermogen.report.progress`). An exception that it
+            example to draw a progress bar (`thermogen.study.progress`). An exception that it
             raises ends the fit.
         state: `FitResult.state` of an earlier call to go on from; where None the fit starts at
             `energy`, of which a state takes the structure alone. With the same key and arguments

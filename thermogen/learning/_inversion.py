@@ -10,12 +10,12 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
 from .._checks import as_array, check_memory
+from .._linalg import dot
 from .._placement import from_anywhere
 from .._solution import RESULTS, Solution, checked
 from .._types import Magnetizations
 from ..datasets import validate_spins
 from ..energies import Pairwise
-from ..energies._linalg import dot
 from ..meanfield import AbstractFunctional, Bethe, Plefka
 from ._objectives import checked_shares
 

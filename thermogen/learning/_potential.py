@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Int, Num
 
 from .. import exact
 from .._checks import as_array
+from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Beta, Key, Temperature
 from ..energies import RBM, AbstractEnergy, constrain, n_visible, visible_free_energy
-from ..energies._linalg import dot
 from ..spins import enumerate_spins
 from ._objectives import LBFGS, AbstractObjective, Defaults, Samples, checked_samples
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from .._linalg import dot
 from ..energies import Pairwise
-from ..energies._linalg import dot
 from ._objectives import Samples
 
 # Added to all variances. From 0.03 to 0.3 the number of steps changes by a quarter, on the digits

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
+from .._linalg import dot
 from .._types import Beta, Magnetizations
 from ..energies import RBM, AbstractEnergy, Pairwise
-from ..energies._linalg import dot
 from ._base import AbstractFunctional
 
 # Steps, and the longest of them in the metric of the determinant.

@@ -10,12 +10,11 @@ from jax.core import Tracer
 from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
-from .._checks import check_finite, check_precision
+from .._checks import as_float, check_finite, check_precision
+from .._cold import free_entropy
+from .._linalg import dot
 from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractEnergy
-from ..energies._base import as_float
-from ..energies._cold import free_entropy
-from ..energies._linalg import dot
 
 
 class AbstractFunctional(eqx.Module):

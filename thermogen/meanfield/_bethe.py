@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._linalg import dot
 from .._types import Beta, Magnetizations
 from ..energies import RBM, AbstractEnergy, Interactions, Pairwise
-from ..energies._linalg import dot
 from ._base import AbstractFunctional, variance_at
 
 # Steps in the bracket of a factor's equation; bisection alone needs about 60.

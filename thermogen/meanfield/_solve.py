@@ -172,7 +172,7 @@ def solve(
     gradient `dG/dm` (never `dG/dtheta`, which vanishes at saturation) and its Hessian. Runs in
     the dtype of the energy, the polish included: in float32 `converged` means 1e-4, and `quench`
     is what certifies in float64. One start a call: use `jax.vmap` for many, or
-    `thermogen.landscape.quench` for very many.
+    `thermogen.quench` for very many.
 
     Args:
         functional: the free energy, such as `TAP()`.

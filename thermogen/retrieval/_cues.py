@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..datasets import _to_spins, read_table
+from ..datasets import read_table, table_spins
 
 # What stands for an unknown entry in a .csv file.
 _GAPS = ("?", "")
@@ -48,5 +48,5 @@ def load_cues(path: str | os.PathLike[str]) -> Cues:
         known = ~np.isnan(table)
         # A gap takes the value that both conventions have.
         table = np.where(known, table, 1)
-    spins = _to_spins(table, str(path), lines)
+    spins = table_spins(table, str(path), lines)
     return Cues(np.where(known, spins, 0.0), known)

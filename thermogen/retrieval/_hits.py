@@ -12,9 +12,7 @@ from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, n_visible
 from ..meanfield._solve import checked_beta
-from ..sampling import AbstractSampler, Gibbs
-from ..sampling._base import random_corners, step_chains
-from ..sampling._sample import colored
+from ..sampling import AbstractSampler, Gibbs, colored, random_corners, step_chains
 from ._recall import checked_clamp
 
 

@@ -11,16 +11,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._cold import above_lowest, resolved_beta
 from .._solution import RESULTS
 from .._types import Beta, Key, Magnetizations
-from ..energies import AbstractEnergy, flip_gaps, n_visible, squared_norm, visible_free_energy
-from ..energies._clamp import Clamped
-from ..energies._cold import above_lowest, resolved_beta
+from ..energies import (
+    AbstractEnergy,
+    Clamped,
+    flip_gaps,
+    n_visible,
+    squared_norm,
+    visible_free_energy,
+)
 from ..meanfield import AbstractFunctional, solve
 from ..meanfield._solve import is_minimum
-from ..sampling import AbstractKernel, AbstractSampler, Gibbs, sample
-from ..sampling._annealing import annealed, log_states
-from ..sampling._base import random_corners
+from ..sampling import (
+    AbstractKernel,
+    AbstractSampler,
+    Gibbs,
+    annealed,
+    log_states,
+    random_corners,
+    sample,
+)
 
 _N_KEPT = 10  # configurations of each chain that goes on
 # Solves that ended in one minimum differ by less in every m, in single precision too.

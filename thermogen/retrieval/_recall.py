@@ -10,16 +10,14 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
 from .._checks import as_array, check_counts, check_finite, check_parameters
+from .._cold import beta_as
+from .._linalg import dot
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, n_visible
-from ..energies._cold import beta_as
-from ..energies._linalg import dot
 from ..meanfield import AbstractFunctional
-from ..sampling import AbstractSampler
-from ..sampling._base import parameter_dtype
-from ..sampling._sample import colored
+from ..sampling import AbstractSampler, colored, parameter_dtype
 from ..sampling._sweeps import _packed
 from ._methods import Annealing, Draws, draw
 

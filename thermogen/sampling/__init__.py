@@ -2,12 +2,16 @@
 
 from ._annealing import Estimate as Estimate
 from ._annealing import Measurement as Measurement
+from ._annealing import annealed as annealed
 from ._annealing import annealed_importance_sampling as annealed_importance_sampling
-from ._annealing import (
-    reverse_annealed_importance_sampling as reverse_annealed_importance_sampling,
-)
+from ._annealing import log_mean as log_mean
+from ._annealing import log_states as log_states
+from ._annealing import reverse_annealed_importance_sampling as reverse_annealed_importance_sampling
 from ._base import AbstractKernel as AbstractKernel
 from ._base import AbstractSampler as AbstractSampler
+from ._base import parameter_dtype as parameter_dtype
+from ._base import random_corners as random_corners
+from ._base import step_chains as step_chains
 from ._clusters import Houdayer as Houdayer
 from ._clusters import SwendsenWang as SwendsenWang
 from ._diagnostics import Diagnosis as Diagnosis
@@ -30,11 +34,14 @@ from ._observers import StateTrace as StateTrace
 from ._observers import Trace as Trace
 from ._population import PopulationEstimate as PopulationEstimate
 from ._population import population_annealing as population_annealing
+from ._population import systematic_draws as systematic_draws
 from ._reweighting import Reweighting as Reweighting
 from ._reweighting import multi_histogram as multi_histogram
 from ._reweighting import multi_histogram_reweighting as multi_histogram_reweighting
+from ._sample import colored as colored
 from ._sample import sample as sample
 from ._sweeps import sweep_population as sweep_population
 from ._tempering import ParallelTempering as ParallelTempering
 from ._tempering import TemperingState as TemperingState
 from ._tempering import tune_ladder as tune_ladder
+from ._trust import MIN_ESS as MIN_ESS

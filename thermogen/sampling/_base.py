@@ -10,10 +10,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Num, PyTree
 
-from .._checks import as_array
+from .._checks import as_array, as_float
 from .._types import Beta, Key, Spins
 from ..energies import AbstractEnergy
-from ..energies._base import as_float
 
 # Inverse temperatures, increasing, shape (rungs,).
 Ladder = ArrayLike | Sequence[float]

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._checks import check_precision
+from .._checks import as_float, check_precision
 from .._types import Beta, Key, Spins
 from ..energies import RBM, AbstractEnergy, Interactions, Pairwise
-from ..energies._base import as_float
 from ._base import AbstractKernel, AbstractSampler, Clamped
 from ._coloring import interaction_edges
 from ._gibbs import Gibbs

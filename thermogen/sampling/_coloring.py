@@ -6,7 +6,7 @@ import itertools
 import networkx as nx
 import numpy as np
 
-from ..energies._interactions import SpinSets
+from ..energies import SpinSets
 
 # Of one order p: numbers of the terms of each spin, shape `(colors, members, degree)`, and the
 # other spins of each, shape `(colors, members, degree, p - 1)`.

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._checks import check_count, check_parameters
+from .._linalg import dot
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Count, Key
 from ..energies import AbstractEnergy
-from ..energies._linalg import dot
 from ._annealing import log_mean, log_states, path_from_zero
 from ._base import AbstractKernel, Clamp, Ladder, checked_clamp, checked_ladder, random_corners
 from ._gibbs import Gibbs

@@ -12,11 +12,11 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
 from .._checks import as_array, check_count
+from .._linalg import dot
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy
-from ..energies._linalg import dot
 from ._annealing import Estimate, Measurement, log_states
 from ._base import AbstractKernel, Clamp, Ladder, checked_clamp, checked_ladder, random_corners
 from ._gibbs import Gibbs

@@ -12,10 +12,10 @@ from jax.sharding import Mesh, NamedSharding, Sharding
 from jaxtyping import Array, Bool, Num, PyTree
 
 from .._checks import as_array, check_count, check_counts, check_finite, check_parameters
+from .._cold import beta_as, resolved_beta
 from .._placement import from_anywhere
 from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy, Interactions, Pairwise
-from ..energies._cold import beta_as, resolved_beta
 from ._base import AbstractSampler, parameter_dtype, random_corners, step_chains
 from ._observers import AbstractObserver, Trace
 

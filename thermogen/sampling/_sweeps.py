@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import check_precision
+from .._checks import as_float, check_precision
+from .._linalg import dot
 from .._types import Beta, Key, Spins
 from ..energies import (
     RBM,
@@ -26,8 +27,6 @@ from ..energies import (
     conditional_field,
     conditional_fields,
 )
-from ..energies._base import as_float
-from ..energies._linalg import dot
 from ._base import Clamped
 from ._coloring import color_plan
 

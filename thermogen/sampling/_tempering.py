@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._checks import check_counts, check_parameters
+from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Beta, Count, Key, Spins
 from ..energies import AbstractEnergy
-from ..energies._linalg import dot
 from ._base import AbstractSampler, Clamped, Ladder, checked_ladder, random_corners
 from ._gibbs import Gibbs
 

@@ -6,13 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int8, Num
 
+from .._batches import cast
 from .._checks import check_count, check_finite
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield._solve import checked_beta
-from ._batches import cast
-from ._kinetics import (
+from ..search import Library
+from ._exchange import (
     apart,
     count_interval,
     departures,
@@ -23,7 +24,6 @@ from ._kinetics import (
     metastable_sets,
     shares,
 )
-from ._library import Library
 from ._trajectories import Cores, Observations, descend_all, prepared, run, starts_of
 
 # Trajectories are looked at this often within the threshold, ...

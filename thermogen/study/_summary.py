@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from .._solution import RESULTS
-from ..landscape import TRANSITIONS, Barriers, Ergodicity, Library
+from ..kinetics import BoundStates
+from ..landscape import TRANSITIONS, Barriers
 from ..learning import FitResult
+from ..search import Library
 from ._study import Comparison, Recollection, Study, Variation
 
 _FIT_FAILED = "The fit failed, so that nothing is known about the data. Of the model as it is:"
@@ -42,7 +44,7 @@ def summary(study: Study) -> dict[str, Any]:
         "share_of_data_certified": None if certified is None else float(certified.mean()),
         **_library_figures(study.library),
         "onsager_ratio": _lowest_ratio(study),
-        **_ergodicity_figures(study),
+        **_bound_state_figures(study),
         "robustness": [_variation_figures(study, v) for v in study.variations],
         "n_saddles": None if study.barriers is None else int(np.sum(_is_saddle(study.barriers))),
         **_recall_figures(study.recollection),
@@ -89,8 +91,8 @@ def fit_failed(study: Study) -> bool:
     return not any(bool(study.fit.result == code) for code in right)
 
 
-def _ergodicity_figures(study: Study) -> dict[str, Any]:
-    found, samples = study.ergodicity, study.samples_of_bound()
+def _bound_state_figures(study: Study) -> dict[str, Any]:
+    found, samples = study.bound_states, study.samples_of_bound()
     of_data = not fit_failed(study)  # of another model no verdict holds
     if found is None:
         names = ("ergodic", "n_bound", "n_bound_interval", "bound_states", "verdict")
@@ -110,7 +112,7 @@ def _ergodicity_figures(study: Study) -> dict[str, Any]:
     }
 
 
-def _bound_state(found: Ergodicity, k: int) -> dict[str, Any]:
+def _bound_state(found: BoundStates, k: int) -> dict[str, Any]:
     """The certificate of candidate k; times in sweeps, None for infinite ones."""
     certificate = found.certificate
     return {
@@ -125,11 +127,11 @@ def _bound_state(found: Ergodicity, k: int) -> dict[str, Any]:
 
 
 def _variation_figures(study: Study, variation: Variation) -> dict[str, Any]:
-    assert study.ergodicity is not None
+    assert study.bound_states is not None
     return {
         "learned": variation.what,
         "bound": variation.bound,
-        "kept": [int(k) for k in study.ergodicity.bound[variation.kept]],
+        "kept": [int(k) for k in study.bound_states.bound[variation.kept]],
         "fit_result": RESULTS[variation.fit_result],
     }
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..landscape import DisconnectivityTree
 from ._pictures import _MAP
-from ._plots import ACCENT, GRID, INK, MUTED, WIDTH, styled
+from ._style import ACCENT, GRID, INK, MUTED, WIDTH, styled
 
 # Lines run straight up and lean towards their node over this share of the axis.
 _LEAN = 0.05

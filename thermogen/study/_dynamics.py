@@ -3,7 +3,9 @@
 import numpy as np
 
 from ..energies import AbstractEnergy
-from ..landscape import Ergodicity, Library, barriers, ergodicity
+from ..kinetics import BoundStates, find_bound_states
+from ..landscape import barriers
+from ..search import Library
 from ._progress import Tell
 from ._study import Study
 
@@ -20,18 +22,18 @@ _NEIGHBOURS, _ROUNDS = 4, 2
 def diagnose(study: Study, tell: Tell) -> None:
     """Certify the states of the library, and look for others among single-flip minima."""
     tell(0, None, "")
-    study.ergodicity = bound_states(study, study.energy, study.library)
-    count = study.ergodicity.certificate.count
+    study.bound_states = bound_states(study, study.energy, study.library)
+    count = study.bound_states.certificate.count
     tell(1, 1, f"{count} bound state{'' if count == '1' else 's'}")
 
 
-def bound_states(study: Study, energy: AbstractEnergy, library: Library | None) -> Ergodicity:
+def bound_states(study: Study, energy: AbstractEnergy, library: Library | None) -> BoundStates:
     """What traps the dynamics of an energy that was learned from the samples of a study."""
     n_spins = energy.n_spins
     rows = _BUDGET // n_spins**2
     enough = rows >= 8 * _TRAJECTORIES
     n_trajectories = _TRAJECTORIES if enough else _FEW_TRAJECTORIES
-    return ergodicity(
+    return find_bound_states(
         energy,
         study.settings.beta,
         key=study.key(3),

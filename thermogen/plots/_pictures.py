@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ._plots import GRID, INK, WIDTH, styled
+from ._style import GRID, INK, WIDTH, styled
 
 # m = -1 is sand, m = 0 is white, m = +1 is ink: what has no preference looks blank.
 _MAP = LinearSegmentedColormap.from_list("magnetization", ["#dcb887", "#ffffff", INK])

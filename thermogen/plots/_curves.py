@@ -1,70 +1,16 @@
-"""Curves and bars of a study: pure functions from arrays to `matplotlib.figure.Figure`.
+"""Curves and bars of a study: pure functions from arrays to `matplotlib.figure.Figure`."""
 
-Figures are made through matplotlib's object interface alone, so that they touch no global state
-and need no display.
-"""
+from collections.abc import Mapping, Sequence
 
-import functools
-import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from ..meanfield import Bifurcation, Branch
-from ._study import ScanPoint
+from ._style import ACCENT, CLASSES, INK, MUTED, WIDTH, styled
 
-INK, ACCENT, MUTED, GRID = "#1f3a5f", "#c2571a", "#6b7280", "#e3e3df"
-# Muted qualitative colours for up to ten classes.
-CLASSES = (
-    *("#332288", "#88ccee", "#44aa99", "#117733", "#999933"),
-    *("#ddcc77", "#cc6677", "#882255", "#aa4499", "#b8b8b8"),
-)
 _MARKERS = {"pitchfork": "o", "saddle-node": "D", "transcritical": "X"}
-WIDTH = 7.8  # inches: the width of the page
 MAX_SHOWN = 40
-_DPI = 160
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.titlepad": 9,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": "#374151",
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "text.color": "#1f2937",
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-}
-
-
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Give a function that draws a figure the one style of the report."""
-
-    @functools.wraps(draw)
-    def wrapped(*args, **kwargs) -> Figure:
-        with matplotlib.rc_context(_STYLE):
-            return draw(*args, **kwargs)
-
-    return wrapped
-
-
-def figure_png(figure: Figure) -> bytes:
-    """A figure as PNG, twice as fine as a common screen."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()
 
 
 @styled
@@ -97,31 +43,32 @@ def learning_figure(losses: np.ndarray) -> Figure:
 
 @styled
 def scan_figure(
-    curves: Mapping[str, Sequence[ScanPoint]],
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
     chosen: tuple[float, int] | None = None,
 ) -> Figure:
     """Number of minima against the inverse temperature.
 
     Args:
-        curves: for each functional, by the name to show, the points of its scan.
+        curves: for each functional, by the name to show: the inverse temperatures, how many minima
+            were found at each, and whether there were more than there was room for; `(points,)`.
         chosen: beta and number of states of the full search, if it has run.
     """
     figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")
     axes = figure.subplots()
-    for (name, points), colour in zip(curves.items(), (INK, CLASSES[2]), strict=False):
-        betas, counts = [p.beta for p in points], [p.n_states for p in points]
-        faces = ["white" if p.overflow else colour for p in points]
+    for (name, (betas, counts, full)), colour in zip(
+        curves.items(), (INK, CLASSES[2]), strict=False
+    ):
+        faces = ["white" if overflow else colour for overflow in full]
         axes.plot(betas, counts, color=colour, linewidth=1.2, zorder=2)
         axes.scatter(betas, counts, c=faces, edgecolors=colour, s=24, zorder=3)
         axes.plot([], [], "o-", color=colour, markersize=5, linewidth=1.2, label=name)
     if chosen is not None:
         axes.scatter(*chosen, marker="D", color=ACCENT, s=34, zorder=4, label="full search")
-    points = [point for curve in curves.values() for point in curve]
-    if any(point.overflow for point in points):
+    betas, counts, full = (np.concatenate(parts) for parts in zip(*curves.values(), strict=True))
+    if np.any(full):
         axes.plot([], [], "o", color=INK, markerfacecolor="white", label="library full: at least")
-    counts = [point.n_states for point in points]
     most = max([*counts, chosen[1] if chosen else 0])
-    if most > 30 and min(counts) > 0:
+    if most > 30 and counts.min() > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.set_ylim(0.8, 2 * most)
@@ -129,7 +76,7 @@ def scan_figure(
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_ylim(0, 1.15 * most + 0.2)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(sorted({point.beta for point in points})[::2]))
+    axes.xaxis.set_major_locator(FixedLocator(np.unique(betas)[::2].tolist()))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda beta, _: f"{beta:.2g}")
     axes.grid(axis="y")

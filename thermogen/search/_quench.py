@@ -11,12 +11,13 @@ import optimistix as optx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from .._batches import cast, in_batches, replaced
 from .._checks import as_array, check_count, check_finite, check_memory
+from .._linalg import dot
 from .._placement import from_anywhere
 from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric
-from ..energies._linalg import dot
 from ..meanfield import AbstractFunctional, MirrorDescent
 from ..meanfield._base import free_energy_at, gradient_at, scaled_hessian_at, variance_at
 from ..meanfield._solve import (
@@ -30,7 +31,6 @@ from ..meanfield._solve import (
     residual_at,
     resolution,
 )
-from ._batches import cast, in_batches, replaced
 from ._merge import joined, leaders
 
 # All starts descend in float32; what came together goes on as one, in float64.
@@ -66,7 +66,7 @@ def quench(
     Owns its batch axis: starts that have converged are dropped, the rest is packed into a few
     fixed batch sizes. Works in float64 where it must, whatever the JAX configuration. Each start
     has one end: what keeps a symmetry of the energy comes to rest on a saddle, and is said to.
-    `find_bound_states` goes on from there, down both sides.
+    `find_minima` goes on from there, down both sides.
 
     Args:
         functional: the free energy, such as `TAP()`.

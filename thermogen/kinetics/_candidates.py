@@ -5,9 +5,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int8
 
+from .._batches import in_batches
 from ..energies import AbstractEnergy, is_flip_symmetric
-from ._batches import in_batches
-from ._library import PER_STATE, Library
+from ..search import PER_STATE, Library
 from ._plateaus import bottoms_of
 from ._trajectories import _TIE, fields_of, prepared
 

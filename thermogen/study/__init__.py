@@ -1,11 +1,7 @@
-"""The main job and its report: from data to one HTML page."""
+"""The main job: from data to one HTML page, stage by stage."""
 
-from ._cues import recall_figure as recall_figure
-from ._genealogy import genealogy_figure as genealogy_figure
 from ._page import render as render
-from ._pictures import states_figure as states_figure
 from ._pipeline import run_study as run_study
-from ._plots import bifurcation_figure as bifurcation_figure
 from ._progress import progress as progress
 from ._saved import load_study as load_study
 from ._saved import save_study as save_study
@@ -23,4 +19,3 @@ from ._study import load_source as load_source
 from ._summary import fit_failed as fit_failed
 from ._summary import summary as summary
 from ._summary import version as version
-from ._trees import disconnectivity_figure as disconnectivity_figure

@@ -3,8 +3,9 @@
 import numpy as np
 
 from .._solution import RESULTS
-from ..landscape import Ergodicity, find_bound_states, quench
+from ..kinetics import BoundStates
 from ..learning import Pseudolikelihood, fit
+from ..search import find_minima, quench
 from ._dynamics import bound_states, some_samples
 from ._progress import Tell
 from ._study import Study, Variation
@@ -17,7 +18,7 @@ _MOST_STEPS = 400
 
 def vary(study: Study, tell: Tell) -> None:
     """Learn again without the ridge, with ten times as much, and from resampled data."""
-    found, l2 = study.ergodicity, study.l2
+    found, l2 = study.bound_states, study.l2
     assert found is not None and l2 is not None
     source = study.source
     draw = np.random.default_rng(study.settings.seed)
@@ -34,7 +35,7 @@ def vary(study: Study, tell: Tell) -> None:
 
 
 def _variation(study: Study, what: str, l2: float, counts: np.ndarray) -> Variation:
-    settings, found = study.settings, study.ergodicity
+    settings, found = study.settings, study.bound_states
     assert found is not None
     learned = fit(
         study.energy,
@@ -46,7 +47,7 @@ def _variation(study: Study, what: str, l2: float, counts: np.ndarray) -> Variat
     )
     functional = settings.functional.free_energy
     states = np.asarray(found.library.magnetizations)[found.bound]
-    minima = find_bound_states(
+    minima = find_minima(
         functional,
         learned.energy,
         settings.beta,
@@ -60,7 +61,7 @@ def _variation(study: Study, what: str, l2: float, counts: np.ndarray) -> Variat
     return Variation(what, varied.certificate.count, _kept(varied, ends.value), learned.result)
 
 
-def _kept(varied: Ergodicity, ends: np.ndarray) -> np.ndarray:
+def _kept(varied: BoundStates, ends: np.ndarray) -> np.ndarray:
     """Which of the states, the heaviest first, are still apart from all heavier ones."""
     index = varied.library.nearest(ends)
     group = np.where(index < 0, -1, varied.certificate.group[index])
@@ -69,7 +70,7 @@ def _kept(varied: Ergodicity, ends: np.ndarray) -> np.ndarray:
 
 def robustness(study: Study) -> str:
     """What the bound states hang on, in sentences: one paragraph a line; empty if not known."""
-    found = study.ergodicity
+    found = study.bound_states
     if found is None or not study.variations:
         return ""
     count = found.certificate.count

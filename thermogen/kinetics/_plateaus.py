@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int8, Num
 
+from .._batches import in_batches
 from .._checks import as_array
 from .._placement import from_anywhere
 from ..energies import AbstractEnergy
-from ._batches import in_batches
 from ._trajectories import _TIE, descend_all, fields_of, prepared
 
 _BATCH = 1024

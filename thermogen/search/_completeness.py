@@ -8,14 +8,14 @@ from scipy.special import gammaln, ndtri
 
 from .._placement import from_anywhere
 from ._library import Library
-from ._minima import Minima
+from ._multistart import Minima
 
 
 class Completeness(NamedTuple):
     """What the hit counts of a library say about the states that it does not hold.
 
     The estimates treat quenches as independent draws, and speak of the random starts of
-    `find_bound_states` alone: hits from given `starts`, and from states held, do not count, and
+    `find_minima` alone: hits from given `starts`, and from states held, do not count, and
     quenches that ended in no minimum count as unseen. A state whose basin is too small to be hit
     at all is known to none of them: `n_states` is a bound from below.
 
@@ -40,8 +40,8 @@ def completeness(library: Library | Minima, *, level: float = 0.95) -> Completen
     """Estimate what share of the landscape a library holds, and how many states there are.
 
     Args:
-        library: as `find_bound_states` returns it, with `overflow` unset; or the `Minima` that
-            `find_minima` returns.
+        library: as `find_minima` returns it, with `overflow` unset; or the `Minima` that
+            `multistart` returns.
         level: level of the confidence intervals, in (0, 1).
 
     Raises:
@@ -74,7 +74,7 @@ def discovery_curve(
     still climbs at its end says that the search was too short.
 
     Args:
-        library: as `find_bound_states` returns it, with `overflow` unset.
+        library: as `find_minima` returns it, with `overflow` unset.
         quenches: numbers of independent quenches, from 0 to that of the library.
 
     Returns:

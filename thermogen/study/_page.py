@@ -7,17 +7,15 @@ from typing import NamedTuple
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
+from .. import plots
 from .._solution import RESULTS
-from ..landscape import Library, disconnectivity_tree
-from . import _pictures, _plots
-from ._cues import recall_figure
+from ..landscape import disconnectivity_tree
+from ..search import Library
 from ._pipeline import STAGES
 from ._robustness import robustness
-from ._study import Study
+from ._study import ScanPoint, Study
 from ._summary import fit_failed, summary
-from ._trees import disconnectivity_figure
 
 _BOUND_SHOWN = 12
 
@@ -67,7 +65,7 @@ def render(study: Study) -> str:
         figures=summary(study),
         fit_converged=study.fit is not None and bool(study.fit.result == RESULTS.converged),
         fit_failed=fit_failed(study),
-        images={name: _embedded(_plots.figure_png(figure)) for name, figure in figures.items()},
+        images={name: _embedded(plots.figure_png(figure)) for name, figure in figures.items()},
         widths={name: round(96 * figure.get_figwidth()) for name, figure in figures.items()},
         rows=_rows(study),
         bound_states=_bound_states(study),
@@ -88,29 +86,35 @@ def render(study: Study) -> str:
 _FUNCTIONAL_NAMES = {"tap": "TAP", "naive": "naive mean field"}
 
 
-def _data_figures(study: Study) -> dict[str, Figure]:
+def _data_figures(study: Study) -> dict[str, plots.Figure]:
     source = study.source
-    figures = {"samples": _pictures.samples_figure(source.spins, source.picture, source.labels)}
+    figures = {"samples": plots.samples_figure(source.spins, source.picture, source.labels)}
     if study.fit is not None and len(study.fit.history):
-        figures["learning"] = _plots.learning_figure(study.fit.history)
+        figures["learning"] = plots.learning_figure(study.fit.history)
     if study.scan:
         curves = {
-            _FUNCTIONAL_NAMES[name]: [point for point in study.scan if point.functional == name]
+            _FUNCTIONAL_NAMES[name]: _curve([p for p in study.scan if p.functional == name])
             for name in dict.fromkeys(point.functional for point in study.scan)
         }
         library = study.library
         chosen = None if library is None else (study.settings.beta, library.size)
-        figures["scan"] = _plots.scan_figure(curves, chosen)
+        figures["scan"] = plots.scan_figure(curves, chosen)
     return figures
 
 
-def _library_figures(study: Study) -> dict[str, Figure]:
+def _curve(points: list[ScanPoint]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    columns = ([p.beta for p in points], [p.n_states for p in points], [p.overflow for p in points])
+    betas, counts, full = map(np.array, columns)
+    return betas, counts, full
+
+
+def _library_figures(study: Study) -> dict[str, plots.Figure]:
     library, assignment = study.library, study.assignment()
     if library is None or library.size == 0:
         return {}
-    shown = slice(min(library.size, _plots.MAX_SHOWN))
+    shown = slice(min(library.size, plots.MAX_SHOWN))
     figures = {
-        "states": _pictures.states_figure(
+        "states": plots.states_figure(
             np.asarray(library.magnetizations)[shown],
             np.asarray(library.free_energies)[shown],
             np.asarray(library.weights(study.settings.beta))[shown],
@@ -121,15 +125,15 @@ def _library_figures(study: Study) -> dict[str, Figure]:
     }
     if assignment is not None:
         labels = study.source.labels
-        figures["occupation"] = _plots.occupation_figure(assignment, library.size, labels)
+        figures["occupation"] = plots.occupation_figure(assignment, library.size, labels)
     return figures
 
 
-def _dynamics_figures(study: Study) -> dict[str, Figure]:
+def _dynamics_figures(study: Study) -> dict[str, plots.Figure]:
     figures, picture = {}, study.source.picture
-    if study.ergodicity is not None:
-        found = study.ergodicity
-        figures["overlaps"] = _plots.overlaps_figure(found.overlap_edges, found.overlaps)
+    if study.bound_states is not None:
+        found = study.bound_states
+        figures["overlaps"] = plots.overlaps_figure(found.overlap_edges, found.overlaps)
     if study.barriers is not None and study.library is not None:
         held = study.library[: len(study.barriers.heights)]
         free_energies = np.asarray(held.free_energies)
@@ -137,15 +141,15 @@ def _dynamics_figures(study: Study) -> dict[str, Figure]:
         # A strip stands upright below its line.
         shape = picture if picture[0] > 1 else picture[::-1]
         pictures = held.magnetizations.reshape(-1, *shape)
-        figures["tree"] = disconnectivity_figure(tree, pictures=pictures)
+        figures["tree"] = plots.disconnectivity_figure(tree, pictures=pictures)
     if study.recollection is not None:
-        figures["recall"] = recall_figure(study.recollection, picture)
+        figures["recall"] = plots.recall_figure(*study.recollection[:5], picture)
     return figures
 
 
 def _bound_states(study: Study) -> list[_Bound]:
     """The heaviest bound states, as the certificate sees them."""
-    found, picture = study.ergodicity, study.source.picture
+    found, picture = study.bound_states, study.source.picture
     if found is None:
         return []
     samples = study.samples_of_bound()
@@ -178,7 +182,7 @@ def _gain(study: Study) -> tuple[float, float, float] | None:
 
 def _standing(study: Study, k: int) -> str:
     """What the certificate makes of state k of the library, in a word or two."""
-    found = study.ergodicity
+    found = study.bound_states
     tested = (
         found is not None and k < found.library.size and np.isfinite(found.library.residuals[k])
     )
@@ -211,13 +215,13 @@ def _rows(study: Study) -> list[_Row]:
             mirrored=int(library.multiplicity[k]) == 2,
             standing=_standing(study, k),
         )
-        for k in range(min(library.size, _plots.MAX_SHOWN))
+        for k in range(min(library.size, plots.MAX_SHOWN))
     ]
 
 
 def _thumbnail(library: Library, k: int | np.integer, picture: tuple[int, int]) -> str:
     magnetizations = np.asarray(library.magnetizations[k])
-    return _embedded(_pictures.thumbnail_png(magnetizations, picture))
+    return _embedded(plots.thumbnail_png(magnetizations, picture))
 
 
 def _thumbnail_size(picture: tuple[int, int]) -> tuple[int, int]:

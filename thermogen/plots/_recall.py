@@ -4,8 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ._pictures import _MAP, _bare, _mosaic, _spin_ticks
-from ._plots import GRID, WIDTH, styled
-from ._study import Recollection
+from ._style import GRID, WIDTH, styled
 
 _PICTURES, _STRIPS = 12, 16
 _HIDDEN = 2.0  # beyond the scale of magnetizations: drawn in grey
@@ -13,27 +12,35 @@ _MAP_WITH_HIDDEN = _MAP.with_extremes(over=GRID)
 
 
 @styled
-def recall_figure(recalled: Recollection, picture: tuple[int, int]) -> Figure:
+def recall_figure(
+    truths: np.ndarray,
+    known: np.ndarray,
+    answers: np.ndarray,
+    probabilities: np.ndarray,
+    means: np.ndarray,
+    picture: tuple[int, int],
+) -> Figure:
     """Cue, answers and truth of the first few samples; hidden spins of a cue are grey.
 
     Args:
-        recalled: what was recalled.
+        truths: the samples, shape `(cues, n)`.
+        known: True for the spins that were shown, shape `(n,)`, the same for all cues.
+        answers: the most probable configurations, shape `(cues, n)`; 0 for no answer.
+        probabilities: of these, given the cue, shape `(cues,)`.
+        means: mean of each spin given the cue, shape `(cues, n)`.
         picture: rows and columns of one sample; `(1, n)` is drawn as a strip.
     """
-    cues = np.where(recalled.known, recalled.truths, _HIDDEN)
-    panels = {
-        "cue": cues,
-        "most probable": recalled.answers,
-        "mean": recalled.means,
-        "truth": recalled.truths,
-    }
-    return _strips(panels, recalled) if picture[0] == 1 else _pictures(panels, recalled, picture)
+    cues = np.where(known, truths, _HIDDEN)
+    panels = {"cue": cues, "most probable": answers, "mean": means, "truth": truths}
+    if picture[0] == 1:
+        return _strips(panels, probabilities)
+    return _pictures(panels, probabilities, picture)
 
 
-def _pictures(panels, recalled: Recollection, picture: tuple[int, int]) -> Figure:
+def _pictures(panels, probabilities: np.ndarray, picture: tuple[int, int]) -> Figure:
     """One row of pictures for each panel, one column for each cue."""
     height, width = picture
-    count = min(len(recalled.truths), _PICTURES)
+    count = min(len(probabilities), _PICTURES)
     tiles = _mosaic([rows[:count] for rows in panels.values()], count, picture)
     side = min(WIDTH / tiles.shape[1], 1.0 / width)
     size = (max(side * tiles.shape[1] + 1.1, WIDTH / 2), side * tiles.shape[0] + 0.75)
@@ -44,15 +51,15 @@ def _pictures(panels, recalled: Recollection, picture: tuple[int, int]) -> Figur
     centres = np.arange(len(panels)) * (height + 1) + height / 2 - 0.5
     axes.set_yticks(centres, list(panels))
     columns = np.arange(count) * (width + 1) + width / 2 - 0.5
-    axes.set_xticks(columns, [f"{p:.2g}" for p in recalled.probabilities[:count]], fontsize=7.5)
+    axes.set_xticks(columns, [f"{p:.2g}" for p in probabilities[:count]], fontsize=7.5)
     axes.set_xlabel("probability of the most probable answer")
     axes.set_title("Recall of samples of which a part is hidden")
     return figure
 
 
-def _strips(panels, recalled: Recollection) -> Figure:
+def _strips(panels, probabilities: np.ndarray) -> Figure:
     """One panel beside the other, one row for each cue."""
-    count, n_spins = min(len(recalled.truths), _STRIPS), recalled.truths.shape[1]
+    count, n_spins = min(len(probabilities), _STRIPS), panels["truth"].shape[1]
     figure = Figure(figsize=(WIDTH, 0.19 * count + 1.15), layout="constrained")
     every = figure.subplots(1, len(panels), sharey=True)
     for axes, (name, rows) in zip(every, panels.items(), strict=True):
@@ -70,7 +77,7 @@ def _strips(panels, recalled: Recollection) -> Figure:
         axes.set_title(name)
         axes.set_xlabel("spin")
     every[0].invert_yaxis()
-    texts = [f"{p:.2g}" for p in recalled.probabilities[:count]]
+    texts = [f"{p:.2g}" for p in probabilities[:count]]
     every[0].set_yticks(np.arange(count) + 0.5, texts, fontsize=7.5)
     every[0].set_ylabel("probability of the answer")
     return figure

@@ -58,7 +58,7 @@ def crossover(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> 
 
 
 @from_anywhere
-def find_bound_states(
+def find_minima(
     functional: AbstractFunctional,
     energy: AbstractEnergy,
     beta: Beta,

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..energies._linalg import dot
+from .._batches import cast, in_batches
+from .._linalg import dot
 from ..meanfield._base import lowest_curvature, scaled_hessian_at, variance_at
 from ..meanfield._solve import Problem
-from ._batches import cast, in_batches
 
 _MAX_STEPS = 256
 # Relative error of the eigenvalue.

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int8, Num
 
+from .._batches import cast, in_batches
 from .._types import Key, Spins
 from ..energies import (
     RBM,
@@ -23,10 +24,9 @@ from ..energies import (
     complete,
     conditional_field,
     conditional_fields,
+    constrain,
     local_fields,
 )
-from ..energies._base import constrain
-from ._batches import cast, in_batches
 
 # Up to this size the energies of all configurations are one table, and fields are looked up.
 _MAX_TABLE = 12

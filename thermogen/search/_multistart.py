@@ -13,12 +13,12 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._batches import in_batches, replaced
 from .._checks import check_count, check_finite
+from .._linalg import dot
 from .._placement import from_anywhere
 from .._solution import RESULTS, Solution
-from ..energies._linalg import dot
 from ..meanfield._solve import NewtonPolish
-from ._batches import in_batches, replaced
 from ._library import first_equals, good_turing
 from ._quench import is_converged
 
@@ -89,7 +89,7 @@ class Minima(eqx.Module):
 
 
 @from_anywhere
-def find_minima(
+def multistart(
     potential: Potential,
     proposals: PyTree,
     *,

@@ -10,8 +10,8 @@ import numpy as np
 
 from .. import _signals
 from ..energies import Pairwise
-from ..landscape import Library, find_bound_states, quench
 from ..learning import FitResult, Pseudolikelihood, choose_l2, default_l2, fit
+from ..search import Library, find_minima, quench
 from ._dynamics import climb, diagnose
 from ._progress import Tell
 from ._recall import recollect
@@ -42,7 +42,7 @@ def run_study(
 
     Args:
         study: the study; it is modified.
-        progress: opens the display of one stage, see `thermogen.report.progress`.
+        progress: opens the display of one stage, see `thermogen.study.progress`.
         on_stage: called after every finished stage, for example to write what is there.
     """
     try:
@@ -128,7 +128,7 @@ def _scan(study: Study, tell: Tell) -> None:
     points = [(name, float(settings.beta * f)) for name in Functional for f in _SCAN_FACTORS]
     held = starts[:0]
     for index, (name, beta) in enumerate(points):
-        library = find_bound_states(
+        library = find_minima(
             name.free_energy,
             study.energy,
             beta,
@@ -166,7 +166,7 @@ def _search(study: Study, tell: Tell) -> None:
         tell(hops, settings.n_hops, f"{_count(library)} after {hops} hops")
 
     assert study.minima is not None
-    study.library = find_bound_states(
+    study.library = find_minima(
         study.settings.functional.free_energy,
         study.energy,
         settings.beta,

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
-from .._types import Beta
-from ._base import AbstractEnergy
+from ._types import Beta
 
 # Energies that are equal in exact arithmetic differ by fewer units in the last place of the
 # largest.
@@ -92,7 +91,7 @@ def beta_as(beta: Beta, dtype: DTypeLike) -> Float[Array, ""]:
     return jnp.minimum(jnp.asarray(beta, dtype), largest)
 
 
-def resolved_beta(energy: AbstractEnergy, beta: Float[Array, ""]) -> Float[Array, ""]:
+def resolved_beta(energy: PyTree, beta: Float[Array, ""]) -> Float[Array, ""]:
     """Beta, or the largest at which no product with fields or energies overflows.
 
     Beyond it nothing that a float resolves depends on beta any more; infinity is it.

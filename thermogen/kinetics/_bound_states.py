@@ -12,15 +12,12 @@ from .._checks import as_array, check_count, check_counts
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy
+from ..landscape import overlap_distribution
 from ..meanfield import AbstractFunctional, NaiveMeanField
 from ..meanfield._solve import checked_beta
+from ..search import Completeness, Library, completeness, find_minima, fingerprint
 from ._candidates import candidates, flip_library
 from ._certify import Certificate, certify
-from ._coverage import Completeness, completeness
-from ._hopping import find_bound_states
-from ._library import Library
-from ._provenance import fingerprint
-from ._thermodynamics import overlap_distribution
 
 _BINS = 40  # of P(q), over [-1, 1]
 _NAMED = 3  # states whose weight the verdict names
@@ -28,7 +25,7 @@ _NAMED = 3  # states whose weight the verdict names
 _CLOSE = 1.5
 
 
-class Ergodicity(eqx.Module):
+class BoundStates(eqx.Module):
     """Which states trap the dynamics of a model, how long, and where the weight lies.
 
     Candidates are the K entries of `library`; `certificate` has a row for each of them, in the same
@@ -86,7 +83,7 @@ class Ergodicity(eqx.Module):
 
 
 @from_anywhere
-def ergodicity(
+def find_bound_states(
     energy: AbstractEnergy,
     beta: Beta,
     *,
@@ -99,7 +96,7 @@ def ergodicity(
     n_hops: int = 4,
     capacity: int = 64,
     n_trajectories: int = 256,
-) -> Ergodicity:
+) -> BoundStates:
     """Diagnose whether retrieval from a model is ergodic, and what it breaks into if it is not.
 
     Candidates are minima of the functional and single-flip minima of E, from data and from random
@@ -128,10 +125,10 @@ def ergodicity(
             candidates, with the threshold, and with n^2 where all spins are coupled.
 
     Returns:
-        An `Ergodicity` of NumPy arrays; `print(result.verdict)` says what it means.
+        An `BoundStates` of NumPy arrays; `print(result.verdict)` says what it means.
 
     Raises:
-        ValueError: as `find_bound_states` and `certify` do, for a capacity below 1, and for a
+        ValueError: as `find_minima` and `certify` do, for a capacity below 1, and for a
             library of another energy or beta.
     """
     n_walkers, capacity = check_counts(n_walkers=n_walkers, capacity=capacity)
@@ -140,10 +137,10 @@ def ergodicity(
     search_key, corner_key, run_key = jax.random.split(key, 3)
     minima = library
     if library is not None:
-        library.check_origin(fingerprint(None, energy, beta), "ergodicity takes a library")
+        library.check_origin(fingerprint(None, energy, beta), "find_bound_states takes a library")
     elif functional is not None:
         options = {"n_walkers": n_walkers, "n_hops": n_hops, "starts": starts}
-        minima = find_bound_states(functional, energy, beta, key=search_key, **options)
+        minima = find_minima(functional, energy, beta, key=search_key, **options)
     corners = np.asarray(
         jax.random.rademacher(corner_key, (n_walkers * (n_hops + 1), energy.n_spins), "int8")
     )
@@ -166,7 +163,7 @@ def ergodicity(
     with jax.enable_x64(True):
         states = _states(held, certificate, shares)
         overlaps = np.asarray(overlap_distribution(states, 1.0, edges))
-    return Ergodicity(
+    return BoundStates(
         library=held,
         certificate=certificate,
         weights=np.bincount(certificate.group, shares)[certificate.group],
@@ -214,7 +211,7 @@ def _searched(found: Library | None) -> Completeness | None:
     return completeness(found)
 
 
-def _breaking(found: Ergodicity) -> str:
+def _breaking(found: BoundStates) -> str:
     certificate, beta = found.certificate, f"{found.beta:g}"
     limit = f"{certificate.threshold:g} sweeps"
     if found.ergodic:
@@ -235,7 +232,7 @@ def _breaking(found: Ergodicity) -> str:
     )
 
 
-def _trapping(found: Ergodicity) -> str:
+def _trapping(found: BoundStates) -> str:
     """How long the bound states hold, or how fast all exchange."""
     certificate = found.certificate
     if found.ergodic:
@@ -259,7 +256,7 @@ def _time(certificate: Certificate, k: int | np.integer) -> str:
     return f"is left after {time:.3g} sweeps (95 %: {low:.3g} to {high:.3g})"
 
 
-def _weight(found: Ergodicity) -> str:
+def _weight(found: BoundStates) -> str:
     if found.ergodic:
         return ""
     shares, paired = found.weights[found.bound], found.certificate.multiplicity[found.bound] == 2
@@ -277,7 +274,7 @@ def _weight(found: Ergodicity) -> str:
     )
 
 
-def _search(found: Ergodicity) -> str:
+def _search(found: BoundStates) -> str:
     """How complete the candidates are."""
     chances = [
         f"that a further {how} is {1 - estimate.coverage:.2g} (95 %: "
@@ -297,7 +294,7 @@ def _search(found: Ergodicity) -> str:
     return f"Search: {told}{tested}."
 
 
-def _unknown(found: Ergodicity) -> str:
+def _unknown(found: BoundStates) -> str:
     """What the diagnosis cannot say."""
     certificate = found.certificate
     parts = ["states into which none of the starts falls"]

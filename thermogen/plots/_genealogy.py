@@ -13,7 +13,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from ..landscape import Genealogy
 from ..meanfield import Bifurcation
 from ._pictures import _MAP
-from ._plots import ACCENT, GRID, INK, MUTED, WIDTH, styled
+from ._style import ACCENT, GRID, INK, MUTED, WIDTH, styled
 
 _ROW = 11  # points between neighbouring branches
 _PICTURE = 19  # points: the longer side of a picture, of which every other stands further out

@@ -13,14 +13,14 @@ import scipy.sparse
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from .._batches import cast, in_batches
 from .._checks import as_array, check_finite
+from .._cold import above_lowest, beta_as
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
-from ..energies._cold import above_lowest, beta_as
 from ..meanfield import AbstractFunctional
 from ..meanfield._base import gradient_at, lowest_curvature, scaled_hessian_at
 from ..meanfield._solve import Problem, checked_problem
-from ._batches import cast, in_batches
 from ._provenance import fingerprint, mismatch
 
 # Two minima are the same when no magnetization differs by more: where G rises by the fourth power

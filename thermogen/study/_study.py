@@ -14,9 +14,11 @@ from .._checks import check_count, check_finite, seeded_key
 from .._files import PathLike
 from .._solution import RESULTS, Solution
 from ..energies import Mixture
-from ..landscape import Barriers, Ergodicity, Library
+from ..kinetics import BoundStates
+from ..landscape import Barriers
 from ..learning import FitResult, RidgeChoice
 from ..meanfield import TAP, AbstractFunctional, NaiveMeanField, Plefka
+from ..search import Library
 
 # Beyond these the numbers of a study leave what doubles can hold, or its time what anyone can wait.
 _LEAST, _MOST = 1e-9, 1e9
@@ -208,7 +210,7 @@ class Study:
         scan: number of states against beta.
         minima: where the quench of every sample ended, in the order of the data; None before.
         library: the candidates for bound states; None before the search.
-        ergodicity: which of them trap the dynamics; None before the test.
+        bound_states: which of them trap the dynamics; None before the test.
         variations: the bound states of models that were learned in other ways.
         barriers: transition states between the states of lowest free energy, as many as the
             tree shows; None before, and where there are fewer than two states.
@@ -228,7 +230,7 @@ class Study:
     scan: list[ScanPoint] = field(default_factory=list)
     minima: Solution | None = None
     library: Library | None = None
-    ergodicity: Ergodicity | None = None
+    bound_states: BoundStates | None = None
     variations: list[Variation] = field(default_factory=list)
     barriers: Barriers | None = None
     recollection: Recollection | None = None
@@ -261,7 +263,7 @@ class Study:
 
     def samples_of_bound(self) -> np.ndarray | None:
         """How many samples fall to each bound state, heaviest state first; None if not known."""
-        assignment, found = self.assignment(), self.ergodicity
+        assignment, found = self.assignment(), self.bound_states
         if assignment is None or found is None:
             return None
         tested = np.sum(np.isfinite(found.library.residuals))

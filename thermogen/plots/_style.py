@@ -1,0 +1,60 @@
+"""The one style of all figures.
+
+Figures are made through matplotlib's object interface alone, so that they touch no global state
+and need no display.
+"""
+
+import functools
+import io
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+INK, ACCENT, MUTED, GRID = "#1f3a5f", "#c2571a", "#6b7280", "#e3e3df"
+# Muted qualitative colours for up to ten classes.
+CLASSES = (
+    *("#332288", "#88ccee", "#44aa99", "#117733", "#999933"),
+    *("#ddcc77", "#cc6677", "#882255", "#aa4499", "#b8b8b8"),
+)
+WIDTH = 7.8  # inches: the width of the page
+_DPI = 160
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlepad": 9,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": "#374151",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": "#1f2937",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Give a function that draws a figure the one style of the report."""
+
+    @functools.wraps(draw)
+    def wrapped(*args, **kwargs) -> Figure:
+        with matplotlib.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+def figure_png(figure: Figure) -> bytes:
+    """A figure as PNG, twice as fine as a common screen."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI)
+    return buffer.getvalue()
