@@ -82,7 +82,7 @@ def learned(data: np.ndarray, degree: int) -> tg.Interactions:
     start = tg.Complete(np.zeros(2**N)).keep(masks)
     rows, weights = learning.with_background(data, GAP * N)
     objective = tg.ExactLikelihood()
-    fitted = tg.fit(start, rows, weights=weights, objective=objective, key=jax.random.key(0))
+    fitted = tg.fit(objective, start, rows, weights=weights, key=jax.random.key(0))
     print(f"   learned, degree {degree}: {len(fitted.history)} steps, {fitted.result}")
     return fitted.energy
 

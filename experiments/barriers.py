@@ -51,7 +51,7 @@ def energy_barrier(energy: tg.Pairwise) -> float:
 def free_energy_barrier(energy: tg.Pairwise, beta: float) -> float:
     """The same of G(m), from its saddles; a state and its mirror image are two."""
     library = tg.find_minima(FUNCTIONAL, energy, beta, key=jax.random.key(0))
-    found = barriers(library, FUNCTIONAL, energy, beta)
+    found = barriers(FUNCTIONAL, energy, beta, library)
     between = slowest_rise(found.heights)
     over = found.mirror_heights - library.free_energies[: library.size]
     # Images reverse by way of the lowest pair.
@@ -101,10 +101,10 @@ def digits(out: pathlib.Path) -> None:
     """The disconnectivity graph of a pairwise model of the digits."""
     data = tg.datasets.digits().spins
     start = tg.Pairwise(jnp.zeros((64, 64)), jnp.zeros(64))
-    energy = tg.fit(start, data, objective=tg.Pseudolikelihood(), key=jax.random.key(0)).energy
+    energy = tg.fit(tg.Pseudolikelihood(), start, data, key=jax.random.key(0)).energy
     library = tg.find_minima(FUNCTIONAL, energy, 1.0, key=jax.random.key(1), starts=data)
     began = time.perf_counter()
-    found = barriers(library, FUNCTIONAL, energy, 1.0)
+    found = barriers(FUNCTIONAL, energy, 1.0, library)
     seconds = time.perf_counter() - began
     report(library, found, seconds)
     tree = disconnectivity_tree(library.free_energies[: library.size], found.heights)

@@ -33,7 +33,7 @@ def model() -> tg.Pairwise:
     data = tg.datasets.digits().spins
     start = tg.Pairwise(jnp.zeros((64, 64)), jnp.zeros(64))
     objective = tg.Pseudolikelihood()
-    return tg.fit(start, data, objective=objective, key=jax.random.key(0)).energy
+    return tg.fit(objective, start, data, key=jax.random.key(0)).energy
 
 
 def continued(family: Genealogy) -> np.ndarray:
@@ -123,8 +123,8 @@ def main() -> None:
 
 def draw(family: Genealogy, energy: tg.Pairwise, out: pathlib.Path) -> None:
     began = time.perf_counter()
-    births = birth_points(family, FUNCTIONAL, energy)
-    deaths = death_points(family, FUNCTIONAL, energy)
+    births = birth_points(FUNCTIONAL, energy, family)
+    deaths = death_points(FUNCTIONAL, energy, family)
     seconds = time.perf_counter() - began
     kinds = dict(collections.Counter(p.kind for p in [*births.values(), *deaths.values()]))
     between = [

@@ -113,7 +113,7 @@ CODES = ("converged", "stalled", "saddle")
 def pairwise_of_digits(data: np.ndarray) -> tg.Pairwise:
     n = data.shape[1]
     start = tg.Pairwise(jnp.zeros((n, n)), jnp.zeros(n))
-    fitted = tg.fit(start, data, objective=tg.Pseudolikelihood(), key=jax.random.key(0))
+    fitted = tg.fit(tg.Pseudolikelihood(), start, data, key=jax.random.key(0))
     if fitted.result != tg.RESULTS.converged:
         raise RuntimeError(f"the fit did not converge: {tg.RESULTS[fitted.result]}")
     return fitted.energy
@@ -122,7 +122,7 @@ def pairwise_of_digits(data: np.ndarray) -> tg.Pairwise:
 def rbm_of_digits(data: np.ndarray) -> tg.RBM:
     key, fit_key = jax.random.split(jax.random.key(0))
     start = tg.RBM.random(100, data.mean(axis=0), key=key)
-    return tg.fit(start, data, objective=tg.PersistentCD(), key=fit_key).energy
+    return tg.fit(tg.PersistentCD(), start, data, key=fit_key).energy
 
 
 def with_hidden(energy: tg.RBM, visible: np.ndarray, beta: float) -> np.ndarray:

@@ -127,7 +127,7 @@ def large_models() -> Iterator[tuple[str, tg.AbstractMultilinear, float]]:
     spins, _ = tg.datasets.digits()
     start = tg.Pairwise(np.zeros((64, 64)), np.zeros(64))
     objective = tg.Pseudolikelihood(1e-3)
-    digits = tg.fit(start, spins, objective=objective, key=jax.random.key(0)).energy
+    digits = tg.fit(objective, start, spins, key=jax.random.key(0)).energy
     for beta in (1.0, 1.5):
         yield f"digits, beta {beta:g}", digits, beta
 

@@ -90,9 +90,9 @@ def learn(
         path.append((len(fitted.history), *count(fitted.energy, rows, TIES[0])))
 
     fitted = tg.fit(
+        tg.ExactLikelihood(),
         start,
         data,
-        objective=tg.ExactLikelihood(),
         penalty=penalty,
         key=jax.random.key(0),
         callback=watch,

@@ -77,7 +77,7 @@ def measure(name: str, energy, beta: float) -> dict:
         row[functional] = float(tg.landscape.log_partition(library, beta))
         if functional == "naive":
             row["lowest"] = float(-beta * library.free_energies[0])
-            row["bound"] = tg.landscape.mixture_bound(library, energy, beta)
+            row["bound"] = tg.landscape.mixture_bound(energy, beta, library)
     return row
 
 

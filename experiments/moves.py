@@ -176,7 +176,7 @@ def sk(n: int, fields: float = 0.0) -> tg.Pairwise:
 def digits() -> tg.AbstractMultilinear:
     data = tg.datasets.digits().spins
     start = tg.Pairwise(jnp.zeros((64, 64)), jnp.zeros(64))
-    return tg.fit(start, data, objective=tg.Pseudolikelihood(1e-3), key=jax.random.key(0)).energy
+    return tg.fit(tg.Pseudolikelihood(1e-3), start, data, key=jax.random.key(0)).energy
 
 
 def three_spin(n: int = 64, n_terms: int = 1024) -> tg.Interactions:

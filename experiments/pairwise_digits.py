@@ -137,9 +137,9 @@ def states(energy: tg.Pairwise, data: np.ndarray) -> list[int]:
     lowest = flips[np.argsort(energies)[:N_FLIPS]]
     candidates = np.concatenate([*(library.magnetizations for library in found), lowest])
     certificate = tg.certify(
-        candidates,
         energy,
         1.0,
+        candidates,
         key=jax.random.key(4),
         threshold=THRESHOLD,
         n_trajectories=256,

@@ -47,7 +47,7 @@ def climbed(library: tg.Library, energy: tg.Pairwise) -> Barriers:
 
 def missed(n: int) -> None:
     ways = {
-        "strings": lambda library, energy: barriers(library, NAIVE, energy, BETA, tol=TOL),
+        "strings": lambda library, energy: barriers(NAIVE, energy, BETA, library, tol=TOL),
         f"{N_CLIMBS} climbs": climbed,
     }
     heights = {way: [] for way in ways}
@@ -83,7 +83,7 @@ def large(n: int) -> None:
             NAIVE, energy, 2.0, key=jax.random.key(seed), n_walkers=32, n_hops=0, capacity=16
         )
         began = time.perf_counter()
-        found = barriers(library, NAIVE, energy, 2.0, n_neighbours=2, n_rounds=1)
+        found = barriers(NAIVE, energy, 2.0, library, n_neighbours=2, n_rounds=1)
         seconds = time.perf_counter() - began
         count = int(np.sum(np.asarray(found.result == TRANSITIONS.converged)))
         print(

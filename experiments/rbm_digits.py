@@ -163,7 +163,7 @@ def judge(rbm: tg.RBM, training, held_out, key):
     log_z = (below.log_partition + above.log_partition) / 2
 
     def likelihood(data):
-        weights = -jax.vmap(lambda v: tg.energies.visible_free_energy(rbm, v, 1.0))(data)
+        weights = -jax.vmap(lambda v: tg.energies.visible_free_energy(rbm, 1.0, v))(data)
         return jnp.mean(weights) - log_z
 
     return below.log_partition, above.log_partition, likelihood(training), likelihood(held_out)

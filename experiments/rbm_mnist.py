@@ -62,9 +62,9 @@ def train(data: np.ndarray, held_out: np.ndarray, n_steps: int) -> tuple[tg.RBM,
     rates = optax.linear_schedule(RATE, RATE / 100, n_steps - half, half)
     began = time.perf_counter()
     fitted = tg.fit(
+        tg.PersistentCD(n_chains=N_CHAINS, n_sweeps=N_SWEEPS),
         start,
         data,
-        objective=tg.PersistentCD(n_chains=N_CHAINS, n_sweeps=N_SWEEPS),
         penalty=learning.L2(L2, fields=L2),
         optimizer=optax.chain(learning.centred_gradient(FIELD_RATE), optax.sgd(rates)),
         n_steps=n_steps,
@@ -101,7 +101,7 @@ def speed(energy: tg.RBM, seconds: float) -> None:
 
 @jax.jit
 def free_energies(energy: tg.RBM, visible) -> jax.Array:
-    each = jax.vmap(lambda v: tg.energies.visible_free_energy(energy, v, 1.0))
+    each = jax.vmap(lambda v: tg.energies.visible_free_energy(energy, 1.0, v))
     return each(jnp.asarray(visible, jnp.float32))
 
 

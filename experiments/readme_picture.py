@@ -21,7 +21,7 @@ def main() -> None:
     out = parser.parse_args().out
     data = tg.datasets.digits().spins
     start = tg.Pairwise(jnp.zeros((64, 64)), jnp.zeros(64))
-    energy = tg.fit(start, data, objective=tg.Pseudolikelihood(), key=jax.random.key(0)).energy
+    energy = tg.fit(tg.Pseudolikelihood(), start, data, key=jax.random.key(0)).energy
     for name, functional in [("naive mean field", tg.NaiveMeanField()), ("TAP", tg.TAP())]:
         library = tg.find_minima(functional, energy, 1.0, key=jax.random.key(1), starts=data)
         used = library.mask

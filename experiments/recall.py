@@ -67,7 +67,7 @@ def learned(data: np.ndarray, degree: int) -> tg.Interactions:
     start = tg.Complete(np.zeros(2**N)).keep(masks)
     rows, weights = learning.with_background(data, GAP)
     objective = tg.ExactLikelihood()
-    return tg.fit(start, rows, weights=weights, objective=objective, key=jax.random.key(0)).energy
+    return tg.fit(objective, start, rows, weights=weights, key=jax.random.key(0)).energy
 
 
 def experts(data: np.ndarray, degree: int, count: int) -> tg.AbstractEnergy:
@@ -87,7 +87,7 @@ def experts(data: np.ndarray, degree: int, count: int) -> tg.AbstractEnergy:
         n_rounds=5,
         n_steps=50,
     )
-    return tg.fit(mixture, data, objective=objective, penalty=ridge, key=key).energy
+    return tg.fit(objective, mixture, data, penalty=ridge, key=key).energy
 
 
 def reduced(data: np.ndarray) -> dict[str, tg.AbstractEnergy]:
@@ -182,12 +182,12 @@ def digit_models(training: np.ndarray) -> dict[str, tg.AbstractEnergy]:
     warnings.filterwarnings("ignore", message="data: spins")
     start = tg.Pairwise(np.zeros((PIXELS, PIXELS)), np.zeros(PIXELS))
     objective = tg.Pseudolikelihood()
-    pairwise = tg.fit(start, training, objective=objective, key=jax.random.key(0))
+    pairwise = tg.fit(objective, start, training, key=jax.random.key(0))
     means = jnp.asarray(training.mean(axis=0), jnp.float32)
     machine = tg.fit(
+        tg.PersistentCD(),
         tg.RBM.random(N_HIDDEN, means, key=jax.random.key(0)),
         training,
-        objective=tg.PersistentCD(),
         key=jax.random.key(1),
     )
     return {"pairwise": pairwise.energy, "RBM": machine.energy}

@@ -145,7 +145,7 @@ def descend(energy, beta, starts):
     """
 
     def potential(m):
-        return tg.exact.gibbs_potential(energy, m, beta)
+        return tg.exact.gibbs_potential(energy, beta, m)
 
     def step(state):
         m, _, n = state

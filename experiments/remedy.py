@@ -194,7 +194,7 @@ def slowest(energy: tg.AbstractEnergy, n: int) -> float:
 
 def judge(energy: tg.AbstractEnergy, p: Problem) -> dict[str, float]:
     log_p, n = np.asarray(log_probabilities(energy)), p.rows.shape[1]
-    kept = tg.exact.retention(energy, p.rows, 1.0)
+    kept = tg.exact.retention(energy, 1.0, p.rows)
     answers = recalled(log_p, p.rows, p.known)
     figures = {
         "excess": loss(energy, p.held_out) + float(p.truth[tg.index_from_spins(p.held_out)].mean()),

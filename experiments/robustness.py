@@ -85,9 +85,9 @@ def main() -> None:
     for name, (objective, penalty) in RIDGES.items():
         for part, (rows, judges) in parts(data).items():
             energy = tg.fit(
+                objective,
                 tg.Pairwise(jnp.zeros((N, N)), jnp.zeros(N)),
                 rows,
-                objective=objective,
                 penalty=penalty,
                 key=jax.random.key(0),
             ).energy

@@ -38,9 +38,9 @@ def train(data: np.ndarray) -> Checkpoints:
     n = data.shape[1]
     kept = Checkpoints(STEPS.tolist())
     tg.fit(
+        tg.Pseudolikelihood(),
         tg.Pairwise(np.zeros((n, n)), np.zeros(n)),
         data,
-        objective=tg.Pseudolikelihood(),
         optimizer=optax.adam(RATE),
         n_steps=int(STEPS[-1]),
         key=jax.random.key(0),

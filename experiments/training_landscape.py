@@ -47,7 +47,7 @@ def log_probabilities(energy, visible):
 
 
 def visible_energies(energy, visible):
-    return jax.vmap(lambda v: tg.energies.visible_free_energy(energy, v, 1.0))(visible)
+    return jax.vmap(lambda v: tg.energies.visible_free_energy(energy, 1.0, v))(visible)
 
 
 def potential(visible, rows, energy):
@@ -82,8 +82,8 @@ def check_potential(data: np.ndarray) -> float:
     deviations = []
     for k in range(4):
         energy = jax.tree.map(lambda x, k=k: x[k], energies)
-        ours = potential(visible, rows, energy) - L2 * tg.energies.squared_norm(energy)
-        deviations.append(abs(float(ours - tg.learning.potential(energy, data, 1.0))))
+        ours = potential(visible, energy, rows) - L2 * tg.energies.squared_norm(energy)
+        deviations.append(abs(float(ours - tg.learning.potential(energy, 1.0, data))))
     return max(deviations)
 
 

@@ -143,7 +143,7 @@ def expanded(library: tg.Library) -> np.ndarray:
 
 def certified(candidates, energy, beta: float, key: jax.Array) -> tg.Certificate | None:
     empty = len(candidates) == 0
-    return None if empty else tg.certify(candidates, energy, beta, key=key, threshold=THRESHOLD)
+    return None if empty else tg.certify(energy, beta, candidates, key=key, threshold=THRESHOLD)
 
 
 def study(name: str, family: Family, beta: float, seed: int) -> Case:

@@ -89,8 +89,8 @@ def test_configurations(name):
         fields = jax.jit(
             jax.vmap(
                 lambda s: (
-                    energies.conditional_fields(energy, s, 1.0),
-                    jnp.stack([energies.conditional_field(energy, s, k, 1.0) for k in range(N)]),
+                    energies.conditional_fields(energy, 1.0, s),
+                    jnp.stack([energies.conditional_field(energy, 1.0, s, k) for k in range(N)]),
                 )
             )
         )(S)
@@ -138,7 +138,7 @@ def slopes_of(functional, energy, m):
 @jax.jit
 def response_of(functional, energy, m):
     def response(energy):
-        return tg.susceptibility(functional, energy, m, 0.4)[0, 1]
+        return tg.susceptibility(functional, energy, 0.4, m)[0, 1]
 
     solution = tg.solve(functional, energy, 0.3, jnp.zeros(N), throw=False)
     return solution.value, jax.grad(response)(energy)
@@ -212,9 +212,9 @@ def test_minima_files_norms_and_fits(tmp_path):
     for penalty in (None, tg.learning.L1(0.05)):
         fits = [
             tg.fit(
+                tg.Pseudolikelihood(l2=0.01),
                 e,
                 data,
-                objective=tg.Pseudolikelihood(l2=0.01),
                 penalty=penalty,
                 key=jax.random.key(0),
                 n_steps=8,
@@ -231,7 +231,7 @@ def test_plain_optax_never_leaves_the_set():
 
     @jax.jit
     def step(energy, state):
-        gradient = jax.grad(lambda e: jnp.sum(tg.susceptibility(tg.Plefka(3), e, m, 0.4) ** 2))(
+        gradient = jax.grad(lambda e: jnp.sum(tg.susceptibility(tg.Plefka(3), e, 0.4, m) ** 2))(
             energy
         )
         updates, state = optimizer.update(gradient, state)

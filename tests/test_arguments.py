@@ -45,7 +45,7 @@ COUNTS = {
         "n_walkers n_hops capacity",
     ),
     "certify": (
-        lambda **a: tg.certify(DATA[:1], ENERGY, 1.0, key=KEY, **{"threshold": 20} | a),
+        lambda **a: tg.certify(ENERGY, 1.0, DATA[:1], key=KEY, **{"threshold": 20} | a),
         "n_trajectories horizon",
     ),
     "find_bound_states": (
@@ -90,7 +90,7 @@ COUNTS = {
 }
 HITS = functools.partial(retrieval.first_hits, ENERGY, CUE, MASK, targets=DATA)
 NUMBERS = {
-    "certify": (lambda **a: tg.certify(DATA[:1], ENERGY, 1.0, key=KEY, **a), "threshold"),
+    "certify": (lambda **a: tg.certify(ENERGY, 1.0, DATA[:1], key=KEY, **a), "threshold"),
     "metastable_sets": (lambda **a: exact.metastable_sets(ENERGY, 1.0, **a), "threshold"),
     "recall": (lambda **a: tg.recall(ENERGY, CUE, MASK, **FEW | a), "beta"),
     "first_hits": (

@@ -31,10 +31,10 @@ def test_a_background_keeps_parameters_finite():
     """The complete description learns the very table of weights."""
     spins, weights = with_background(ADDER, 4.0)
     fitted = tg.fit(
+        tg.ExactLikelihood(),
         tg.Complete(np.zeros(16)),
         spins,
         weights=weights,
-        objective=tg.ExactLikelihood(),
         key=KEY,
     )
     assert fitted.result == tg.RESULTS.converged
@@ -103,9 +103,7 @@ def test_negative_examples_are_unlearned():
     patterns = np.sign(rng.normal(size=(3, 12)))
     mixture = np.sign(patterns.sum(axis=0, keepdims=True))
     plain, lifted = (
-        tg.fit(
-            _pairwise(12), patterns, objective=tg.Pseudolikelihood(0.05), penalty=penalty, key=KEY
-        )
+        tg.fit(tg.Pseudolikelihood(0.05), _pairwise(12), patterns, penalty=penalty, key=KEY)
         for penalty in (
             None,
             NegativeExamples(jnp.asarray(mixture), jnp.asarray(patterns), 6.0, 5.0),
@@ -136,7 +134,7 @@ def test_negative_examples_are_unlearned():
 )
 def test_retention_refuses_other_data(data, message):
     with pytest.raises(ValueError, match=message):
-        retention(_pairwise(4), data, 1.0)
+        retention(_pairwise(4), 1.0, data)
 
 
 def test_whole_weights_are_repetitions():
@@ -156,9 +154,9 @@ def test_whole_weights_are_repetitions():
         ours.couplings, tg.Complete.from_data(twice, **options).couplings, atol=1e-14
     )
     values = (
-        tg.learning.potential(ours, data, 1.0, weights=counts),
-        tg.learning.potential(ours, twice, 1.0),
+        tg.learning.potential(ours, 1.0, data, weights=counts),
+        tg.learning.potential(ours, 1.0, twice),
     )
     np.testing.assert_allclose(*values, rtol=1e-13)
-    kept = tg.exact.retention(ours, data, 1.0, weights=counts), tg.exact.retention(ours, twice, 1.0)
+    kept = tg.exact.retention(ours, 1.0, data, weights=counts), tg.exact.retention(ours, 1.0, twice)
     np.testing.assert_allclose(*kept, rtol=1e-13)

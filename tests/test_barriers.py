@@ -28,7 +28,7 @@ def _found(energy: tg.Pairwise, beta: float = BETA, functional=NAIVE, **options)
     library = tg.find_minima(
         functional, energy, beta, key=jax.random.key(0), n_walkers=16, n_hops=3, capacity=32
     )
-    found = barriers(library, functional, energy, beta, **options)
+    found = barriers(functional, energy, beta, library, **options)
     _assert_sound(functional, energy, beta, library, found)
     return library, found
 
@@ -194,7 +194,7 @@ def test_float32_configuration_is_certified_in_float64(name):
         library = tg.find_minima(
             functional, energy, 4.0, key=jax.random.key(0), n_walkers=16, n_hops=3, capacity=32
         )
-        found = barriers(library, functional, energy, 4.0)
+        found = barriers(functional, energy, 4.0, library)
     assert library.size > 1 and found.free_energies.dtype == np.float64
     assert np.any(np.asarray(found.result == TRANSITIONS.converged))
     energy = jax.tree.map(lambda x: x.astype(jnp.float64), energy)
@@ -222,15 +222,15 @@ def test_bad_arguments():
     energy = _curie_weiss()
     library, _ = _found(energy)
     with pytest.raises(ValueError, match="library must hold at least one state"):
-        barriers(library[[]], NAIVE, energy, BETA)
+        barriers(NAIVE, energy, BETA, library[[]])
     with pytest.raises(ValueError, match=f"states of {N + 1} spins like energy, got {N}"):
-        barriers(library, NAIVE, helpers.random_pairwise(N + 1, jax.random.key(0)), BETA)
+        barriers(NAIVE, helpers.random_pairwise(N + 1, jax.random.key(0)), BETA, library)
     with pytest.raises(ValueError, match="n_neighbours must be at least 1, got 0"):
-        barriers(library, NAIVE, energy, BETA, n_neighbours=0)
+        barriers(NAIVE, energy, BETA, library, n_neighbours=0)
     with pytest.raises(ValueError, match="n_rounds must be at least 0, got -1"):
-        barriers(library, NAIVE, energy, BETA, n_rounds=-1)
+        barriers(NAIVE, energy, BETA, library, n_rounds=-1)
     with pytest.raises(ValueError, match="beta must be positive"):
-        barriers(library, NAIVE, energy, 0.0)
+        barriers(NAIVE, energy, 0.0, library)
 
 
 # --- barriers of E

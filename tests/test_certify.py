@@ -60,7 +60,7 @@ MODELS = {
 def _certify(energy, beta, candidates=None, key=0, **options):
     if candidates is None:
         candidates = tg.kinetics.flip_minima(energy, CORNERS)
-    return tg.certify(candidates, energy, beta, key=_key(key), threshold=THRESHOLD, **options)
+    return tg.certify(energy, beta, candidates, key=_key(key), threshold=THRESHOLD, **options)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -257,7 +257,7 @@ def test_a_metastable_paramagnet_is_a_bound_state(name):
     assert len(exact.weights) == len(rows) + 1
 
     states = np.concatenate([np.zeros((2, N)), CORNERS[rows]])
-    found = tg.certify(states, energy, beta, key=_key(0), threshold=threshold)
+    found = tg.certify(energy, beta, states, key=_key(0), threshold=threshold)
     assert found.n_bound == len(rows) + 1
     np.testing.assert_array_equal(found.disordered, [True, True] + [False] * len(rows))
     np.testing.assert_array_equal(found.bound, [True, False] + [True] * len(rows))
@@ -275,7 +275,7 @@ def test_a_paramagnet_beside_images_that_share_an_entry():
     states = np.stack([np.zeros(N), 0.99 * CORNERS[7]])
     functional = helpers.FUNCTIONALS["naive"]
     library = tg.Library.from_magnetizations(functional, energy, beta, states)
-    found = tg.certify(library, energy, beta, key=_key(0), threshold=threshold)
+    found = tg.certify(energy, beta, library, key=_key(0), threshold=threshold)
     assert found.n_bound == 3
     disordered = found.disordered
     np.testing.assert_array_equal(found.multiplicity[disordered], 1)
@@ -466,7 +466,7 @@ def test_new_numbers_do_not_recompile(caplog):
     with caplog.at_level(logging.WARNING), jax.log_compiles():
         other = helpers.random_pairwise(N, _key(21), fields=0.1)
         caplog.clear()
-        tg.certify(states[::-1], other, 3.0, key=_key(1), threshold=7.0)
+        tg.certify(other, 3.0, states[::-1], key=_key(1), threshold=7.0)
     assert not [r.getMessage() for r in caplog.records if "Compiling" in r.getMessage()]
 
 
@@ -528,7 +528,7 @@ def test_rates_of_an_even_glass_are_mirror_images(seed):
     library = tg.find_minima(
         tg.NaiveMeanField(), energy, 1.7, key=jax.random.key(seed), n_walkers=32, n_hops=0
     )
-    found = tg.certify(library, energy, 1.7, key=jax.random.key(seed), threshold=THRESHOLD)
+    found = tg.certify(energy, 1.7, library, key=jax.random.key(seed), threshold=THRESHOLD)
     used = found.group >= 0
     assert set(found.multiplicity[used]) <= {1, 2}
     # A set and its image are neighbours in the order of the rates.
@@ -547,7 +547,7 @@ def test_the_count_is_open_where_a_time_is_close_to_the_threshold():
     for factor, count, least in ((1.0, "1 or 2", 5), (0.4, "2", 8), (3.0, "1", 7)):
         threshold = float(factor * slow)
         counts = [
-            tg.certify(library, energy, 1.5, key=jax.random.key(seed), threshold=threshold).count
+            tg.certify(energy, 1.5, library, key=jax.random.key(seed), threshold=threshold).count
             for seed in range(8)
         ]
         assert counts.count(count) >= least, counts

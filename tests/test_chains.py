@@ -123,17 +123,17 @@ def test_annealed_fit_reports_the_likelihood():
     truth = _model()
     data = _draw(truth, 2000)
     fitted = tg.fit(
+        AnnealedLikelihood(n_chains=2000),
         tg.Pairwise(np.zeros((5, 5)), np.zeros(5)),
         data,
-        objective=AnnealedLikelihood(n_chains=2000),
         optimizer=optax.sgd(0.2),
         key=_key(0),
         n_steps=80,
     )
-    exact = float(tg.learning.potential(fitted.energy, data, 1.0))
+    exact = float(tg.learning.potential(fitted.energy, 1.0, data))
     # The last value speaks of the energy one small step before; chains drawn anew a few times.
     np.testing.assert_allclose(fitted.history[-1], exact, atol=SIGMAS * np.sqrt(3 / 2000))
-    assert exact < float(tg.learning.potential(truth, data, 1.0)) + 0.01
+    assert exact < float(tg.learning.potential(truth, 1.0, data)) + 0.01
 
 
 def test_a_second_annealed_fit_compiles_nothing(caplog):
@@ -141,9 +141,9 @@ def test_a_second_annealed_fit_compiles_nothing(caplog):
     objective = AnnealedLikelihood(n_chains=16, n_rungs=4)
     data = np.where(np.random.default_rng(0).random((20, 5)) < 0.6, 1.0, -1.0)
     start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
-    tg.fit(start, data, objective=objective, key=_key(0), n_steps=2)
+    tg.fit(objective, start, data, key=_key(0), n_steps=2)
     with helpers.compilations(caplog) as names:
-        tg.fit(start, -data, objective=objective, key=_key(1), n_steps=3)
+        tg.fit(objective, start, -data, key=_key(1), n_steps=3)
     assert names == []
 
 

@@ -18,9 +18,9 @@ SGD = optax.sgd(2e-2)
 
 def _train(callback=None, n_steps=100) -> tg.FitResult:
     return tg.fit(
+        tg.Pseudolikelihood(l2=1e-2),
         tg.Pairwise(np.zeros((6, 6)), np.zeros(6)),
         DATA,
-        objective=tg.Pseudolikelihood(l2=1e-2),
         optimizer=SGD,
         n_steps=n_steps,
         key=jax.random.key(0),

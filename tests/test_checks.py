@@ -94,14 +94,14 @@ def test_parameters_that_are_right_pass(dtype):
 ENTRIES = {
     "log_partition": lambda e: tg.exact.log_partition(e, 1.0),
     "magnetizations": lambda e: tg.exact.magnetizations(e, 1.0),
-    "gibbs_potential": lambda e: tg.exact.gibbs_potential(e, jnp.zeros(SPINS), 1.0),
+    "gibbs_potential": lambda e: tg.exact.gibbs_potential(e, 1.0, jnp.zeros(SPINS)),
     "free energy": lambda e: tg.TAP()(e, jnp.zeros(SPINS), 1.0),
     "solve": lambda e: tg.solve(tg.TAP(), e, 1.0, jnp.zeros(SPINS)),
-    "susceptibility": lambda e: tg.susceptibility(tg.TAP(), e, jnp.zeros(SPINS), 1.0),
+    "susceptibility": lambda e: tg.susceptibility(tg.TAP(), e, 1.0, jnp.zeros(SPINS)),
     "sample": lambda e: tg.sample(tg.Gibbs(), e, 1.0, key=KEY, n_chains=2, n_sweeps=2),
     "annealing": lambda e: tg.annealed_importance_sampling(e, [1.0], key=KEY, n_chains=2),
     "recall": lambda e: tg.recall(e, np.ones(SPINS), np.arange(SPINS) < 2, 1.0, key=KEY),
-    "fit": lambda e: tg.fit(e, np.ones((2, SPINS)), objective=tg.Pseudolikelihood(), key=KEY),
+    "fit": lambda e: tg.fit(tg.Pseudolikelihood(), e, np.ones((2, SPINS)), key=KEY),
 }
 
 
@@ -126,8 +126,8 @@ def test_half_precision_is_welcome_where_all_is_float64():
 
 POINTS = {
     "free energy": lambda m: tg.TAP()(_energy(0.5), m, 1.0),
-    "gibbs_potential": lambda m: tg.exact.gibbs_potential(_energy(0.5), m, 1.0),
-    "susceptibility": lambda m: tg.susceptibility(tg.TAP(), _energy(0.5), m, 1.0),
+    "gibbs_potential": lambda m: tg.exact.gibbs_potential(_energy(0.5), 1.0, m),
+    "susceptibility": lambda m: tg.susceptibility(tg.TAP(), _energy(0.5), 1.0, m),
     "local_fields": lambda m: tg.energies.local_fields(_energy(0.5), m),
 }
 
@@ -241,9 +241,9 @@ _NAIVE = tg.NaiveMeanField()
 TAKERS = {
     "validate_spins": (tg.datasets.validate_spins, _ROWS),
     "split": (tg.datasets.split, _ROWS),
-    "fit": (lambda x: tg.fit(_ENERGY, x, objective=tg.Pseudolikelihood(), key=KEY), _ROWS),
+    "fit": (lambda x: tg.fit(tg.Pseudolikelihood(), _ENERGY, x, key=KEY), _ROWS),
     "weights": (
-        lambda x: tg.fit(_ENERGY, _ROWS, objective=tg.Pseudolikelihood(), key=KEY, weights=x),
+        lambda x: tg.fit(tg.Pseudolikelihood(), _ENERGY, _ROWS, key=KEY, weights=x),
         np.ones(6),
     ),
     "moments": (tg.learning.moments, _ROWS),
@@ -252,8 +252,8 @@ TAKERS = {
         lambda x: tg.fit_experts(_ENERGY, x, objective=tg.Pseudolikelihood(), key=KEY),
         _ROWS,
     ),
-    "retention": (lambda x: tg.exact.retention(_ENERGY, x, 1.0), _ROWS),
-    "potential": (lambda x: tg.learning.potential(_ENERGY, x, 1.0), _ROWS),
+    "retention": (lambda x: tg.exact.retention(_ENERGY, 1.0, x), _ROWS),
+    "potential": (lambda x: tg.learning.potential(_ENERGY, 1.0, x), _ROWS),
     "quench": (lambda x: tg.quench(_NAIVE, _ENERGY, 1.0, x), _ROWS),
     "search": (lambda x: tg.find_minima(_NAIVE, _ENERGY, 1.0, key=KEY, starts=x), _ROWS),
     "flips": (lambda x: tg.kinetics.flip_minima(_ENERGY, x), _ROWS),
@@ -310,7 +310,7 @@ def test_what_cannot_fit_is_refused_before_it_is_made(monkeypatch):
     n = 100
     with pytest.raises(ValueError, match=r"fit of 100 spins .* needs about 0.00194 GB of memory"):
         energy = tg.Pairwise(np.zeros((n, n)), np.zeros(n))
-        tg.fit(energy, np.ones((2, n)), objective=tg.Pseudolikelihood(), key=KEY)
+        tg.fit(tg.Pseudolikelihood(), energy, np.ones((2, n)), key=KEY)
     with pytest.raises(ValueError, match=r"Hessian of 300 spins needs about 0.00144 GB"):
         energy = tg.Interactions.from_terms(300, {(0, 1): 1.0})
         tg.quench(_NAIVE, energy, 1.0, np.ones((2, 300)))

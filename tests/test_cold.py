@@ -47,11 +47,11 @@ def test_fields_of_a_machine_in_the_cold(dtype):
     for beta in (1e6, 1e30, np.finfo(dtype).max):
         beta = jnp.asarray(beta, dtype)
         visible = jnp.asarray(s, dtype)
-        free = energies.visible_free_energy(energy, visible, beta)
+        free = energies.visible_free_energy(energy, beta, visible)
         np.testing.assert_allclose(free, lowest(s), rtol=1e-5)
-        fields = energies.conditional_fields(energy, visible, beta)
+        fields = energies.conditional_fields(energy, beta, visible)
         np.testing.assert_allclose(fields, expected, rtol=1e-5, atol=1e-5)
-        one = energies.conditional_field(energy, visible, 2, beta)
+        one = energies.conditional_field(energy, beta, visible, 2)
         np.testing.assert_allclose(one, expected[2], rtol=1e-5, atol=1e-5)
 
 

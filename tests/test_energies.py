@@ -299,7 +299,7 @@ def test_rbm_marginal_survives_saturation():
 def test_visible_is_everything_without_hidden_spins():
     energy, spins = random_pairwise(4, jax.random.key(0)), jnp.array([1.0, -1.0, 1.0, 1.0])
     assert energies.n_visible(energy) == 4
-    assert energies.visible_free_energy(energy, spins, 2.0) == energy(spins)
+    assert energies.visible_free_energy(energy, 2.0, spins) == energy(spins)
     np.testing.assert_array_equal(energies.embed(energy, spins, 2.0), spins)
     interactions = random_interactions(4, jax.random.key(0))
     assert energies.constrain(interactions) is interactions

@@ -281,7 +281,7 @@ def test_gibbs_potential_is_the_legendre_transform(name, beta):
     h = np.random.default_rng(0).normal(size=(4, N)) / beta
     h[0] = 0.0
     log_z, m, _ = map(np.array, zip(*[tilted(table, x, beta) for x in h], strict=True))
-    value, gradient = potential(energy, m, beta)
+    value, gradient = potential(energy, beta, m)
     truth = -log_z / beta + np.sum(h * m, axis=1)
     np.testing.assert_allclose(value, truth, rtol=1e-11)
     np.testing.assert_allclose(value[0], exact.free_energy(energy, beta), rtol=1e-12)
@@ -297,13 +297,13 @@ def test_gibbs_potential_at_any_magnetizations(energy, beta):
     m = np.random.default_rng(3).uniform(-0.98, 0.98, (4, N))
     m[0] = 0.0
     table = energy_table(energy)
-    value, gradient = potential(energy, m, beta)
+    value, gradient = potential(energy, beta, m)
     for x, ours, field in zip(m, value, gradient, strict=True):
         log_z, means, _ = tilted(table, np.asarray(field), beta)
         np.testing.assert_allclose(means, x, rtol=0, atol=1e-9)
         np.testing.assert_allclose(ours, field @ x - log_z / beta, rtol=1e-10)
     if beta <= 1:
-        np.testing.assert_allclose(value[1], gibbs_potential(table, m[1], beta), rtol=1e-11)
+        np.testing.assert_allclose(value[1], gibbs_potential(table, beta, m[1]), rtol=1e-11)
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0])
@@ -311,7 +311,7 @@ def test_curvature_is_the_inverse_susceptibility(energy, beta):
     rng = np.random.default_rng(4)
     m, direction = rng.uniform(-0.9, 0.9, N), rng.normal(size=N)
     steps = 1e-4 * np.array([-1.0, 0.0, 1.0, 0.0])
-    gradient = np.asarray(potential(energy, m + steps[:, None] * direction, beta)[1])
+    gradient = np.asarray(potential(energy, beta, m + steps[:, None] * direction)[1])
     covariance = tilted(energy_table(energy), gradient[1], beta)[2]
     truth = np.linalg.solve(beta * covariance, direction)
     ours = (gradient[2] - gradient[0]) / 2e-4
@@ -323,7 +323,7 @@ def test_curvature_is_the_inverse_susceptibility(energy, beta):
 def test_gibbs_potential_is_convex(energy, beta):
     m = np.random.default_rng(4).uniform(-0.9, 0.9, N)
     ours = np.asarray(_hessian(complete(energy), m, beta))
-    field = np.asarray(potential(energy, np.tile(m, (4, 1)), beta)[1][0])
+    field = np.asarray(potential(energy, beta, np.tile(m, (4, 1)))[1][0])
     covariance = tilted(energy_table(energy), field, beta)[2]
     np.testing.assert_allclose(ours, np.linalg.inv(beta * covariance), rtol=1e-7, atol=1e-8)
     assert np.linalg.eigvalsh(ours)[0] > 0
@@ -334,7 +334,7 @@ def test_gibbs_potential_of_independent_spins():
     m = np.random.default_rng(5).uniform(-0.99, 0.99, (4, N))
     m[0], m[1, 3:] = 1 - 1e-6, [1 - 1e-6, -1 + 1e-6]
     beta = 2.0
-    value, gradient = potential(independent(fields), m, beta)
+    value, gradient = potential(independent(fields), beta, m)
     p = (1 + m) / 2
     entropy = -np.sum(p * np.log(p) + (1 - p) * np.log1p(-p), axis=1)
     np.testing.assert_allclose(value, -m @ fields - entropy / beta, rtol=1e-11)
@@ -347,7 +347,7 @@ def test_gibbs_potential_near_the_corners(energy, beta):
     signs = configurations(N)[[0, 13, 22, 31]]
     m = signs * (1 - 1e-6)
     table = energy_table(energy)
-    value, gradient = potential(energy, m, beta)
+    value, gradient = potential(energy, beta, m)
     for x, ours, field in zip(m, value, gradient, strict=True):
         s, logits = configurations(N), beta * (configurations(N) @ np.asarray(field) - table)
         p = np.exp(logits - np.logaddexp.reduce(logits))
@@ -363,7 +363,7 @@ def test_gibbs_potential_of_a_ferromagnet_in_the_cold(beta):
     energy = curie_weiss(N)
     table = energy_table(energy)
     m = np.stack([np.full(N, x) for x in (0.0, 0.3, -0.9, 0.999)])
-    value, gradient = potential(energy, m, beta)
+    value, gradient = potential(energy, beta, m)
     for x, ours, field in zip(m, value, gradient, strict=True):
         log_z, means, _ = tilted(table, np.asarray(field), beta)
         np.testing.assert_allclose(means, x, rtol=0, atol=1e-8)
@@ -379,7 +379,7 @@ def test_gibbs_potential_near_equilibrium(beta, noise):
     at_rest = np.asarray(exact.magnetizations(energy, beta))
     moved = np.random.default_rng(8).normal(size=(4, 4)) * noise
     m = np.clip(at_rest + moved, -1 + 1e-6, 1 - 1e-6)
-    value, gradient = potential(energy, m, beta)
+    value, gradient = potential(energy, beta, m)
     for x, ours, field in zip(m, value, gradient, strict=True):
         log_z, means, _ = tilted(energy_table(energy), np.asarray(field), beta)
         np.testing.assert_allclose(means, x, rtol=0, atol=1e-11)
@@ -421,9 +421,9 @@ def test_third_derivative_of_the_gibbs_potential():
 def test_gibbs_potential_that_is_no_number_raises():
     energy = random_pairwise(2, jax.random.key(0))
     with pytest.raises(ValueError, match="beta must be positive and finite, got nan"):
-        exact.gibbs_potential(energy, np.array([0.1, 0.0]), np.nan)
+        exact.gibbs_potential(energy, np.nan, np.array([0.1, 0.0]))
     with pytest.raises(Exception, match="the fields that hold m were not found"):
-        jax.jit(lambda beta: exact.gibbs_potential(energy, np.array([0.1, 0.0]), beta))(np.nan)
+        jax.jit(lambda beta: exact.gibbs_potential(energy, beta, np.array([0.1, 0.0])))(np.nan)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -480,18 +480,18 @@ def test_gibbs_potential_in_single_precision():
     energy = random_pairwise(4, jax.random.key(1))
     single = jax.tree.map(lambda x: x.astype(jnp.float32), energy)
     m = np.array([0.3, -0.5, 0.9, 0.0])
-    ours = exact.gibbs_potential(single, m.astype(np.float32), 1.0)
+    ours = exact.gibbs_potential(single, 1.0, m.astype(np.float32))
     assert ours.dtype == jnp.float32
-    np.testing.assert_allclose(ours, gibbs_potential(energy_table(energy), m, 1.0), rtol=1e-5)
+    np.testing.assert_allclose(ours, gibbs_potential(energy_table(energy), 1.0, m), rtol=1e-5)
 
 
 def test_gibbs_potential_asks_for_the_open_cube():
     energy = random_pairwise(3, jax.random.key(0))
     for bad in ([0.0, 1.0, 0.0], [0.0, 0.0, -1.0], [1.5, 0.0, 0.0], [0.0, np.nan, 0.0]):
         with pytest.raises(ValueError, match="inside the open cube"):
-            exact.gibbs_potential(energy, np.array(bad), 1.0)
+            exact.gibbs_potential(energy, 1.0, np.array(bad))
     with pytest.raises(ValueError, match=r"m must have shape \(3,\), got \(2,\)"):
-        exact.gibbs_potential(energy, np.zeros(2), 1.0)
+        exact.gibbs_potential(energy, 1.0, np.zeros(2))
 
 
 # --- minima and barriers

@@ -84,7 +84,7 @@ def test_loss_lies_between_the_entropy_and_that_of_one_model(rounds):
     _, mixture = rounds
     _, counts = np.unique(np.asarray(tg.index_from_spins(DATA)), return_counts=True)
     entropy = -np.sum(counts / len(DATA) * np.log(counts / len(DATA)))
-    one = tg.fit(TEMPLATE, DATA, objective=EXACT, key=KEY)
+    one = tg.fit(EXACT, TEMPLATE, DATA, key=KEY)
     loss = experts.negative_log_likelihood(mixture, DATA)
     assert entropy <= loss < one.history[-1] - 0.3
 
@@ -108,9 +108,7 @@ def test_another_objective_and_number_of_rounds(rounds):
     # Every expert is what it would be alone, with the same shares.
     first = seen[0].mixture
     floor = 0.999 * np.eye(2)[WHICH] + 0.001 / 2
-    alone = tg.fit(
-        TEMPLATE, DATA, objective=tg.Pseudolikelihood(1e-3), weights=floor[:, 1], key=KEY
-    )
+    alone = tg.fit(tg.Pseudolikelihood(1e-3), TEMPLATE, DATA, weights=floor[:, 1], key=KEY)
     difference = jax.tree.map(lambda a, b: np.max(np.abs(a - b)), first.expert(1), alone.energy)
     assert max(jax.tree.leaves(difference)) < 1e-3
 
@@ -154,13 +152,13 @@ def test_basins_of_a_parent_and_its_certified_sets():
     energy = tg.Pairwise(strong, fields)
     library = tg.find_minima(tg.NaiveMeanField(), energy, 1.0, key=KEY, n_walkers=64, n_hops=0)
     data = configurations(N)
-    shares = experts.basin_shares(library, tg.NaiveMeanField(), energy, 1.0, data)
+    shares = experts.basin_shares(tg.NaiveMeanField(), energy, 1.0, library, data)
     first = np.sign(data[:, :3].sum(axis=1))
     np.testing.assert_array_equal(shares.sum(axis=1), 1.0)
     assert shares.shape[1] >= 2
-    certificate = tg.certify(library, energy, 1.0, key=KEY, threshold=5)
+    certificate = tg.certify(energy, 1.0, library, key=KEY, threshold=5)
     sets = experts.basin_shares(
-        library, tg.NaiveMeanField(), energy, 1.0, data, certificate=certificate
+        tg.NaiveMeanField(), energy, 1.0, library, data, certificate=certificate
     )
     assert sets.shape[1] == certificate.n_bound == 2
     own = np.argmax(sets, axis=1) == np.argmax(sets[np.argmax(first)])
@@ -175,7 +173,7 @@ def test_images_go_to_the_set_that_they_are_in():
     np.fill_diagonal(couplings, 0.0)
     energy, functional = tg.Pairwise(couplings, np.zeros(n)), tg.NaiveMeanField()
     library = tg.find_minima(functional, energy, 1.0, key=KEY, n_walkers=64, n_hops=0)
-    certificate = tg.certify(library, energy, 1.0, key=KEY, threshold=threshold)
+    certificate = tg.certify(energy, 1.0, library, key=KEY, threshold=threshold)
     exact = tg.exact.metastable_sets(energy, 1.0, threshold=threshold)
     held = np.asarray(library.mask)
     images = (certificate.side[:, None] * certificate.cores)[held]
@@ -183,7 +181,7 @@ def test_images_go_to_the_set_that_they_are_in():
     sets = exact.labels[np.asarray(tg.index_from_spins(images))]
     np.testing.assert_array_equal(sets, sets[0])
     data = configurations(n)
-    shares = experts.basin_shares(library, functional, energy, 1.0, data, certificate=certificate)
+    shares = experts.basin_shares(functional, energy, 1.0, library, data, certificate=certificate)
     own = np.argmax(shares, axis=1)
     up = data[:, 2:].sum(axis=1) > 0
     np.testing.assert_array_equal(own == own[np.argmax(up)], up)
@@ -310,12 +308,12 @@ def test_likelihoods_and_shares_refuse_bits():
         lambda: experts.negative_log_likelihood(mixture, bits),
         lambda: experts.responsibilities(mixture, bits),
         lambda: experts.library_shares(library, bits),
-        lambda: experts.basin_shares(library, tg.NaiveMeanField(), template, 1.0, bits),
+        lambda: experts.basin_shares(tg.NaiveMeanField(), template, 1.0, library, bits),
     ):
         with pytest.raises(ValueError, match="data has the value 0 at row 0, column 0"):
             call()
     with pytest.raises(ValueError, match="library must hold at least one state"):
-        experts.basin_shares(library[:0], tg.NaiveMeanField(), template, 1.0, 2 * bits - 1)
+        experts.basin_shares(tg.NaiveMeanField(), template, 1.0, library[:0], 2 * bits - 1)
 
 
 def test_whole_weights_are_repetitions():

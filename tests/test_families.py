@@ -158,9 +158,9 @@ def test_learned_rates_are_those_of_the_data(kind, objective):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = tg.fit(
+            way,
             tg.Pairwise(np.zeros((6, 6)), np.zeros(6)),
             rows,
-            objective=way,
             penalty=penalty,
             key=jax.random.key(0),
         )

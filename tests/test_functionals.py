@@ -258,7 +258,7 @@ def test_error_falls_with_the_next_power_of_beta(family):
     def slopes(function, energies, beta):
         errors = []
         for b in (beta, beta / 2):
-            g = [gibbs_potential(energy_table(e), x, b) for e, x in zip(batch, m, strict=True)]
+            g = [gibbs_potential(energy_table(e), b, x) for e, x in zip(batch, m, strict=True)]
             values = np.asarray(function(energies, m, np.full(n_instances, b)))
             errors.append(b * np.abs(values.T - np.array(g)))
         assert np.min(errors) > 1e-11, "the truth is not that exact"
@@ -289,7 +289,7 @@ def test_bethe_is_exact_on_a_tree():
     table, m = energy_table(energy), np.tanh(rng.normal(size=(4, 9)))
     m[1], m[2, ::2] = 0, 0.3
     for beta in (0.3, 1.0, 4.0):
-        truth = [gibbs_potential(table, x, beta) for x in m]
+        truth = [gibbs_potential(table, beta, x) for x in m]
         np.testing.assert_allclose(over_points(tg.Bethe(), energy, m, beta), truth, atol=1e-10)
 
 

@@ -86,7 +86,7 @@ def test_the_magnet_splits_at_its_critical_point():
     assert split == _interval(BETAS, 1.0)
     truth = [0.0 if b < 1 else brentq(lambda m, b=b: m - np.tanh(b * m), 0.1, 1) for b in BETAS]
     np.testing.assert_allclose(np.abs(family.magnetizations), np.outer(truth, ONES), atol=1e-7)
-    ((node, point),) = birth_points(family, NAIVE, _magnet()).items()
+    ((node, point),) = birth_points(NAIVE, _magnet(), family).items()
     assert node == split and point.kind == "pitchfork"
     np.testing.assert_allclose(point.parameter, 1.0, rtol=1e-7)
 
@@ -105,7 +105,7 @@ def test_a_field_turns_the_split_into_a_birth(field):
     assert family.magnetizations[mother].min() > 0
     assert family.magnetizations[family.heirs[mother]].min() > 0
     assert not family.died.any() and not family.split.any()
-    ((key, point),) = birth_points(family, NAIVE, energy).items()
+    ((key, point),) = birth_points(NAIVE, energy, family).items()
     assert key == node and point.kind == "saddle-node"
     np.testing.assert_allclose(point.parameter, truth, rtol=1e-7)
     last = np.flatnonzero(family.stages == len(BETAS) - 1)
@@ -120,8 +120,8 @@ def test_read_from_cold_to_hot_births_are_deaths():
     (node,) = np.flatnonzero(family.died)
     assert BETAS[::-1][family.stages[node]] == BETAS[_interval(BETAS, truth)]
     assert family.magnetizations[node].max() < 0 < family.magnetizations[family.heirs[node]].min()
-    assert not family.born.any() and not birth_points(family, NAIVE, energy)
-    ((key, point),) = death_points(family, NAIVE, energy).items()
+    assert not family.born.any() and not birth_points(NAIVE, energy, family)
+    ((key, point),) = death_points(NAIVE, energy, family).items()
     assert key == node and point.kind == "saddle-node"
     np.testing.assert_allclose(point.parameter, truth, rtol=1e-7)
 
@@ -146,7 +146,7 @@ def test_states_along_a_field_that_turns():
     assert family.died[last].tolist() == [False, True]
     assert family.magnetizations[last[1]].max() < 0
     with pytest.raises(ValueError, match="family must have another beta at each stage"):
-        birth_points(family, NAIVE, _magnet())
+        birth_points(NAIVE, _magnet(), family)
 
 
 def test_patterns_are_born_where_their_modes_soften():
@@ -165,7 +165,7 @@ def test_patterns_are_born_where_their_modes_soften():
     # The diagonal, (heavy + light)/N, is taken out of the couplings.
     diagonal = (heavy + light) / N
     (split,) = np.flatnonzero(family.split)
-    points = birth_points(family, NAIVE, energy)
+    points = birth_points(NAIVE, energy, family)
     assert points[int(split)].kind == "pitchfork"
     np.testing.assert_allclose(points[int(split)].parameter, 1 / (heavy - diagonal), rtol=1e-7)
     # At m along the light pattern the heavy mode is stable where beta (heavy - d)(1 - m^2) < 1.
@@ -201,7 +201,7 @@ def test_continuation_finds_what_a_poor_search_misses():
         np.testing.assert_allclose(
             family.curvatures[node], np.linalg.eigvalsh(hessian)[0], rtol=1e-5
         )
-    points = birth_points(family, NAIVE, energy)
+    points = birth_points(NAIVE, energy, family)
     for node, point in points.items():
         stage = family.stages[node]
         assert betas[stage - 1] < point.parameter < betas[stage]
@@ -268,8 +268,8 @@ def _segments(figure: Figure) -> tuple[list, list]:
 def test_no_tie_crosses_a_line(seed):
     energy = _glass(seed)
     family = genealogy(NAIVE, energy, GLASS_BETAS, key=_key(), n_walkers=4, n_hops=0)
-    births = birth_points(family, NAIVE, energy)
-    deaths = death_points(family, NAIVE, energy)
+    births = birth_points(NAIVE, energy, family)
+    deaths = death_points(NAIVE, energy, family)
     figure = plots.genealogy_figure(family, births=births, deaths=deaths, picture=(4, 4))
     ties, lines = _segments(figure)
     assert len(ties) == family.born.sum() > 5 and len(lines) == len(family.stages)

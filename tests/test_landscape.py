@@ -607,7 +607,7 @@ def test_digits_convergence():
     data = tg.datasets.digits().spins
     n = data.shape[1]
     start = tg.Pairwise(np.zeros((n, n)), np.zeros(n))
-    fitted = tg.fit(start, data, objective=tg.Pseudolikelihood(1e-3), key=_key(0))
+    fitted = tg.fit(tg.Pseudolikelihood(1e-3), start, data, key=_key(0))
     assert fitted.result == tg.RESULTS.converged
     corners = np.random.default_rng(0).choice([-1, 1], (1000, n))
     starts = np.concatenate([data, corners]).astype(float)

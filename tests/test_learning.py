@@ -212,7 +212,7 @@ def _zeros(n: int, dtype=float) -> tg.Pairwise:
 def test_fit_finds_the_optimum_that_scipy_finds():
     data = _samples(helpers.random_pairwise(4, _key(4), scale=1.5), 40)
     l2 = 0.02
-    fitted = tg.fit(_zeros(4), data, objective=tg.Pseudolikelihood(l2), key=_key(0))
+    fitted = tg.fit(tg.Pseudolikelihood(l2), _zeros(4), data, key=_key(0))
     assert fitted.result == tg.RESULTS.converged
     value, gradient = _numpy_pseudolikelihood(_flat(fitted.energy), data, l2)
     # Half of each bond is the share of J_ij, so the tolerance of 1e-5 there is twice that here.
@@ -247,7 +247,7 @@ def test_pseudolikelihood_recovers_known_couplings():
     assert np.sum(np.abs(x) > SIGMAS * sigma) > 12
 
     data = _samples(truth, n_samples)
-    fitted = tg.fit(_zeros(n), data, objective=tg.Pseudolikelihood(0.0), key=_key(0))
+    fitted = tg.fit(tg.Pseudolikelihood(0.0), _zeros(n), data, key=_key(0))
     assert fitted.result == tg.RESULTS.converged
     assert np.all(np.abs(_flat(fitted.energy) - x) < SIGMAS * sigma)
 
@@ -321,7 +321,7 @@ def test_penalties_leave_rates_as_the_data_have_them(fields, l2):
     """
     n_samples = 20_000
     data = _rare(3, n_samples, fields)
-    fitted = tg.fit(_zeros(6), data, objective=tg.Pseudolikelihood(l2), key=_key(0))
+    fitted = tg.fit(tg.Pseudolikelihood(l2), _zeros(6), data, key=_key(0))
     assert fitted.result == tg.RESULTS.converged
     ups = (data > 0).sum(axis=0)
     fewest = np.minimum(ups, n_samples - ups)
@@ -341,7 +341,7 @@ def test_few_samples_and_constant_spins_have_finite_models(n_samples):
     rng = np.random.default_rng(n_samples)
     data = np.sign(rng.normal(size=(n_samples, 6)))
     data[:, :2] = 1, -1
-    fitted = tg.fit(_zeros(6), data, objective=tg.Pseudolikelihood(), key=_key(0))
+    fitted = tg.fit(tg.Pseudolikelihood(), _zeros(6), data, key=_key(0))
     assert fitted.result == tg.RESULTS.converged
     constant = np.all(data == data[0], axis=0)
     rate = 0.5 / (n_samples + 0.5)
@@ -390,7 +390,7 @@ def test_energies_without_a_rule_have_degrees_too():
     ones = jax.tree.map(lambda x: 2 * jnp.ones_like(x), ring)
     assert jax.jit(L2(1.0, fields=10.0))(ones) == 4 + 4 + 10 * 4
     data = _rare(5, 2000, np.full(6, -1.5))
-    fitted = tg.fit(ring, data, objective=tg.Pseudolikelihood(), key=_key(0))
+    fitted = tg.fit(tg.Pseudolikelihood(), ring, data, key=_key(0))
     assert fitted.result == tg.RESULTS.converged
 
 
@@ -497,13 +497,13 @@ def test_mean_field_losses_approach_the_likelihood_at_weak_coupling(name):
 def test_mean_field_fit_lowers_the_potential_and_the_likelihood(caplog):
     data = _samples(helpers.random_pairwise(4, _key(4), scale=1.0, fields=0.7), 200)
     objective = tg.MeanFieldLikelihood(tg.TAP())
-    fitted = tg.fit(_zeros(4), data, objective=objective, key=_key(0), n_steps=100)
+    fitted = tg.fit(objective, _zeros(4), data, key=_key(0), n_steps=100)
     assert fitted.result == tg.RESULTS.step_limit
     np.testing.assert_allclose(fitted.history[0], 4 * np.log(2), rtol=1e-12)
     assert fitted.history[-1] < fitted.history[0] - 0.1
     assert _nll(fitted.energy, data) < 4 * np.log(2) - 0.1
     with helpers.compilations(caplog) as names:
-        tg.fit(fitted.energy, -data, objective=objective, key=_key(1), n_steps=2)
+        tg.fit(objective, fitted.energy, -data, key=_key(1), n_steps=2)
     assert names == []
 
 
@@ -540,7 +540,7 @@ def test_mean_field_learning_across_kinks():
     signs = np.where(rng.random((60, 1)) < 0.6, 1.0, -1.0) * [-1.0, 1.0, -1.0, 1.0]
     data = signs * np.where(rng.random((60, 4)) < 0.1, -1, 1)
     objective, penalty = tg.MeanFieldLikelihood(tg.NaiveMeanField()), tg.learning.L2(0.03)
-    fitted = tg.fit(_zeros(4), data, objective=objective, penalty=penalty, key=_key(0))
+    fitted = tg.fit(objective, _zeros(4), data, penalty=penalty, key=_key(0))
     assert fitted.result == tg.RESULTS.step_limit
     late = fitted.history[-100:]
     assert np.ptp(late) > 1e-2  # to and fro
@@ -560,7 +560,7 @@ def _one_step_on_kinks(data: list[float]) -> tg.FitResult:
     objective = tg.MeanFieldLikelihood(_Kinked(), n_starts=8)
     rows = np.repeat(np.array(data)[:, None], 4, axis=1)
     step = {"optimizer": SGD, "n_steps": 1}
-    return tg.fit(_zeros(4), rows, objective=objective, key=_key(0), **step)
+    return tg.fit(objective, _zeros(4), rows, key=_key(0), **step)
 
 
 @poor_data
@@ -634,13 +634,13 @@ def test_persistent_fit_of_a_small_rbm_lowers_the_exact_nll(caplog):
     data = np.repeat(patterns, [10, 6, 4], axis=0)
     start = tg.RBM.random(3, data.mean(axis=0), key=_key(1))
     objective = tg.PersistentCD(n_chains=64, n_sweeps=2)
-    fitted = tg.fit(start, data, objective=objective, key=_key(0), n_steps=1500)
+    fitted = tg.fit(objective, start, data, key=_key(0), n_steps=1500)
     shares = np.array([0.5, 0.3, 0.2])
     least = -shares @ np.log(shares)  # the entropy of the data
     before, after = _nll(start, data), _nll(fitted.energy, data)
     assert after - least < 0.3 * (before - least)
     with helpers.compilations(caplog) as names:
-        tg.fit(fitted.energy, -data, objective=objective, key=_key(1), n_steps=2)
+        tg.fit(objective, fitted.energy, -data, key=_key(1), n_steps=2)
     assert names == []
 
 
@@ -653,7 +653,7 @@ def _fit(key=0, *, objective=None, energy=None, data=None, **options) -> tg.FitR
         data = _samples(helpers.random_pairwise(4, _key(4), scale=1.5), 40)
     objective = tg.Pseudolikelihood(0.02) if objective is None else objective
     energy = _zeros(data.shape[1]) if energy is None else energy
-    return tg.fit(energy, data, objective=objective, key=_key(key), **options)
+    return tg.fit(objective, energy, data, key=_key(key), **options)
 
 
 @pytest.mark.parametrize(
@@ -1020,7 +1020,7 @@ def test_a_coupling_that_all_bonds_share_is_learned(name):
         "persistent-cd": (tg.PersistentCD(n_chains=64, n_sweeps=2), 400),
         "annealed": (tg.learning.AnnealedLikelihood(n_chains=128), 400),
     }[name]
-    fitted = tg.fit(_Chain(jnp.zeros(())), data, objective=objective, key=_key(0), n_steps=n_steps)
+    fitted = tg.fit(objective, _Chain(jnp.zeros(())), data, key=_key(0), n_steps=n_steps)
     assert fitted.result in (tg.RESULTS.converged, tg.RESULTS.step_limit)
     # The noise of the data: 1 / sqrt(N n (1 - tanh^2)) = 0.006.
     assert abs(float(fitted.energy.coupling) - truth) < 0.06
@@ -1057,9 +1057,9 @@ def test_learning_that_chains_cannot_follow_is_called_so(name):
         "annealed": tg.learning.AnnealedLikelihood(n_chains=128),
     }[name]
     fitted = tg.fit(
+        objective,
         _Chain(jnp.zeros(())),
         _ring_data(24, 0.8, 2000),
-        objective=objective,
         key=_key(0),
         n_steps=400,
         optimizer=SGD,

@@ -195,7 +195,7 @@ def test_hidden_units_merge():
     rows = tg.index_from_spins(tg.datasets.adder(1))
 
     def free_energies(energy):
-        energies = jax.vmap(lambda v: tg.energies.visible_free_energy(energy, v, 1.0))(visible)
+        energies = jax.vmap(lambda v: tg.energies.visible_free_energy(energy, 1.0, v))(visible)
         return energies - jnp.mean(energies)
 
     def potential(energy):

@@ -36,11 +36,11 @@ def case(request):
 @jax.jit
 @jax.vmap
 def everything(mixture, s):
-    fields = [energies.conditional_field(mixture, s, k, 1.0) for k in range(s.size)]
+    fields = [energies.conditional_field(mixture, 1.0, s, k) for k in range(s.size)]
     return {
         "energy": mixture(s),
         "gaps": tg.flip_gaps(mixture, s),
-        "fields": energies.conditional_fields(mixture, s, 1.0),
+        "fields": energies.conditional_fields(mixture, 1.0, s),
         "single fields": jnp.stack(fields),
         "responsibilities": mixture.responsibilities(s),
     }
@@ -130,7 +130,7 @@ def test_certified_states_are_those_of_the_exact_dynamics():
     assert not np.any((times > 10) & (times < 40))
     starts = configurations(N)
     minima = tg.kinetics.flip_minima(mixture, starts)
-    certificate = tg.certify(minima, mixture, 1.0, key=jax.random.key(2), threshold=20)
+    certificate = tg.certify(mixture, 1.0, minima, key=jax.random.key(2), threshold=20)
     assert certificate.n_bound == slow
 
 
@@ -138,7 +138,7 @@ def test_learning_moves_experts_and_weights_and_finds_any_distribution():
     """The exact gradient of the mixture, and a fit that reaches the entropy of its data."""
     mixture, _ = make("pairwise", scale=0.2)
     data = configurations(N)[[3, 12, 49, 29, 42]]
-    fitted = tg.fit(mixture, data, objective=tg.ExactLikelihood(), key=jax.random.key(0))
+    fitted = tg.fit(tg.ExactLikelihood(), mixture, data, key=jax.random.key(0))
     np.testing.assert_allclose(fitted.history[-1], np.log(5), atol=1e-3)
     change = jax.tree.map(lambda a, b: np.max(np.abs(a - b)), fitted.energy, mixture)
     assert change.log_partitions == 0

@@ -136,7 +136,7 @@ def test_strengths_and_supports_do_not_compile_anew(caplog):
     fits = []
     for strength in (0.05, 0.07):
         with helpers.compilations(caplog) as names:
-            tg.fit(ZEROS, data, objective=objective, penalty=L1(strength), key=_key(0))
+            tg.fit(objective, ZEROS, data, penalty=L1(strength), key=_key(0))
         fits.append(names)
     assert any("_chunk" in name for name in fits[0]) and fits[1] == []
     for seed in (0, 1):
@@ -144,7 +144,7 @@ def test_strengths_and_supports_do_not_compile_anew(caplog):
         allowed = tg.Pairwise(1.0 * (chosen + chosen.T), np.ones(5))
         support = Support(jax.tree.map(lambda x: x != 0, allowed))
         with helpers.compilations(caplog) as names:
-            fitted = tg.fit(ZEROS, data, objective=objective, penalty=support, key=_key(0))
+            fitted = tg.fit(objective, ZEROS, data, penalty=support, key=_key(0))
         assert fitted.result == tg.RESULTS.converged
         np.testing.assert_array_equal(np.asarray(fitted.energy.couplings) != 0, chosen + chosen.T)
         assert support(fitted.energy) == 0 and support(_full()) == np.inf
@@ -170,8 +170,8 @@ def _full():
 
 def test_ridge_as_a_penalty_is_the_ridge_of_the_objective():
     data = _data()
-    one = tg.fit(ZEROS, data, objective=tg.Pseudolikelihood(0.01), key=_key(0))
-    two = tg.fit(ZEROS, data, objective=tg.Pseudolikelihood(0.0), penalty=L2(0.01), key=_key(0))
+    one = tg.fit(tg.Pseudolikelihood(0.01), ZEROS, data, key=_key(0))
+    two = tg.fit(tg.Pseudolikelihood(0.0), ZEROS, data, penalty=L2(0.01), key=_key(0))
     np.testing.assert_allclose(one.energy.couplings, two.energy.couplings, atol=1e-5)
     assert two.result == tg.RESULTS.converged
 

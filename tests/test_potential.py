@@ -260,7 +260,7 @@ def test_any_optimiser_minimises_the_potential():
 def test_exact_likelihood_matches_the_moments_of_the_data():
     n, data = 5, _samples(5, 200)
     start = tg.Pairwise(np.zeros((n, n)), np.zeros(n))
-    fitted = tg.fit(start, data, objective=tg.ExactLikelihood(), key=_key(0))
+    fitted = tg.fit(tg.ExactLikelihood(), start, data, key=_key(0))
     assert fitted.result == tg.RESULTS.converged
     p, log_z = helpers.boltzmann(fitted.energy, 1.0)
     s = helpers.configurations(n)
@@ -281,7 +281,7 @@ def test_complete_reproduces_any_table():
     data = np.repeat(s, counts, axis=0)
     # Plain gradient descent compiles faster than the default.
     options = {"optimizer": optax.sgd(0.5), "key": _key(0)}
-    fitted = tg.fit(start, data, objective=tg.ExactLikelihood(), **options)
+    fitted = tg.fit(tg.ExactLikelihood(), start, data, **options)
     assert fitted.result == tg.RESULTS.converged
     assert 0 <= gibbs_gap(x, tg.exact.energies(fitted.energy), 1.0) < 1e-7
     assert gibbs_gap(x, -np.log(helpers.product_measure(x @ s)), 1.0) > 0.05
@@ -291,7 +291,7 @@ def test_complete_reproduces_any_table():
 def test_exact_likelihood_wants_few_spins():
     large = tg.Pairwise(np.zeros((21, 21)), np.zeros(21))
     with pytest.raises(ValueError, match="at most 20 spins for ExactLikelihood, .* got 21"):
-        tg.fit(large, np.ones((2, 21)), objective=tg.ExactLikelihood(), key=_key(0))
+        tg.fit(tg.ExactLikelihood(), large, np.ones((2, 21)), key=_key(0))
 
 
 # --- source fields
@@ -409,6 +409,6 @@ def test_phases_outside_their_domain(call, message):
 def test_potential_refuses_what_are_no_samples(data, message):
     energy = helpers.random_pairwise(3, _key(0))
     with pytest.raises(ValueError, match=message):
-        learning.potential(energy, data, 1.0)
+        learning.potential(energy, 1.0, data)
     with pytest.raises(ValueError, match="3 spins a sample"):  # under jit the shape is known
-        jax.jit(lambda data: learning.potential(energy, data, 1.0))(np.ones((2, 4)))
+        jax.jit(lambda data: learning.potential(energy, 1.0, data))(np.ones((2, 4)))

@@ -102,7 +102,7 @@ def test_susceptibility_is_the_response_to_fields():
         (magnetizations(energy.fields + d) - magnetizations(energy.fields - d)) / 2e-5
         for d in steps
     ]
-    response = tg.susceptibility(TAP, energy, m, beta)
+    response = tg.susceptibility(TAP, energy, beta, m)
     np.testing.assert_allclose(response, np.array(columns).T, atol=1e-7)
     np.testing.assert_array_equal(response, response.T)
 
@@ -111,7 +111,7 @@ def test_validity_is_that_of_the_textbook():
     energy, beta = random_pairwise(6, jax.random.key(2)), 1.3
     m = np.linspace(-0.5, 0.7, 6)
     v, j = 1 - m**2, np.asarray(energy.couplings)
-    report = validity(TAP, energy, m, beta)
+    report = validity(TAP, energy, beta, m)
     matrix = beta**2 * np.outer(v, v) * j**2
     np.testing.assert_allclose(report.stability, 1 - np.linalg.eigvalsh(matrix)[-1], rtol=1e-10)
     first = abs(evaluate(tg.NaiveMeanField(), energy, m, beta))
@@ -121,15 +121,15 @@ def test_validity_is_that_of_the_textbook():
     np.testing.assert_allclose(report.next_order, third, rtol=1e-9)
     beyond = abs(evaluate(tg.Plefka(4), energy, m, beta) - evaluate(TAP, energy, m, beta)) / first
     np.testing.assert_allclose(
-        validity(tg.Plefka(4), energy, m, beta).next_order, beyond, rtol=1e-9
+        validity(tg.Plefka(4), energy, beta, m).next_order, beyond, rtol=1e-9
     )
-    naive = validity(tg.NaiveMeanField(), energy, m, beta)
+    naive = validity(tg.NaiveMeanField(), energy, beta, m)
     assert naive.next_order == naive.second_order
 
 
 def test_the_paramagnet_of_a_spin_glass_loses_its_validity_near_beta_one():
     energy = random_pairwise(100, jax.random.key(0), fields=0.0)
-    hot, cold = (validity(TAP, energy, jnp.zeros(100), beta) for beta in (0.8, 1.3))
+    hot, cold = (validity(TAP, energy, beta, jnp.zeros(100)) for beta in (0.8, 1.3))
     # The largest eigenvalue of J o J is 1 up to fluctuations of some n^(-1/2).
     assert hot.stability > 0.2 and cold.stability < -0.3
 
@@ -172,7 +172,7 @@ def test_second_derivatives_of_the_free_energy_are_the_response():
         for outer in (jax.jacfwd, jax.jacrev)
     ]
     m = jax.jit(free_energy)(energy.fields)[1]
-    response = tg.susceptibility(TAP, energy, m, beta)
+    response = tg.susceptibility(TAP, energy, beta, m)
     for hessian, _ in hessians:
         np.testing.assert_allclose(hessian, -response, atol=1e-9)
 

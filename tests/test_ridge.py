@@ -36,7 +36,7 @@ def test_the_chosen_ridge_is_nearly_the_best(scale, count):
         rows = _data(truth, count, seed)
         choice = learning.choose_l2(_start(), rows, key=jax.random.key(0))
         fits = [
-            tg.fit(_start(), rows, objective=tg.Pseudolikelihood(s), key=jax.random.key(0)).energy
+            tg.fit(tg.Pseudolikelihood(s), _start(), rows, key=jax.random.key(0)).energy
             for s in choice.strengths
         ]
         errors = np.array([_divergence(truth, energy) for energy in fits])
@@ -84,6 +84,6 @@ def test_the_default_is_near_the_best_ridge(family, count):
         rows = _data(truth, count, seed)
         for index, factor in enumerate(factors):
             objective = tg.Pseudolikelihood(factor * learning.default_l2(N, count))
-            fitted = tg.fit(_start(), rows, objective=objective, key=jax.random.key(0)).energy
+            fitted = tg.fit(objective, _start(), rows, key=jax.random.key(0)).energy
             errors[index] += _divergence(truth, fitted)
     assert errors[4] <= 1.25 * errors.min()

@@ -57,7 +57,7 @@ def test_the_couplings_of_a_sparse_model_are_found(way):
     assert np.all(np.diff(by_size) < 1e-9)
     for energy, count, loss in zip(path.energies, sizes, path.training, strict=True):
         assert np.count_nonzero(np.triu(energy.couplings)) == count
-        nll = tg.learning.potential(energy, TRAINING, 1.0)
+        nll = tg.learning.potential(energy, 1.0, TRAINING)
         np.testing.assert_allclose(loss, nll, rtol=1e-10)
     assert str(path).count("best") == 1
     for a, b in zip(jax.tree.leaves(path), jax.tree.leaves(run()), strict=True):
@@ -70,9 +70,7 @@ def test_interactions_of_growing_degree():
     # No product of these sets is a pair, so that no pair stands in for the triples.
     truth = tg.Interactions.from_terms(5, {(1, 2): 0.5, (0, 1, 2): 0.6, (2, 3, 4): -0.5})
     data = _draw(truth, 4000)
-    path = grow(
-        every, data[:3000], data[3000:], objective=tg.ExactLikelihood(), key=jax.random.key(0)
-    )
+    path = grow(tg.ExactLikelihood(), every, data[:3000], data[3000:], key=jax.random.key(0))
     assert path.degrees.tolist() == [1, 2, 3]
     best = path.energies[int(np.argmin(path.criterion))]
     chosen = [
@@ -96,7 +94,7 @@ def test_a_pseudolikelihood_counts_each_coupling_for_each_of_its_spins():
 def test_fields_are_kept_where_they_are_zero():
     """Data that are even: the fields of the fit vanish, and count all the same."""
     even = np.concatenate([TRAINING, -TRAINING])
-    path = l1_path(PAIRWISE, even, even, objective=OBJECTIVE, strengths=[0.3], key=KEY)
+    path = l1_path(OBJECTIVE, PAIRWISE, even, even, strengths=[0.3], key=KEY)
     assert path.counts[:, 0].tolist() == [N]
     assert path.results == (tg.RESULTS.converged,)
 
@@ -104,22 +102,22 @@ def test_fields_are_kept_where_they_are_zero():
 def test_errors():
     options = {"key": jax.random.key(0)}
     with pytest.raises(ValueError, match="objective must be deterministic"):
-        grow(PAIRWISE, TRAINING, HELD_OUT, objective=tg.PersistentCD(), **options)
+        grow(tg.PersistentCD(), PAIRWISE, TRAINING, HELD_OUT, **options)
     with pytest.raises(ValueError, match="strengths must hold at least one"):
-        l1_path(PAIRWISE, TRAINING, HELD_OUT, objective=OBJECTIVE, strengths=[], **options)
+        l1_path(OBJECTIVE, PAIRWISE, TRAINING, HELD_OUT, strengths=[], **options)
     with pytest.raises(ValueError, match="fraction must lie"):
-        decimate(PAIRWISE, TRAINING, HELD_OUT, objective=OBJECTIVE, fraction=1.0, **options)
+        decimate(OBJECTIVE, PAIRWISE, TRAINING, HELD_OUT, fraction=1.0, **options)
     with pytest.raises(ValueError, match="n_per_round must be at least 1"):
-        grow(PAIRWISE, TRAINING, HELD_OUT, objective=OBJECTIVE, n_per_round=0, **options)
+        grow(OBJECTIVE, PAIRWISE, TRAINING, HELD_OUT, n_per_round=0, **options)
     with pytest.raises(ValueError, match=r"only -1 and \+1"):
-        grow(PAIRWISE, TRAINING, 0 * HELD_OUT, objective=OBJECTIVE, **options)
+        grow(OBJECTIVE, PAIRWISE, TRAINING, 0 * HELD_OUT, **options)
 
 
 def test_held_out_data_of_another_width(monkeypatch):
     """As users call it, without the run-time type checks of the suite."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match="held_out must have 7 spins"):
-        grow(PAIRWISE, TRAINING, HELD_OUT[:, :3], objective=OBJECTIVE, key=KEY)
+        grow(OBJECTIVE, PAIRWISE, TRAINING, HELD_OUT[:, :3], key=KEY)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -234,7 +234,7 @@ def test_what_comes_from_elsewhere_is_refused(change, what):
     with pytest.raises(ValueError, match=f"one functional, energy and beta, got another {what};"):
         _found(0).union(_found(1), other)
     with pytest.raises(ValueError, match=f"barriers takes a library .* another {what};"):
-        tg.barriers(other, NAIVE, _glass(), 3.0)
+        tg.barriers(NAIVE, _glass(), 3.0, other)
     if what != "functional":
         with pytest.raises(
             ValueError, match=f"find_bound_states takes a library .* another {what};"

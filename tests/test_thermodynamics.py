@@ -112,7 +112,7 @@ def test_the_bound_holds_for_any_points(name, beta):
         mask=np.ones(6, bool),
         overflow=np.array(False),
     )
-    bound = mixture_bound(library, energy, beta)
+    bound = mixture_bound(energy, beta, library)
     depths, weights = _naive_weights(library, energy, beta)
     _, log_z = helpers.boltzmann(energy, beta)
     exact = max(_exact_mixture_bound(library, energy, beta, weights), depths.max())
@@ -139,7 +139,7 @@ def _found(energy, beta: float) -> tg.Library:
 def test_libraries_bound_and_approach_the_exact_value(energy, beta):
     library = _found(energy, beta)
     truth = float(tg.exact.log_partition(energy, beta))
-    bound, estimate = mixture_bound(library, energy, beta), float(log_partition(library, beta))
+    bound, estimate = mixture_bound(energy, beta, library), float(log_partition(library, beta))
     single = -beta * library.free_energies[0]
     # Mirror images are disjoint but for the overlap of their tails, so the pair gains ln 2.
     assert single + 0.5 * np.log(2) < bound <= min(truth, estimate) + 1e-12
@@ -157,26 +157,26 @@ def test_the_bound_closes_for_disjoint_states_and_for_equal_ones():
     library = _library(magnetizations=np.concatenate([corners, np.zeros((2, 4))]))
     states = np.array([*corners, -corners[0]])  # the first is a pair
     depths = np.array([-0.8 * float(energy(s)) for s in states])
-    np.testing.assert_allclose(mixture_bound(library, energy, 0.8), logsumexp(depths), rtol=1e-12)
+    np.testing.assert_allclose(mixture_bound(energy, 0.8, library), logsumexp(depths), rtol=1e-12)
 
     same = np.full((5, 4), 0.3)
     library = _library(magnetizations=same, multiplicity=np.ones(5, int))
     single = -0.8 * float(NAIVE(energy, same[0], 0.8))
-    np.testing.assert_allclose(mixture_bound(library, energy, 0.8), single, rtol=1e-12)
+    np.testing.assert_allclose(mixture_bound(energy, 0.8, library), single, rtol=1e-12)
 
 
 def test_the_bound_is_computed_in_float64():
     energy = helpers.random_pairwise(4, jax.random.key(2))
     with jax.enable_x64(False):
-        narrow = mixture_bound(_library(), energy, 0.8)
-    assert narrow == mixture_bound(_library(), energy, 0.8)
+        narrow = mixture_bound(energy, 0.8, _library())
+    assert narrow == mixture_bound(energy, 0.8, _library())
 
 
 def test_the_bound_of_nothing_and_of_another_model():
     energy = helpers.random_pairwise(4, jax.random.key(2))
-    assert mixture_bound(_library()[[]], energy, 1.0) == -np.inf
+    assert mixture_bound(energy, 1.0, _library()[[]]) == -np.inf
     with pytest.raises(ValueError, match="states of 4 spins; expected 8"):
-        mixture_bound(_library(), helpers.random_pairwise(8, jax.random.key(2)), 1.0)
+        mixture_bound(helpers.random_pairwise(8, jax.random.key(2)), 1.0, _library())
 
 
 @pytest.mark.slow
@@ -193,7 +193,7 @@ def test_larger_models_against_annealed_importance_sampling():
     assert error < 0.5
     # Naive mean field misses the fluctuations: of the order of sum_k beta^2 v^2 lambda^2 / 2 < 1.
     assert abs(float(log_partition(library, beta) - ais.log_partition)) < 1 + error
-    assert mixture_bound(library, energy, beta) <= float(ais.log_partition) + error
+    assert mixture_bound(energy, beta, library) <= float(ais.log_partition) + error
 
 
 # --- complexity

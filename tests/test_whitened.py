@@ -125,8 +125,7 @@ def test_same_minimum_in_far_fewer_steps_where_couplings_are_strong():
     data = np.asarray(tg.spins_from_index(rows, n), float)
     start = tg.Pairwise(np.zeros((n, n)), np.zeros(n))
     plain, white = (
-        tg.fit(start, data, objective=_ToTheEnd(o), key=jax.random.key(0))
-        for o in (LBFGS, WHITENED_LBFGS)
+        tg.fit(_ToTheEnd(o), start, data, key=jax.random.key(0)) for o in (LBFGS, WHITENED_LBFGS)
     )
     assert plain.result == white.result == tg.RESULTS.converged
     np.testing.assert_allclose(white.energy.couplings, plain.energy.couplings, atol=1e-6)

@@ -50,7 +50,7 @@ def energies(dtype):
 
 def free_energies(dtype):
     model, spins = machine(dtype), corners(8192, 784, dtype)
-    evaluate = jax.jit(jax.vmap(lambda s: tg.energies.visible_free_energy(model, s, 1.0)))
+    evaluate = jax.jit(jax.vmap(lambda s: tg.energies.visible_free_energy(model, 1.0, s)))
     return lambda: evaluate(spins)
 
 
@@ -96,9 +96,9 @@ def learning_steps(dtype):
     start = tg.RBM.random(500, np.zeros(784, dtype), key=jax.random.key(0))
     return lambda: (
         tg.fit(
+            tg.PersistentCD(n_chains=256, n_sweeps=2),
             start,
             data,
-            objective=tg.PersistentCD(n_chains=256, n_sweeps=2),
             n_steps=200,
             batch_size=256,
             key=jax.random.key(1),

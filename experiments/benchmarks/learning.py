@@ -95,7 +95,7 @@ def zeros(n: int, dtype) -> tg.Pairwise:
 def learned(data: np.ndarray, objective, dtype):
     start = zeros(data.shape[1], dtype)
     result, compiling, seconds = timed(
-        lambda: tg.fit(start, data, objective=objective, key=jax.random.key(0))
+        lambda: tg.fit(objective, start, data, key=jax.random.key(0))
     )
     converged = "" if result.result == tg.RESULTS.converged else "  " + str(result.result)
     return np.asarray(result.energy.couplings, float), compiling, seconds, converged

@@ -71,7 +71,7 @@ def sk(n: int, seed: int = 0) -> tg.Pairwise:
 def digits() -> tg.Pairwise:
     data = tg.datasets.digits().spins
     start = tg.Pairwise(jnp.zeros((64, 64)), jnp.zeros(64))
-    return tg.fit(start, data, objective=tg.Pseudolikelihood(), key=jax.random.key(0)).energy
+    return tg.fit(tg.Pseudolikelihood(), start, data, key=jax.random.key(0)).energy
 
 
 def solvers(atol: float) -> dict[str, optx.AbstractRootFinder]:

@@ -362,7 +362,7 @@ def conditional_field(
     energy: AbstractEnergy, visible: Spins, k: int | Int[Array, ""], beta: Beta
 ) -> Float[Array, ""]:
     """Entry k of `conditional_fields`, where one spin can be had for less than all of them."""
-    return conditional_fields(energy, visible, beta)[k]
+    return conditional_fields(energy, beta, visible)[k]
 
 
 @functools.singledispatch

@@ -122,7 +122,7 @@ class Mixture(AbstractEnergy):
 
     def expert_energies(self, spins: Spins) -> Float[Array, " experts"]:
         """Energy of one configuration in each expert, hidden spins summed out, `(experts,)`."""
-        return jax.vmap(lambda e: visible_free_energy(e, spins, 1.0))(self.experts)
+        return jax.vmap(lambda e: visible_free_energy(e, 1.0, spins))(self.experts)
 
     def log_joint(self, spins: Spins) -> Float[Array, " experts"]:
         """`ln w_a p_a(s)` of one configuration, shape `(experts,)`; it adds up to `-E(s)`."""
@@ -151,14 +151,14 @@ def _rise(log_joint: Array, gaps: Float[Array, "experts ..."]) -> Array:
 @flip_gaps.register
 def _(energy: Mixture, spins: Spins) -> Float[Array, " n"]:
     s = jnp.asarray(as_array("spins", spins))
-    fields = jax.vmap(lambda e: conditional_fields(e, s, 1.0))(energy.experts)
+    fields = jax.vmap(lambda e: conditional_fields(e, 1.0, s))(energy.experts)
     return _rise(energy.log_joint(s), 2 * s[None, :] * fields)
 
 
 @conditional_field.register
 def _(energy: Mixture, visible: Spins, k: int | Int[Array, ""], beta: Beta) -> Float[Array, ""]:
     s = jnp.asarray(as_array("visible", visible))
-    fields = jax.vmap(lambda e: conditional_field(e, s, k, 1.0))(energy.experts)
+    fields = jax.vmap(lambda e: conditional_field(e, 1.0, s, k))(energy.experts)
     return 0.5 * s[k] * _rise(energy.log_joint(s), 2 * s[k] * fields)
 
 

@@ -131,9 +131,9 @@ def _bound_state_shares(
     """Basins of the certified bound states of a model of all data."""
     fit_key, search_key, certify_key = jax.random.split(key, 3)
     parent = fit(
+        learn.objective,
         energy,
         data,
-        objective=learn.objective,
         key=fit_key,
         weights=learn.weights,
         penalty=learn.penalty,
@@ -151,8 +151,8 @@ def _bound_state_shares(
         capacity=_CAPACITY,
         starts=starts,
     )
-    certificate = certify(library, parent, 1.0, key=certify_key, threshold=_THRESHOLD)
-    return basin_shares(library, NaiveMeanField(), parent, 1.0, data, certificate=certificate)
+    certificate = certify(parent, 1.0, library, key=certify_key, threshold=_THRESHOLD)
+    return basin_shares(NaiveMeanField(), parent, 1.0, library, data, certificate=certificate)
 
 
 def _copies(energy: AbstractEnergy, size: int) -> Mixture:

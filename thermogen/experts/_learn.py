@@ -79,9 +79,9 @@ class Learner(NamedTuple):
         fit_key, partition_key = jax.random.split(key)
         shares = with_floor(shares)
         fitted = fit(
+            EachExpert(self.objective, jnp.asarray(shares)),
             start,
             data,
-            objective=EachExpert(self.objective, jnp.asarray(shares)),
             key=fit_key,
             weights=self.weights,
             penalty=self.penalty,

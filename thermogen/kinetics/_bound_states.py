@@ -156,7 +156,7 @@ def find_bound_states(
         held, n_all = candidates(energy, minima, flips, capacity)
         shares = np.asarray(held.weights(beta))
     certificate = certify(
-        held, energy, beta, key=run_key, threshold=threshold, n_trajectories=n_trajectories
+        energy, beta, held, key=run_key, threshold=threshold, n_trajectories=n_trajectories
     )
     certificate = _led_by_the_heaviest(certificate, shares)
     edges = np.linspace(-1, 1, _BINS + 1)

@@ -83,7 +83,7 @@ def _(model: AbstractMultilinear, spins):
 
 @fields_of.register
 def _(model: Mixture, spins):
-    return conditional_fields(model, spins, 1.0)
+    return conditional_fields(model, 1.0, spins)
 
 
 @functools.singledispatch
@@ -102,7 +102,7 @@ def _(model: Pairwise, spins, k):
 
 @field_of.register
 def _(model: Mixture, spins, k):
-    return conditional_field(model, spins, k, 1.0)
+    return conditional_field(model, 1.0, spins, k)
 
 
 @field_of.register

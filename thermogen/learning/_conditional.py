@@ -127,7 +127,7 @@ class MinimumProbabilityFlow(AbstractObjective):
 @eqx.filter_jit
 def margins(energy: AbstractEnergy, samples: Samples) -> Float[Array, "samples visible"]:
     """`s_k h_k`, with the field on spin k given the others: positive where they agree."""
-    fields = jax.vmap(lambda s: conditional_fields(energy, s, 1.0))(samples.spins)
+    fields = jax.vmap(lambda s: conditional_fields(energy, 1.0, s))(samples.spins)
     return samples.spins * fields
 
 

@@ -54,7 +54,7 @@ class Samples(eqx.Module):
 
     def free_energy(self, energy: AbstractEnergy) -> Float[Array, ""]:
         """Mean of the `visible_free_energy` at beta = 1: the data term of the potential."""
-        return self.mean(jax.vmap(lambda s: visible_free_energy(energy, s, 1.0))(self.spins))
+        return self.mean(jax.vmap(lambda s: visible_free_energy(energy, 1.0, s))(self.spins))
 
 
 class Defaults(NamedTuple):

@@ -74,7 +74,7 @@ class NegativeExamples(AbstractPenalty):
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         data = checked_samples(energy, self.data)
         examples = checked_samples(energy, self.examples, "examples")
-        free_energies = jax.vmap(lambda s: visible_free_energy(energy, s, 1.0))
+        free_energies = jax.vmap(lambda s: visible_free_energy(energy, 1.0, s))
         mean = jnp.average(free_energies(data), weights=self.weights)
         missing = mean + self.gap - free_energies(examples)
         return self.strength * jnp.mean(jax.nn.softplus(missing))

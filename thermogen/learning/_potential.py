@@ -150,7 +150,7 @@ def potential(
     """
     data = jnp.asarray(checked_samples(energy, data))
     allowed = constrain(energy)
-    of_data = jax.vmap(lambda s: visible_free_energy(allowed, s, beta))(data)
+    of_data = jax.vmap(lambda s: visible_free_energy(allowed, beta, s))(data)
     if weights is not None:
         weights = jnp.asarray(weights, of_data.dtype)
     of_data = jnp.average(of_data, weights=weights)

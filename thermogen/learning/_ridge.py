@@ -73,7 +73,7 @@ def choose_l2(
         start = energy
         for index, strength in enumerate(strengths):
             objective = Pseudolikelihood(strength / inside.sum())
-            start = fit(start, rows, objective=objective, key=key, weights=inside).energy
+            start = fit(objective, start, rows, key=key, weights=inside).energy
             held_out[index] += float(_surprise(start, rows, outside))
     return RidgeChoice(float(strengths[np.argmin(held_out)]), strengths, held_out)
 

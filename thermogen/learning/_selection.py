@@ -261,9 +261,9 @@ class _Selection:
 
     def fit(self, start: PyTree, penalty: AbstractPenalty) -> FitResult:
         return fit(
+            self._objective,
             start,
             self._data,
-            objective=self._objective,
             penalty=penalty,
             weights=self._weights,
             key=self._key,

@@ -120,7 +120,7 @@ def sweep_population(
     that does not depend on the configuration, and at once those that do not interact.
     `thresholds(sites)` are the random numbers of these spins, shape `(sites, replicas)`.
     """
-    fields = jax.vmap(lambda s, k: conditional_fields(energy, s, 1.0)[k], in_axes=(1, None))
+    fields = jax.vmap(lambda s, k: conditional_fields(energy, 1.0, s)[k], in_axes=(1, None))
     return _one_by_one(lambda s, k: 2 * beta * fields(s, k), spins, thresholds, rule)
 
 
@@ -152,7 +152,7 @@ def _(energy: Mixture, spins, beta, thresholds, rule):
 
     def update(k, carry):
         spins, log_joint = carry
-        fields = of_each(lambda e, s: conditional_field(e, s, k, 1.0))(energy.experts, spins)
+        fields = of_each(lambda e, s: conditional_field(e, 1.0, s, k))(energy.experts, spins)
         flipped = log_joint - 2 * spins[k][None, :] * fields
         gap = jax.nn.logsumexp(log_joint, axis=0) - jax.nn.logsumexp(flipped, axis=0)
         new = rule(beta * spins[k] * gap, spins[k], noise[k])

@@ -65,10 +65,10 @@ def climb(study: Study, tell: Tell) -> None:
         return
     tell(0, None, "")
     study.barriers = barriers(
-        lowest,
         study.settings.functional.free_energy,
         study.energy,
         study.settings.beta,
+        lowest,
         n_neighbours=_NEIGHBOURS,
         n_rounds=_ROUNDS,
     )

@@ -258,7 +258,7 @@ def _significant(value: float | None, digits: int = 3) -> str:
 @functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("thermogen", "report"),
+        loader=jinja2.PackageLoader("thermogen", "study"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -106,9 +106,9 @@ def _learn(study: Study, tell: Tell) -> None:
         tell(len(partial.history), None, f"{len(partial.history)} steps, {_loss(partial)}")
 
     study.fit = fit(
+        Pseudolikelihood(study.l2),
         _without_couplings(study),
         study.source.spins,
-        objective=Pseudolikelihood(study.l2),
         key=study.key(0),
         weights=study.source.weights,
         callback=keep,

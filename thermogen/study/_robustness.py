@@ -38,9 +38,9 @@ def _variation(study: Study, what: str, l2: float, counts: np.ndarray) -> Variat
     settings, found = study.settings, study.bound_states
     assert found is not None
     learned = fit(
+        Pseudolikelihood(l2),
         study.energy,
         study.source.spins,
-        objective=Pseudolikelihood(l2),
         key=study.key(6),
         weights=counts * study.source.shares(),
         n_steps=_MOST_STEPS,
