@@ -67,7 +67,7 @@ def cues(spins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def recall_rates(energy: tg.Complete, spins, masks, beta):
     """Probability of each pattern given its cues, mean over masks, shape `(patterns,)`."""
     keys = jax.random.split(jax.random.key(3), len(spins))
-    one = lambda s, m, k: tg.recall(energy, s, m, beta, key=k, **CHAINS)  # noqa: E731
+    one = lambda s, m, k: tg.recall(energy, beta, jnp.where(m, s, 0), key=k, **CHAINS)  # noqa: E731
     found = jax.vmap(one)(spins, masks, keys)
     right = jnp.einsum("ckn,cn->ck", found.configurations, spins) == N
     return jnp.sum(right * found.probabilities, axis=1).reshape(-1, N_MASKS).mean(axis=1)

@@ -48,22 +48,20 @@ def trained(data: np.ndarray):
     start = tg.Pairwise(np.zeros((N, N)), np.zeros(N))
     ridge = learning.L2(learning.default_l2(N, len(data)))  # as pseudolikelihood has by default
     fits = {
-        "pseudolikelihood": {"objective": tg.Pseudolikelihood()},
-        "mean field, TAP": {"objective": tg.MeanFieldLikelihood(tg.TAP()), "penalty": ridge},
-        "mean field, naive": {
-            "objective": tg.MeanFieldLikelihood(tg.NaiveMeanField()),
-            "penalty": ridge,
-        },
-        "persistent CD": {
-            "objective": tg.PersistentCD(),
-            "penalty": ridge,
-            "optimizer": PCD,
-            "n_steps": PCD_STEPS,
-        },
+        "pseudolikelihood": (tg.Pseudolikelihood(), {}),
+        "mean field, TAP": (tg.MeanFieldLikelihood(tg.TAP()), {"penalty": ridge}),
+        "mean field, naive": (
+            tg.MeanFieldLikelihood(tg.NaiveMeanField()),
+            {"penalty": ridge},
+        ),
+        "persistent CD": (
+            tg.PersistentCD(),
+            {"penalty": ridge, "optimizer": PCD, "n_steps": PCD_STEPS},
+        ),
     }
-    for name, options in fits.items():
+    for name, (objective, options) in fits.items():
         began = time.perf_counter()
-        fitted = tg.fit(start, data, key=jax.random.key(0), **options)
+        fitted = tg.fit(objective, start, data, key=jax.random.key(0), **options)
         seconds = time.perf_counter() - began
         converged = fitted.result == tg.RESULTS.converged
         ends = f"{len(fitted.history)} steps{', converged' * bool(converged)}"

@@ -78,15 +78,15 @@ def check_units() -> float:
 def with_thermogen(objective, training: np.ndarray, seconds: list[float], seed: int) -> list:
     means = jnp.asarray(training.mean(axis=0), jnp.float32)
     start = tg.RBM.random(N_HIDDEN, means, key=jax.random.key(2 * seed))
-    options = {"objective": objective, "key": jax.random.key(2 * seed + 1)}
+    options = {"key": jax.random.key(2 * seed + 1)}
     began = time.perf_counter()
-    tg.fit(start, training, n_steps=1, **options)
+    tg.fit(objective, start, training, n_steps=1, **options)
     if seed == 0:
         print(f"   {type(objective).__name__} compiled in {time.perf_counter() - began:.1f} s")
     clock = Clock(seconds)
     look = lambda so_far: clock.look(lambda: so_far.energy, so_far.history.size)  # noqa: E731
     try:
-        tg.fit(start, training, n_steps=10**9, callback=look, **options)
+        tg.fit(objective, start, training, n_steps=10**9, callback=look, **options)
     except TimeIsUp:
         return clock.kept
     raise RuntimeError("the fit ended before its time: it diverged")

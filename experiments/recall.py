@@ -54,7 +54,9 @@ METHODS = {
 @eqx.filter_jit
 def answers(energy, cues, masks, beta, key, method=tg.Annealing(), **counts):
     keys = jax.random.split(key, len(cues))
-    one = lambda c, m, k: tg.recall(energy, c, m, beta, key=k, method=method, **counts)  # noqa: E731
+    one = lambda c, m, k: tg.recall(
+        energy, beta, jnp.where(m, c, 0), key=k, method=method, **counts
+    )  # noqa: E731
     return jax.vmap(one)(cues, masks, keys)
 
 
@@ -170,7 +172,9 @@ def methods(energy: tg.AbstractEnergy) -> None:
 def hit_times(energy, cues, masks, beta, sampler):
     keys = jax.random.split(jax.random.key(4), len(cues))
     options = {"sampler": sampler, "n_chains": 32, "n_sweeps": 2000}
-    one = lambda c, m, k: tg.retrieval.first_hits(energy, c, m, beta, c[None], key=k, **options)  # noqa: E731
+    one = lambda c, m, k: tg.retrieval.first_hits(
+        energy, beta, jnp.where(m, c, 0), c[None], key=k, **options
+    )
     return jax.vmap(one)(cues, masks, keys)
 
 

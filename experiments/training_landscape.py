@@ -97,7 +97,7 @@ def study(name: str, n_hidden: int, n_starts: int) -> dict:
     visible, rows = enumerated(data)
     starts = proposals(data.shape[1], n_hidden, n_starts, jax.random.key(n_hidden))
     began = time.perf_counter()
-    minima = tg.multistart(
+    minima = tg.search.multistart(
         jax.tree_util.Partial(potential, visible, rows),
         starts,
         invariants=jax.tree_util.Partial(invariants, visible, rows),

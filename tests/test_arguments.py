@@ -53,11 +53,11 @@ COUNTS = {
         "n_walkers n_hops capacity n_trajectories",
     ),
     "recall": (
-        lambda **a: tg.recall(ENERGY, CUE, MASK, 1.0, **FEW | a),
+        lambda **a: tg.recall(ENERGY, 1.0, MASK * CUE, **FEW | a),
         "n_chains n_sweeps capacity",
     ),
     "first_hits": (
-        lambda **a: retrieval.first_hits(ENERGY, CUE, MASK, 1.0, DATA, **FEW | a),
+        lambda **a: retrieval.first_hits(ENERGY, 1.0, MASK * CUE, DATA, **FEW | a),
         "n_chains n_sweeps",
     ),
     "experts": (
@@ -71,7 +71,7 @@ COUNTS = {
         "capacity",
     ),
     "multistart": (
-        lambda **a: tg.multistart(lambda x: jnp.sum(x**4), DATA, **a),
+        lambda **a: tg.search.multistart(lambda x: jnp.sum(x**4), DATA, **a),
         "max_steps n_flat",
     ),
     "energy_barriers": (
@@ -80,7 +80,10 @@ COUNTS = {
     ),
     "gate": (
         lambda **a: retrieval.gate(
-            tg.Mixture.of([ENERGY, ENERGY], [0.5, 0.5], [2.0, 2.0]), CUE, MASK, key=KEY, **a
+            tg.Mixture.of([ENERGY, ENERGY], [0.5, 0.5], [2.0, 2.0]),
+            MASK * CUE,
+            key=KEY,
+            **a,
         ),
         "n_chains n_sweeps",
     ),
@@ -88,19 +91,19 @@ COUNTS = {
     "density": (lambda **a: exact.density_of_states(ENERGY, **a), "n_bins"),
     "spectrum": (lambda **a: exact.glauber_spectrum(ENERGY, 1.0, **a), "n_eigenvalues"),
 }
-HITS = functools.partial(retrieval.first_hits, ENERGY, CUE, MASK, targets=DATA)
+HITS = functools.partial(retrieval.first_hits, ENERGY, cue=MASK * CUE, targets=DATA)
 NUMBERS = {
     "certify": (lambda **a: tg.certify(ENERGY, 1.0, DATA[:1], key=KEY, **a), "threshold"),
     "metastable_sets": (lambda **a: exact.metastable_sets(ENERGY, 1.0, **a), "threshold"),
-    "recall": (lambda **a: tg.recall(ENERGY, CUE, MASK, **FEW | a), "beta"),
+    "recall": (lambda **a: tg.recall(ENERGY, cue=MASK * CUE, **FEW | a), "beta"),
     "first_hits": (
-        lambda **a: retrieval.first_hits(ENERGY, CUE, MASK, targets=DATA, **FEW | a),
+        lambda **a: retrieval.first_hits(ENERGY, cue=MASK * CUE, targets=DATA, **FEW | a),
         "beta",
     ),
     "solve": (lambda **a: tg.solve(NAIVE, ENERGY, init=CUE, **a), "beta"),
     "search": (lambda **a: tg.find_minima(NAIVE, ENERGY, key=KEY, **a), "beta"),
     "find_bound_states": (lambda **a: tg.find_bound_states(ENERGY, key=KEY, **a), "beta"),
-    "gibbs_potential": (lambda **a: exact.gibbs_potential(ENERGY, 0.5 * CUE, **a), "beta"),
+    "gibbs_potential": (lambda **a: exact.gibbs_potential(ENERGY, m=0.5 * CUE, **a), "beta"),
 }
 
 
@@ -145,8 +148,8 @@ def test_parameters_that_are_not_finite_are_refused(unchecked):
     """They need not have come by the constructor."""
     lost = jax.tree.map(lambda x: x * jnp.nan, ENERGY)
     for call in (
-        lambda: tg.recall(lost, CUE, MASK, 1.0, **FEW),
-        lambda: retrieval.first_hits(lost, CUE, MASK, 1.0, DATA, **FEW),
+        lambda: tg.recall(lost, 1.0, MASK * CUE, **FEW),
+        lambda: retrieval.first_hits(lost, 1.0, MASK * CUE, DATA, **FEW),
         lambda: exact.log_partition(lost, 1.0),
         lambda: exact.magnetizations(lost, 1.0),
         lambda: tg.sample(tg.Gibbs(), lost, 1.0, **FEW),
@@ -157,8 +160,8 @@ def test_parameters_that_are_not_finite_are_refused(unchecked):
 
 def test_lists_and_integers_of_numpy_are_welcome(unchecked):
     options = FEW | {"n_chains": np.int32(2), "n_sweeps": jnp.asarray(2)}
-    ours = tg.recall(ENERGY, [1, 0, 0], [True, False, False], 1, **options)
-    truth = tg.recall(ENERGY, CUE, MASK, 1.0, **FEW)
+    ours = tg.recall(ENERGY, 1, [1, 0, 0], **options)
+    truth = tg.recall(ENERGY, 1.0, MASK * CUE, **FEW)
     np.testing.assert_array_equal(ours.configurations, truth.configurations)
-    hits = retrieval.first_hits(ENERGY, [1, 0, 0], MASK, 1, [[1, 1, 1]], **options)
+    hits = retrieval.first_hits(ENERGY, 1, [1, 0, 0], [[1, 1, 1]], **options)
     assert hits.shape == (2,)

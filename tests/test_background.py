@@ -85,7 +85,7 @@ def test_retention_is_the_enumerated_one():
     energy = tg.Complete.from_data(ADDER, temperature=1.0, gap_per_spin=1.0).truncate(3)
     minima = set(tg.exact.single_flip_minima(energy).tolist())
     data = set(np.asarray(tg.index_from_spins(ADDER)).tolist())
-    found = jax.jit(retention)(energy, np.repeat(ADDER, 2, axis=0), 2.0)
+    found = jax.jit(retention)(energy, 2.0, np.repeat(ADDER, 2, axis=0))
     assert (int(found.held), int(found.false_positives)) == (
         len(minima & data),
         len(minima - data),
@@ -93,7 +93,7 @@ def test_retention_is_the_enumerated_one():
     p = np.asarray(tg.exact.probabilities(energy, 2.0))
     np.testing.assert_allclose(found.library_mass, p[sorted(data)].sum())
     batch = jax.tree.map(lambda x: jnp.stack([x, 0 * x]), energy)
-    both = jax.vmap(retention, in_axes=(0, None, None))(batch, ADDER, 2.0)
+    both = jax.vmap(retention, in_axes=(0, None, None))(batch, 2.0, ADDER)
     assert both.held.tolist() == [int(found.held), 0]
 
 

@@ -192,6 +192,6 @@ def test_centring_lets_learning_take_longer_steps():
     losses = {}
     for name, first in {"centred": centred_gradient(), "plain": optax.identity()}.items():
         optimizer = optax.chain(first, optax.sgd(0.2))
-        options = {"objective": ExactLikelihood(), "optimizer": optimizer, "n_steps": 100}
-        losses[name] = tg.fit(start, data, key=_key(0), **options).history[-1]
+        options = {"optimizer": optimizer, "n_steps": 100}
+        losses[name] = tg.fit(ExactLikelihood(), start, data, key=_key(0), **options).history[-1]
     assert losses["centred"] < losses["plain"] - 0.1

@@ -100,7 +100,7 @@ ENTRIES = {
     "susceptibility": lambda e: tg.susceptibility(tg.TAP(), e, 1.0, jnp.zeros(SPINS)),
     "sample": lambda e: tg.sample(tg.Gibbs(), e, 1.0, key=KEY, n_chains=2, n_sweeps=2),
     "annealing": lambda e: tg.annealed_importance_sampling(e, [1.0], key=KEY, n_chains=2),
-    "recall": lambda e: tg.recall(e, np.ones(SPINS), np.arange(SPINS) < 2, 1.0, key=KEY),
+    "recall": lambda e: tg.recall(e, 1.0, np.arange(SPINS) < 2, key=KEY),
     "fit": lambda e: tg.fit(tg.Pseudolikelihood(), e, np.ones((2, SPINS)), key=KEY),
 }
 
@@ -267,8 +267,6 @@ TAKERS = {
         lambda x: tg.sample(tg.Gibbs(), _ENERGY, 1.0, key=KEY, n_chains=6, n_sweeps=1, init=x),
         _ROWS,
     ),
-    "clamp": (lambda x: tg.energies.Clamped(_ENERGY, x, np.ones(SPINS, bool)), _ROW),
-    "mask": (lambda x: tg.recall(_ENERGY, _ROW, x, 1.0, key=KEY), np.ones(SPINS, bool)),
     "energy": (_ENERGY, _ROW),
     "fields": (lambda x: tg.local_fields(_ENERGY, x), _ROW),
     "gaps": (lambda x: tg.flip_gaps(_ENERGY, x), _ROW),
@@ -294,12 +292,10 @@ def test_no_function_drops_a_mask(name, unchecked):
 def test_a_mask_of_a_cue_means_unknown():
     energy = tg.Pairwise(np.zeros((SPINS, SPINS)), np.ones(SPINS))
     cue = np.ma.array([-1.0, -1.0, 7.0, 1.0], mask=[False, False, True, False])
-    known = np.array([True, False, True, True])
-    found = tg.recall(energy, cue, known, 2.0, key=KEY, n_chains=16, n_sweeps=10)
-    plain = np.array([-1.0, 0.0, 0.0, 1.0])
-    same = tg.recall(energy, plain, plain != 0, 2.0, key=KEY, n_chains=16, n_sweeps=10)
+    found = tg.recall(energy, 2.0, cue, key=KEY, n_chains=16, n_sweeps=10)
+    same = tg.recall(energy, 2.0, cue.filled(0), key=KEY, n_chains=16, n_sweeps=10)
     np.testing.assert_array_equal(found.magnetizations, same.magnetizations)
-    np.testing.assert_array_equal(found.magnetizations[jnp.array([0, 3])], [-1, 1])
+    np.testing.assert_array_equal(found.magnetizations[jnp.array([0, 1, 3])], [-1, -1, 1])
 
 
 # --- memory

@@ -122,7 +122,7 @@ def test_embedded_data_come_first_and_hidden_spins_take_their_means(energy):
     data = configurations(v)[-2]
     weights = np.exp(-beta * energy_table(energy)).reshape(2 ** (N - v), 2**v)[:, -2]
     hidden = configurations(N - v).T @ weights / weights.sum()
-    point = energies.embed(energy, jnp.asarray(data), beta)
+    point = energies.embed(energy, beta, jnp.asarray(data))
     np.testing.assert_allclose(point, np.concatenate([data, hidden]), rtol=1e-11)
     free_energy = energies.visible_free_energy(energy, beta, jnp.asarray(data))
     np.testing.assert_allclose(free_energy, -np.log(weights.sum()) / beta, rtol=1e-12)

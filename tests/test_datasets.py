@@ -365,7 +365,7 @@ def _all_data_sets(folder):
     yield datasets.digits().spins
     yield datasets.validate_spins(np.ones((200, 3), np.int8))
     yield from datasets.split(datasets.adder(5), 0.5)
-    yield load_cues(folder / "a.csv").spins
+    yield load_cues(folder / "a.csv")
     yield tg.study.load_source("adder:4").spins
 
 

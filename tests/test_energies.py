@@ -282,7 +282,7 @@ def test_rbm_marginal_against_the_sum_over_hidden_spins():
     truth = -np.log(weights.sum(axis=0)) / beta
     means = (configurations(3).T @ weights) / weights.sum(axis=0)
     visible = configurations(n)
-    ours = jax.vmap(energies.visible_free_energy, (None, 0, None))(energy, visible, beta)
+    ours = jax.vmap(energies.visible_free_energy, (None, None, 0))(energy, beta, visible)
     np.testing.assert_allclose(ours, truth, rtol=1e-12)
     points = jax.vmap(energies.embed, (None, 0, None))(energy, visible, beta)
     np.testing.assert_array_equal(points[:, :n], visible)
@@ -291,7 +291,7 @@ def test_rbm_marginal_against_the_sum_over_hidden_spins():
 
 def test_rbm_marginal_survives_saturation():
     energy = tg.RBM(1e3 * np.ones((2, 1)), np.zeros(2), np.zeros(1))
-    value, gradient = jax.value_and_grad(energies.visible_free_energy)(energy, jnp.ones(2), 1.0)
+    value, gradient = jax.value_and_grad(energies.visible_free_energy)(energy, 1.0, jnp.ones(2))
     assert value == -2e3
     np.testing.assert_allclose(gradient.weights, -1.0)
 
@@ -300,7 +300,7 @@ def test_visible_is_everything_without_hidden_spins():
     energy, spins = random_pairwise(4, jax.random.key(0)), jnp.array([1.0, -1.0, 1.0, 1.0])
     assert energies.n_visible(energy) == 4
     assert energies.visible_free_energy(energy, 2.0, spins) == energy(spins)
-    np.testing.assert_array_equal(energies.embed(energy, spins, 2.0), spins)
+    np.testing.assert_array_equal(energies.embed(energy, 2.0, spins), spins)
     interactions = random_interactions(4, jax.random.key(0))
     assert energies.constrain(interactions) is interactions
 

@@ -210,7 +210,7 @@ CLAMPED = {
     ("clamp", "message"),
     [
         (np.ones(3), r"clamp must have shape \(4,\), got \(3,\)"),
-        (np.full(4, 0.5), "clamp must hold -1 or \\+1 for clamped spins and 0 for free ones"),
+        (np.full(4, 0.5), "clamp must hold -1 or \\+1 where a spin is known"),
     ],
 )
 def test_bad_clamps_are_refused(clamp, message):

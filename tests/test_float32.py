@@ -30,7 +30,7 @@ for name, make in helpers.ENERGIES.items():
 data = tg.datasets.adder(1)
 start = tg.Interactions.from_terms(4, {(0, 1, 2): 0.0, (3,): 0.0})
 objective = tg.MeanFieldLikelihood(tg.TAP())
-fitted = tg.fit(start, data, objective=objective, key=jax.random.key(0), n_steps=20)
+fitted = tg.fit(objective, start, data, key=jax.random.key(0), n_steps=20)
 library = tg.find_minima(
     tg.TAP(), fitted.energy, 1.0, key=jax.random.key(0), n_walkers=4, n_hops=1, starts=data
 )

@@ -113,7 +113,7 @@ def test_inverts_the_linear_response_of_its_functional(name):
     truth = tg.Pairwise(couplings, jax.grad(functional, 1)(free, jnp.asarray(m), 1.0))
     if name == "tap":
         np.testing.assert_allclose(tg.solve(functional, truth, 1.0, m).value, m, atol=1e-9)
-    response = eqx.filter_jit(tg.susceptibility)(functional, truth, jnp.asarray(m), 1.0)
+    response = eqx.filter_jit(tg.susceptibility)(functional, truth, 1.0, jnp.asarray(m))
     found = invert(functional, m, response).value
     np.testing.assert_allclose(found.couplings, truth.couplings, atol=1e-11)
     np.testing.assert_allclose(found.fields, truth.fields, atol=1e-11)

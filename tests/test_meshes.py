@@ -20,7 +20,7 @@ jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp
 import numpy as np
 import thermogen as tg
-from thermogen import exact, experts, landscape, learning, meanfield, retrieval, sampling
+from thermogen import exact, experts, landscape, learning, meanfield, retrieval, sampling, search
 
 explicit = jax.make_mesh((2,), ("x",))
 automatic = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -43,7 +43,7 @@ masks = jnp.arange(6) < 2
 
 QUICK = {
     "solve": lambda e, b, m, x, k: tg.solve(tap, e, b / 5, m),
-    "susceptibility": lambda e, b, m, x, k: tg.susceptibility(tap, e, m, b),
+    "susceptibility": lambda e, b, m, x, k: tg.susceptibility(tap, e, b, m),
     "quench": lambda e, b, m, x, k: tg.quench(tg.NaiveMeanField(), e, b, x),
     "sample": lambda e, b, m, x, k: tg.sample(tg.Gibbs(), e, b, key=k, **few),
     "annealing": lambda e, b, m, x, k: tg.annealed_importance_sampling(e, betas, key=k, n_chains=4),
@@ -53,10 +53,10 @@ QUICK = {
         jax.vmap(e)(x).reshape(2, 4, 2), betas - 0.1, n_spins=6),
     "log_partition": lambda e, b, m, x, k: exact.log_partition(e, b),
     "magnetizations": lambda e, b, m, x, k: exact.magnetizations(e, b),
-    "gibbs_potential": lambda e, b, m, x, k: exact.gibbs_potential(e, m, b),
-    "recall": lambda e, b, m, x, k: tg.recall(e, rows[0], masks, b, key=k, **few),
+    "gibbs_potential": lambda e, b, m, x, k: exact.gibbs_potential(e, b, m),
+    "recall": lambda e, b, m, x, k: tg.recall(e, b, masks * rows[0], key=k, **few),
     "pseudolikelihood": lambda e, b, m, x, k: tg.fit(
-        e, x, objective=tg.Pseudolikelihood(), key=k, n_steps=3).energy,
+        tg.Pseudolikelihood(), e, x, key=k, n_steps=3).energy,
     "moments": lambda e, b, m, x, k: learning.moments(x, pseudocount=1.0),
 }
 SLOW = {
@@ -71,25 +71,25 @@ SLOW = {
         e, betas - 0.1, key=k, burn_in=2, **few),
     "search": lambda e, b, m, x, k: tg.find_minima(
         tg.NaiveMeanField(), e, b, key=k, n_walkers=8, n_hops=1)[:],
-    "certify": lambda e, b, m, x, k: tg.certify(x, e, b, key=k, threshold=2, n_trajectories=32),
+    "certify": lambda e, b, m, x, k: tg.certify(e, b, x, key=k, threshold=2, n_trajectories=32),
     "find_bound_states": lambda e, b, m, x, k: tg.find_bound_states(
         e, b, key=k, threshold=2, n_walkers=8, n_hops=0, n_trajectories=32),
     "barriers": lambda e, b, m, x, k: tg.barriers(
-        tg.find_minima(tg.NaiveMeanField(), e, b, key=k, n_walkers=8, n_hops=0)[:],
-        tg.NaiveMeanField(), e, b),
-    "multistart": lambda e, b, m, x, k: tg.multistart(
+        tg.NaiveMeanField(), e, b,
+        tg.find_minima(tg.NaiveMeanField(), e, b, key=k, n_walkers=8, n_hops=0)[:]),
+    "multistart": lambda e, b, m, x, k: search.multistart(
         lambda p: jnp.sum((p["a"] ** 2 - 1) ** 2), {"a": x * 0.7}),
     "follow": lambda e, b, m, x, k: meanfield.follow_beta(tap, e, (0.1, b / 4), m),
     "likelihood": lambda e, b, m, x, k: tg.fit(
-        e, x, objective=tg.ExactLikelihood(), key=k, n_steps=3).energy,
+        tg.ExactLikelihood(), e, x, key=k, n_steps=3).energy,
     "mean field": lambda e, b, m, x, k: tg.fit(
-        e, x, objective=tg.MeanFieldLikelihood(tg.NaiveMeanField()), key=k, n_steps=3).energy,
+        tg.MeanFieldLikelihood(tg.NaiveMeanField()), e, x, key=k, n_steps=3).energy,
     "chains": lambda e, b, m, x, k: tg.fit(
-        e, x, objective=tg.PersistentCD(), key=k, n_steps=3).energy,
+        tg.PersistentCD(), e, x, key=k, n_steps=3).energy,
     "experts": lambda e, b, m, x, k: tg.fit_experts(
         e, x, objective=tg.Pseudolikelihood(), key=k, n_experts=2, n_starts=1, n_rounds=1,
         n_steps=3),
-    "first_hits": lambda e, b, m, x, k: retrieval.first_hits(e, rows[0], masks, b, x, key=k),
+    "first_hits": lambda e, b, m, x, k: retrieval.first_hits(e, b, masks * rows[0], x, key=k),
     "relaxation_times": lambda e, b, m, x, k: exact.relaxation_times(e, b),
 }
 

@@ -103,8 +103,7 @@ def test_fit_finds_the_penalised_optimum(name):
     """Against SciPy, which splits each coupling in two, or has a smooth norm away from zero."""
     data = _data()
     penalty = {"l1": L1(0.05), "group": GroupL1(0.02)}[name]
-    options = {"objective": tg.Pseudolikelihood(0.0), "key": _key(0)}
-    fitted = tg.fit(ZEROS, data, penalty=penalty, **options)
+    fitted = tg.fit(tg.Pseudolikelihood(0.0), ZEROS, data, penalty=penalty, key=_key(0))
     assert fitted.result == tg.RESULTS.converged
     pairs = np.triu_indices(5, 1)
     ours = np.concatenate([np.asarray(fitted.energy.couplings)[pairs], fitted.energy.fields])
@@ -153,13 +152,14 @@ def test_strengths_and_supports_do_not_compile_anew(caplog):
 
 def test_a_support_needs_proximal_steps():
     allowed = jax.tree.map(lambda x: np.ones(x.shape, bool), ZEROS)
-    options = {"objective": tg.Pseudolikelihood(0.0), "penalty": Support(allowed), "key": _key(0)}
+    objective = tg.Pseudolikelihood(0.0)
+    options = {"penalty": Support(allowed), "key": _key(0)}
     with pytest.raises(ValueError, match="penalty Support needs a deterministic"):
-        tg.fit(ZEROS, _data(), batch_size=8, **options)
+        tg.fit(objective, ZEROS, _data(), batch_size=8, **options)
     # What lies outside is cut off before the first step.
     diagonal = tg.Pairwise(np.zeros((5, 5)), np.ones(5))
     support = Support(jax.tree.map(lambda x: x != 0, diagonal))
-    fitted = tg.fit(_full(), _data(), **{**options, "penalty": support})
+    fitted = tg.fit(objective, _full(), _data(), **{**options, "penalty": support})
     assert np.all(np.isfinite(fitted.history)) and fitted.result == tg.RESULTS.converged
     np.testing.assert_array_equal(fitted.energy.couplings, 0)
 
@@ -178,7 +178,8 @@ def test_ridge_as_a_penalty_is_the_ridge_of_the_objective():
 
 def test_penalty_is_a_term_of_the_loss_for_an_optimiser_of_ones_own():
     data, adam = _data(), optax.adam(1e-2)
-    options = {"objective": tg.Pseudolikelihood(0.0), "optimizer": adam, "n_steps": 3}
-    plain = tg.fit(_full(), data, key=_key(0), **options)
-    fitted = tg.fit(_full(), data, key=_key(0), penalty=L1(0.5), **options)
+    objective = tg.Pseudolikelihood(0.0)
+    options = {"optimizer": adam, "n_steps": 3}
+    plain = tg.fit(objective, _full(), data, key=_key(0), **options)
+    fitted = tg.fit(objective, _full(), data, key=_key(0), penalty=L1(0.5), **options)
     np.testing.assert_allclose(fitted.history[0] - plain.history[0], 0.5 * 10)

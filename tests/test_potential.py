@@ -220,17 +220,17 @@ def test_potential_is_the_negative_log_likelihood(name):
     compiled = jax.jit(learning.potential)
     for beta in (0.3, 1.0, 2.0):
         log_p = -beta * _visible_table(energy, beta) - helpers.boltzmann(energy, beta)[1]
-        ours = beta * compiled(energy, data, beta)
+        ours = beta * compiled(energy, beta, data)
         np.testing.assert_allclose(ours, -log_p[rows].mean(), rtol=1e-12)
     samples = learning.Samples(data, jnp.full(20, 1 / 20))
     loss, _ = jax.jit(tg.ExactLikelihood().loss)(energy, samples, None, _key(0))
-    np.testing.assert_allclose(loss, compiled(energy, data, 1.0), rtol=1e-13)
+    np.testing.assert_allclose(loss, compiled(energy, 1.0, data), rtol=1e-13)
 
 
 def test_gradient_of_the_potential_is_the_difference_of_moments():
     energy = helpers.random_pairwise(5, _key(1))
     data, beta = _samples(5, 40), 1.3
-    gradient = jax.jit(jax.grad(learning.potential))(energy, data, beta)
+    gradient = jax.jit(jax.grad(learning.potential))(energy, beta, data)
     p, _ = helpers.boltzmann(energy, beta)
     s = helpers.configurations(5)
     np.testing.assert_allclose(gradient.fields, p @ s - data.mean(axis=0), atol=1e-13)
@@ -247,7 +247,7 @@ def test_any_optimiser_minimises_the_potential():
 
     @jax.jit
     def step(energy, state):
-        gradient = jax.grad(learning.potential)(energy, data, 1.0)
+        gradient = jax.grad(learning.potential)(energy, 1.0, data)
         updates, state = optimizer.update(gradient, state)
         return optax.apply_updates(energy, updates), state
 

@@ -178,7 +178,12 @@ def test_mean_field_counts_each_minimum_once_where_two_have_the_same_signs():
     held = minima[:]
     assert held.size == 2 and np.all(held.magnetizations > 0)
     answer = tg.recall(
-        energy, np.zeros(n), np.zeros(n, bool), beta, key=_key(1), method=functional, n_chains=64
+        energy,
+        beta,
+        np.zeros(n),
+        key=_key(1),
+        method=functional,
+        n_chains=64,
     )
     expected = np.asarray(minima.weights(beta))[:2] @ held.magnetizations
     np.testing.assert_allclose(answer.magnetizations, expected, atol=1e-8)
@@ -274,7 +279,7 @@ def _of_independent_spins(n: int, kind: str) -> tuple[tg.AbstractEnergy, np.ndar
 def test_answers_whose_probability_underflows_have_its_logarithm(kind, n):
     energy, fields = _of_independent_spins(n, kind)
     known = np.arange(n) < 10
-    found = tg.recall(energy, np.ones(n), known, 1.0, key=_key(0))
+    found = tg.recall(energy, 1.0, np.where(known, np.ones(n), 0), key=_key(0))
     log_p, s = np.asarray(found.log_probabilities, float), np.asarray(found.configurations, float)
     assert found.result == tg.RESULTS.converged and log_p.dtype == float
     np.testing.assert_allclose(found.probabilities, np.exp(log_p), rtol=1e-5, atol=1e-38)
@@ -356,7 +361,9 @@ def test_other_methods_do_not_overflow_in_the_cold(method):
 def _few(energy, cues, masks, beta, key):
     """As a user maps it, without a jit of their own."""
     options = {"key": key, "n_chains": 8, "n_sweeps": 3, "capacity": 2}
-    return jax.vmap(lambda cue, mask: tg.recall(energy, cue, mask, beta, **options))(cues, masks)
+    return jax.vmap(lambda cue, mask: tg.recall(energy, beta, jnp.where(mask, cue, 0), **options))(
+        cues, masks
+    )
 
 
 def test_another_mask_does_not_compile(caplog):
@@ -399,8 +406,7 @@ def test_another_method_is_refused():
     ("changes", "message"),
     [
         ({"cue": np.ones(4)}, r"cue must have shape \(5,\), one entry a visible spin"),
-        ({"mask": np.ones((2, 5), bool)}, r"mask must have shape \(5,\)"),
-        ({"cue": np.zeros(5)}, "cue must be -1 or \\+1 where mask is True"),
+        ({"cue": np.full(5, np.nan)}, "cue must hold -1 or \\+1 where a spin is known"),
         ({"beta": 0.0}, "beta must be positive and finite, got 0.0"),
         ({"capacity": 0}, "capacity must be at least 1, got 0"),
         ({"n_sweeps": 0}, "n_sweeps must be at least 1, got 0"),
@@ -408,7 +414,7 @@ def test_another_method_is_refused():
 )
 def test_bad_input_is_named(changes, message):
     energy = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
-    good = {"cue": np.ones(5), "mask": np.arange(5) < 2, "beta": 1.0, "key": _key(0)}
+    good = {"cue": np.ones(5), "beta": 1.0, "key": _key(0)}
     with pytest.raises(ValueError, match=message):
         tg.recall(energy, **(good | changes))
 
@@ -418,8 +424,8 @@ def test_gate_is_the_posterior_over_experts_given_the_cue():
     cues, masks = _cues(5)
     s = helpers.configurations(5)
     joint = np.exp(np.asarray(jax.vmap(mixture.log_joint)(s)))
-    gate = jax.vmap(lambda c, m, k: retrieval.gate(mixture, c, m, key=k, n_chains=N_CHAINS))
-    ours = gate(jnp.asarray(cues), jnp.asarray(masks), jax.random.split(_key(2), len(cues)))
+    gate = jax.vmap(lambda c, k: retrieval.gate(mixture, c, key=k, n_chains=N_CHAINS))
+    ours = gate(jnp.where(masks, cues, 0), jax.random.split(_key(2), len(cues)))
     for cue, mask, found in zip(cues, masks, ours, strict=True):
         exact = joint[np.all(s[:, mask] == cue[mask], axis=1)].sum(axis=0)
         exact /= exact.sum()

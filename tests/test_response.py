@@ -56,7 +56,7 @@ def test_messages_are_exact_on_a_tree():
     assert 0 < solution.stats["n_rounds"] < 200
     np.testing.assert_allclose(solution.value, m, atol=1e-10)
     np.testing.assert_allclose(solution.stats["free_energy"], -log_z / beta, rtol=1e-12)
-    response = jax.jit(tg.susceptibility)(BETHE, TREE, solution.value, beta)
+    response = jax.jit(tg.susceptibility)(BETHE, TREE, beta, solution.value)
     np.testing.assert_allclose(response / beta, covariance, atol=1e-10)
     # The mean of the product of the spins of every interaction, without a solve.
     s, (p, _) = configurations(7), boltzmann(TREE, beta)
@@ -213,8 +213,8 @@ def test_arguments_outside_their_range_are_refused(function, bad):
     arguments = {"beta": 0.5, "m": 0.3} | bad
     m = np.full(4, arguments["m"])
     for evaluate in (function, lambda functional, *rest: functional(*rest)):
-        call = (energy, m, arguments["beta"])
+        call = (energy, arguments["beta"], m)
         with pytest.raises(ValueError, match="beta must be positive|m must hold magnetizations"):
             evaluate(tg.TAP(), *call)
     with pytest.raises(ValueError, match=r"m must have shape \(4,\)"):
-        function(tg.TAP(), energy, np.zeros(3), 0.5)
+        function(tg.TAP(), energy, 0.5, np.zeros(3))

@@ -83,8 +83,7 @@ def test_interactions_of_growing_degree():
 
 def test_a_pseudolikelihood_counts_each_coupling_for_each_of_its_spins():
     """So that the criterion does not add couplings that sampling alone suggests."""
-    options = {"objective": tg.Pseudolikelihood(0.0), "key": jax.random.key(0)}
-    path = grow(PAIRWISE, TRAINING, HELD_OUT, **options)
+    path = grow(tg.Pseudolikelihood(0.0), PAIRWISE, TRAINING, HELD_OUT, key=jax.random.key(0))
     assert _bonds(path.energies[-1]) == {pair for pair in TERMS if len(pair) == 2}
     k = path.counts @ np.array([1, 2])
     expected = 2 * len(TRAINING) * path.training + k * np.log(len(TRAINING))

@@ -56,9 +56,7 @@ from .sampling import ParallelTempering as ParallelTempering
 from .sampling import annealed_importance_sampling as annealed_importance_sampling
 from .sampling import sample as sample
 from .search import Library as Library
-from .search import Minima as Minima
 from .search import find_minima as find_minima
-from .search import multistart as multistart
 from .search import quench as quench
 from .spins import bits_from_spins as bits_from_spins
 from .spins import enumerate_spins as enumerate_spins

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, PyTree
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ._types import Key, Spins
 
@@ -193,3 +194,32 @@ def as_float(x: Spins) -> Float[Array, " n"]:
     """
     x = jnp.asarray(as_array("spins", x))
     return x if x.dtype in (jnp.float32, jnp.float64) else x.astype(jnp.result_type(float))
+
+
+def known_spins(
+    name: str, values: ArrayLike, n_spins: int, dtype: DTypeLike
+) -> Float[Array, " n_spins"]:
+    """A vector of what is known: +1 or -1 where a spin is, 0 where it is not.
+
+    Masked entries of an `np.ma` array are not known.
+
+    Raises:
+        ValueError: for another shape than `(n_spins,)`, or known values other than -1, 0 and +1.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        values = values.filled(0)
+    values = as_array(name, values)
+    if np.shape(values) != (n_spins,):
+        raise ValueError(
+            f"{name} must have shape ({n_spins},), one entry a spin, got {np.shape(values)}; "
+            "use jax.vmap for many"
+        )
+    if not isinstance(values, Tracer):
+        array = np.asarray(values, float)
+        wrong = np.flatnonzero(~np.isin(array, (-1, 0, 1)))
+        if wrong.size:
+            raise ValueError(
+                f"{name} must hold -1 or +1 where a spin is known and 0 where it is not, got "
+                f"{array[wrong[0]]:g} at spin {wrong[0]}"
+            )
+    return jnp.asarray(values, dtype)

@@ -197,7 +197,7 @@ def recall(
       thermogen recall report/model.eqx cues.npy --out answers.csv --beta 2 --answers 3
     """
     with _one_line("recall"), _signals.interruptible():
-        energy, (spins, known) = storage.load_energy(model), retrieval.load_cues(cues)
+        energy, spins = storage.load_energy(model), retrieval.load_cues(cues)
         if out.suffix not in (".npz", ".csv"):
             raise ValueError(f"--out must end in .npz or .csv, got {out}")
         if spins.shape[1] != n_visible(energy):
@@ -210,26 +210,25 @@ def recall(
             check_count(name, count)
         held = answers * len(spins) + min(_AT_ONCE, len(spins)) * (answers + 4 * chains)
         check_memory("recall with these counts", 8 * spins.shape[1] * held + 64.0 * sweeps)
-        found = _answers(energy, spins, known, beta, seed, counts)
+        found = _answers(energy, spins, beta, seed, counts)
         with storage.write_atomically(out) as stream:
             if out.suffix == ".npz":
                 np.savez_compressed(stream, **found)
             else:
                 stream.write("\n".join(_lines(found)).encode() + b"\n")
-    _show(found, known)
+    _show(found, spins != 0)
     print(_printable(out))
 
 
-def _answers(energy, spins, known, beta, seed, counts) -> dict[str, Any]:
+def _answers(energy, spins, beta, seed, counts) -> dict[str, Any]:
     """All cues through one compiled function, `_AT_ONCE` at a time."""
     keys = jax.random.split(seeded_key(seed), len(spins))
-    inputs = jnp.asarray(spins), jnp.asarray(known), keys
 
     def answer(inputs):
-        cue, mask, key = inputs
-        return retrieval.recall(energy, cue, mask, beta, key=key, **counts)
+        cue, key = inputs
+        return retrieval.recall(energy, beta, cue, key=key, **counts)
 
-    found = jax.lax.map(answer, inputs, batch_size=min(_AT_ONCE, len(spins)))
+    found = jax.lax.map(answer, (jnp.asarray(spins), keys), batch_size=min(_AT_ONCE, len(spins)))
     log_probabilities = np.asarray(found.log_probabilities)
     if np.any(np.isneginf(log_probabilities[:, 0])):
         raise ValueError("energies are not finite: check the parameters of the model and beta")

@@ -320,20 +320,20 @@ def n_visible(energy: AbstractEnergy) -> int:
 
 
 @functools.singledispatch
-def visible_free_energy(energy: AbstractEnergy, visible: Spins, beta: Beta) -> Float[Array, ""]:
+def visible_free_energy(energy: AbstractEnergy, beta: Beta, visible: Spins) -> Float[Array, ""]:
     """Free energy of one data configuration, hidden spins summed out; else the energy itself.
 
     Args:
         energy: an energy.
-        visible: spins of one sample, shape `(n_visible(energy),)`.
         beta: inverse temperature.
+        visible: spins of one sample, shape `(n_visible(energy),)`.
     """
     return energy(visible)
 
 
 @functools.singledispatch
 def conditional_fields(
-    energy: AbstractEnergy, visible: Spins, beta: Beta
+    energy: AbstractEnergy, beta: Beta, visible: Spins
 ) -> Float[Array, " visible"]:
     """Effective field on each visible spin given the other visible ones, hidden spins summed out.
 
@@ -343,8 +343,8 @@ def conditional_fields(
 
     Args:
         energy: an energy.
-        visible: spins of one sample, shape `(n_visible(energy),)`.
         beta: inverse temperature.
+        visible: spins of one sample, shape `(n_visible(energy),)`.
 
     Returns:
         Fields in energy units, shape `(n_visible(energy),)`; entry k does not depend on spin k.
@@ -353,13 +353,13 @@ def conditional_fields(
 
 
 @conditional_fields.register
-def _(energy: AbstractMultilinear, visible: Spins, beta: Beta) -> Float[Array, " visible"]:
+def _(energy: AbstractMultilinear, beta: Beta, visible: Spins) -> Float[Array, " visible"]:
     return local_fields(energy, visible)
 
 
 @functools.singledispatch
 def conditional_field(
-    energy: AbstractEnergy, visible: Spins, k: int | Int[Array, ""], beta: Beta
+    energy: AbstractEnergy, beta: Beta, visible: Spins, k: int | Int[Array, ""]
 ) -> Float[Array, ""]:
     """Entry k of `conditional_fields`, where one spin can be had for less than all of them."""
     return conditional_fields(energy, beta, visible)[k]
@@ -389,13 +389,13 @@ def _(energy: AbstractMultilinear, m: Magnetizations) -> Float[Array, ""]:
 
 
 @functools.singledispatch
-def embed(energy: AbstractEnergy, visible: Spins, beta: Beta) -> Spins:
+def embed(energy: AbstractEnergy, beta: Beta, visible: Spins) -> Spins:
     """A data configuration as a point of the whole cube: hidden spins take their means.
 
     Args:
         energy: an energy of n spins.
-        visible: spins of one sample, shape `(n_visible(energy),)`.
         beta: inverse temperature.
+        visible: spins of one sample, shape `(n_visible(energy),)`.
 
     Returns:
         Spins or magnetizations, shape `(n,)`; the visible ones come first.

@@ -3,10 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Float, Num
 
-from .._checks import as_array
+from .._checks import known_spins
 from .._types import Magnetizations, Spins
 from ._base import (
     AbstractEnergy,
@@ -24,41 +23,25 @@ class Clamped(AbstractEnergy):
 
     Multilinear where `energy` is, a bound of the mean where `energy` has one. A clamped spin has
     no effect any more: its field is 0 and every sum over configurations counts both its values.
-    Samplers need no such energy, for they take `clamped=`; it is there for free energies G(m),
+    Samplers need no such energy, for they take `clamp=`; it is there for free energies G(m),
     which then live on the free spins alone. Which spins are clamped is traced: another choice
     does not recompile.
 
     Args:
         energy: an energy of n spins.
-        values: -1 or +1 where clamped, anything elsewhere, shape `(n,)`.
-        clamped: True where a spin is held, shape `(n,)`.
+        clamp: +1 or -1 where a spin is held at this value, 0 where it is free, shape `(n,)`.
 
     Raises:
-        ValueError: for a wrong shape, or known values other than -1 and +1 where clamped.
+        ValueError: for a wrong shape or other values.
     """
 
     energy: AbstractEnergy
     # Its sign where clamped and 0 where free. It is no parameter to learn: derivatives by it are 0.
     clamp: Float[Array, " n"]
 
-    def __init__(
-        self,
-        energy: AbstractEnergy,
-        values: Num[Array | np.ndarray, "..."],
-        clamped: Bool[Array | np.ndarray, "..."],
-    ) -> None:
-        values, clamped = as_array("values", values), as_array("clamped", clamped)
-        shape = (energy.n_spins,)
-        if values.shape != shape or clamped.shape != shape:
-            raise ValueError(
-                f"values and clamped must have shape {shape}, got {values.shape} and "
-                f"{clamped.shape}; use jax.vmap for many"
-            )
-        if not isinstance(values, Tracer) and not isinstance(clamped, Tracer):
-            if not np.all(np.abs(np.asarray(values)[np.asarray(clamped)]) == 1):
-                raise ValueError("values must be -1 or +1 where clamped")
+    def __init__(self, energy: AbstractEnergy, clamp: Num[Array | np.ndarray, "..."]) -> None:
         dtype = jnp.result_type(*(jax.tree.leaves(energy) or [float]))
-        self.energy, self.clamp = energy, jnp.where(clamped, values, 0).astype(dtype)
+        self.energy, self.clamp = energy, known_spins("clamp", clamp, energy.n_spins, dtype)
 
     @property
     def n_spins(self) -> int:
@@ -102,4 +85,4 @@ def _(energy: Clamped, spins: Spins) -> Float[Array, " n"]:
 
 @constrain.register
 def _(energy: Clamped) -> Clamped:
-    return Clamped(constrain(energy.energy), jnp.sign(energy.clamp), energy.clamp != 0)
+    return Clamped(constrain(energy.energy), jnp.sign(energy.clamp))

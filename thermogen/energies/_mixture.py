@@ -156,7 +156,7 @@ def _(energy: Mixture, spins: Spins) -> Float[Array, " n"]:
 
 
 @conditional_field.register
-def _(energy: Mixture, visible: Spins, k: int | Int[Array, ""], beta: Beta) -> Float[Array, ""]:
+def _(energy: Mixture, beta: Beta, visible: Spins, k: int | Int[Array, ""]) -> Float[Array, ""]:
     s = jnp.asarray(as_array("visible", visible))
     fields = jax.vmap(lambda e: conditional_field(e, 1.0, s, k))(energy.experts)
     return 0.5 * s[k] * _rise(energy.log_joint(s), 2 * s[k] * fields)

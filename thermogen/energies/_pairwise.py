@@ -135,13 +135,13 @@ def _(energy: Pairwise) -> Pairwise:
 
 
 @conditional_fields.register
-def _(energy: Pairwise, visible: Spins, beta: Beta) -> Float[Array, " n"]:
+def _(energy: Pairwise, beta: Beta, visible: Spins) -> Float[Array, " n"]:
     """As `local_fields`, without the value of the energy."""
     return pair_fields(energy.couplings, as_float(visible)) + energy.fields
 
 
 @conditional_field.register
-def _(energy: Pairwise, visible: Spins, k: int | Int[Array, ""], beta: Beta) -> Float[Array, ""]:
+def _(energy: Pairwise, beta: Beta, visible: Spins, k: int | Int[Array, ""]) -> Float[Array, ""]:
     row = 0.5 * (energy.couplings[k] + energy.couplings[:, k])
     return energy.fields[k] + dot(row.at[k].set(0), visible)
 

@@ -143,14 +143,14 @@ def _(energy: RBM) -> int:
 
 
 @visible_free_energy.register
-def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, ""]:
+def _(energy: RBM, beta: Beta, visible: Spins) -> Float[Array, ""]:
     """`-a . v - T sum_k ln 2 cosh(beta (b_k + (v W)_k))`."""
     fields = energy.hidden_fields + dot(visible, energy.weights)
     return -dot(energy.visible_fields, visible) - jnp.sum(log_two_cosh(fields, beta))
 
 
 @conditional_fields.register
-def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, " v"]:
+def _(energy: RBM, beta: Beta, visible: Spins) -> Float[Array, " v"]:
     """`a_k + (T/2) sum_j [ln cosh(x_j with s_k = 1) - ln cosh(x_j with s_k = -1)]`."""
     w = energy.weights
     fields = energy.hidden_fields + dot(visible, w)
@@ -160,7 +160,7 @@ def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, " v"]:
 
 
 @conditional_field.register
-def _(energy: RBM, visible: Spins, k: int | Int[Array, ""], beta: Beta) -> Float[Array, ""]:
+def _(energy: RBM, beta: Beta, visible: Spins, k: int | Int[Array, ""]) -> Float[Array, ""]:
     visible = jnp.asarray(as_array("visible", visible))
     w = energy.weights[k]
     rest = energy.hidden_fields + dot(visible, energy.weights) - visible[k] * w
@@ -174,6 +174,6 @@ def _(energy: RBM) -> RBM:
 
 
 @embed.register
-def _(energy: RBM, visible: Spins, beta: Beta) -> Float[Array, " total"]:
+def _(energy: RBM, beta: Beta, visible: Spins) -> Float[Array, " total"]:
     hidden = jnp.tanh(beta * (energy.hidden_fields + dot(visible, energy.weights)))
     return jnp.concatenate([visible, hidden])

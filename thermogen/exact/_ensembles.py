@@ -10,9 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
-from .._checks import check_count, check_finite, check_parameters
+from .._checks import check_count, check_finite, check_parameters, known_spins
 from .._cold import above_lowest, beta_as, resolved_beta
 from .._linalg import dot
 from .._placement import from_anywhere
@@ -42,7 +42,7 @@ def checked_beta(beta: Beta, *, positive: bool = False) -> Beta:
 def log_weights(
     table: Float[Array, " configurations"],
     beta: Beta,
-    where: Bool[np.ndarray, " configurations"] | None = None,
+    where: Bool[Array | np.ndarray, " configurations"] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, " configurations"]]:
     """The lowest energy of a table, and `-beta (E - lowest)`: differences first.
 
@@ -146,21 +146,26 @@ def marginal(
 
 @from_anywhere
 def conditional(
-    energy: AbstractEnergy, beta: Beta, given: dict[int, int]
+    energy: AbstractEnergy, beta: Beta, cue: Num[Array | np.ndarray, "..."]
 ) -> Float[Array, " configurations"]:
-    """Probabilities of all configurations given the values +-1 of some spins, shape `(2**n,)`.
+    """Probabilities of all configurations given the values of some spins, shape `(2**n,)`.
 
-    Configurations that contradict `given` have probability 0.
+    Configurations that contradict the cue have probability 0.
+
+    Args:
+        energy: an energy of n spins.
+        beta: inverse temperature.
+        cue: +1 or -1 where a spin is known, 0 where it is not, shape `(n,)`.
+
+    Raises:
+        ValueError: for a cue of another shape or with other values.
     """
-    n = energy.n_spins
-    _checked_spins("given", tuple(given), n)
-    index = np.arange(2**n)
-    allowed = np.ones(2**n, bool)
-    for spin, value in given.items():
-        if value not in (-1, 1):
-            raise ValueError(f"given must map spins to -1 or +1, got {value!r}")
-        allowed &= (index >> spin & 1) == (value > 0)
-    return jax.nn.softmax(log_weights(energies(energy), beta, allowed)[1])
+    table = energies(energy)
+    cue = known_spins("cue", cue, energy.n_spins, table.dtype)
+    index, allowed = np.arange(len(table)), jnp.ones(len(table), bool)
+    for k in range(energy.n_spins):
+        allowed &= (cue[k] == 0) | (cue[k] == 2 * (index >> k & 1) - 1)
+    return jax.nn.softmax(log_weights(table, beta, allowed)[1])
 
 
 @from_anywhere

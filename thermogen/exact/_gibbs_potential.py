@@ -29,7 +29,7 @@ _MAX_STEPS = 1000
 
 
 @from_anywhere
-def gibbs_potential(energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
+def gibbs_potential(energy: AbstractEnergy, beta: Beta, m: Magnetizations) -> Float[Array, ""]:
     """The exact free energy at fixed magnetizations, convex in m, in energy units.
 
     `G(m) = max_h [ h . m - T ln sum_i exp(-beta (E_i - h . s_i)) ]`, a concave problem in the
@@ -42,8 +42,8 @@ def gibbs_potential(energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Fl
 
     Args:
         energy: an energy of n <= 24 spins.
-        m: magnetizations inside (-1, 1), shape `(n,)`; tested up to |m| = 1 - 1e-6.
         beta: inverse temperature.
+        m: magnetizations inside (-1, 1), shape `(n,)`; tested up to |m| = 1 - 1e-6.
 
     Raises:
         ValueError: if m has the wrong shape or leaves the open cube, or beta is not positive.

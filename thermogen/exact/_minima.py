@@ -53,8 +53,8 @@ class Retention(NamedTuple):
 @from_anywhere
 def retention(
     energy: AbstractEnergy,
-    data: Num[Array | np.ndarray, "samples n"],
     beta: Beta,
+    data: Num[Array | np.ndarray, "samples n"],
     *,
     weights: Num[Array | np.ndarray, " samples"] | None = None,
 ) -> Retention:
@@ -62,8 +62,8 @@ def retention(
 
     Args:
         energy: an energy of n <= 24 spins.
-        data: configurations of +-1, shape `(samples, n)`; repeated ones count once.
         beta: inverse temperature of retrieval, for the library mass; minima do not depend on it.
+        data: configurations of +-1, shape `(samples, n)`; repeated ones count once.
         weights: of each sample; one of weight 0 is no data, all others count alike.
 
     Raises:

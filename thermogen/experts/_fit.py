@@ -140,7 +140,7 @@ def _bound_state_shares(
         optimizer=learn.optimizer,
         n_steps=learn.n_steps,
     ).energy
-    starts = np.asarray(jax.vmap(lambda s: embed(parent, s, 1.0))(jnp.asarray(data, float)))
+    starts = np.asarray(jax.vmap(lambda s: embed(parent, 1.0, s))(jnp.asarray(data, float)))
     library = find_minima(
         NaiveMeanField(),
         parent,

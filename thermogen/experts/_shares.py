@@ -72,10 +72,10 @@ def library_shares(
 
 @from_anywhere
 def basin_shares(
-    library: Library,
     functional: AbstractFunctional,
     energy: AbstractEnergy,
     beta: Beta,
+    library: Library,
     data: Data,
     *,
     certificate: Certificate | None = None,
@@ -86,10 +86,10 @@ def basin_shares(
     overlaps with most.
 
     Args:
-        library: minima of the functional.
         functional: the free energy.
         energy: the parent.
         beta: inverse temperature.
+        library: minima of the functional.
         data: samples of +-1, shape `(samples, n_visible(energy))`.
         certificate: of the library: the states of one metastable set are then one.
 
@@ -102,7 +102,7 @@ def basin_shares(
     data = jnp.asarray(checked_samples(energy, data), float)
     if library.size == 0:
         raise ValueError("library must hold at least one state, got none")
-    starts = np.asarray(jax.vmap(lambda s: embed(energy, s, beta))(data))
+    starts = np.asarray(jax.vmap(lambda s: embed(energy, beta, s))(data))
     images = library.expanded()[:]
     ends = quench(functional, energy, beta, starts).value
     states = images.nearest(ends)

@@ -154,9 +154,9 @@ class Certificate(eqx.Module):
 
 @from_anywhere
 def certify(
-    library: Library | Num[Array | np.ndarray, "K n"],
     energy: AbstractEnergy,
     beta: Beta,
+    library: Library | Num[Array | np.ndarray, "K n"],
     *,
     key: Key,
     threshold: float | int,
@@ -177,12 +177,12 @@ def certify(
     the threshold may be taken for one on the other side.
 
     Args:
+        energy: any energy of n spins, a mixture of experts included.
+        beta: inverse temperature, > 0.
         library: candidates: a `Library`, whose states of multiplicity 2 stand for two, or
             magnetizations or spins of shape `(K, n)`. Disordered states, of a root-mean-square
             magnetization below 0.2, are one set at most, and belong to where most of their
             trajectories go if they are none.
-        energy: any energy of n spins, a mixture of experts included.
-        beta: inverse temperature, > 0.
         key: random key; equal keys give equal certificates.
         threshold: time that a bound state must trap the dynamics, in sweeps of n random-site
             steps, the clock of `thermogen.exact.relaxation_times`.

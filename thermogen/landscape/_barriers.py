@@ -78,10 +78,10 @@ class Barriers(NamedTuple):
 
 @from_anywhere
 def barriers(
-    library: Library,
     functional: AbstractFunctional,
     energy: AbstractEnergy,
     beta: Beta,
+    library: Library,
     *,
     n_neighbours: int = 24,
     n_rounds: int = 6,
@@ -101,10 +101,10 @@ def barriers(
     image, over which a symmetric model reverses, is in `mirror_heights`.
 
     Args:
-        library: the states, found with the same functional, energy and beta.
         functional: the free energy.
         energy: a multilinear energy of n spins.
         beta: inverse temperature, > 0.
+        library: the states, found with the same functional, energy and beta.
         n_neighbours: to how many of its nearest each state is joined at first, >= 1.
         n_rounds: rounds of strings between what is unconnected, >= 0.
         tol: largest `|dG/dm|` of a saddle, in energy units.

@@ -14,7 +14,7 @@ from ._genealogy import Genealogy
 
 @from_anywhere
 def birth_points(
-    family: Genealogy, functional: AbstractFunctional, energy: AbstractEnergy
+    functional: AbstractFunctional, energy: AbstractEnergy, family: Genealogy
 ) -> dict[int, Bifurcation]:
     """At which beta, and how, the states of a genealogy over beta at one energy came to be.
 
@@ -23,9 +23,9 @@ def birth_points(
     on until it loses its stability. Works in float64.
 
     Args:
-        family: from `genealogy` with one energy, each beta different from the one before.
         functional: the free energy that it was made with.
         energy: the energy that it was made with.
+        family: from `genealogy` with one energy, each beta different from the one before.
 
     Returns:
         The bifurcation at which each node, the key, first appears. A node is left out where no
@@ -43,7 +43,7 @@ def birth_points(
 
 @from_anywhere
 def death_points(
-    family: Genealogy, functional: AbstractFunctional, energy: AbstractEnergy
+    functional: AbstractFunctional, energy: AbstractEnergy, family: Genealogy
 ) -> dict[int, Bifurcation]:
     """At which beta, and how, states ended before the last stage; see `birth_points`."""
     return _ends_of(family, np.flatnonzero(family.died), 1, functional, energy)

@@ -135,7 +135,7 @@ def _checked_edges(edges: _Edges) -> _Edges:
 
 
 @from_anywhere
-def mixture_bound(library: Library, energy: AbstractMultilinear, beta: Beta) -> float:
+def mixture_bound(energy: AbstractMultilinear, beta: Beta, library: Library) -> float:
     """A rigorous lower bound on ln Z from the mixture of the library's product measures.
 
     `Q(s) = sum_a w_a prod_k (1 + m_k^a s_k)/2` is a proper distribution, mirror images included,
@@ -150,9 +150,9 @@ def mixture_bound(library: Library, energy: AbstractMultilinear, beta: Beta) -> 
     better takes their place. Computed in float64.
 
     Args:
-        library: states of that energy.
         energy: a multilinear energy of n spins.
         beta: inverse temperature.
+        library: states of that energy.
 
     Returns:
         The bound in nats; minus infinity for an empty library.

@@ -240,7 +240,7 @@ def _at_samples(
 
     def start(sample, key):
         draw_key, key = jax.random.split(key)
-        m = jnp.asarray(embed(energy, sample, 1.0))
+        m = jnp.asarray(embed(energy, 1.0, sample))
         up = jax.random.uniform(draw_key, m.shape, m.dtype) < 0.5 * (1 + m)
         return sampler.init(energy, jnp.where(up, 1, -1).astype(m.dtype), 1.0, key)
 

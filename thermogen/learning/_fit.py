@@ -200,10 +200,10 @@ class _Run(eqx.Module):
 
 @from_anywhere
 def fit(
+    objective: AbstractObjective,
     energy: AbstractEnergy,
     data: Num[Array | np.ndarray, "samples visible"],
     *,
-    objective: AbstractObjective,
     key: Key,
     weights: Num[Array | np.ndarray, " samples"] | None = None,
     penalty: AbstractPenalty | None = None,
@@ -216,10 +216,10 @@ def fit(
     """Learn the parameters of an energy from data, at beta = 1.
 
     Args:
+        objective: what to minimise, such as `Pseudolikelihood()`.
         energy: where to start, for example `Pairwise` with zero couplings or `RBM.random`. Runs
             in its dtype.
         data: samples of +-1, shape `(samples, n_visible(energy))`.
-        objective: what to minimise, such as `Pseudolikelihood()`.
         key: random key, for mini-batches and for objectives that sample.
         weights: of each sample, >= 0, shape `(samples,)`; equal where None. Whole numbers say how
             often a sample occurs; others are relative, and worth `(sum w)^2 / sum w^2` samples

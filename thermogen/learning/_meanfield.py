@@ -56,7 +56,7 @@ class MeanFieldLikelihood(AbstractObjective):
         levels = (jnp.arange(self.n_starts) + 0.5) / self.n_starts
         rows = jnp.searchsorted(jnp.cumsum(batch.weights), levels)
         starts = jnp.append(batch.spins[rows], batch.mean(batch.spins)[None], axis=0)
-        minima = jax.vmap(lambda s: minimum(embed(energy, s, 1.0)))(starts)
+        minima = jax.vmap(lambda s: minimum(embed(energy, 1.0, s)))(starts)
         lowest = jnp.min(minima)
         # Upwards, so that where nothing converges is never the better place.
         loss = batch.free_energy(energy) - lowest

@@ -125,8 +125,8 @@ def coarse_grain(
 @from_anywhere
 def potential(
     energy: AbstractEnergy,
-    data: Num[Array | np.ndarray, "batch visible"],
     beta: Beta,
+    data: Num[Array | np.ndarray, "batch visible"],
     *,
     weights: Num[Array | np.ndarray, " batch"] | None = None,
 ) -> Float[Array, ""]:
@@ -138,8 +138,8 @@ def potential(
 
     Args:
         energy: an energy of n <= 24 spins, hidden ones included; an `RBM` in one of its layers.
-        data: samples of +-1, shape `(batch, n_visible(energy))`.
         beta: inverse temperature.
+        data: samples of +-1, shape `(batch, n_visible(energy))`.
         weights: of each sample, >= 0 and relative; equal where None.
 
     Returns:

@@ -74,11 +74,11 @@ class Path(eqx.Module):
 
 @from_anywhere
 def l1_path(
+    objective: AbstractObjective,
     energy: AbstractEnergy,
     data: Training,
     held_out: HeldOut,
     *,
-    objective: AbstractObjective,
     strengths: Sequence[float] | Float[np.ndarray, " models"],
     key: Key,
     weights: Weights | None = None,
@@ -89,10 +89,10 @@ def l1_path(
     The penalty selects and the second fit removes its bias (Meinshausen and Yu 2009).
 
     Args:
+        objective: a deterministic objective, such as `Pseudolikelihood()`.
         energy: all couplings in question; its values are where the first fit starts.
         data: training samples of +-1, shape `(samples, n)`.
         held_out: samples that judge, of the same shape but for their number.
-        objective: a deterministic objective, such as `Pseudolikelihood()`.
         strengths: of the penalty, in nats per energy unit, one for each model.
         key: random key.
         weights: of each training sample, as for `fit`; N of the criterion is what they are worth.
@@ -115,11 +115,11 @@ def l1_path(
 
 @from_anywhere
 def decimate(
+    objective: AbstractObjective,
     energy: AbstractEnergy,
     data: Training,
     held_out: HeldOut,
     *,
-    objective: AbstractObjective,
     fraction: float = 0.2,
     n_models: int = 12,
     key: Key,
@@ -131,10 +131,10 @@ def decimate(
     Decimation (Decelle and Ricci-Tersenghi 2014).
 
     Args:
+        objective: as for `l1_path`.
         energy: as for `l1_path`.
         data: as for `l1_path`.
         held_out: as for `l1_path`.
-        objective: as for `l1_path`.
         key: as for `l1_path`.
         weights: as for `l1_path`.
         held_out_weights: as for `l1_path`.
@@ -166,11 +166,11 @@ def decimate(
 
 @from_anywhere
 def grow(
+    objective: AbstractObjective,
     energy: AbstractEnergy,
     data: Training,
     held_out: HeldOut,
     *,
-    objective: AbstractObjective,
     n_per_round: int = 1,
     n_models: int = 32,
     key: Key,
@@ -184,10 +184,10 @@ def grow(
     many; where a single coupling does not lower it, the next degree is opened.
 
     Args:
+        objective: as for `l1_path`.
         energy: as for `l1_path`.
         data: as for `l1_path`.
         held_out: as for `l1_path`.
-        objective: as for `l1_path`.
         key: as for `l1_path`.
         weights: as for `l1_path`.
         held_out_weights: as for `l1_path`.

@@ -16,7 +16,7 @@ from ._solve import checked_beta
 
 @from_anywhere
 def susceptibility(
-    functional: AbstractFunctional, energy: AbstractEnergy, m: Magnetizations, beta: Beta
+    functional: AbstractFunctional, energy: AbstractEnergy, beta: Beta, m: Magnetizations
 ) -> Float[Array, "n n"]:
     """Response `dm_i/dh_j` of the magnetizations to fields, at a minimum m of G.
 
@@ -27,8 +27,8 @@ def susceptibility(
     Args:
         functional: the free energy.
         energy: a multilinear energy of n spins.
-        m: magnetizations inside (-1, 1), shape `(n,)`, as found by `solve`.
         beta: inverse temperature.
+        m: magnetizations inside (-1, 1), shape `(n,)`, as found by `solve`.
 
     Returns:
         Shape `(n, n)`, per unit of energy; symmetric. Not finite, or not positive definite, where
@@ -63,15 +63,15 @@ class Validity(NamedTuple):
 
 @from_anywhere
 def validity(
-    functional: AbstractFunctional, energy: AbstractEnergy, m: Magnetizations, beta: Beta
+    functional: AbstractFunctional, energy: AbstractEnergy, beta: Beta, m: Magnetizations
 ) -> Validity:
     """Indicators of trust at magnetizations m; see `Validity`.
 
     Args:
         functional: the free energy.
         energy: a multilinear energy of n spins.
-        m: magnetizations, shape `(n,)`.
         beta: inverse temperature.
+        m: magnetizations, shape `(n,)`.
 
     Raises:
         TypeError: if the energy has no rule for the order that is asked for.

@@ -1,6 +1,5 @@
 """Recall: what is known is clamped, the rest is found, with probabilities."""
 
-from ._cues import Cues as Cues
 from ._cues import load_cues as load_cues
 from ._gate import gate as gate
 from ._hits import first_hits as first_hits

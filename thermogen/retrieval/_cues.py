@@ -2,10 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from ..datasets import read_table, table_spins
 
@@ -13,19 +12,7 @@ from ..datasets import read_table, table_spins
 _GAPS = ("?", "")
 
 
-class Cues(NamedTuple):
-    """Configurations of which only a part is known.
-
-    Attributes:
-        spins: -1 or +1 where known, 0 elsewhere, float64, shape `(cues, n)`.
-        known: True where known, shape `(cues, n)`.
-    """
-
-    spins: Float[np.ndarray, "cues n"]
-    known: Bool[np.ndarray, "cues n"]
-
-
-def load_cues(path: str | os.PathLike[str]) -> Cues:
+def load_cues(path: str | os.PathLike[str]) -> Float[np.ndarray, "cues n"]:
     """Read a table of cues, one a row: bits or spins, and marks for what is unknown.
 
     An unknown entry is `?` or an empty cell in a `.csv` file, and NaN in a `.npy` or `.npz` file.
@@ -36,6 +23,9 @@ def load_cues(path: str | os.PathLike[str]) -> Cues:
         path: A `.npy` file of one 2-D array; a `.npz` archive, of which the array named `spins`,
             else `data`, else the only 2-D one is read; or a comma-separated `.csv` file, with at
             most one header line (a first line with a word in it and no number).
+
+    Returns:
+        +1 or -1 where a spin is known, 0 where it is not, in float64, shape `(cues, n)`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -49,4 +39,4 @@ def load_cues(path: str | os.PathLike[str]) -> Cues:
         # A gap takes the value that both conventions have.
         table = np.where(known, table, 1)
     spins = table_spins(table, str(path), lines)
-    return Cues(np.where(known, spins, 0.0), known)
+    return np.where(known, spins, 0.0)

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Float, Num
 
 from .._checks import check_counts, check_parameters
 from .._placement import from_anywhere
@@ -12,14 +12,13 @@ from .._types import Key
 from ..energies import Mixture
 from ..sampling import Gibbs
 from ._methods import cooled
-from ._recall import checked_clamp
+from ._recall import known_visible
 
 
 @from_anywhere
 def gate(
     mixture: Mixture,
     cue: Num[Array | np.ndarray, "..."],
-    mask: Bool[Array | np.ndarray, "..."],
     *,
     key: Key,
     n_chains: int = 64,
@@ -28,12 +27,11 @@ def gate(
     """Posterior over the experts given the known spins of a cue, at beta = 1.
 
     `P(a | cue)` is proportional to `w_a Z_a(cue) / Z_a`, with the partition functions of the free
-    spins by annealing, a few chains in each expert. Jits and vmaps over cues and masks.
+    spins by annealing, a few chains in each expert. Jits and vmaps over cues.
 
     Args:
         mixture: experts of n visible spins.
-        cue: spins, shape `(n,)`; values where `mask` is False do not matter.
-        mask: True where the cue is known, shape `(n,)`.
+        cue: +1 or -1 where a spin is known, 0 where it is not, shape `(n,)`.
         key: random key.
         n_chains: chains in each expert.
         n_sweeps: number of temperatures.
@@ -42,11 +40,11 @@ def gate(
         Probabilities, shape `(experts,)`.
 
     Raises:
-        ValueError: for a cue or mask of wrong shape, and counts that are not positive.
+        ValueError: for a cue of wrong shape or other values, and counts that are not positive.
     """
     n_chains, n_sweeps = check_counts(n_chains=n_chains, n_sweeps=n_sweeps)
     check_parameters(mixture, "mixture")
-    return _gate(mixture, checked_clamp(mixture, cue, mask), key, n_chains, n_sweeps)
+    return _gate(mixture, known_visible(mixture, cue), key, n_chains, n_sweeps)
 
 
 @eqx.filter_jit

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Float, Int, Num
 
 from .._checks import as_array, check_count, check_parameters
 from .._placement import from_anywhere
@@ -13,15 +13,14 @@ from .._types import Beta, Key
 from ..energies import AbstractEnergy, n_visible
 from ..meanfield._solve import checked_beta
 from ..sampling import AbstractSampler, Gibbs, colored, random_corners, step_chains
-from ._recall import checked_clamp
+from ._recall import known_visible
 
 
 @from_anywhere
 def first_hits(
     energy: AbstractEnergy,
-    cue: Num[Array | np.ndarray, "..."],
-    mask: Bool[Array | np.ndarray, "..."],
     beta: Beta,
+    cue: Num[Array | np.ndarray, "..."],
     targets: Num[Array | np.ndarray, "targets visible"],
     *,
     key: Key,
@@ -37,9 +36,8 @@ def first_hits(
 
     Args:
         energy: an energy of n visible spins.
-        cue: spins, shape `(n,)`; values where `mask` is False do not matter.
-        mask: True where the cue is known, shape `(n,)`.
         beta: inverse temperature.
+        cue: +1 or -1 where a spin is known, 0 where it is not, shape `(n,)`.
         targets: configurations of the visible spins, shape `(targets, n)`.
         key: random key.
         sampler: moves the chains.
@@ -51,7 +49,7 @@ def first_hits(
         shape `(n_chains,)`.
 
     Raises:
-        ValueError: for a cue, a mask or targets of a wrong shape, and for counts that are not
+        ValueError: for a cue or targets of a wrong shape, and for counts that are not
             positive.
     """
     n_chains = check_count("n_chains", n_chains)
@@ -61,7 +59,7 @@ def first_hits(
     n, targets = n_visible(energy), as_array("targets", targets)
     if targets.ndim != 2 or targets.shape[1] != n:
         raise ValueError(f"targets must have shape (targets, {n}), got {targets.shape}")
-    clamp = checked_clamp(energy, cue, mask)
+    clamp = known_visible(energy, cue)
     beta = checked_beta(beta, clamp.dtype)
     targets = jnp.asarray(targets, clamp.dtype)
     limit = jnp.asarray(n_sweeps)

@@ -121,7 +121,7 @@ def _(method: AbstractSampler, energy, clamp, beta, key, n_chains, n_sweeps):
         burn_in=n_sweeps - n_late,
         thin=-(-n_late // _N_KEPT),
         init=starts,
-        clamped=clamp != 0,
+        clamp=clamp,
     ).reshape(-1, energy.n_spins)
     means, log_weights = _conditional_means(energy, spins, beta), jnp.zeros(len(spins), spins.dtype)
     costs = _costs(energy, spins, beta)[1]
@@ -190,7 +190,7 @@ def _costs(energy, spins, beta):
     """Free energies of the visible spins: the lowest, and beta times what others are above it."""
     visible = spins[:, : n_visible(energy)]
     # A sum over the hidden spins, so that answers that differ in nothing else are one.
-    values = jax.vmap(visible_free_energy, in_axes=(None, 0, None))(energy, visible, beta)
+    values = jax.vmap(visible_free_energy, in_axes=(None, None, 0))(energy, beta, visible)
     lowest, above = above_lowest(values, scale=jnp.sqrt(squared_norm(energy)))
     # What costs more than the largest float is an answer all the same.
     return jnp.asarray(lowest), jnp.minimum(beta * above, jnp.finfo(above.dtype).max / 4)
@@ -219,7 +219,7 @@ def _(method: AbstractFunctional, energy, clamp, beta, key, n_chains, n_sweeps):
 
     A start that did not converge does not count.
     """
-    held = Clamped(energy, clamp, clamp != 0)
+    held = Clamped(energy, clamp)
     # Clamped spins start at 0, which is where a spin without effect stays.
     starts = jnp.where(clamp[None] == 0, random_corners(energy, n_chains, key), 0)
     functional = _OnFreeSpins(method, held)

@@ -6,10 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Float, Num
 
-from .._checks import as_array, check_counts, check_finite, check_parameters
+from .._checks import check_counts, check_finite, check_parameters, known_spins
 from .._cold import beta_as
 from .._linalg import dot
 from .._placement import from_anywhere
@@ -54,9 +53,8 @@ class Recall(NamedTuple):
 @from_anywhere
 def recall(
     energy: AbstractEnergy,
-    cue: Num[Array | np.ndarray, "..."],
-    mask: Bool[Array | np.ndarray, "..."],
     beta: Beta,
+    cue: Num[Array | np.ndarray, "..."],
     *,
     key: Key,
     method: Annealing | AbstractSampler | AbstractFunctional = Annealing(),
@@ -66,16 +64,15 @@ def recall(
 ) -> Recall:
     """Configurations that agree with a cue, with their probabilities given the cue.
 
-    Hidden spins are free and summed out: cue, mask and answers are those of the visible spins. One
-    cue a call; `jax.vmap` over cues, masks and keys answers many. Cue, mask, beta, the parameters
-    of the energy and the key are traced: another number of known spins does not recompile.
+    Hidden spins are free and summed out: cue and answers are those of the visible spins. One
+    cue a call; `jax.vmap` over cues and keys answers many. Cue, beta, the parameters of the energy
+    and the key are traced: another number of known spins does not recompile.
 
     Args:
         energy: an energy of n visible spins.
-        cue: spins, shape `(n,)`; values where `mask` is False do not matter.
-        mask: True where the cue is known, shape `(n,)`.
         beta: inverse temperature, > 0. However large it is, answers that differ in energy by no
             more than rounding share their probability.
+        cue: +1 or -1 where a spin is known, 0 where it is not, shape `(n,)`.
         key: random key.
         method: how the unknown spins are found:
 
@@ -93,13 +90,13 @@ def recall(
         capacity: number of answers that are kept.
 
     Raises:
-        ValueError: for a cue or mask of wrong shape, known spins other than -1 and +1, a beta
-            that is not positive, and counts that are not.
+        ValueError: for a cue of wrong shape or with other values, and for a beta or counts that
+            are not positive.
         TypeError: for another method.
     """
     counts = check_counts(n_chains=n_chains, n_sweeps=n_sweeps, capacity=capacity)
     check_parameters(energy)
-    clamp = checked_clamp(energy, cue, mask)
+    clamp = known_visible(energy, cue)
     check_finite("beta", beta, positive=True)
     if np.ndim(beta):
         raise ValueError(
@@ -111,32 +108,12 @@ def recall(
     return _recall(energy, clamp, beta, key, method, counts)
 
 
-def checked_clamp(energy, cue, mask):
-    """+-1 where the cue is known, 0 elsewhere and for hidden spins, shape `(n_spins,)`."""
+def known_visible(
+    energy: AbstractEnergy, cue: Num[Array | np.ndarray, "..."]
+) -> Float[Array, " n"]:
+    """The cue for all spins: what is hidden is not known, shape `(n_spins,)`."""
     n = n_visible(energy)
-    mask = as_array("mask", mask)
-    told = np.ones(np.shape(cue), bool)
-    if isinstance(cue, np.ma.MaskedArray):
-        told, cue = ~np.ma.getmaskarray(cue), cue.filled(0)
-    cue = as_array("cue", cue)
-    for name, value in (("cue", cue), ("mask", mask)):
-        if np.shape(value) != (n,):
-            raise ValueError(
-                f"{name} must have shape ({n},), one entry a visible spin, got {np.shape(value)}; "
-                "use jax.vmap for many"
-            )
-    mask = jnp.asarray(mask, bool) & told
-    if not isinstance(cue, Tracer) and not isinstance(mask, Tracer):
-        values = np.asarray(cue, float)
-        wrong = np.flatnonzero(np.asarray(mask, bool) & (np.abs(values) != 1))
-        if wrong.size:
-            raise ValueError(
-                f"cue must be -1 or +1 where mask is True, got {values[wrong[0]]:g} at spin "
-                f"{wrong[0]} (see spins_from_bits)"
-            )
-    cue = jnp.asarray(cue)
-    known = jnp.where(mask, cue, 0).astype(parameter_dtype(energy))
-    return jnp.pad(known, (0, energy.n_spins - n))
+    return jnp.pad(known_spins("cue", cue, n, parameter_dtype(energy)), (0, energy.n_spins - n))
 
 
 @eqx.filter_jit

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Float, Num
 
 from .._checks import as_array, check_count
 from .._placement import from_anywhere
@@ -50,7 +50,7 @@ class RecallScores(NamedTuple):
 def recall_scores(
     answers: Recall,
     truths: Num[Array | np.ndarray, "..."],
-    masks: Bool[Array | np.ndarray, "..."],
+    cues: Num[Array | np.ndarray, "..."],
     data: Num[Array | np.ndarray, "..."],
     *,
     n_bins: int = 10,
@@ -61,7 +61,7 @@ def recall_scores(
     Args:
         answers: what `recall` gave, batched over cues.
         truths: the configuration behind each cue, shape `(cues, n)`.
-        masks: True where the cue was known, shape `(cues, n)`.
+        cues: what was asked: +1 or -1 where a spin was known, 0 where not, shape `(cues, n)`.
         data: configurations that are no false positives, shape `(samples, n)`.
         n_bins: bins of the reliability curve.
         weights: of each cue, >= 0, shape `(cues,)`; a weight of 3 counts a cue three times.
@@ -70,16 +70,16 @@ def recall_scores(
         ValueError: if the shapes disagree.
     """
     n_bins = check_count("n_bins", n_bins)
-    truths, masks, data = jnp.asarray(truths), jnp.asarray(masks), jnp.asarray(data)
+    truths, cues, data = jnp.asarray(truths), jnp.asarray(cues), jnp.asarray(data)
     if answers.configurations.ndim != 3:
         raise ValueError(
             "answers must be those to a batch of cues, with configurations of shape "
             f"(cues, capacity, n), got {answers.configurations.shape}; use jax.vmap over recall"
         )
-    cues, _, n = answers.configurations.shape
-    truths, masks = as_array("truths", truths), as_array("masks", masks)
+    n_cues, _, n = answers.configurations.shape
+    truths, cues = as_array("truths", truths), as_array("cues", cues)
     data = as_array("data", data)
-    for name, value, shape in (("truths", truths, (cues, n)), ("masks", masks, (cues, n))):
+    for name, value, shape in (("truths", truths, (n_cues, n)), ("cues", cues, (n_cues, n))):
         if value.shape != shape:
             raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
     if data.ndim != 2 or data.shape[1] != n:
@@ -87,13 +87,13 @@ def recall_scores(
     dtype = answers.configurations.dtype
     truths, data = jnp.asarray(truths, dtype), jnp.asarray(data, dtype)
     counts = (
-        jnp.ones(cues, dtype)
+        jnp.ones(n_cues, dtype)
         if weights is None
         else jnp.asarray(as_array("weights", weights), dtype)
     )
-    if counts.shape != (cues,):
-        raise ValueError(f"weights must have shape ({cues},), got {counts.shape}")
-    return _scores(answers, truths, ~jnp.asarray(masks, bool), data, n_bins, counts)
+    if counts.shape != (n_cues,):
+        raise ValueError(f"weights must have shape ({n_cues},), got {counts.shape}")
+    return _scores(answers, truths, cues == 0, data, n_bins, counts)
 
 
 @eqx.filter_jit

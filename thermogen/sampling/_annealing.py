@@ -175,13 +175,12 @@ def annealed(energy, path, spins, key, kernel, clamp):
 
     Returns where they end, shape `(chains, n)`, and the logarithms of their weights `(chains,)`.
     """
-    clamped = None if clamp is None else clamp != 0
 
     def rung(carry, inputs):
         spins, log_weights = carry
         beta, change, key = inputs
         log_weights -= change * jax.vmap(energy, in_axes=-1)(spins)
-        return (step_chains(kernel, energy, spins, beta, key, clamped), log_weights), None
+        return (step_chains(kernel, energy, spins, beta, key, clamp), log_weights), None
 
     inputs = path[1:], jnp.diff(path), jax.random.split(key, len(path) - 1)
     start = spins.T, jnp.zeros(len(spins), path.dtype)

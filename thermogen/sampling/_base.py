@@ -8,19 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, Num, PyTree
+from jaxtyping import Array, ArrayLike, Float, Num, PyTree
 
-from .._checks import as_array, as_float
+from .._checks import as_array, as_float, known_spins
 from .._types import Beta, Key, Spins
 from ..energies import AbstractEnergy
 
 # Inverse temperatures, increasing, shape (rungs,).
 Ladder = ArrayLike | Sequence[float]
 
-# Which spins keep their value: True = clamped. None clamps nothing.
-Clamped = Bool[Array, " n"] | None
-
-# The value of each clamped spin, 0 for a free one.
+# The value of each clamped spin, 0 for a free one; None clamps nothing.
 Clamp = Num[Array | np.ndarray, " n"] | None
 
 
@@ -41,7 +38,7 @@ class AbstractSampler(eqx.Module):
         state: PyTree,
         beta: Beta,
         key: Key,
-        clamped: Clamped = None,
+        clamp: Clamp = None,
     ) -> PyTree:
         """The state after one sweep, in which every free spin had its chance to change.
 
@@ -50,8 +47,8 @@ class AbstractSampler(eqx.Module):
             state: what `init` or the last `step` returned.
             beta: inverse temperature.
             key: random key, a new one for each step.
-            clamped: True where a spin keeps its value, shape `(n,)`; the chain then samples the
-                conditional distribution of the others.
+            clamp: +1 or -1 where a spin keeps this value, which the state must hold, and 0 where
+                it is free, shape `(n,)`; the chain samples the conditional distribution of those.
         """
 
     @abc.abstractmethod
@@ -115,12 +112,7 @@ def checked_clamp(energy: AbstractEnergy, clamp: Clamp) -> Clamp:
     """`clamp` in the precision of the energy, once it is clear that it holds spins and zeros."""
     if clamp is None:
         return None
-    clamp = as_array("clamp", clamp)
-    if clamp.shape != (energy.n_spins,):
-        raise ValueError(f"clamp must have shape ({energy.n_spins},), got {clamp.shape}")
-    if not isinstance(clamp, Tracer) and not np.all(np.isin(clamp, (-1, 0, 1))):
-        raise ValueError("clamp must hold -1 or +1 for clamped spins and 0 for free ones")
-    return jnp.asarray(clamp, parameter_dtype(energy))
+    return known_spins("clamp", clamp, energy.n_spins, parameter_dtype(energy))
 
 
 def step_chains(
@@ -129,7 +121,7 @@ def step_chains(
     states: PyTree,
     beta: Beta,
     key: Key,
-    clamped: Clamped = None,
+    clamp: Clamp = None,
 ) -> PyTree:
     """Chains side by side, on the LAST axis of all arrays of `states`, one step on.
 
@@ -137,4 +129,4 @@ def step_chains(
     """
     keys = jax.random.split(key, jax.tree.leaves(states)[0].shape[-1])
     step = jax.vmap(sampler.step, in_axes=(None, -1, None, 0, None), out_axes=-1)
-    return step(energy, states, beta, keys, clamped)
+    return step(energy, states, beta, keys, clamp)

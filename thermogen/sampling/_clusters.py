@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._checks import as_float, check_precision
 from .._types import Beta, Key, Spins
 from ..energies import RBM, AbstractEnergy, Interactions, Pairwise
-from ._base import AbstractKernel, AbstractSampler, Clamped
+from ._base import AbstractKernel, AbstractSampler, Clamp
 from ._coloring import interaction_edges
 from ._gibbs import Gibbs
 
@@ -35,7 +35,7 @@ class SwendsenWang(AbstractKernel):
         state: Float[Array, " n"],
         beta: Beta,
         key: Key,
-        clamped: Clamped = None,
+        clamp: Clamp = None,
     ) -> Float[Array, " n"]:
         check_precision(energy)
         check_precision(state, "state")
@@ -51,8 +51,8 @@ class SwendsenWang(AbstractKernel):
         fields = jnp.zeros_like(state).at[clusters].add(own * state)
         draws = jax.random.logistic(flip_key, state.shape, state.dtype)
         flipped = draws > 2 * beta * fields
-        if clamped is not None:
-            held = jnp.zeros(state.size, bool).at[clusters].max(clamped)
+        if clamp is not None:
+            held = jnp.zeros(state.size, bool).at[clusters].max(clamp != 0)
             flipped &= ~held
         return jnp.where(flipped[clusters], -state, state)
 
@@ -85,11 +85,11 @@ class Houdayer(AbstractSampler):
         state: Float[Array, "2 n"],
         beta: Beta,
         key: Key,
-        clamped: Clamped = None,
+        clamp: Clamp = None,
     ) -> Float[Array, "2 n"]:
         move_key, choice_key = jax.random.split(key)
         move = jax.vmap(self.kernel.step, in_axes=(None, 0, None, 0, None))
-        pair = move(energy, state, beta, jax.random.split(move_key), clamped)
+        pair = move(energy, state, beta, jax.random.split(move_key), clamp)
         return exchange_cluster(energy, pair, choice_key)
 
     def spins(self, state: Float[Array, "2 n"]) -> Float[Array, " n"]:

@@ -4,7 +4,7 @@ from jaxtyping import Array, Float
 
 from .._types import Beta, Key, Spins
 from ..energies import AbstractEnergy
-from ._base import AbstractKernel, Clamped
+from ._base import AbstractKernel, Clamp
 from ._sweeps import heat_bath, metropolis, sweep
 
 
@@ -22,9 +22,9 @@ class Gibbs(AbstractKernel):
         state: Spins,
         beta: Beta,
         key: Key,
-        clamped: Clamped = None,
+        clamp: Clamp = None,
     ) -> Float[Array, " n"]:
-        return sweep(heat_bath, energy, state, beta, key, clamped)
+        return sweep(heat_bath, energy, state, beta, key, clamp)
 
 
 class Metropolis(AbstractKernel):
@@ -42,6 +42,6 @@ class Metropolis(AbstractKernel):
         state: Spins,
         beta: Beta,
         key: Key,
-        clamped: Clamped = None,
+        clamp: Clamp = None,
     ) -> Float[Array, " n"]:
-        return sweep(metropolis, energy, state, beta, key, clamped)
+        return sweep(metropolis, energy, state, beta, key, clamp)

@@ -136,14 +136,13 @@ def _integrate(energy, betas, key, n_chains, sweeps, kernel, clamp):
 def _measured(energy, path, spins, key, sweeps, kernel, clamp):
     """Of each chain at each rung, shape `(rungs, chains)`: mean and variance of E about it."""
     burn_in, n_sweeps = sweeps
-    clamped = None if clamp is None else clamp != 0
     n_chains, dtype = len(spins), spins.dtype
 
     def rung(spins, inputs):
         beta, key = inputs
 
         def move(i, spins):
-            return step_chains(kernel, energy, spins, beta, jax.random.fold_in(key, i), clamped)
+            return step_chains(kernel, energy, spins, beta, jax.random.fold_in(key, i), clamp)
 
         def measure(i, carry):
             # Running means keep their digits in float32, sums of squares do not.

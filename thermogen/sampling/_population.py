@@ -112,7 +112,6 @@ def _population(energy, betas, key, n_chains, kernel, clamp):
     start_key, key = jax.random.split(key)
     spins = random_corners(energy, n_chains, start_key, clamp)
     path = path_from_zero(betas, spins.dtype)
-    clamped = None if clamp is None else clamp != 0
     move = jax.vmap(kernel.step, in_axes=(None, 0, None, 0, None))
 
     def rung(carry, inputs):
@@ -122,7 +121,7 @@ def _population(energy, betas, key, n_chains, kernel, clamp):
         log_weights = -change * jax.vmap(energy)(spins)
         parents = systematic_draws(jax.nn.softmax(log_weights), draw_key)
         keys = jax.random.split(move_key, n_chains)
-        spins = move(energy, spins[parents], beta, keys, clamped)
+        spins = move(energy, spins[parents], beta, keys, clamp)
         return (spins, starts[parents], log_ratio + log_mean(log_weights)[0]), None
 
     inputs = path[1:], jnp.diff(path), jax.random.split(key, path.size - 1)

@@ -193,7 +193,7 @@ def multi_histogram_reweighting(
         burn_in=burn_in,
         thin=thin,
         init=random_corners(energy, n_chains, start_key, clamp),
-        clamped=None if clamp is None else clamp != 0,
+        clamp=clamp,
         observers=StateTrace(_rung_energies),
     )
     return _solve(energies.swapaxes(1, 2), ladder, log_states(energy, ladder.dtype, clamp))

@@ -9,14 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, Sharding
-from jaxtyping import Array, Bool, Num, PyTree
+from jaxtyping import Array, Num, PyTree
 
 from .._checks import as_array, check_count, check_counts, check_finite, check_parameters
 from .._cold import beta_as, resolved_beta
 from .._placement import from_anywhere
 from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy, Interactions, Pairwise
-from ._base import AbstractSampler, parameter_dtype, random_corners, step_chains
+from ._base import (
+    AbstractSampler,
+    Clamp,
+    checked_clamp,
+    parameter_dtype,
+    random_corners,
+    step_chains,
+)
 from ._observers import AbstractObserver, Trace
 
 # Below this share of bonds, colours of independent spins beat blocks of a dense matrix.
@@ -36,7 +43,7 @@ def sample(
     burn_in: Count = 0,
     thin: Count = 1,
     init: Num[Array | np.ndarray, "..."] | None = None,
-    clamped: Bool[Array | np.ndarray, "..."] | None = None,
+    clamp: Clamp = None,
     observers: PyTree = None,
     callback: Callable[[int, int], None] | None = None,
     sharding: Sharding | None = None,
@@ -57,7 +64,8 @@ def sample(
         burn_in: sweeps before the first that counts.
         thin: every so many sweeps one is kept.
         init: where chains start, shape `(n,)` or `(n_chains, n)`; random corners by default.
-        clamped: True where a spin keeps the value that it has in `init`, shape `(n,)`.
+        clamp: +1 or -1 where a spin keeps this value, 0 where it is free, shape `(n,)`; chains
+            sample the conditional distribution of the free ones.
         observers: one `AbstractObserver` or a tree of them; `Trace()` by default.
         callback: called with the number of kept sweeps done, and of all, about 20 times.
         sharding: how an array `(n_chains, n)` lies on the devices, for example
@@ -70,8 +78,7 @@ def sample(
 
     Raises:
         ValueError: for counts that are not positive, known parameters or a beta that are not
-            finite, `init` or `clamped` of a wrong shape or entries other than +-1, and clamped
-            spins without `init`.
+            finite, and `init` or `clamp` of a wrong shape or with other entries.
         TypeError: for what is no sampler, such as `Gibbs` in place of `Gibbs()`, counts that are
             no integers, and parameters of another dtype than float32 or float64.
     """
@@ -87,8 +94,10 @@ def sample(
         raise ValueError(f"thin must not exceed n_sweeps, got {thin} and {n_sweeps}")
     observers = Trace() if observers is None else observers
     init_key, start_key, sweep_key = jax.random.split(key, 3)
+    clamp = checked_clamp(energy, clamp)
     spins = _starts(energy, n_chains, init, init_key, sharding)
-    clamped = _checked_clamped(clamped, init, energy.n_spins)
+    if clamp is not None:
+        spins = jnp.where(clamp[None] == 0, spins, clamp[None])
     energy, given, beta = colored(energy), beta, beta_as(beta, spins.dtype)
 
     starts = jax.vmap(sampler.init, in_axes=(None, 0, None, 0))
@@ -101,7 +110,7 @@ def sample(
         last = min(first + chunk, n_kept)
         limits = tuple(jnp.asarray(i) for i in (first, last, burn_in, thin))
         states, carries = _advance(
-            sampler, energy, beta, sweep_key, clamped, observers, states, carries, limits
+            sampler, energy, beta, sweep_key, clamp, observers, states, carries, limits
         )
         if callback is not None:
             jax.block_until_ready(states)
@@ -111,13 +120,13 @@ def sample(
 
 
 @eqx.filter_jit
-def _advance(sampler, energy, beta, key, clamped, observers, states, carries, limits):
+def _advance(sampler, energy, beta, key, clamp, observers, states, carries, limits):
     """Kept sweeps `first` to `last`: the chains, on the last axis, move; then observers look."""
     first, last, burn_in, thin = limits
     beta = resolved_beta(energy, beta)
 
     def sweep(i, states):
-        return step_chains(sampler, energy, states, beta, jax.random.fold_in(key, i), clamped)
+        return step_chains(sampler, energy, states, beta, jax.random.fold_in(key, i), clamp)
 
     def keep(count, carry):
         states, carries = carry
@@ -186,17 +195,6 @@ def _left_to_the_compiler(sharding):
         return sharding
     mesh = Mesh(np.asarray(sharding.mesh.devices), sharding.mesh.axis_names)
     return NamedSharding(mesh, sharding.spec)
-
-
-def _checked_clamped(clamped, init, n):
-    if clamped is None:
-        return None
-    clamped = as_array("clamped", clamped)
-    if clamped.shape != (n,):
-        raise ValueError(f"clamped must have shape ({n},), got {clamped.shape}")
-    if init is None:
-        raise ValueError("clamped needs init, which says at what values spins are clamped")
-    return jnp.asarray(clamped, bool)
 
 
 def nan_unless_finite(parameters: PyTree, results: PyTree) -> PyTree:

@@ -27,7 +27,7 @@ from ..energies import (
     conditional_field,
     conditional_fields,
 )
-from ._base import Clamped
+from ._base import Clamp
 from ._coloring import color_plan
 
 # Spins whose local fields are computed by one matrix product, and whose updates are one kernel.
@@ -65,7 +65,7 @@ def sweep(
     spins: Spins,
     beta: Beta,
     key: Key,
-    clamped: Clamped = None,
+    clamp: Clamp = None,
 ) -> Float[Array, " n"]:
     """Update every spin of one chain once by `rule` (`heat_bath` or `metropolis`)."""
     check_precision(energy)
@@ -73,7 +73,7 @@ def sweep(
         check_precision(spins, "spins")
     spins = as_float(spins)
     beta = jnp.asarray(beta, spins.dtype)
-    chain = jax.tree.map(lambda x: x[None], (spins, beta, key, clamped))
+    chain = jax.tree.map(lambda x: x[None], (spins, beta, key, clamp))
     return _replicas(rule)(energy, *chain)[0]
 
 
@@ -81,8 +81,8 @@ def sweep(
 def _replicas(rule: Rule):
     """The sweep of replicas `(R, n)`; every batch axis put upon it becomes more replicas."""
 
-    def plain(energy, spins, beta, keys, clamped):
-        thresholds = _thresholds(rule, spins.T, keys, clamped)
+    def plain(energy, spins, beta, keys, clamp):
+        thresholds = _thresholds(rule, spins.T, keys, clamp)
         return sweep_population(energy, spins.T, beta, thresholds, rule).T
 
     batched_sweep = jax.custom_batching.custom_vmap(plain)
@@ -291,17 +291,17 @@ def _(energy: Complete, spins, beta, thresholds, rule):
     return jax.lax.fori_loop(0, len(spins), update, (spins, index))[0]
 
 
-def _thresholds(rule: Rule, spins, keys, clamped) -> Thresholds:
+def _thresholds(rule: Rule, spins, keys, clamp) -> Thresholds:
     """Thresholds for replicas `(n, R)` with a key each; clamped spins get one never passed."""
     dtype, width = spins.dtype, 64 if spins.dtype == jnp.float64 else 32
     variate = _logistic if rule is heat_bath else _proposals
 
     def thresholds(sites):
         noise = variate(random_words(keys, sites, width), width, dtype)
-        if clamped is None:
+        if clamp is None:
             return noise
         never = -spins[sites] * jnp.inf if rule is heat_bath else -jnp.inf
-        return jnp.where(clamped.T[sites], never, noise)
+        return jnp.where(clamp.T[sites] != 0, never, noise)
 
     return thresholds
 

@@ -13,7 +13,7 @@ from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Beta, Count, Key, Spins
 from ..energies import AbstractEnergy
-from ._base import AbstractSampler, Clamped, Ladder, checked_ladder, random_corners
+from ._base import AbstractSampler, Clamp, Ladder, checked_ladder, random_corners
 from ._gibbs import Gibbs
 
 
@@ -83,13 +83,13 @@ class ParallelTempering(AbstractSampler):
         state: TemperingState,
         beta: Beta,
         key: Key,
-        clamped: Clamped = None,
+        clamp: Clamp = None,
     ) -> TemperingState:
         ladder = self.ladder(beta)
         move_key, swap_key = jax.random.split(key)
         move = jax.vmap(self.kernel.step, in_axes=(None, 0, 0, 0, None))
         keys = jax.random.split(move_key, ladder.size)
-        replicas = move(energy, state.replicas, ladder, keys, clamped)
+        replicas = move(energy, state.replicas, ladder, keys, clamp)
 
         energies = jax.vmap(self.kernel.total_energy, in_axes=(None, 0))(energy, replicas)
         accepted = jnp.exp(jnp.minimum(jnp.diff(ladder) * jnp.diff(energies), 0))

@@ -30,12 +30,11 @@ def ask(
     truths, spins = samples[:_CUES].astype(float), study.source.spins
     count, known = len(truths), shown(study.source)
     # Always as many cues, so that studies of few samples share a program.
-    cues = np.resize(truths, (_CUES, truths.shape[1]))
-    masks = np.broadcast_to(known, cues.shape)
+    cues = np.where(known, np.resize(truths, (_CUES, truths.shape[1])), 0)
     keys = jax.random.split(study.key(4), _CUES)
-    answer = jax.vmap(lambda cue, mask, key: recall(energy, cue, mask, beta, key=key))
-    answers = jax.tree.map(lambda x: x[:count], answer(cues, masks, keys))
-    scores = recall_scores(answers, truths, masks[:count], spins)
+    answer = jax.vmap(lambda cue, key: recall(energy, beta, cue, key=key))
+    answers = jax.tree.map(lambda x: x[:count], answer(cues, keys))
+    scores = recall_scores(answers, truths, cues[:count], spins)
     guess = np.where(study.source.shares() @ spins >= 0, 1, -1)
     return Recollection(
         truths=truths,
