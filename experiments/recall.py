@@ -54,9 +54,11 @@ METHODS = {
 @eqx.filter_jit
 def answers(energy, cues, masks, beta, key, method=tg.Annealing(), **counts):
     keys = jax.random.split(key, len(cues))
-    one = lambda c, m, k: tg.recall(
-        energy, beta, jnp.where(m, c, 0), key=k, method=method, **counts
-    )  # noqa: E731
+
+    def one(cue, mask, key):
+        known = jnp.where(mask, cue, 0)
+        return tg.recall(energy, beta, known, key=key, method=method, **counts)
+
     return jax.vmap(one)(cues, masks, keys)
 
 
@@ -124,7 +126,7 @@ def adders() -> dict[str, tg.AbstractEnergy]:
         line = ""
         for part in (slice(0, 64), slice(64, 128)):
             of_part = jax.tree.map(lambda x, part=part: x[part], found)
-            s = retrieval.recall_scores(of_part, cues[part], masks[part], data)
+            s = retrieval.recall_scores(of_part, cues[part], (cues * masks)[part], data)
             line += f"{round(64 * float(s.exact_match)):7d}{s.spin_accuracy:7.3f}"
             line += f"{s.truth_probability:7.3f}"
             line += f"{s.false_positives:7.3f}" if part.start == 0 else ""
@@ -152,7 +154,7 @@ def methods(energy: tg.AbstractEnergy) -> None:
         found = answers(energy, cues, masks, jnp.asarray(1.0), jax.random.key(2), method)
         jax.block_until_ready(found)
         seconds = time.perf_counter() - between
-        s = retrieval.recall_scores(found, cues, masks, data)
+        s = retrieval.recall_scores(found, cues, cues * masks, data)
         print(
             f"{name:18}{s.exact_match:7.3f}{s.truth_probability:7.3f}{s.misses:8.3f}"
             f"{s.calibration_error:7.3f}{seconds:9.2f}{between - began - seconds:9.1f}"
@@ -172,9 +174,11 @@ def methods(energy: tg.AbstractEnergy) -> None:
 def hit_times(energy, cues, masks, beta, sampler):
     keys = jax.random.split(jax.random.key(4), len(cues))
     options = {"sampler": sampler, "n_chains": 32, "n_sweeps": 2000}
-    one = lambda c, m, k: tg.retrieval.first_hits(
-        energy, beta, jnp.where(m, c, 0), c[None], key=k, **options
-    )
+
+    def one(cue, mask, key):
+        known = jnp.where(mask, cue, 0)
+        return tg.retrieval.first_hits(energy, beta, known, cue[None], key=key, **options)
+
     return jax.vmap(one)(cues, masks, keys)
 
 

@@ -232,7 +232,7 @@ def nonlinear_variance(table: np.ndarray, m: np.ndarray) -> float:
     return float(product_measure(m) @ deviation**2 - linear)
 
 
-def gibbs_potential(table: np.ndarray, m: np.ndarray, beta: float) -> float:
+def gibbs_potential(table: np.ndarray, beta: float, m: np.ndarray) -> float:
     """Exact G(m): the Legendre transform of ln Z by fields, solved by Newton steps."""
     s = configurations(len(m))
     fields = np.arctanh(m)

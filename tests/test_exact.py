@@ -259,7 +259,7 @@ _potential = jax.jit(jax.vmap(jax.value_and_grad(exact.gibbs_potential, 2), (Non
 _hessian = jax.jit(jax.jacfwd(jax.grad(exact.gibbs_potential, 2), 2))
 
 
-def potential(energy, m, beta):
+def potential(energy, beta, m):
     """G and its gradient at 4 points m. As complete tables all energies share the compiled code."""
     return _potential(complete(energy), beta, m)
 

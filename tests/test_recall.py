@@ -233,7 +233,7 @@ def adder():
 def test_sums_and_summands_are_recalled_without_a_mistake(adder):
     _, data, truths, masks, answers = adder
     unique = jax.tree.map(lambda x: x[:128], answers)
-    scores = retrieval.recall_scores(unique, truths[:128], masks[:128], data)
+    scores = retrieval.recall_scores(unique, truths[:128], (truths * masks)[:128], data)
     assert scores.exact_match == scores.spin_accuracy == scores.marginal_accuracy == 1
     assert scores.misses == scores.false_positives == 0
     # Others lie at 10/T = 20 above: 15 and 7 of them.

@@ -33,7 +33,7 @@ def test_scores_of_answers_made_by_hand():
         log_p = jnp.asarray(np.log(p))
     answers = tg.Recall(*map(jnp.asarray, (found, p, means, np.ones(4))), result, log_p)
     data = np.array([[1, 1, 1], [-1, -1, 1]])
-    scores = retrieval.recall_scores(answers, truths, masks, data, n_bins=4)
+    scores = retrieval.recall_scores(answers, truths, truths * masks, data, n_bins=4)
     assert scores.exact_match == 0.5
     assert scores.spin_accuracy == 3 / 5  # both of cue 0, one of cue 1, none of cue 3
     assert scores.marginal_accuracy == 2 / 5
@@ -64,7 +64,7 @@ def test_scores_want_answers_to_a_batch_of_cues():
     parts = (np.zeros((2, 3)), np.zeros(2), np.zeros(3), np.zeros(()))
     answer = tg.Recall(*map(jnp.asarray, parts), tg.RESULTS.converged, jnp.zeros(2))
     with pytest.raises(ValueError, match=r"answers .* \(cues, capacity, n\), got \(2, 3\)"):
-        retrieval.recall_scores(answer, np.ones((1, 3)), np.ones((1, 3), bool), np.ones((1, 3)))
+        retrieval.recall_scores(answer, np.ones((1, 3)), np.ones((1, 3)), np.ones((1, 3)))
 
 
 def test_masked_entries_of_a_cue_are_not_known():
@@ -72,16 +72,16 @@ def test_masked_entries_of_a_cue_are_not_known():
     options = {"key": _key(1), "n_chains": 8, "n_sweeps": 4}
     cue = np.ma.masked_array([1.0, np.nan, 9, -1], [False, True, True, False])
     ours = tg.recall(energy, 1.0, cue, **options)
-    truth = tg.recall(energy, 1.0, [1, 0, 0, -1], **options)
+    truth = tg.recall(energy, 1.0, np.array([1, 0, 0, -1]), **options)
     np.testing.assert_array_equal(ours.configurations, truth.configurations)
     with pytest.raises(ValueError, match="cue must hold -1 or .* got 9 at spin 2"):
-        tg.recall(energy, 1.0, cue.data * [1, 0, 1, 1], **options)
+        tg.recall(energy, 1.0, np.array([1.0, 0, 9, -1]), **options)
 
 
 def test_answers_that_are_all_there_are_have_exact_probabilities():
     """Two unknown spins have four answers: nothing of Z is left to be estimated."""
     energy = tg.Pairwise(np.ones((3, 3)) - np.eye(3), np.zeros(3))
-    answer = tg.recall(energy, 1.0, [1, 0, 0], key=_key(0), n_chains=512)
+    answer = tg.recall(energy, 1.0, np.array([1, 0, 0]), key=_key(0), n_chains=512)
     weights = np.exp([3.0, -1, -1, -1])
     np.testing.assert_allclose(answer.probabilities[:4], weights / weights.sum(), rtol=1e-12)
 
@@ -244,7 +244,7 @@ def test_whole_weights_of_cues_are_repetitions():
         log_p = jnp.log(p[rows])
         answers = tg.Recall(*(jnp.asarray(x[rows]) for x in parts), result, log_p)
         return retrieval.recall_scores(
-            answers, truths[rows], masks[rows], truths[::2], n_bins=3, weights=weights
+            answers, truths[rows], (truths * masks)[rows], truths[::2], n_bins=3, weights=weights
         )
 
     weighted, repeated = (

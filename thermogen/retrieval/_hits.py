@@ -86,7 +86,7 @@ def _first_hits(energy, clamp, beta, targets, key, sampler, n_chains, limit):
     def sweep(carry):
         count, states, hits = carry
         sweep_key = jax.random.fold_in(key, count)
-        states = step_chains(sampler, energy, states, beta, sweep_key, clamp != 0)
+        states = step_chains(sampler, energy, states, beta, sweep_key, clamp)
         return count + 1, states, look(count + 1, states, hits)
 
     never = jnp.full(n_chains, jnp.inf, corners.dtype)
