@@ -133,14 +133,17 @@ def train(model: Model, data: np.ndarray, ridge: float, key) -> tuple[tg.Abstrac
     def keep(energy) -> None:
         path.append((time.perf_counter() - began, energy))
 
-    common: Any = {
-        "objective": tg.ExactLikelihood(),
-        "penalty": tg.learning.L2(ridge, fields=ridge),
-    }
+    objective, penalty = tg.ExactLikelihood(), tg.learning.L2(ridge, fields=ridge)
 
     def finish(start: tg.AbstractEnergy, key) -> tg.FitResult:
         return tg.fit(
-            start, data, n_steps=N_STEPS, callback=lambda f: keep(f.energy), key=key, **common
+            objective,
+            start,
+            data,
+            n_steps=N_STEPS,
+            callback=lambda f: keep(f.energy),
+            key=key,
+            penalty=penalty,
         )
 
     if model.n_experts == 1:
@@ -159,7 +162,8 @@ def train(model: Model, data: np.ndarray, ridge: float, key) -> tuple[tg.Abstrac
             n_steps=20,
             callback=lambda r: keep(r.mixture),
             key=start_key,
-            **common,
+            objective=objective,
+            penalty=penalty,
         )
         fitted.append(finish(mixture, start_key))
     return min(fitted, key=lambda f: f.history[-1]).energy, path

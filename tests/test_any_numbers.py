@@ -47,7 +47,7 @@ def table_of(energy) -> np.ndarray:
 
 def clamped(key):
     inner = ENERGIES["pairwise"](N, key)
-    return tg.energies.Clamped(inner, np.arange(N) == 1)
+    return tg.energies.Clamped(inner, np.eye(N)[1])
 
 
 def mixture(key):

@@ -100,7 +100,7 @@ ENTRIES = {
     "susceptibility": lambda e: tg.susceptibility(tg.TAP(), e, 1.0, jnp.zeros(SPINS)),
     "sample": lambda e: tg.sample(tg.Gibbs(), e, 1.0, key=KEY, n_chains=2, n_sweeps=2),
     "annealing": lambda e: tg.annealed_importance_sampling(e, [1.0], key=KEY, n_chains=2),
-    "recall": lambda e: tg.recall(e, 1.0, np.arange(SPINS) < 2, key=KEY),
+    "recall": lambda e: tg.recall(e, 1.0, np.eye(SPINS)[0], key=KEY),
     "fit": lambda e: tg.fit(tg.Pseudolikelihood(), e, np.ones((2, SPINS)), key=KEY),
 }
 

@@ -284,7 +284,7 @@ def test_rbm_marginal_against_the_sum_over_hidden_spins():
     visible = configurations(n)
     ours = jax.vmap(energies.visible_free_energy, (None, None, 0))(energy, beta, visible)
     np.testing.assert_allclose(ours, truth, rtol=1e-12)
-    points = jax.vmap(energies.embed, (None, 0, None))(energy, visible, beta)
+    points = jax.vmap(energies.embed, (None, None, 0))(energy, beta, visible)
     np.testing.assert_array_equal(points[:, :n], visible)
     np.testing.assert_allclose(points[:, n:], means.T, rtol=1e-11, atol=1e-14)
 

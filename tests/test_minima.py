@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import minimize
 
 import thermogen as tg
-from thermogen import multistart
+from thermogen.search import multistart
 
 # One number of proposals and one shape of parameters for most tests.
 STARTS = 32

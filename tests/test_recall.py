@@ -49,11 +49,11 @@ def _conditionals(energy, cues, masks, beta=BETA) -> np.ndarray:
 
 
 def _cues(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nothing known, two spins, all but one, and everything; rubbish where nothing is known."""
+    """Nothing known, two spins, all but one, and everything; 0 for what is not known."""
     rng = np.random.default_rng(0)
     masks = np.array([np.arange(n) < known for known in (0, 2, n - 1, n)])
     spins = rng.choice([-1.0, 1.0], (4, n))
-    return np.where(masks, spins, np.nan), masks
+    return np.where(masks, spins, 0), masks
 
 
 @eqx.filter_jit
@@ -62,7 +62,7 @@ def _run(energy, cues, masks, beta, keys, method, counts):
     one = functools.partial(
         tg.recall, method=method, n_chains=n_chains, n_sweeps=n_sweeps, capacity=capacity
     )
-    return jax.vmap(lambda c, m, k: one(energy, c, m, beta, key=k))(cues, masks, keys)
+    return jax.vmap(lambda c, k: one(energy, beta, c, key=k))(jnp.where(masks, cues, 0), keys)
 
 
 def _answer_all(method, energy, cues, masks, beta=BETA, counts=(N_CHAINS, N_SWEEPS, 40)):
@@ -177,14 +177,7 @@ def test_mean_field_counts_each_minimum_once_where_two_have_the_same_signs():
     minima = tg.find_minima(functional, energy, beta, key=_key(0), n_walkers=64, n_hops=0)
     held = minima[:]
     assert held.size == 2 and np.all(held.magnetizations > 0)
-    answer = tg.recall(
-        energy,
-        beta,
-        np.zeros(n),
-        key=_key(1),
-        method=functional,
-        n_chains=64,
-    )
+    answer = tg.recall(energy, beta, np.zeros(n), key=_key(1), method=functional, n_chains=64)
     expected = np.asarray(minima.weights(beta))[:2] @ held.magnetizations
     np.testing.assert_allclose(answer.magnetizations, expected, atol=1e-8)
     np.testing.assert_allclose(answer.probabilities[0], 1)
@@ -361,9 +354,7 @@ def test_other_methods_do_not_overflow_in_the_cold(method):
 def _few(energy, cues, masks, beta, key):
     """As a user maps it, without a jit of their own."""
     options = {"key": key, "n_chains": 8, "n_sweeps": 3, "capacity": 2}
-    return jax.vmap(lambda cue, mask: tg.recall(energy, beta, jnp.where(mask, cue, 0), **options))(
-        cues, masks
-    )
+    return jax.vmap(lambda cue: tg.recall(energy, beta, cue, **options))(jnp.where(masks, cues, 0))
 
 
 def test_another_mask_does_not_compile(caplog):
@@ -405,7 +396,7 @@ def test_another_method_is_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"cue": np.ones(4)}, r"cue must have shape \(5,\), one entry a visible spin"),
+        ({"cue": np.ones(4)}, r"cue must have shape \(5,\), one entry a spin"),
         ({"cue": np.full(5, np.nan)}, "cue must hold -1 or \\+1 where a spin is known"),
         ({"beta": 0.0}, "beta must be positive and finite, got 0.0"),
         ({"capacity": 0}, "capacity must be at least 1, got 0"),
@@ -425,7 +416,7 @@ def test_gate_is_the_posterior_over_experts_given_the_cue():
     s = helpers.configurations(5)
     joint = np.exp(np.asarray(jax.vmap(mixture.log_joint)(s)))
     gate = jax.vmap(lambda c, k: retrieval.gate(mixture, c, key=k, n_chains=N_CHAINS))
-    ours = gate(jnp.where(masks, cues, 0), jax.random.split(_key(2), len(cues)))
+    ours = gate(jnp.asarray(cues), jax.random.split(_key(2), len(cues)))
     for cue, mask, found in zip(cues, masks, ours, strict=True):
         exact = joint[np.all(s[:, mask] == cue[mask], axis=1)].sum(axis=0)
         exact /= exact.sum()

@@ -41,7 +41,7 @@ def test_the_couplings_of_a_sparse_model_are_found(way):
 
     def run():
         key = jax.random.key(0)
-        return choose(PAIRWISE, TRAINING, HELD_OUT, objective=OBJECTIVE, key=key, **options)
+        return choose(OBJECTIVE, PAIRWISE, TRAINING, HELD_OUT, key=key, **options)
 
     path = run()
     truth = {pair for pair in TERMS if len(pair) == 2}
@@ -123,15 +123,17 @@ def test_held_out_data_of_another_width(monkeypatch):
 def test_whole_weights_are_repetitions(way):
     """Of both kinds of samples: models, losses and the criterion alike."""
     choose, options = WAYS[way]
-    options |= {"objective": tg.Pseudolikelihood(), "key": KEY}
+    objective = tg.Pseudolikelihood()
+    options |= {"key": KEY}
     options |= {"strengths": [0.1, 0.03]} if way == "l1" else {"n_models": 3}
     draw = np.random.default_rng(0)
     data, judges = TRAINING[:300], HELD_OUT[:200]
     counts, of_judges = draw.integers(0, 4, 300), draw.integers(0, 4, 200)
-    weighted = choose(PAIRWISE, data, judges, weights=counts, held_out_weights=of_judges, **options)
-    repeated = choose(
-        PAIRWISE, np.repeat(data, counts, axis=0), np.repeat(judges, of_judges, axis=0), **options
+    weighted = choose(
+        objective, PAIRWISE, data, judges, weights=counts, held_out_weights=of_judges, **options
     )
+    rows = np.repeat(data, counts, axis=0), np.repeat(judges, of_judges, axis=0)
+    repeated = choose(objective, PAIRWISE, *rows, **options)
     np.testing.assert_array_equal(weighted.counts, repeated.counts)
     np.testing.assert_allclose(weighted.criterion, repeated.criterion, rtol=1e-6)
     np.testing.assert_allclose(weighted.held_out, repeated.held_out, rtol=1e-5)

@@ -125,7 +125,7 @@ def find_bound_states(
             candidates, with the threshold, and with n^2 where all spins are coupled.
 
     Returns:
-        An `BoundStates` of NumPy arrays; `print(result.verdict)` says what it means.
+        `BoundStates`, of NumPy arrays; `print(result.verdict)` says what it means.
 
     Raises:
         ValueError: as `find_minima` and `certify` do, for a capacity below 1, and for a
