@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.core import Var, jaxprs_in_params
+from jax._src.interpreters.partial_eval import dce_jaxpr
 
 import thermogen as tg
 from thermogen.sampling._coloring import color_plan
@@ -285,6 +287,31 @@ def stationarity(
     root = 2 * np.exp(-np.abs(fields)) / (1 + np.exp(-2 * np.abs(fields)))
     scaled = betas[:, None, None] * root[:, :, None] * np.asarray(hessian) * root[:, None, :]
     return residual, np.linalg.eigvalsh(np.eye(fields.shape[1]) + scaled)[:, 0]
+
+
+_LAPACK = {"cholesky", "lu", "eigh", "eig", "qr", "svd", "geqrf", "triangular_solve"}
+
+
+def unordered_factorisations(function: Callable, *args: Any) -> list[tuple[Any, Any]]:
+    """Pairs of equations of a program that call LAPACK and do not wait for each other."""
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    return _unordered(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
+
+
+def _unordered(jaxpr: Any) -> list[tuple[Any, Any]]:
+    found, calls, behind = [], [], {}
+    for k, equation in enumerate(jaxpr.eqns):
+        before = set().union(*(behind.get(v, ()) for v in equation.invars if isinstance(v, Var)))
+        inner = list(jaxprs_in_params(equation.params))
+        names = [equation, *(e for j in inner for e in equations(j))]
+        if any(e.primitive.name in _LAPACK for e in names):
+            found += [(other, equation) for i, other in calls if i not in before]
+            calls.append((k, equation))
+            before.add(k)
+        behind |= dict.fromkeys(equation.outvars, before)
+        for j in inner:
+            found += _unordered(getattr(j, "jaxpr", j))
+    return found
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:

@@ -16,11 +16,13 @@ from helpers import (
     configurations,
     energy_table,
     equations,
+    random_interactions,
     random_pairwise,
     redrawn,
     stacked,
     stationarity,
     truncated_excess,
+    unordered_factorisations,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,7 +30,9 @@ from scipy.optimize import brentq
 from scipy.special import gammaln
 
 import thermogen as tg
+from thermogen.landscape import _quench
 from thermogen.meanfield import _base, entropy
+from thermogen.meanfield._base import taylor_at
 from thermogen.meanfield._solve import judge
 
 NAIVE, TAP = FUNCTIONALS["naive"], FUNCTIONALS["tap"]
@@ -499,10 +503,35 @@ def test_nothing_is_called_converged_that_is_not(name, order, beta):
     assert np.mean(converged) > 0.95
 
 
-def test_a_proof_factorises_once():
+ADAPTIVE = tg.AdaptiveTAP()
+VERTICES = jnp.full((3, 4), 0.3)
+PROBLEM = (ADAPTIVE, random_pairwise(4, jax.random.key(0)), jnp.asarray(1.0))
+
+
+def over_all(function):
+    return lambda *args: jnp.sum(jax.vmap(lambda m: function(*args, m))(VERTICES))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        jax.grad(over_all(lambda e, m: solve(ADAPTIVE, e, 1.0, m).value)),
+        over_all(lambda e, m: tg.susceptibility(ADAPTIVE, e, m, 1.0)),
+        over_all(lambda e, m: jnp.stack(tg.meanfield.validity(ADAPTIVE, e, m, 1.0))),
+        lambda e: _quench._polish(PROBLEM, jnp.asarray(1e-9), VERTICES).value,
+        lambda e: _quench._newton_step(PROBLEM, jnp.asarray(1e-9), VERTICES),
+        lambda e: _quench._slide(PROBLEM, VERTICES),
+    ],
+    ids=["solve", "susceptibility", "validity", "polish", "newton", "slide"],
+)
+def test_factorisations_wait_for_each_other(program):
     """Two batched factorisations at once take all threads of two cores, and wait for a third."""
-    energy = random_pairwise(4, jax.random.key(0))
-    theta, problem = jnp.zeros((3, 4)), (tg.TAP(), energy, jnp.asarray(1.0))
-    proof = jax.vmap(lambda x: judge(problem, x, tol=1e-8)[0])
+    assert not unordered_factorisations(program, PROBLEM[1])
+
+
+def test_a_proof_and_bethe_factorise_once():
+    energy = random_interactions(4, jax.random.key(0), orders=(1, 2, 3))
+    theta, problem = jnp.zeros((3, 4)), (tg.Bethe(), energy, jnp.asarray(1.0))
+    proof = jax.vmap(lambda x: judge(problem, x, taylor_at(*problem[:2], x, 1.0), tol=1e-8)[0])
     names = [e.primitive.name for e in equations(jax.make_jaxpr(proof)(theta))]
-    assert names.count("cholesky") == 1
+    assert names.count("cholesky") == 1 and "lu" not in names

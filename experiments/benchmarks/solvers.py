@@ -22,7 +22,7 @@ import optimistix as optx
 
 import thermogen as tg
 from thermogen.meanfield import MirrorDescent
-from thermogen.meanfield._solve import NewtonPolish, residual_at
+from thermogen.meanfield._solve import NewtonPolish, expanded, residual_at
 
 WINDOW = 5
 N_STEPS = 512
@@ -154,9 +154,10 @@ def compare_solvers() -> None:
 @eqx.filter_jit
 def newton_step(functional, energy, beta, theta):
     newton, problem = NewtonPolish(), (functional, energy, beta)
-    fn = lambda y, args: (residual_at(y, args), None)  # noqa: E731
-    state = newton.init(fn, theta, problem, {}, None, None, frozenset())
-    return newton.step(fn, theta, problem, {}, state, frozenset())[0]
+    _, aux = eqx.filter_eval_shape(expanded, theta, problem)
+    state = newton.init(expanded, theta, problem, {}, None, aux, frozenset())
+    _, state, _ = newton.step(expanded, theta, problem, {}, state, frozenset())
+    return newton.step(expanded, theta, problem, {}, state, frozenset())[0]
 
 
 def mean_magnetization(functional, energy, beta, init):

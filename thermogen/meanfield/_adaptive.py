@@ -4,10 +4,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
+from jax.scipy.linalg import cho_factor, cho_solve, lu_factor, lu_solve, solve_triangular
 from jaxtyping import Array, Float
 
-from .._linalg import dot
+from .._linalg import dot, inverse
 from .._types import Beta, Magnetizations
 from ..energies import RBM, AbstractEnergy, Pairwise
 from ._base import AbstractFunctional
@@ -34,7 +34,7 @@ class AdaptiveTAP(AbstractFunctional):
     """
 
     def excess(self, energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
-        return energy(m) + gaussian_excess(beta * coupling_matrix(energy), 1 - m * m) / beta
+        return energy(m) + gaussians(beta * coupling_matrix(energy), 1 - m * m)[0] / beta
 
 
 @functools.singledispatch
@@ -64,48 +64,42 @@ def _(energy: RBM) -> Float[Array, "n n"]:
 
 
 @jax.custom_jvp
-def gaussian_excess(k: Float[Array, "n n"], v: Magnetizations) -> Float[Array, ""]:
-    """`-ln` of what couplings k add to the partition function of Gaussians of fixed variances v."""
-    precisions = relative_precisions(k, v)
-    root = jnp.sqrt(v)
-    factor = jnp.linalg.cholesky(jnp.diag(precisions) - root[:, None] * k * root[None, :])
-    return jnp.sum(jnp.log(jnp.diagonal(factor))) - 0.5 * jnp.sum(precisions - 1)
+def gaussians(
+    k: Float[Array, "n n"], v: Magnetizations
+) -> tuple[Float[Array, ""], Magnetizations, Float[Array, "n n"]]:
+    """Gaussians of couplings k and fixed variances v, from one factorisation.
 
-
-@gaussian_excess.defjvp
-def _(primals, tangents):
-    """At the maximum the precisions do not move to first order."""
-    (k, v), (k_dot, v_dot) = primals, tangents
-    r = reactions(k, v)
-    by_k = -0.5 * jnp.sum((_resolvent(k, v, r) * v[None, :]).T * k_dot)
-    return gaussian_excess(k, v), by_k - 0.5 * dot(r, v_dot)
-
-
-@jax.custom_jvp
-def reactions(k: Float[Array, "n n"], v: Magnetizations) -> Magnetizations:
-    """The r for which `A = (1 + diag(v) (diag(r) - k))^-1` has a diagonal of ones; shape `(n,)`.
-
-    They are `(l - 1) / v` with the relative precisions l, and regular at v = 0.
+    Returns:
+        `-ln` of what the couplings add to the partition function; the reactions r, shape `(n,)`,
+        and the response A, shape `(n, n)`: `A = (1 + diag(v) (diag(r) - k))^-1` has a diagonal
+        of ones. They are `(l - 1) / v` with the relative precisions l, and regular at v = 0.
     """
     precisions = relative_precisions(k, v)
+    factors = lu_factor(jnp.diag(precisions) - v[:, None] * k)
+    response = lu_solve(factors, jnp.eye(v.size, dtype=v.dtype))
+    log_determinant = jnp.sum(jnp.log(jnp.abs(jnp.diagonal(factors[0]))))
     # Of A = 1 - V (R - K) A, without the difference l - 1.
-    return jnp.sum(k * jnp.linalg.inv(jnp.diag(precisions) - v[:, None] * k).T, axis=1)
+    reactions = jnp.sum(k * response.T, axis=1)
+    return 0.5 * log_determinant - 0.5 * jnp.sum(precisions - 1), reactions, response
 
 
-@reactions.defjvp
+@gaussians.defjvp
 def _(primals, tangents):
-    """Implicit: `dr + W^2 v^2 dr = W^2 dv + diag(A^T dk A)`, W = (R - K) A, squared by entries."""
+    """At the maximum the precisions do not move to first order.
+
+    Their own slope is implicit: `dr + W^2 v^2 dr = W^2 dv + diag(A^T dk A)`, W = (R - K) A,
+    squared by entries.
+    """
     (k, v), (k_dot, v_dot) = primals, tangents
-    r = reactions(k, v)
-    resolvent = _resolvent(k, v, r)
+    excess, r, a = gaussians(k, v)
+    by_k = -0.5 * jnp.sum((a * v[None, :]).T * k_dot)
     eye = jnp.eye(v.size, dtype=v.dtype)
-    squares = jnp.square(dot(jnp.diag(r) - k, resolvent)) * (1 - eye)
-    push = dot(squares, v_dot) + jnp.sum(resolvent * dot(k_dot, resolvent), axis=0)
-    return r, jnp.linalg.solve(eye + squares * jnp.square(v)[None, :], push)
-
-
-def _resolvent(k: Float[Array, "n n"], v: Magnetizations, r: Magnetizations) -> Float[Array, "n n"]:
-    return jnp.linalg.inv(jnp.diag(1 + v * r) - v[:, None] * k)
+    squares = jnp.square(dot(jnp.diag(r) - k, a)) * (1 - eye)
+    push = dot(squares, v_dot) + jnp.sum(a * dot(k_dot, a), axis=0)
+    # An inverse, so that what is linear in the tangents factorises nothing.
+    r_dot = dot(inverse(eye + squares * jnp.square(v)[None, :]), push)
+    turned = jnp.diag(v_dot * r + v * r_dot) - v_dot[:, None] * k - v[:, None] * k_dot
+    return (excess, r, a), (by_k - 0.5 * dot(r, v_dot), r_dot, -dot(a, dot(turned, a)))
 
 
 def relative_precisions(k: Float[Array, "n n"], v: Magnetizations) -> Magnetizations:
@@ -131,11 +125,11 @@ def relative_precisions(k: Float[Array, "n n"], v: Magnetizations) -> Magnetizat
     def newton(state):
         precisions, _, n_steps = state
         half = solve_triangular(jnp.linalg.cholesky(jnp.diag(precisions) - scaled), eye, lower=True)
-        inverse = dot(half.T, half)
-        variances = jnp.diagonal(inverse)
+        covariance = dot(half.T, half)
+        variances = jnp.diagonal(covariance)
         error = variances - 1
         both = jnp.stack([error, variances * error], axis=1)
-        damped, step = cho_solve(cho_factor(jnp.square(inverse)), both).T
+        damped, step = cho_solve(cho_factor(jnp.square(covariance)), both).T
         # Lengths of the steps in the metric of the determinant: its domain holds those below 1.
         far, length = (
             jnp.sqrt(jnp.maximum(dot(x, y), 0)) for x, y in ((damped, error), (step, both[:, 1]))

@@ -1,6 +1,7 @@
 """Free energies G(m) of the magnetizations, and what all of them share."""
 
 import abc
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -103,17 +104,52 @@ def free_energy_at(
     return functional.excess(energy, jnp.tanh(theta), beta) - entropy_at(theta) / beta
 
 
+class Taylor(NamedTuple):
+    """G about a point m = tanh(theta), to second order.
+
+    Attributes:
+        value: G(m) in energy units.
+        gradient: `dG/dm`, shape `(n,)`.
+        curvature: second derivatives of G + S/beta by m, shape `(n, n)`.
+    """
+
+    value: Float[Array, ""]
+    gradient: Magnetizations
+    curvature: Float[Array, "n n"]
+
+
+def taylor_at(
+    functional: AbstractFunctional, energy: AbstractEnergy, theta: Magnetizations, beta: Beta
+) -> Taylor:
+    """G, its gradient and its curvature at m = tanh(theta), from one evaluation.
+
+    Each by itself would compile the functional once more, and what it factorises would run at
+    the same time.
+    """
+
+    def slope(m):
+        value, gradient = jax.value_and_grad(lambda m: functional.excess(energy, m, beta))(m)
+        return gradient, (value, gradient)
+
+    curvature, (value, gradient) = jax.jacfwd(slope, has_aux=True)(jnp.tanh(theta))
+    return Taylor(value - entropy_at(theta) / beta, theta / beta + gradient, curvature)
+
+
 def scaled_hessian_at(
     functional: AbstractFunctional, energy: AbstractEnergy, theta: Magnetizations, beta: Beta
 ) -> Float[Array, "n n"]:
+    """`scaled_hessian` of a functional at m = tanh(theta), shape `(n, n)`."""
+    return scaled_hessian(taylor_at(functional, energy, theta, beta), theta, beta)
+
+
+def scaled_hessian(taylor: Taylor, theta: Magnetizations, beta: Beta) -> Float[Array, "n n"]:
     """`beta sqrt(v_i) (d^2 G / dm_i dm_j) sqrt(v_j)` at m = tanh(theta), shape `(n, n)`.
 
     It has the signs of the Hessian's eigenvalues, without the 1/v that makes the Hessian itself
     useless at saturation: for independent spins it is the identity.
     """
     root = jnp.sqrt(variance_at(theta))
-    curvature = jax.hessian(lambda m: functional.excess(energy, m, beta))(jnp.tanh(theta))
-    scaled = beta * root[:, None] * curvature * root[None, :]
+    scaled = beta * root[:, None] * taylor.curvature * root[None, :]
     return jnp.eye(theta.size, dtype=theta.dtype) + 0.5 * (scaled + scaled.T)
 
 

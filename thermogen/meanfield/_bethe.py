@@ -161,40 +161,47 @@ def _cavity_fields(k: Float[Array, ""], theta: Float[Array, " p"]) -> Float[Arra
         return jnp.append(least - _before(k, others)[-1], others)
 
     def mismatch(apart):
-        """Of what the second spin receives, and what the others tell it."""
+        """Of what the second spin receives, and what the others tell it; and the fields."""
         x = fields(apart)
         told = _before(k, jnp.append(x[0], x[2:]))[-1]
-        return 0.5 * (second - apart) - told
+        return 0.5 * (second - apart) - told, x
 
     low = jnp.maximum(second - 2 * jnp.abs(k), 0)
-    return fields(_falling_root(mismatch, low, second + 2 * jnp.abs(k)))
+    return _at_falling_root(mismatch, low, second + 2 * jnp.abs(k), theta)
 
 
-def _falling_root(
-    function: Callable[[Array], Array], low: Float[Array, ""], high: Float[Array, ""]
-) -> Float[Array, ""]:
-    """The root of a scalar function, positive below and negative above it: Newton in a bracket."""
+def _at_falling_root(
+    function: Callable[[Array], tuple[Array, Array]],
+    low: Float[Array, ""],
+    high: Float[Array, ""],
+    like: Float[Array, " p"],
+) -> Float[Array, " p"]:
+    """What comes with a scalar function at its root, which is positive below and negative above it.
+
+    Newton in a bracket.
+    """
 
     def unfinished(state):
-        low, high, _, step, n_steps = state
+        low, high, _, step, n_steps, _ = state
         tolerance = jnp.finfo(low.dtype).eps * (1 + high)
         return (jnp.abs(step) > tolerance) & (high - low > tolerance) & (n_steps < _MAX_STEPS)
 
     def advance(state):
-        low, high, x, step, n_steps = state
-        value, slope = jax.jvp(function, (x,), (jnp.ones_like(x),))
+        low, high, x, step, n_steps, _ = state
+        value, slope, beside = jax.jvp(function, (x,), (jnp.ones_like(x),), has_aux=True)
         low, high = jnp.where(value > 0, x, low), jnp.where(value > 0, high, x)
         newton = x - value / jnp.where(slope == 0, 1, slope)
         # Bisect where Newton leaves the bracket or does not at least halve its last step.
         slow = (jnp.abs(newton - x) > 0.5 * jnp.abs(step)) & (n_steps > 2)
         inside = (low <= newton) & (newton <= high)
         new = jnp.where(inside & ~slow, newton, 0.5 * (low + high))
-        return low, high, new, new - x, n_steps + 1
+        return low, high, new, new - x, n_steps + 1, beside
 
-    start = 0.5 * (low + high)
-    return jax.lax.while_loop(unfinished, advance, (low, high, start, high - low + 1, 0))[2]
+    start = (low, high, 0.5 * (low + high), high - low + 1, 0, like)
+    return jax.lax.while_loop(unfinished, advance, start)[-1]
 
 
+@jax.custom_jvp
 def _apart(theta: Float[Array, ""], shared: Float[Array, ""]) -> Float[Array, ""]:
     """x - u >= 0 of a spin with `x + u = theta >= 0` and `x [+] u = shared`, [+] the box plus.
 
@@ -208,6 +215,12 @@ def _apart(theta: Float[Array, ""], shared: Float[Array, ""]) -> Float[Array, ""
     return jnp.where((theta < 1) & (jnp.abs(shared) < 1), by_sinh, by_cosh)
 
 
+@_apart.defjvp
+def _(primals, tangents):
+    apart = _apart(*primals)
+    return apart, (jnp.tanh(primals[0]) * tangents[0] - 2 * tangents[1]) / jnp.tanh(apart)
+
+
 @factor_messages.defjvp
 def _(primals, tangents):
     """Implicit: `u = outgoing(k, x)` and `x = artanh m - u`, written so that |m| = 1 is regular."""
@@ -219,8 +232,30 @@ def _(primals, tangents):
     by_k = variance_at(k[None])[0] * _products_of_others(t) / soft
     d = (1 - m * m) * soft / no_overlap**2
     push = soft / no_overlap**2 * m_dot - d * by_k * k_dot
-    t_dot = jnp.linalg.solve(jnp.eye(m.size, dtype=m.dtype) + d[:, None] * by_t, push)
+    t_dot = dot(_inverse(jnp.eye(m.size, dtype=m.dtype) + d[:, None] * by_t), push)
     return u, dot(by_t, t_dot) + by_k * k_dot
+
+
+@jax.custom_jvp
+def _inverse(matrix: Float[Array, "p p"]) -> Float[Array, "p p"]:
+    """Inverse of a positive definite matrix whose rows are scaled, by elimination.
+
+    It needs no pivots, and no LAPACK: many factors at a time are one vectorised program.
+    """
+    eye = jnp.eye(len(matrix), dtype=matrix.dtype)
+
+    def eliminate(i, system):
+        row = system[i] / system[i, i]
+        return (system - system[:, i][:, None] * row[None, :]).at[i].set(row)
+
+    system = jnp.concatenate([matrix, eye], axis=1)
+    return jax.lax.fori_loop(0, len(matrix), eliminate, system)[:, len(matrix) :]
+
+
+@_inverse.defjvp
+def _(primals, tangents):
+    inverse = _inverse(primals[0])
+    return inverse, -dot(inverse, dot(tangents[0], inverse))
 
 
 def outgoing(k: Float[Array, ""], x: Float[Array, " p"]) -> Float[Array, " p"]:

@@ -37,5 +37,13 @@ def _(primals, tangents):
     theta = implicit_root(*primals)
     is_still = jax.tree.map(lambda t: t is None, moves, is_leaf=lambda t: t is None)
     still, moving = eqx.partition(args, is_still)
-    _, change = jax.jvp(lambda x: residual(theta, eqx.combine(x, still)), (moving,), (moves,))
-    return theta, -steepness * jnp.linalg.solve(jax.jacfwd(residual)(theta, args), change)
+
+    def at(x, theta):
+        return residual(theta, eqx.combine(x, still))
+
+    # Both from one evaluation, which factorises once.
+    _, push = jax.linearize(at, moving, theta)
+    rest = jax.tree.map(jnp.zeros_like, moving)
+    jacobian = jax.vmap(lambda x: push(rest, x), out_axes=1)(jnp.eye(theta.size, dtype=theta.dtype))
+    change = push(moves, jnp.zeros_like(theta))
+    return theta, -steepness * jnp.linalg.solve(jacobian, change)

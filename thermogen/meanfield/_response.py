@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._linalg import inverse
 from .._placement import from_anywhere
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy
@@ -40,8 +41,8 @@ def susceptibility(
     m = checked_point(energy, m)
     theta, beta = jnp.arctanh(m), checked_beta(beta, m.dtype)
     root = jnp.sqrt(variance_at(theta))
-    inverse = jnp.linalg.inv(scaled_hessian_at(functional, energy, theta, beta))
-    return 0.5 * beta * (inverse + inverse.T) * jnp.outer(root, root)
+    response = inverse(scaled_hessian_at(functional, energy, theta, beta))
+    return 0.5 * beta * (response + response.T) * jnp.outer(root, root)
 
 
 class Validity(NamedTuple):
@@ -81,12 +82,13 @@ def validity(
     beta = checked_beta(beta, m.dtype)
     v = 1 - m * m
     scaled = beta**2 * v[:, None] * jnp.square(jax.hessian(energy)(m)) * v[None, :]
+    stability = 1 - jnp.linalg.eigvalsh(scaled)[-1]
+    # What the functional factorises must not run at the same time.
+    m = jnp.where(jnp.isnan(stability), jnp.nan, m)
     first = jnp.abs(energy(m) - entropy(m) / beta)
     onsager = expansion_term(energy, m, beta, 2)
     if isinstance(functional, Plefka) and functional.order < 4:
         left_out = expansion_term(energy, m, beta, functional.order + 1)
     else:
         left_out = functional.excess(energy, m, beta) - energy(m) - onsager
-    return Validity(
-        1 - jnp.linalg.eigvalsh(scaled)[-1], jnp.abs(onsager) / first, jnp.abs(left_out) / first
-    )
+    return Validity(stability, jnp.abs(onsager) / first, jnp.abs(left_out) / first)

@@ -18,10 +18,12 @@ from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractEnergy
 from ._base import (
     AbstractFunctional,
+    Taylor,
     checked_point,
     free_energy_at,
     gradient_at,
-    scaled_hessian_at,
+    scaled_hessian,
+    taylor_at,
     variance_at,
 )
 from ._implicit import implicit_root
@@ -36,10 +38,15 @@ Problem = tuple[AbstractFunctional, AbstractEnergy, Float[Array, ""]]
 CORNER_FIELD = 4.0
 
 
+# Each loop evaluates its function at one place, where its start is the first trial: every place
+# compiles the functional once more.
+
+
 class _DescentState(eqx.Module):
     step_size: Float[Array, ""]
     m: Magnetizations
     residual: Magnetizations
+    error: Float[Array, ""]
 
 
 class MirrorDescent(optx.AbstractRootFinder):
@@ -66,8 +73,11 @@ class MirrorDescent(optx.AbstractRootFinder):
     first_step: float = 0.2
 
     def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> _DescentState:
-        residual, _ = fn(y, args)
-        return _DescentState(jnp.asarray(self.first_step, y.dtype), jnp.tanh(y), residual)
+        # Where nothing has turned yet, the step size doubles.
+        step_size = jnp.asarray(0.5 * self.first_step, y.dtype)
+        return _DescentState(
+            step_size, jnp.tanh(y), jnp.zeros_like(y), jnp.full_like(step_size, jnp.inf)
+        )
 
     def step(self, fn, y, args, options, state, tags):
         trial = y - state.step_size * state.residual
@@ -92,12 +102,13 @@ class MirrorDescent(optx.AbstractRootFinder):
             jnp.where(accept, new, kept)
             for new, kept in zip((trial, m, residual), old, strict=True)
         )
-        return y, _DescentState(step_size, m, residual), None
+        error = jnp.where(accept, self.norm(residual), state.error)
+        return y, _DescentState(step_size, m, residual, error), None
 
     def terminate(self, fn, y, args, options, state, tags) -> tuple[Bool[Array, ""], optx.RESULTS]:
         tolerance = self.atol + self.rtol * self.norm(y)
         exhausted = state.step_size < jnp.finfo(y.dtype).eps
-        return exhausted | (self.norm(state.residual) <= tolerance), optx.RESULTS.successful
+        return exhausted | (state.error <= tolerance), optx.RESULTS.successful
 
     def postprocess(self, fn, y, aux, args, options, state, tags, result):
         return y, aux, {}
@@ -106,16 +117,20 @@ class MirrorDescent(optx.AbstractRootFinder):
 class _PolishState(eqx.Module):
     step_size: Float[Array, ""]
     residual: Magnetizations
+    aux: tuple
+    error: Float[Array, ""]
     shift: Float[Array, ""]
-    n_steps: Int[Array, ""]
+    n_looks: Int[Array, ""]
 
 
 class NewtonPolish(optx.AbstractRootFinder):
     """Newton steps on `r(theta) = 0`, halved until the residual falls.
 
-    At least two are taken: a derivative that is unrolled through them is as good as the point
-    from which the last one started. Where G is flat a small residual says little about the
-    place, so that steps go on until they are short as well.
+    The function returns r, and as the first of its auxiliary outputs the Jacobian dr/dtheta;
+    those of the end point are the solution's. At least two steps are taken: a derivative that is
+    unrolled through them is as good as the point from which the last one started. Where G is
+    flat a small residual says little about the place, so that steps go on until they are short
+    as well.
 
     Attributes:
         rtol: with `atol`, stop at `max |r| <= atol + rtol max |theta|`; r is dimensionless.
@@ -128,26 +143,32 @@ class NewtonPolish(optx.AbstractRootFinder):
     norm: Callable = optx.max_norm
 
     def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> _PolishState:
-        one = jnp.ones((), y.dtype)
-        return _PolishState(one, fn(y, args)[0], one, jnp.array(0))
+        one, eye = jnp.ones((), y.dtype), jnp.eye(y.size, dtype=y.dtype)
+        unknown = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), aux_struct[1:])
+        return _PolishState(
+            one, jnp.zeros_like(y), (eye, *unknown), jnp.inf * one, one, jnp.array(0)
+        )
 
     def step(self, fn, y, args, options, state, tags):
-        jacobian = jax.jacfwd(lambda theta: fn(theta, args)[0])(y)
-        trial = y - state.step_size * jnp.linalg.solve(jacobian, state.residual)
-        residual, _ = fn(trial, args)
-        accept = self.norm(residual) <= self.norm(state.residual)
+        trial = y - state.step_size * jnp.linalg.solve(state.aux[0], state.residual)
+        residual, aux = fn(trial, args)
+        error = self.norm(residual)
+        accept = error <= state.error
         step_size = jnp.where(accept, 1.0, 0.5 * state.step_size)
         moved = jnp.max(jnp.abs(jnp.tanh(trial) - jnp.tanh(y)), initial=0.0)
-        shift = jnp.where(accept, moved, state.shift)
-        y = jnp.where(accept, trial, y)
-        residual = jnp.where(accept, residual, state.residual)
-        return y, _PolishState(step_size, residual, shift, state.n_steps + 1), None
+        moved = jnp.where(state.n_looks == 0, 1.0, moved)
+        y, residual, aux, error, shift = jax.tree.map(
+            lambda new, kept: jnp.where(accept, new, kept),
+            (trial, residual, aux, error, moved),
+            (y, state.residual, state.aux, state.error, state.shift),
+        )
+        return y, _PolishState(step_size, residual, aux, error, shift, state.n_looks + 1), aux
 
     def terminate(self, fn, y, args, options, state, tags) -> tuple[Bool[Array, ""], optx.RESULTS]:
-        small = self.norm(state.residual) <= self.atol + self.rtol * self.norm(y)
+        small = state.error <= self.atol + self.rtol * self.norm(y)
         small &= state.shift <= jnp.finfo(y.dtype).eps ** 0.5
         exhausted = state.step_size < 1e-3
-        return (state.n_steps >= 2) & (small | exhausted), optx.RESULTS.successful
+        return (state.n_looks > 2) & (small | exhausted), optx.RESULTS.successful
 
     def postprocess(self, fn, y, aux, args, options, state, tags, result):
         return y, aux, {}
@@ -248,14 +269,15 @@ def _solve(
     on_the_way = jax.lax.stop_gradient(problem) if implicit else problem
     descent = descend(on_the_way, theta, solver=solver, max_steps=max_steps, adjoint=adjoint)
     polished = polish(on_the_way, descent.value, tol=tol, adjoint=adjoint)
-    residual, result = judge(problem, polished.value, tol=tol)
+    taylor = polished.aux[1]
+    residual, result = judge(problem, polished.value, taylor, tol=tol)
     marginal = result == RESULTS.marginal
     if implicit:
         theta = _implicit(problem, polished.value, marginal)
     else:
         theta = _steep(polished.value, jnp.where(marginal, jnp.inf, 1.0))
     stats = {
-        "free_energy": stationary_free_energy(functional, energy, theta, beta),
+        "free_energy": stationary_free_energy(taylor.value, functional, energy, theta, beta),
         "fields": theta,
         "residual": residual,
         "n_steps": descent.stats["num_steps"] + polished.stats["num_steps"],
@@ -265,20 +287,21 @@ def _solve(
 
 @jax.custom_jvp
 def stationary_free_energy(
+    value: Float[Array, ""],
     functional: AbstractFunctional,
     energy: AbstractEnergy,
     theta: Magnetizations,
     beta: Float[Array, ""],
 ) -> Float[Array, ""]:
-    """G at a stationary point, whose derivatives need no solve: theta does not count."""
-    return free_energy_at(functional, energy, theta, beta)
+    """A known G at a stationary point, whose derivatives need no solve: theta does not count."""
+    return value
 
 
 @stationary_free_energy.defjvp
 def _(primals, tangents):
     """The envelope theorem. Theta counts in the derivatives of this derivative."""
-    functional, energy, theta, beta = primals
-    functional_dot, energy_dot, _, beta_dot = tangents
+    _, functional, energy, theta, beta = primals
+    _, functional_dot, energy_dot, _, beta_dot = tangents
 
     def at_rest(functional, energy, beta):
         return free_energy_at(functional, energy, theta, beta)
@@ -335,21 +358,41 @@ def polish(
     tol: float | Float[Array, ""],
     adjoint: optx.AbstractAdjoint = optx.ImplicitAdjoint(),
 ) -> optx.Solution:
-    """Newton steps from a point near a minimum until `max |dG/dm|` is well below `tol`."""
+    """Newton steps from a point near a minimum until `max |dG/dm|` is well below `tol`.
+
+    The second of the auxiliary outputs is G about the end point, a `Taylor`.
+    """
     newton = NewtonPolish(atol=0.1 * tol * problem[2])
-    return descend(problem, theta, solver=newton, max_steps=32, adjoint=adjoint)
+    return optx.root_find(
+        expanded,
+        newton,
+        theta,
+        problem,
+        has_aux=True,
+        max_steps=32,
+        adjoint=adjoint,
+        throw=False,
+    )
+
+
+def expanded(theta, problem):
+    """The residual; its Jacobian by theta, and G about the point."""
+    functional, energy, beta = problem
+    taylor = taylor_at(functional, energy, theta, beta)
+    by_m = beta * taylor.curvature
+    jacobian = jnp.eye(theta.size, dtype=theta.dtype) + by_m * variance_at(theta)[None, :]
+    return beta * taylor.gradient, (jacobian, taylor)
 
 
 def judge(
-    problem: Problem, theta: Magnetizations, *, tol: float | Float[Array, ""]
+    problem: Problem, theta: Magnetizations, taylor: Taylor, *, tol: float | Float[Array, ""]
 ) -> tuple[Float[Array, ""], RESULTS]:
     """`max |dG/dm|` at m = tanh(theta), and the result code which that point deserves."""
-    functional, energy, beta = jax.lax.stop_gradient(problem)
-    theta = jax.lax.stop_gradient(theta)
-    gradient = gradient_at(functional, energy, theta, beta)
-    residual = jnp.max(jnp.abs(gradient), initial=0.0)
-    hessian = scaled_hessian_at(functional, energy, theta, beta)
-    unresolved = resolution(gradient, theta, beta)
+    problem, theta, taylor = jax.lax.stop_gradient((problem, theta, taylor))
+    functional, energy, beta = problem
+    residual = jnp.max(jnp.abs(taylor.gradient), initial=0.0)
+    hessian = scaled_hessian(taylor, theta, beta)
+    unresolved = resolution(taylor.gradient, theta, beta)
 
     # A Cholesky factor exists if and only if a matrix is positive definite; else it is NaN. Both
     # in one call: two that run at once take all threads of two cores and wait for a third.

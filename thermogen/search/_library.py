@@ -19,7 +19,7 @@ from .._cold import above_lowest, beta_as
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional
-from ..meanfield._base import gradient_at, lowest_curvature, scaled_hessian_at
+from ..meanfield._base import lowest_curvature, scaled_hessian, taylor_at
 from ..meanfield._solve import Problem, checked_problem
 from ._provenance import fingerprint, mismatch
 
@@ -429,9 +429,9 @@ def _measure(problem: Problem, m: Float[Array, "batch n"]):
 
     def single(row):
         theta = jnp.arctanh(row)
-        residual = jnp.max(jnp.abs(gradient_at(functional, energy, theta, beta)), initial=0.0)
-        hessian = scaled_hessian_at(functional, energy, theta, beta)
-        curvature = lowest_curvature(hessian, theta, beta)
+        taylor = taylor_at(functional, energy, theta, beta)
+        residual = jnp.max(jnp.abs(taylor.gradient), initial=0.0)
+        curvature = lowest_curvature(scaled_hessian(taylor, theta, beta), theta, beta)
         return functional(energy, row, beta), residual, curvature
 
     return jax.vmap(single)(m)

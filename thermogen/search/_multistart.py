@@ -234,16 +234,27 @@ def _certify_batch(problem, n_flat: Array, tol: Array, rows: Float[Array, "batch
         hessian = jax.hessian(_value)(row, problem)
         _, flat = _flat_directions(hessian, n_flat)
         newton, args = NewtonPolish(atol=1e-3 * tol), (problem, row, flat)
-        polished = optx.root_find(_force, newton, row, args, max_steps=_NEWTON_STEPS, throw=False)
+        polished = optx.root_find(
+            _force, newton, row, args, has_aux=True, max_steps=_NEWTON_STEPS, throw=False
+        )
         return _judge(problem, polished.value, n_flat, tol)
 
     return jax.vmap(single)(rows)
 
 
-def _force(x: Float[Array, " p"], args) -> Float[Array, " p"]:
-    """The gradient; along flat directions, where nothing else decides, a pull to the start."""
+def _force(x: Float[Array, " p"], args) -> tuple[Float[Array, " p"], tuple]:
+    """The gradient; along flat directions, where nothing else decides, a pull to the start.
+
+    And its Jacobian.
+    """
     problem, start, flat = args
-    return jax.grad(_value)(x, problem) + dot(flat, x - start)
+
+    def force(x):
+        value = jax.grad(_value)(x, problem) + dot(flat, x - start)
+        return value, value
+
+    jacobian, value = jax.jacfwd(force, has_aux=True)(x)
+    return value, (jacobian,)
 
 
 def _judge(problem, row: Float[Array, " p"], n_flat: Array, tol: Array) -> Solution:

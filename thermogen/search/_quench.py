@@ -19,7 +19,13 @@ from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional, MirrorDescent
-from ..meanfield._base import free_energy_at, gradient_at, scaled_hessian_at, variance_at
+from ..meanfield._base import (
+    Taylor,
+    scaled_hessian,
+    scaled_hessian_at,
+    taylor_at,
+    variance_at,
+)
 from ..meanfield._solve import (
     CORNER_FIELD,
     Problem,
@@ -286,10 +292,13 @@ def _newton_step(problem: Problem, atol: Array, theta: Float[Array, "batch n"]):
         residual = residual_at(row, problem)
         root = jnp.sqrt(variance_at(row)).astype(jnp.float32)
         m, force = jnp.tanh(row).astype(jnp.float32), residual.astype(jnp.float32)
+        # Factorisations in both precisions must not run at once.
+        m = jnp.where(jnp.isnan(residual), jnp.nan, m)
         excess_gradient = jax.grad(lambda x: functional.excess(low_energy, x, low_beta))
+        _, product = jax.linearize(excess_gradient, m)
 
         def bent(x):
-            return low_beta * jax.jvp(excess_gradient, (m,), (x,))[1]
+            return low_beta * product(x)
 
         scale = jnp.max(jnp.abs(force)) + jnp.finfo(jnp.float32).tiny
         y, positive = _conjugate_gradients(
@@ -333,18 +342,17 @@ def _examine(
     functional, energy, beta = problem
 
     def single(row):
-        gradient = gradient_at(functional, energy, row, beta)
-        residual = jnp.max(jnp.abs(gradient))
+        taylor = taylor_at(functional, energy, row, beta)
+        residual = jnp.max(jnp.abs(taylor.gradient))
         # The scaled Hessian, its lower triangle alone, and where the curvature is the same in
         # all rows it is computed once: one pass writes it, in the dtype of the factorisation.
-        curvature = jax.hessian(lambda m: functional.excess(energy, m, beta))(jnp.tanh(row))
         root = jnp.sqrt(beta * variance_at(row))
         # What is as flat as a bifurcation is left to Newton steps and `judge`.
-        least = 1 - resolution(gradient, row, beta)
-        hessian = least * jnp.eye(row.size) + root[:, None] * curvature * root[None, :]
+        least = 1 - resolution(taylor.gradient, row, beta)
+        hessian = least * jnp.eye(row.size) + root[:, None] * taylor.curvature * root[None, :]
         good = (residual <= tol) & is_surely_positive(hessian, dtype)
         result = RESULTS.where(good, RESULTS.converged, RESULTS.stalled)
-        return _solution(problem, row, residual, result)
+        return _solution(row, taylor, residual, result)
 
     held = min(len(theta), _rows_of(_EXAMINED_ENTRIES, theta))
     return jax.lax.map(single, theta, batch_size=held)
@@ -358,30 +366,39 @@ def _slide(problem: Problem, theta: Float[Array, "batch n"]) -> Float[Array, "ba
     angles arcsin m, adapts; that G falls is judged as in `MirrorDescent`.
     """
 
+    functional, energy, beta = problem
+
     def step(state):
-        theta, force, most, _, n_steps = state
+        theta, force, hessian, most, _, n_looks = state
         root = jnp.sqrt(variance_at(theta))
-        values, vectors = jnp.linalg.eigh(scaled_hessian_at(*problem[:2], theta, problem[2]))
+        values, vectors = jnp.linalg.eigh(hessian)
         turn = dot(vectors, dot(root * force, vectors) / jnp.maximum(jnp.abs(values), _FLAT))
         length = jnp.linalg.norm(turn)
         turn = turn * jnp.minimum(1, most / jnp.maximum(length, _SATURATED))
+        length = jnp.where(n_looks == 0, jnp.inf, length)
         trial = theta - turn / jnp.maximum(root, _SATURATED)
-        new = residual_at(trial, problem)
+        taylor = taylor_at(functional, energy, trial, beta)
+        new = beta * taylor.gradient
         shift = jnp.tanh(trial) - jnp.tanh(theta)
         rounding = jnp.finfo(theta.dtype).eps * (jnp.abs(theta) + jnp.abs(trial)) * jnp.abs(shift)
         falls = jnp.sum((force + new) * shift - rounding) <= 0
         most = jnp.where(falls, 2, 0.25) * jnp.minimum(most, length)
-        theta, force = jnp.where(falls, trial, theta), jnp.where(falls, new, force)
-        return theta, force, most, length, n_steps + 1
+        theta, force, hessian = jax.tree.map(
+            lambda new, kept: jnp.where(falls, new, kept),
+            (trial, new, scaled_hessian(taylor, trial, beta)),
+            (theta, force, hessian),
+        )
+        return theta, force, hessian, most, length, n_looks + 1
 
     def unfinished(state):
-        _, force, _, length, n_steps = state
+        _, force, _, _, length, n_looks = state
         settled = (jnp.max(jnp.abs(force)) <= _FINE.atol) & (length <= _SETTLED)
-        return ~settled & (n_steps < _SLIDES)
+        return ~settled & (n_looks <= _SLIDES)
 
     def single(row):
-        one = jnp.ones((), row.dtype)
-        state = row, residual_at(row, problem), one, jnp.inf * one, 0
+        # The first trial is the start.
+        eye, half = jnp.eye(row.size, dtype=row.dtype), jnp.full((), 0.5, row.dtype)
+        state = row, jnp.zeros_like(row), eye, half, jnp.inf * half, 0
         return jax.lax.while_loop(unfinished, step, state)[0]
 
     return jax.vmap(single)(theta)
@@ -392,15 +409,15 @@ def _polish(problem: Problem, tol: Array, theta: Float[Array, "batch n"]) -> Sol
     """Newton steps, and a verdict in float64 on where they end."""
 
     def single(row):
-        row = polish(problem, row, tol=tol).value
-        return _solution(problem, row, *judge(problem, row, tol=tol))
+        polished = polish(problem, row, tol=tol)
+        row, (_, taylor) = polished.value, polished.aux
+        return _solution(row, taylor, *judge(problem, row, taylor, tol=tol))
 
     return jax.vmap(single)(theta)
 
 
-def _solution(problem: Problem, theta: Magnetizations, residual: Array, result: RESULTS):
-    free_energy = free_energy_at(*problem[:2], theta, problem[2])
-    stats = {"fields": theta, "residual": residual, "free_energy": free_energy}
+def _solution(theta: Magnetizations, taylor: Taylor, residual: Array, result: RESULTS):
+    stats = {"fields": theta, "residual": residual, "free_energy": taylor.value}
     return Solution(jnp.tanh(theta), result, stats)
 
 
