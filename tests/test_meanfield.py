@@ -516,8 +516,8 @@ def over_all(function):
     "program",
     [
         jax.grad(over_all(lambda e, m: solve(ADAPTIVE, e, 1.0, m).value)),
-        over_all(lambda e, m: tg.susceptibility(ADAPTIVE, e, m, 1.0)),
-        over_all(lambda e, m: jnp.stack(tg.meanfield.validity(ADAPTIVE, e, m, 1.0))),
+        over_all(lambda e, m: tg.susceptibility(ADAPTIVE, e, 1.0, m)),
+        over_all(lambda e, m: jnp.stack(tg.meanfield.validity(ADAPTIVE, e, 1.0, m))),
         lambda e: _quench._polish(PROBLEM, jnp.asarray(1e-9), VERTICES).value,
         lambda e: _quench._newton_step(PROBLEM, jnp.asarray(1e-9), VERTICES),
         lambda e: _quench._slide(PROBLEM, VERTICES),
