@@ -209,7 +209,7 @@ CLAMPED = {
 @pytest.mark.parametrize(
     ("clamp", "message"),
     [
-        (np.ones(3), r"clamp must have shape \(4,\), got \(3,\)"),
+        (np.ones(3), r"clamp must have shape \(4,\), one entry a spin, got \(3,\)"),
         (np.full(4, 0.5), "clamp must hold -1 or \\+1 where a spin is known"),
     ],
 )
