@@ -212,9 +212,8 @@ def test_arguments_outside_their_range_are_refused(function, bad):
     energy = random_pairwise(4, jax.random.key(0))
     arguments = {"beta": 0.5, "m": 0.3} | bad
     m = np.full(4, arguments["m"])
-    for evaluate in (function, lambda functional, *rest: functional(*rest)):
-        call = (energy, arguments["beta"], m)
+    for evaluate in (function, lambda functional, energy, beta, m: functional(energy, m, beta)):
         with pytest.raises(ValueError, match="beta must be positive|m must hold magnetizations"):
-            evaluate(tg.TAP(), *call)
+            evaluate(tg.TAP(), energy, arguments["beta"], m)
     with pytest.raises(ValueError, match=r"m must have shape \(4,\)"):
         function(tg.TAP(), energy, 0.5, np.zeros(3))

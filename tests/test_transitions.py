@@ -149,11 +149,11 @@ def _assert_drawn_from(matrix, ends) -> None:
 
 
 @eqx.filter_jit
-def _ends(sampler, energy, states, beta=BETA, clamped=None, n_draws=N_DRAWS):
+def _ends(sampler, energy, states, beta=BETA, clamp=None, n_draws=N_DRAWS):
     """`n_draws` steps from each of the states."""
     many = jax.tree.map(lambda x: jnp.repeat(x, n_draws, axis=0), states)
     keys = jax.random.split(_key(9), len(jax.tree.leaves(many)[0]))
-    return jax.vmap(lambda x, k: sampler.step(energy, x, beta, k, clamped))(many, keys)
+    return jax.vmap(lambda x, k: sampler.step(energy, x, beta, k, clamp))(many, keys)
 
 
 KERNELS = [
