@@ -15,7 +15,6 @@ PACKAGE = "thermogen"
 ROOT = Path(__file__).parent.parent / PACKAGE
 
 # From the ground up. A room is a module or a folder; rooms of one layer are blind to each other.
-# `parallel` lies low, so that any room may use it.
 LAYERS = (
     ("_types",),
     (
@@ -27,8 +26,8 @@ LAYERS = (
         "_placement",
         "_signals",
         "_solution",
-        "parallel",
     ),
+    ("runs",),
     ("spins",),
     ("walsh",),
     ("datasets", "energies"),
@@ -132,7 +131,7 @@ def _plant(root: Path, file: str, source: str) -> list[str]:
         ("search/_quench.py", "from ..kinetics import x", "kinetics, which does not lie"),
         ("retrieval/_recall.py", "from ..experts import x", "experts, which does not lie below"),
         ("storage.py", "from .cli import main", "cli, which does not lie below"),
-        ("parallel.py", "from .spins import x", "spins, which does not lie below parallel"),
+        ("runs.py", "from .spins import x", "spins, which does not lie below runs"),
         (
             "exact.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .cli import x",
@@ -165,7 +164,7 @@ def test_a_planted_violation_is_found(tmp_path, file, source, fault):
             "from . import _base\nfrom ._base import x\nfrom .. import walsh",
         ),
         ("energies/__init__.py", "from ._base import x\nfrom thermogen.energies._base import y"),
-        ("sampling/_gibbs.py", "from ..parallel import x\nfrom ..energies import y"),
+        ("sampling/_gibbs.py", "from ..runs import x\nfrom ..energies import y"),
         ("search/_quench.py", "import thermogen.meanfield._solve\nfrom .. import sampling"),
         ("plots/_trees.py", "import matplotlib.pyplot as plt\nfrom ..landscape import x"),
         ("cli.py", "def main():\n    from . import study, storage"),

@@ -9,6 +9,7 @@ from . import landscape as landscape
 from . import learning as learning
 from . import meanfield as meanfield
 from . import retrieval as retrieval
+from . import runs as runs
 from . import sampling as sampling
 from . import search as search
 from . import spins as spins
@@ -49,6 +50,8 @@ from .meanfield import susceptibility as susceptibility
 from .retrieval import Annealing as Annealing
 from .retrieval import Recall as Recall
 from .retrieval import recall as recall
+from .runs import AbstractJob as AbstractJob
+from .runs import run as run
 from .sampling import AbstractSampler as AbstractSampler
 from .sampling import Gibbs as Gibbs
 from .sampling import Metropolis as Metropolis

@@ -38,6 +38,8 @@ from ._population import systematic_draws as systematic_draws
 from ._reweighting import Reweighting as Reweighting
 from ._reweighting import multi_histogram as multi_histogram
 from ._reweighting import multi_histogram_reweighting as multi_histogram_reweighting
+from ._sample import Sampling as Sampling
+from ._sample import SamplingState as SamplingState
 from ._sample import colored as colored
 from ._sample import sample as sample
 from ._sweeps import sweep_population as sweep_population

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, Sharding
-from jaxtyping import Array, Num, PyTree
+from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
 from .._checks import as_array, check_count, check_counts, check_finite, check_parameters
 from .._cold import beta_as, resolved_beta
 from .._placement import from_anywhere
 from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy, Interactions, Pairwise
+from ..runs import AbstractJob, run
 from ._base import (
     AbstractSampler,
     Clamp,
@@ -93,55 +95,105 @@ def sample(
     if n_kept == 0:
         raise ValueError(f"thin must not exceed n_sweeps, got {thin} and {n_sweeps}")
     observers = Trace() if observers is None else observers
-    init_key, start_key, sweep_key = jax.random.split(key, 3)
+    init_key = jax.random.split(key, 3)[0]
     clamp = checked_clamp(energy, clamp)
     spins = _starts(energy, n_chains, init, init_key, sharding)
     if clamp is not None:
         spins = jnp.where(clamp[None] == 0, spins, clamp[None])
-    energy, given, beta = colored(energy), beta, beta_as(beta, spins.dtype)
-
-    starts = jax.vmap(sampler.init, in_axes=(None, 0, None, 0))
-    states = starts(energy, spins, beta, jax.random.split(start_key, n_chains))
-    carries = _each(lambda o: o.init(energy, spins, states, n_kept), observers)
-    # Here and not in the loop, because XLA keeps the layout of what it is given.
-    states = _moved_axes(states, 0, -1)
-    chunk = n_kept if callback is None else -(-n_kept // _N_CHUNKS)
-    for first in range(0, n_kept, chunk):
-        last = min(first + chunk, n_kept)
-        limits = tuple(jnp.asarray(i) for i in (first, last, burn_in, thin))
-        states, carries = _advance(
-            sampler, energy, beta, sweep_key, clamp, observers, states, carries, limits
-        )
-        if callback is not None:
-            jax.block_until_ready(states)
-            callback(last, n_kept)
-    seen = _each(lambda o, carry: o.value(carry), observers, carries)
-    return nan_unless_finite((energy, given), seen)
+    job = Sampling(
+        sampler,
+        colored(energy),
+        beta_as(beta, spins.dtype),
+        observers,
+        spins,
+        clamp,
+        jnp.asarray(burn_in),
+        jnp.asarray(thin),
+        n_kept,
+    )
+    progress = None if callback is None else lambda state: callback(int(state.n_done), n_kept)
+    seen = run(job, key=key, callback=progress, every=-(-n_kept // _N_CHUNKS))
+    return nan_unless_finite((energy, beta), seen)
 
 
-@eqx.filter_jit
-def _advance(sampler, energy, beta, key, clamp, observers, states, carries, limits):
-    """Kept sweeps `first` to `last`: the chains, on the last axis, move; then observers look."""
-    first, last, burn_in, thin = limits
-    beta = resolved_beta(energy, beta)
+class SamplingState(NamedTuple):
+    """Where chains are, and what was seen of them.
 
-    def sweep(i, states):
-        return step_chains(sampler, energy, states, beta, jax.random.fold_in(key, i), clamp)
+    Attributes:
+        chains: states of the sampler, one chain an entry of the LAST axis of all arrays.
+        carries: what the observers carry.
+        n_done: sweeps that were kept.
+        key: random key of all sweeps.
+    """
 
-    def keep(count, carry):
-        states, carries = carry
-        stop = burn_in + (count + 1) * thin
-        start = jnp.where(count == 0, 0, stop - thin)
-        states = jax.lax.fori_loop(start, stop, sweep, states)
-        of_each = _moved_axes(states, -1, 0)
-        spins = jax.vmap(sampler.spins)(of_each)
+    chains: PyTree
+    carries: PyTree
+    n_done: Int[Array, ""]
+    key: Key
+
+
+class Sampling(AbstractJob):
+    """Independent chains of a sampler; a step is one kept sweep.
+
+    Attributes:
+        sampler: moves each chain.
+        energy: an energy of n spins.
+        beta: inverse temperature.
+        observers: one `AbstractObserver` or a tree of them.
+        spins: where the chains start, shape `(chains, n)`.
+        clamp: +1 or -1 where a spin keeps this value, 0 where it is free, shape `(n,)`, or None.
+        burn_in: sweeps before the first that counts.
+        thin: every so many sweeps one is kept.
+        n_kept: how many are.
+    """
+
+    sampler: AbstractSampler
+    energy: AbstractEnergy
+    beta: Float[Array, ""]
+    observers: PyTree
+    spins: Float[Array, "chains n"]
+    clamp: Clamp
+    burn_in: Int[Array, ""]
+    thin: Int[Array, ""]
+    n_kept: int = eqx.field(static=True)
+
+    def init(self, key: Key) -> SamplingState:
+        _, start_key, sweep_key = jax.random.split(key, 3)
+        starts = jax.vmap(self.sampler.init, in_axes=(None, 0, None, 0))
+        keys = jax.random.split(start_key, len(self.spins))
+        chains = starts(self.energy, self.spins, self.beta, keys)
+
+        def first(observer):
+            return observer.init(self.energy, self.spins, chains, self.n_kept)
+
+        # Here and not in the loop, because XLA keeps the layout of what it is given.
+        moved = _moved_axes(chains, 0, -1)
+        return SamplingState(moved, _each(first, self.observers), jnp.array(0), sweep_key)
+
+    def step(self, state: SamplingState) -> SamplingState:
+        count, beta = state.n_done, resolved_beta(self.energy, self.beta)
+
+        def sweep(i, chains):
+            key = jax.random.fold_in(state.key, i)
+            return step_chains(self.sampler, self.energy, chains, beta, key, self.clamp)
+
+        stop = self.burn_in + (count + 1) * self.thin
+        start = jnp.where(count == 0, 0, stop - self.thin)
+        chains = jax.lax.fori_loop(start, stop, sweep, state.chains)
+        of_each = _moved_axes(chains, -1, 0)
+        spins = jax.vmap(self.sampler.spins)(of_each)
 
         def see(observer, carry):
-            return observer.update(carry, count, energy, spins, of_each)
+            return observer.update(carry, count, self.energy, spins, of_each)
 
-        return states, _each(see, observers, carries)
+        carries = _each(see, self.observers, state.carries)
+        return SamplingState(chains, carries, count + 1, state.key)
 
-    return jax.lax.fori_loop(first, last, keep, (states, carries))
+    def done(self, state: SamplingState) -> Bool[Array, ""]:
+        return state.n_done >= self.n_kept
+
+    def result(self, state: SamplingState) -> PyTree:
+        return _each(lambda o, carry: o.value(carry), self.observers, state.carries)
 
 
 def _moved_axes(states, source, destination):
