@@ -1,5 +1,7 @@
 """Markov chains that draw configurations from the Boltzmann distribution, and ln Z by them."""
 
+from ._annealing import AnnealedImportance as AnnealedImportance
+from ._annealing import AnnealingState as AnnealingState
 from ._annealing import Estimate as Estimate
 from ._annealing import Measurement as Measurement
 from ._annealing import annealed as annealed
@@ -21,6 +23,8 @@ from ._diagnostics import integrated_autocorrelation_time as integrated_autocorr
 from ._diagnostics import split_rhat as split_rhat
 from ._gibbs import Gibbs as Gibbs
 from ._gibbs import Metropolis as Metropolis
+from ._integration import Integration as Integration
+from ._integration import IntegrationState as IntegrationState
 from ._integration import ThermodynamicIntegral as ThermodynamicIntegral
 from ._integration import thermodynamic_integration as thermodynamic_integration
 from ._observers import AbstractObserver as AbstractObserver
@@ -32,7 +36,9 @@ from ._observers import Overlaps as Overlaps
 from ._observers import PatternOverlaps as PatternOverlaps
 from ._observers import StateTrace as StateTrace
 from ._observers import Trace as Trace
+from ._population import PopulationAnnealing as PopulationAnnealing
 from ._population import PopulationEstimate as PopulationEstimate
+from ._population import PopulationState as PopulationState
 from ._population import population_annealing as population_annealing
 from ._population import systematic_draws as systematic_draws
 from ._reweighting import Reweighting as Reweighting

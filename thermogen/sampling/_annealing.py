@@ -7,20 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from .._checks import as_array, check_count, check_parameters
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Count, Key
 from ..energies import AbstractEnergy
+from ..runs import AbstractJob, run
 from ._base import (
     AbstractKernel,
     Clamp,
     Ladder,
+    Progress,
     checked_clamp,
     checked_ladder,
     parameter_dtype,
+    progress,
     random_corners,
     step_chains,
 )
@@ -67,6 +70,7 @@ def annealed_importance_sampling(
     n_chains: Count,
     kernel: AbstractKernel = Gibbs(),
     clamp: Clamp = None,
+    callback: Progress = None,
 ) -> Estimate:
     """ln Z at `betas[-1]` by chains cooled from infinite temperature (Neal 2001).
 
@@ -82,6 +86,7 @@ def annealed_importance_sampling(
         kernel: moves the chains.
         clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
             sum over the free spins.
+        callback: called with the number of rungs done, and of all, about 20 times.
 
     Raises:
         ValueError: if `n_chains` is not positive, known parameters are not finite, known `betas` do
@@ -90,17 +95,12 @@ def annealed_importance_sampling(
     """
     check_parameters(energy)
     n_chains = check_count("n_chains", n_chains)
-    clamp = checked_clamp(energy, clamp)
-    return _cooled(colored(energy), checked_ladder(betas), key, n_chains, kernel, clamp)
-
-
-@eqx.filter_jit
-def _cooled(energy, betas, key, n_chains, kernel, clamp):
+    energy, clamp = colored(energy), checked_clamp(energy, clamp)
+    path = path_from_zero(checked_ladder(betas), parameter_dtype(energy))
     start_key, key = jax.random.split(key)
     spins = random_corners(energy, n_chains, start_key, clamp)
-    path = path_from_zero(betas, spins.dtype)
-    _, log_weights = annealed(energy, path, spins, key, kernel, clamp)
-    return _estimate(log_states(energy, spins.dtype, clamp), 1, log_weights)
+    job = AnnealedImportance(energy, path, spins, kernel, clamp, 1)
+    return run(job, key=key, **progress(path.size - 1, callback))
 
 
 @from_anywhere
@@ -112,6 +112,7 @@ def reverse_annealed_importance_sampling(
     key: Key,
     kernel: AbstractKernel = Gibbs(),
     clamp: Clamp = None,
+    callback: Progress = None,
 ) -> Estimate:
     """ln Z at `betas[-1]` by heating chains that start as samples there.
 
@@ -127,6 +128,7 @@ def reverse_annealed_importance_sampling(
         kernel: moves the chains.
         clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
             sum over the free spins.
+        callback: called with the number of rungs done, and of all, about 20 times.
 
     Raises:
         ValueError: for samples of a wrong shape or entries other than +-1, known parameters that
@@ -141,22 +143,69 @@ def reverse_annealed_importance_sampling(
         )
     if not isinstance(samples, Tracer) and not np.all(np.abs(samples) == 1):
         raise ValueError("samples must hold spins, -1 or +1, and nothing else")
-    clamp, samples = checked_clamp(energy, clamp), jnp.asarray(samples)
-    return _heated(colored(energy), checked_ladder(betas), samples, key, kernel, clamp)
-
-
-@eqx.filter_jit
-def _heated(energy, betas, samples, key, kernel, clamp):
+    energy, clamp = colored(energy), checked_clamp(energy, clamp)
     dtype = parameter_dtype(energy)
-    path = path_from_zero(betas, dtype)[::-1]
-    _, log_weights = annealed(energy, path, samples.astype(dtype), key, kernel, clamp)
-    return _estimate(log_states(energy, dtype, clamp), -1, log_weights)
+    path = path_from_zero(checked_ladder(betas), dtype)[::-1]
+    job = AnnealedImportance(energy, path, jnp.asarray(samples, dtype), kernel, clamp, -1)
+    return run(job, key=key, **progress(path.size - 1, callback))
 
 
-def _estimate(log_scale, sign, log_weights):
-    ratio, error, ess = log_mean(log_weights)
-    result = judged_weights(log_weights, ess)
-    return Estimate(log_scale + sign * ratio, known_error(error, result), ess, result)
+class AnnealingState(NamedTuple):
+    """Chains on their way along a path of inverse temperatures.
+
+    Attributes:
+        spins: where they are, shape `(n, chains)`.
+        log_weights: logarithms of their weights, shape `(chains,)`.
+        n_done: rungs that lie behind.
+        keys: random key of each rung, shape `(rungs,)`.
+    """
+
+    spins: Float[Array, "n chains"]
+    log_weights: Float[Array, " chains"]
+    n_done: Int[Array, ""]
+    keys: Key
+
+
+class AnnealedImportance(AbstractJob):
+    """ln Z by the weights of chains that are cooled, or heated; a step is one rung.
+
+    Attributes:
+        energy: an energy of n spins.
+        path: inverse temperatures, from that of `spins` on, shape `(points,)`.
+        spins: samples at the first of them, shape `(chains, n)`.
+        kernel: moves the chains.
+        clamp: +1 or -1 where a spin keeps this value, 0 where it is free, shape `(n,)`, or None.
+        sign: 1 for a path from infinite temperature, -1 for one that leads there.
+    """
+
+    energy: AbstractEnergy
+    path: Float[Array, " points"]
+    spins: Float[Array, "chains n"]
+    kernel: AbstractKernel
+    clamp: Clamp
+    sign: int = eqx.field(static=True)
+
+    def init(self, key: Key) -> AnnealingState:
+        zeros = jnp.zeros(len(self.spins), self.path.dtype)
+        keys = jax.random.split(key, self.path.size - 1)
+        return AnnealingState(self.spins.T, zeros, jnp.array(0), keys)
+
+    def step(self, state: AnnealingState) -> AnnealingState:
+        k = state.n_done
+        weigh = _rung(self.energy, self.kernel, self.clamp)
+        inputs = self.path[k + 1], self.path[k + 1] - self.path[k], state.keys[k]
+        (spins, log_weights), _ = weigh((state.spins, state.log_weights), inputs)
+        return AnnealingState(spins, log_weights, k + 1, state.keys)
+
+    def done(self, state: AnnealingState) -> Bool[Array, ""]:
+        return state.n_done >= self.path.size - 1
+
+    def result(self, state: AnnealingState) -> Estimate:
+        ratio, error, ess = log_mean(state.log_weights)
+        result = judged_weights(state.log_weights, ess)
+        log_scale = log_states(self.energy, self.path.dtype, self.clamp)
+        log_partition = log_scale + self.sign * ratio
+        return Estimate(log_partition, known_error(error, result), ess, result)
 
 
 def path_from_zero(betas: Float[Array, " rungs"], dtype) -> Float[Array, " points"]:
@@ -175,6 +224,14 @@ def annealed(energy, path, spins, key, kernel, clamp):
 
     Returns where they end, shape `(chains, n)`, and the logarithms of their weights `(chains,)`.
     """
+    inputs = path[1:], jnp.diff(path), jax.random.split(key, len(path) - 1)
+    start = spins.T, jnp.zeros(len(spins), path.dtype)
+    (spins, log_weights), _ = jax.lax.scan(_rung(energy, kernel, clamp), start, inputs)
+    return spins.T, log_weights
+
+
+def _rung(energy, kernel, clamp):
+    """How chains `(n, chains)` and the logarithms of their weights go on by one rung."""
 
     def rung(carry, inputs):
         spins, log_weights = carry
@@ -182,10 +239,7 @@ def annealed(energy, path, spins, key, kernel, clamp):
         log_weights -= change * jax.vmap(energy, in_axes=-1)(spins)
         return (step_chains(kernel, energy, spins, beta, key, clamp), log_weights), None
 
-    inputs = path[1:], jnp.diff(path), jax.random.split(key, len(path) - 1)
-    start = spins.T, jnp.zeros(len(spins), path.dtype)
-    (spins, log_weights), _ = jax.lax.scan(rung, start, inputs)
-    return spins.T, log_weights
+    return rung
 
 
 def log_mean(log_weights):

@@ -1,7 +1,8 @@
 """What a sampler is: a Markov chain that leaves the Boltzmann distribution invariant."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -78,6 +79,21 @@ class AbstractKernel(AbstractSampler):
         return energy(state)
 
 
+# Called with the number of steps done, and of all.
+Progress = Callable[[int, int], object] | None
+_N_CALLS = 20
+
+
+def progress(n_steps: int, callback: Progress) -> dict[str, Any]:
+    """What `run` needs to tell a callback about 20 times how many of `n_steps` are done."""
+    if callback is None:
+        return {}
+    return {
+        "callback": lambda state: callback(int(state.n_done), n_steps),
+        "every": -(-n_steps // _N_CALLS),
+    }
+
+
 def checked_ladder(betas: Ladder, least: int = 1) -> Float[Array, " rungs"]:
     """`betas` as an array, once it is clear that they lead from hot to cold."""
     betas = as_array("betas", betas)
@@ -99,6 +115,7 @@ def parameter_dtype(energy: AbstractEnergy):
     return jnp.result_type(*(jax.tree.leaves(energy) or [float]))
 
 
+@eqx.filter_jit
 def random_corners(
     energy: AbstractEnergy, n_chains: int, key: Key, clamp: Clamp = None
 ) -> Float[Array, "chains n"]:

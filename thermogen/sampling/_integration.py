@@ -2,10 +2,9 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import check_count, check_parameters
 from .._linalg import dot
@@ -13,13 +12,17 @@ from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Count, Key
 from ..energies import AbstractEnergy
+from ..runs import AbstractJob, run
 from ._annealing import Measurement, log_states, path_from_zero
 from ._base import (
     AbstractKernel,
     Clamp,
     Ladder,
+    Progress,
     checked_clamp,
     checked_ladder,
+    parameter_dtype,
+    progress,
     random_corners,
     step_chains,
 )
@@ -64,6 +67,7 @@ def thermodynamic_integration(
     burn_in: Count,
     kernel: AbstractKernel = Gibbs(),
     clamp: Clamp = None,
+    callback: Progress = None,
 ) -> ThermodynamicIntegral:
     """`ln Z = n ln 2 - int_0^beta <E> dbeta` by independent chains, cooled from rung to rung.
 
@@ -82,6 +86,7 @@ def thermodynamic_integration(
         kernel: moves the chains.
         clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
             sum over the free spins.
+        callback: called with the number of rungs done, and of all, about 20 times.
 
     Raises:
         ValueError: for counts that are too small, known parameters that are not finite, if known
@@ -93,72 +98,114 @@ def thermodynamic_integration(
     burn_in = check_count("burn_in", burn_in, least=0)
     check_count("burn_in + n_sweeps", burn_in + check_count("n_sweeps", n_sweeps))
     sweeps = jnp.asarray(burn_in), jnp.asarray(int(n_sweeps))
-    clamp, ladder = checked_clamp(energy, clamp), checked_ladder(betas)
-    return _integrate(colored(energy), ladder, key, n_chains, sweeps, kernel, clamp)
-
-
-@eqx.filter_jit
-def _integrate(energy, betas, key, n_chains, sweeps, kernel, clamp):
+    energy, clamp = colored(energy), checked_clamp(energy, clamp)
+    path = path_from_zero(checked_ladder(betas), parameter_dtype(energy))
     start_key, key = jax.random.split(key)
     spins = random_corners(energy, n_chains, start_key, clamp)
-    path = path_from_zero(betas, spins.dtype)
-    means, variances = _measured(energy, path, spins, key, sweeps, kernel, clamp)
-    rhat = disagreement(means, variances, sweeps[1])
-    relaxed = rhat <= MAX_RHAT_COOLED
-    squares = variances + jnp.square(means - jnp.mean(means, axis=1, keepdims=True))
-    mean, mean_error = _over_chains(means)
-    # Squares about the common mean have an expectation below the variance, by that of the mean.
-    variance, variance_error = _over_chains(squares)
-    variance += jnp.square(mean_error)
-
-    of_mean, of_variance = jax.grad(_integral, argnums=(1, 2))(path, mean, -variance)
-    _, statistical = _over_chains((dot(of_mean, means) - dot(of_variance, squares))[None])
-    quadrature = _quadrature_error(path, mean, -variance)
-    result = first_of(
-        (~jnp.all(jnp.isfinite(means)), RESULTS.non_finite),
-        (~jnp.all(relaxed), RESULTS.not_relaxed),
-    )
-    scale = jnp.square(path[1:])
-    mean_error, variance_error = (
-        jnp.where(relaxed, e, jnp.inf) for e in (mean_error, variance_error)
-    )
-    return ThermodynamicIntegral(
-        log_states(energy, path.dtype, clamp) - _integral(path, mean, -variance),
-        known_error(jnp.hypot(statistical[0], quadrature), result),
-        quadrature,
-        Measurement(mean[1:], mean_error[1:]),
-        Measurement(scale * variance[1:], scale * variance_error[1:]),
-        rhat[1:],
-        result,
-    )
+    job = Integration(energy, path, spins, kernel, clamp, *sweeps)
+    return run(job, key=key, **progress(path.size, callback))
 
 
-def _measured(energy, path, spins, key, sweeps, kernel, clamp):
-    """Of each chain at each rung, shape `(rungs, chains)`: mean and variance of E about it."""
-    burn_in, n_sweeps = sweeps
-    n_chains, dtype = len(spins), spins.dtype
+class IntegrationState(NamedTuple):
+    """Chains on their way along the rungs, and what they measured.
 
-    def rung(spins, inputs):
-        beta, key = inputs
+    Attributes:
+        spins: where they are, shape `(n, chains)`.
+        means: of E of each chain at each rung, shape `(points, chains)`.
+        variances: of E about it, shape `(points, chains)`.
+        n_done: rungs that lie behind.
+        keys: random key of each rung, shape `(points,)`.
+    """
+
+    spins: Float[Array, "n chains"]
+    means: Float[Array, "points chains"]
+    variances: Float[Array, "points chains"]
+    n_done: Int[Array, ""]
+    keys: Key
+
+
+class Integration(AbstractJob):
+    """ln Z as an integral of the mean energy over beta; a step is one rung.
+
+    Attributes:
+        energy: an energy of n spins.
+        path: inverse temperatures from 0 on, shape `(points,)`.
+        spins: samples at the first of them, shape `(chains, n)`.
+        kernel: moves the chains.
+        clamp: +1 or -1 where a spin keeps this value, 0 where it is free, shape `(n,)`, or None.
+        burn_in: sweeps at each rung before the first that counts.
+        n_sweeps: sweeps at each rung after those.
+    """
+
+    energy: AbstractEnergy
+    path: Float[Array, " points"]
+    spins: Float[Array, "chains n"]
+    kernel: AbstractKernel
+    clamp: Clamp
+    burn_in: Int[Array, ""]
+    n_sweeps: Int[Array, ""]
+
+    def init(self, key: Key) -> IntegrationState:
+        blank = jnp.zeros((self.path.size, len(self.spins)), self.path.dtype)
+        keys = jax.random.split(key, self.path.size)
+        return IntegrationState(self.spins.T, blank, blank, jnp.array(0), keys)
+
+    def step(self, state: IntegrationState) -> IntegrationState:
+        k = state.n_done
+        beta, key, energy = self.path[k], state.keys[k], self.energy
 
         def move(i, spins):
-            return step_chains(kernel, energy, spins, beta, jax.random.fold_in(key, i), clamp)
+            sweep_key = jax.random.fold_in(key, i)
+            return step_chains(self.kernel, energy, spins, beta, sweep_key, self.clamp)
 
         def measure(i, carry):
             # Running means keep their digits in float32, sums of squares do not.
             spins, mean, square = carry
-            spins = move(burn_in + i, spins)
+            spins = move(self.burn_in + i, spins)
             energies = jax.vmap(energy, in_axes=-1)(spins)
             new = mean + (energies - mean) / (i + 1)
             square += ((energies - mean) * (energies - new) - square) / (i + 1)
             return spins, new, square
 
-        spins = jax.lax.fori_loop(0, burn_in, move, spins)
-        zeros = jnp.zeros(n_chains, dtype)
-        spins, mean, square = jax.lax.fori_loop(0, n_sweeps, measure, (spins, zeros, zeros))
-        return spins, (mean, square)
+        spins = jax.lax.fori_loop(0, self.burn_in, move, state.spins)
+        zeros = jnp.zeros_like(state.means[0])
+        spins, mean, square = jax.lax.fori_loop(0, self.n_sweeps, measure, (spins, zeros, zeros))
+        means, variances = state.means.at[k].set(mean), state.variances.at[k].set(square)
+        return IntegrationState(spins, means, variances, k + 1, state.keys)
 
-    return jax.lax.scan(rung, spins.T, (path, jax.random.split(key, path.size)))[1]
+    def done(self, state: IntegrationState) -> Bool[Array, ""]:
+        return state.n_done >= self.path.size
+
+    def result(self, state: IntegrationState) -> ThermodynamicIntegral:
+        path, means, variances = self.path, state.means, state.variances
+        rhat = disagreement(means, variances, self.n_sweeps)
+        relaxed = rhat <= MAX_RHAT_COOLED
+        squares = variances + jnp.square(means - jnp.mean(means, axis=1, keepdims=True))
+        mean, mean_error = _over_chains(means)
+        # Squares about the common mean have an expectation below the variance, by that of the mean.
+        variance, variance_error = _over_chains(squares)
+        variance += jnp.square(mean_error)
+
+        of_mean, of_variance = jax.grad(_integral, argnums=(1, 2))(path, mean, -variance)
+        _, statistical = _over_chains((dot(of_mean, means) - dot(of_variance, squares))[None])
+        quadrature = _quadrature_error(path, mean, -variance)
+        result = first_of(
+            (~jnp.all(jnp.isfinite(means)), RESULTS.non_finite),
+            (~jnp.all(relaxed), RESULTS.not_relaxed),
+        )
+        scale = jnp.square(path[1:])
+        mean_error, variance_error = (
+            jnp.where(relaxed, e, jnp.inf) for e in (mean_error, variance_error)
+        )
+        return ThermodynamicIntegral(
+            log_states(self.energy, path.dtype, self.clamp) - _integral(path, mean, -variance),
+            known_error(jnp.hypot(statistical[0], quadrature), result),
+            quadrature,
+            Measurement(mean[1:], mean_error[1:]),
+            Measurement(scale * variance[1:], scale * variance_error[1:]),
+            rhat[1:],
+            result,
+        )
 
 
 def _over_chains(values):

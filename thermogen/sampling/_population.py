@@ -5,7 +5,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import check_count, check_parameters
 from .._linalg import dot
@@ -13,8 +13,19 @@ from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Count, Key
 from ..energies import AbstractEnergy
+from ..runs import AbstractJob, run
 from ._annealing import log_mean, log_states, path_from_zero
-from ._base import AbstractKernel, Clamp, Ladder, checked_clamp, checked_ladder, random_corners
+from ._base import (
+    AbstractKernel,
+    Clamp,
+    Ladder,
+    Progress,
+    checked_clamp,
+    checked_ladder,
+    parameter_dtype,
+    progress,
+    random_corners,
+)
 from ._gibbs import Gibbs
 from ._sample import colored
 from ._trust import MIN_LINEAGES, first_of, known_error, too_few, too_skewed
@@ -55,6 +66,7 @@ def population_annealing(
     n_populations: Count = 20,
     kernel: AbstractKernel = Gibbs(),
     clamp: Clamp = None,
+    callback: Progress = None,
 ) -> PopulationEstimate:
     """ln Z and samples at `betas[-1]` by resampled replicas (Hukushima and Iba 2003; Machta 2010).
 
@@ -74,6 +86,7 @@ def population_annealing(
         kernel: moves the replicas.
         clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
             sum over the free spins.
+        callback: called with the number of rungs done, and of all, about 20 times.
 
     Raises:
         ValueError: for counts that are too small, known parameters that are not finite, if known
@@ -83,51 +96,99 @@ def population_annealing(
     check_parameters(energy)
     n_chains = check_count("n_chains", n_chains)
     n_populations = check_count("n_populations", n_populations, least=2)
-    clamp, sizes = checked_clamp(energy, clamp), (n_chains, n_populations)
-    return _anneal(colored(energy), checked_ladder(betas), key, sizes, kernel, clamp)
+    energy, clamp = colored(energy), checked_clamp(energy, clamp)
+    path = path_from_zero(checked_ladder(betas), parameter_dtype(energy))
+    job = PopulationAnnealing(energy, path, kernel, clamp, n_chains, n_populations)
+    return run(job, key=key, **progress(path.size - 1, callback))
 
 
-@eqx.filter_jit
-def _anneal(energy, betas, key, sizes, kernel, clamp):
-    n_chains, n_populations = sizes
-    cool = jax.vmap(_population, in_axes=(None, None, 0, None, None, None))
-    keys = jax.random.split(key, n_populations)
-    log_ratios, spins, families = cool(energy, betas, keys, n_chains, kernel, clamp)
-    ratio, error, count = log_mean(log_ratios)
-    weights = jax.nn.softmax(log_ratios)
-    squares = jnp.sum(jnp.square(families), axis=1)
-    ess = n_chains**2 / dot(jnp.square(weights), squares)
-    log_partition = log_states(energy, spins.dtype, clamp) + ratio
-    poor = too_few(ess, n_chains * n_populations, MIN_LINEAGES)
-    poor |= too_skewed(count, n_populations)
-    finite = jnp.all(jnp.isfinite(log_ratios))
-    result = first_of((~finite, RESULTS.non_finite), (poor, RESULTS.few_weights))
-    return PopulationEstimate(
-        log_partition, known_error(error, result), ess, spins, weights, result
-    )
+class PopulationState(NamedTuple):
+    """Populations on their way from infinite temperature.
+
+    Attributes:
+        spins: the replicas, shape `(populations, chains, n)`.
+        starts: the replica of the start that each descends from, shape `(populations, chains)`.
+        log_ratios: estimates of `ln(Z / 2^n)` so far, shape `(populations,)`.
+        n_done: rungs that lie behind.
+        keys: random key of each population at each rung, shape `(populations, rungs)`.
+    """
+
+    spins: Float[Array, "populations chains n"]
+    starts: Int[Array, "populations chains"]
+    log_ratios: Float[Array, " populations"]
+    n_done: Int[Array, ""]
+    keys: Key
 
 
-def _population(energy, betas, key, n_chains, kernel, clamp):
-    """One population: its estimate of `ln(Z / 2^n)`, its end, and the sizes of its families."""
-    start_key, key = jax.random.split(key)
-    spins = random_corners(energy, n_chains, start_key, clamp)
-    path = path_from_zero(betas, spins.dtype)
-    move = jax.vmap(kernel.step, in_axes=(None, 0, None, 0, None))
+class PopulationAnnealing(AbstractJob):
+    """Replicas that are cooled together and resampled on the way; a step is one rung.
 
-    def rung(carry, inputs):
-        spins, starts, log_ratio = carry
-        beta, change, key = inputs
-        draw_key, move_key = jax.random.split(key)
-        log_weights = -change * jax.vmap(energy)(spins)
-        parents = systematic_draws(jax.nn.softmax(log_weights), draw_key)
-        keys = jax.random.split(move_key, n_chains)
-        spins = move(energy, spins[parents], beta, keys, clamp)
-        return (spins, starts[parents], log_ratio + log_mean(log_weights)[0]), None
+    Attributes:
+        energy: an energy of n spins.
+        path: inverse temperatures from 0 on, shape `(points,)`.
+        kernel: moves the replicas.
+        clamp: +1 or -1 where a spin keeps this value, 0 where it is free, shape `(n,)`, or None.
+        n_chains: replicas in each population.
+        n_populations: independent populations.
+    """
 
-    inputs = path[1:], jnp.diff(path), jax.random.split(key, path.size - 1)
-    carry = spins, jnp.arange(n_chains), jnp.zeros((), path.dtype)
-    (spins, starts, log_ratio), _ = jax.lax.scan(rung, carry, inputs)
-    return log_ratio, spins, jnp.zeros(n_chains, path.dtype).at[starts].add(1)
+    energy: AbstractEnergy
+    path: Float[Array, " points"]
+    kernel: AbstractKernel
+    clamp: Clamp
+    n_chains: int = eqx.field(static=True)
+    n_populations: int = eqx.field(static=True)
+
+    def init(self, key: Key) -> PopulationState:
+        def population(key):
+            start_key, key = jax.random.split(key)
+            spins = random_corners(self.energy, self.n_chains, start_key, self.clamp)
+            return spins, jax.random.split(key, self.path.size - 1)
+
+        spins, keys = jax.vmap(population)(jax.random.split(key, self.n_populations))
+        starts = jnp.broadcast_to(jnp.arange(self.n_chains), spins.shape[:2])
+        zeros = jnp.zeros(self.n_populations, self.path.dtype)
+        return PopulationState(spins, starts, zeros, jnp.array(0), keys)
+
+    def step(self, state: PopulationState) -> PopulationState:
+        k = state.n_done
+        beta, change = self.path[k + 1], self.path[k + 1] - self.path[k]
+        move = jax.vmap(self.kernel.step, in_axes=(None, 0, None, 0, None))
+
+        def rung(spins, starts, log_ratio, key):
+            draw_key, move_key = jax.random.split(key)
+            log_weights = -change * jax.vmap(self.energy)(spins)
+            parents = systematic_draws(jax.nn.softmax(log_weights), draw_key)
+            keys = jax.random.split(move_key, self.n_chains)
+            spins = move(self.energy, spins[parents], beta, keys, self.clamp)
+            return spins, starts[parents], log_ratio + log_mean(log_weights)[0]
+
+        moved = jax.vmap(rung)(state.spins, state.starts, state.log_ratios, state.keys[:, k])
+        return PopulationState(*moved, k + 1, state.keys)
+
+    def done(self, state: PopulationState) -> Bool[Array, ""]:
+        return state.n_done >= self.path.size - 1
+
+    def result(self, state: PopulationState) -> PopulationEstimate:
+        n_replicas = self.n_chains * self.n_populations
+        ratio, error, count = log_mean(state.log_ratios)
+        weights = jax.nn.softmax(state.log_ratios)
+        families = jax.vmap(
+            lambda starts: jnp.zeros_like(self.path, shape=self.n_chains).at[starts].add(1)
+        )
+        squares = jnp.sum(jnp.square(families(state.starts)), axis=1)
+        ess = self.n_chains**2 / dot(jnp.square(weights), squares)
+        poor = too_few(ess, n_replicas, MIN_LINEAGES) | too_skewed(count, self.n_populations)
+        finite = jnp.all(jnp.isfinite(state.log_ratios))
+        result = first_of((~finite, RESULTS.non_finite), (poor, RESULTS.few_weights))
+        return PopulationEstimate(
+            log_states(self.energy, self.path.dtype, self.clamp) + ratio,
+            known_error(error, result),
+            ess,
+            state.spins,
+            weights,
+            result,
+        )
 
 
 def systematic_draws(weights, key):

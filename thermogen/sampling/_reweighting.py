@@ -18,7 +18,15 @@ from .._solution import RESULTS
 from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy
 from ._annealing import Estimate, Measurement, log_states
-from ._base import AbstractKernel, Clamp, Ladder, checked_clamp, checked_ladder, random_corners
+from ._base import (
+    AbstractKernel,
+    Clamp,
+    Ladder,
+    Progress,
+    checked_clamp,
+    checked_ladder,
+    random_corners,
+)
 from ._gibbs import Gibbs
 from ._observers import StateTrace
 from ._sample import sample
@@ -157,6 +165,7 @@ def multi_histogram_reweighting(
     thin: Count = 1,
     kernel: AbstractKernel = Gibbs(),
     clamp: Clamp = None,
+    callback: Progress = None,
 ) -> Reweighting:
     """ln Z, `<E>` and the heat capacity at all beta up to `betas[-1]`, by parallel tempering.
 
@@ -174,6 +183,7 @@ def multi_histogram_reweighting(
         kernel: moves the replicas.
         clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
             sum over the free spins.
+        callback: called with the number of kept sweeps done, and of all, about 20 times.
 
     Raises:
         ValueError: for counts that are too small, known parameters that are not finite, if known
@@ -194,6 +204,7 @@ def multi_histogram_reweighting(
         thin=thin,
         init=random_corners(energy, n_chains, start_key, clamp),
         clamp=clamp,
+        callback=callback,
         observers=StateTrace(_rung_energies),
     )
     return _solve(energies.swapaxes(1, 2), ladder, log_states(energy, ladder.dtype, clamp))

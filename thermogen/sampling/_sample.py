@@ -1,7 +1,6 @@
 """One line that runs many chains: burn-in, thinning, observers, progress."""
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -21,8 +20,10 @@ from ..runs import AbstractJob, run
 from ._base import (
     AbstractSampler,
     Clamp,
+    Progress,
     checked_clamp,
     parameter_dtype,
+    progress,
     random_corners,
     step_chains,
 )
@@ -30,7 +31,6 @@ from ._observers import AbstractObserver, Trace
 
 # Below this share of bonds, colours of independent spins beat blocks of a dense matrix.
 _SPARSE = 0.05
-_N_CHUNKS = 20
 
 
 @functools.partial(from_anywhere, spread=("init", "sharding"))
@@ -47,7 +47,7 @@ def sample(
     init: Num[Array | np.ndarray, "..."] | None = None,
     clamp: Clamp = None,
     observers: PyTree = None,
-    callback: Callable[[int, int], None] | None = None,
+    callback: Progress = None,
     sharding: Sharding | None = None,
 ) -> PyTree:
     """Draw configurations from `exp(-beta E) / Z` by independent chains.
@@ -111,8 +111,7 @@ def sample(
         jnp.asarray(thin),
         n_kept,
     )
-    progress = None if callback is None else lambda state: callback(int(state.n_done), n_kept)
-    seen = run(job, key=key, callback=progress, every=-(-n_kept // _N_CHUNKS))
+    seen = run(job, key=key, **progress(n_kept, callback))
     return nan_unless_finite((energy, beta), seen)
 
 

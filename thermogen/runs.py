@@ -1,0 +1,144 @@
+"""What takes long is a job: pure functions of arrays of fixed shapes, and one driver for all."""
+
+import abc
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Int, PyTree
+
+from ._checks import check_count
+from ._types import Key
+
+# More steps than any run takes, in the integers that a device counts with.
+_FOREVER = 2**31 - 1
+
+
+class AbstractJob(eqx.Module):
+    """A long computation: where it starts, one step, whether it is done, and what came of it.
+
+    All four functions are pure. A state is a pytree of arrays whose shapes never change, and holds
+    all that the next step needs, its random key included: `jax.vmap` then maps a job over whatever
+    is an array in it, and a state that is stored is a run that can go on.
+
+    A step has to leave a state alone that is done only where somebody takes it: `run` does not, and
+    under `jax.vmap` the states of jobs that are done wait unchanged for the others.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        class Halving(tg.AbstractJob):
+            start: jax.Array
+
+            def init(self, key):
+                return self.start
+
+            def step(self, state):
+                return state / 2
+
+            def done(self, state):
+                return state < 1
+
+            def result(self, state):
+                return state
+
+        assert tg.run(Halving(jnp.asarray(5.0)), key=jax.random.key(0)) == 0.625
+        ```
+    """
+
+    @abc.abstractmethod
+    def init(self, key: Key) -> PyTree[Array]:
+        """The state before the first step."""
+
+    @abc.abstractmethod
+    def step(self, state: PyTree[Array]) -> PyTree[Array]:
+        """The state after one step more: the same structure, shapes and dtypes."""
+
+    @abc.abstractmethod
+    def done(self, state: PyTree[Array]) -> Bool[Array, ""]:
+        """Whether no step is left to be taken."""
+
+    @abc.abstractmethod
+    def result(self, state: PyTree[Array]) -> PyTree:
+        """What the state means; that of a run that was stopped early, too."""
+
+
+def run(
+    job: AbstractJob,
+    *,
+    key: Key,
+    callback: Callable[[PyTree[Array]], object] | None = None,
+    every: int = 1,
+) -> PyTree:
+    """Run a job to its end, in one compiled loop.
+
+    With a callback the loop pauses after `every` steps and goes on with the same program. Under
+    `jax.jit` and `jax.vmap` the loop becomes part of the caller's program: jobs that are mapped end
+    with the last of them.
+
+    Args:
+        job: what to do.
+        key: random key, for `job.init`.
+        callback: called on the host with the state after every few steps and at the end. Where it
+            returns True the run stops, with the result so far; an exception ends it.
+        every: steps between two calls of `callback`, at least 1.
+
+    Returns:
+        `job.result` of the last state.
+
+    Raises:
+        TypeError: for what is no job.
+        ValueError: for `every` below 1, and for a callback where the job is traced, since nothing
+            runs on the host there.
+    """
+    if not isinstance(job, AbstractJob):
+        raise TypeError(f"job must be an AbstractJob, got {job!r}")
+    if any(isinstance(x, Tracer) for x in jax.tree.leaves((job, key))):
+        if callback is not None:
+            raise ValueError("callback cannot be called under jax.jit or jax.vmap: leave it out")
+        return job.result(_advanced(job, job.init(key), _FOREVER))
+    every = check_count("every", every)
+    state = _init(job, key)
+    while True:
+        limit = _FOREVER if callback is None else every
+        state, done = _advance(job, state, jnp.asarray(limit, jnp.int32))
+        if callback is None or (callback(state) is True) or done:
+            return _result(job, state)
+
+
+@eqx.filter_jit
+def _init(job: AbstractJob, key: Key) -> PyTree[Array]:
+    return job.init(key)
+
+
+@eqx.filter_jit
+def _advance(
+    job: AbstractJob, state: PyTree[Array], limit: Int[Array, ""]
+) -> tuple[PyTree[Array], Bool[Array, ""]]:
+    state = _advanced(job, state, limit)
+    return state, job.done(state)
+
+
+@eqx.filter_jit
+def _result(job: AbstractJob, state: PyTree[Array]) -> PyTree:
+    return job.result(state)
+
+
+def _advanced(job: AbstractJob, state: PyTree[Array], limit: int | Int[Array, ""]) -> PyTree[Array]:
+    """At most `limit` steps on, fewer where the job is done before."""
+
+    def going(carry):
+        count, state = carry
+        return (count < limit) & ~job.done(state)
+
+    def step(carry):
+        count, state = carry
+        return count + 1, job.step(state)
+
+    return jax.lax.while_loop(going, step, (jnp.zeros((), jnp.int32), state))[1]
