@@ -40,7 +40,7 @@ class UserJob(tg.AbstractJob):
 
 
 N, CHAINS = 4, 3
-SPINS = np.array([[1.0, 1, 1, 1], [1, -1, 1, -1], [-1, -1, 1, 1]])
+SPINS = jnp.array([[1.0, 1, 1, 1], [1, -1, 1, -1], [-1, -1, 1, 1]])
 HALF = jnp.array([1.0, 0, 0, 0])
 
 
@@ -162,7 +162,7 @@ def test_other_numbers_do_not_compile(caplog):
     assert names == []
 
 
-def test_what_cannot_run_is_named():
+def test_what_cannot_run_is_named(unchecked):
     with pytest.raises(TypeError, match="job must be an AbstractJob"):
         tg.run(lambda: 0, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"callback cannot be called under jax.jit or jax.vmap"):
