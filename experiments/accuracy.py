@@ -150,7 +150,7 @@ def errors(functional, energies, exact):
         log_partition, magnetizations, connected = exact
         solution = tg.solve(functional, energy, beta, magnetizations, throw=False)
         m = solution.value
-        hessian = jax.hessian(functional, argnums=1)(energy, m, beta)
+        hessian = jax.hessian(functional, argnums=2)(energy, beta, m)
         response = jnp.linalg.inv(beta * hessian)
         excess = beta * solution.stats["free_energy"] + log_partition
         return {

@@ -132,7 +132,7 @@ def with_hidden(energy: tg.RBM, visible: np.ndarray, beta: float) -> np.ndarray:
 
 
 def gradient(functional, energy, m, beta):
-    return jax.grad(functional, argnums=1)(energy, m, beta)
+    return jax.grad(functional, argnums=2)(energy, beta, m)
 
 
 @jax.jit

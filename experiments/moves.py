@@ -51,12 +51,12 @@ class Deflated(AbstractFunctional):
     height: float
     width: float
 
-    def excess(self, energy, m, beta):
+    def excess(self, energy, beta, m):
         bumps = 0.0
         for sign in (1, -1):
             far = jnp.mean((self.states - sign * m[None, :]) ** 2, axis=1)
             bumps = bumps + jnp.sum(jnp.exp(-far / (2 * self.width**2)))
-        return self.functional.excess(energy, m, beta) + self.height * bumps
+        return self.functional.excess(energy, beta, m) + self.height * bumps
 
 
 class Mix:

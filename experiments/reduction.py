@@ -162,7 +162,7 @@ def descend(energy, beta, starts):
         first = (start, jnp.full((), jnp.inf, start.dtype), 0)
         m, left, _ = jax.lax.while_loop(lambda s: (s[1] >= SHORT) & (s[2] < N_STEPS), step, first)
         exact = jax.hessian(potential)(start)
-        naive = jax.hessian(lambda x: tg.NaiveMeanField()(energy, x, beta))(start)
+        naive = jax.hessian(lambda x: tg.NaiveMeanField()(energy, beta, x))(start)
         lowest = [jnp.linalg.eigvalsh(0.5 * (h + h.T))[0] for h in (exact, naive)]
         return m, left, jnp.stack(lowest)
 

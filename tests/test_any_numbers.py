@@ -132,7 +132,7 @@ def test_moments_under_the_product_measure(name):
 
 @jax.jit
 def slopes_of(functional, energy, m):
-    return jax.value_and_grad(functional, argnums=(0, 1))(energy, m, 0.4)
+    return jax.value_and_grad(functional, argnums=(0, 2))(energy, 0.4, m)
 
 
 @jax.jit

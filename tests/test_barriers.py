@@ -38,8 +38,8 @@ def _derivatives(functional, energy, beta, m):
     """Gradient and Hessian of G(m) by plain autodiff."""
 
     def single(m):
-        gradient = jax.grad(functional, argnums=1)(energy, m, beta)
-        return gradient, jax.hessian(functional, argnums=1)(energy, m, beta)
+        gradient = jax.grad(functional, argnums=2)(energy, beta, m)
+        return gradient, jax.hessian(functional, argnums=2)(energy, beta, m)
 
     return jax.vmap(single)(m)
 
@@ -57,10 +57,10 @@ def _assert_sound(functional, energy, beta, library: tg.Library, found: Barriers
         gradient, hessian = _derivatives(functional, energy, beta, m)
         assert np.max(np.abs(gradient)) < 1e-8
         np.testing.assert_array_equal(np.sum(np.linalg.eigvalsh(hessian) < 0, axis=1), 1)
-        energies = [functional(energy, row, beta) for row in m]
+        energies = [functional(energy, beta, row) for row in m]
         np.testing.assert_allclose(found.free_energies[converged], energies, rtol=1e-10)
     # The bottoms on both sides lie below, and the barriers above both states.
-    bottoms = [functional(energy, row, beta) for row in found.others]
+    bottoms = [functional(energy, beta, row) for row in found.others]
     bottoms = np.append(library.free_energies[: library.size], bottoms)
     assert np.all(bottoms[found.ends[converged]].max(axis=1) < found.free_energies[converged])
     heights = found.heights
@@ -149,7 +149,7 @@ def test_no_lower_pass_is_found_at_random(fields):
         ends = [np.flatnonzero(np.abs(states - side).max(axis=1) < 1e-4) for side in sides]
         if all(len(end) for end in ends):
             a, b = (end[0] for end in ends)
-            height = float(NAIVE(energy, saddle, beta))
+            height = float(NAIVE(energy, beta, saddle))
             heights[a, b] = heights[b, a] = min(height, heights[a, b])
     for c in range(len(states)):
         heights = np.minimum(heights, np.maximum.outer(heights[c], heights[c]))

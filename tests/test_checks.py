@@ -95,7 +95,7 @@ ENTRIES = {
     "log_partition": lambda e: tg.exact.log_partition(e, 1.0),
     "magnetizations": lambda e: tg.exact.magnetizations(e, 1.0),
     "gibbs_potential": lambda e: tg.exact.gibbs_potential(e, 1.0, jnp.zeros(SPINS)),
-    "free energy": lambda e: tg.TAP()(e, jnp.zeros(SPINS), 1.0),
+    "free energy": lambda e: tg.TAP()(e, 1.0, jnp.zeros(SPINS)),
     "solve": lambda e: tg.solve(tg.TAP(), e, 1.0, jnp.zeros(SPINS)),
     "susceptibility": lambda e: tg.susceptibility(tg.TAP(), e, 1.0, jnp.zeros(SPINS)),
     "sample": lambda e: tg.sample(tg.Gibbs(), e, 1.0, key=KEY, n_chains=2, n_sweeps=2),
@@ -125,7 +125,7 @@ def test_half_precision_is_welcome_where_all_is_float64():
 
 
 POINTS = {
-    "free energy": lambda m: tg.TAP()(_energy(0.5), m, 1.0),
+    "free energy": lambda m: tg.TAP()(_energy(0.5), 1.0, m),
     "gibbs_potential": lambda m: tg.exact.gibbs_potential(_energy(0.5), 1.0, m),
     "susceptibility": lambda m: tg.susceptibility(tg.TAP(), _energy(0.5), 1.0, m),
     "local_fields": lambda m: tg.energies.local_fields(_energy(0.5), m),

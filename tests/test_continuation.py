@@ -92,7 +92,7 @@ def test_every_point_solves_its_equation_and_steps_are_short():
     np.testing.assert_allclose(m[:, 0], np.tanh(beta * (m[:, 0] + h)), atol=1e-9)
     lengths = np.hypot(np.diff(np.arcsin(m[:, 0])), np.diff(h))
     assert lengths.max() < 0.06
-    value = jax.vmap(lambda m, h: NAIVE(energy, m, beta) - h * jnp.sum(m))(m, h)
+    value = jax.vmap(lambda m, h: NAIVE(energy, beta, m) - h * jnp.sum(m))(m, h)
     np.testing.assert_allclose(branch.free_energies[: len(m)], value, rtol=1e-12)
     # Stability from the closed form: the uniform mode and, twice repeated, all others.
     v = 1 - m[:, 0] ** 2

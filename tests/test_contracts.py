@@ -152,7 +152,7 @@ def test_functional_is_differentiable_on_the_faces(pair):
     energy, functional = ENERGIES[pair[0]](N, jax.random.key(7)), FUNCTIONALS[pair[1]]
 
     def value_and_slope(m):
-        return functional(energy, m, 1.3), jax.grad(functional.excess, 1)(energy, m, 1.3)
+        return functional(energy, 1.3, m), jax.grad(functional.excess, 2)(energy, 1.3, m)
 
     for array in jax.jit(jax.vmap(value_and_slope))(points()[1:]):
         assert jnp.all(jnp.isfinite(array))
@@ -164,7 +164,7 @@ def test_functional_of_independent_spins_is_exact(name):
     free = tg.Interactions.from_terms(N, {(k,): h for k, h in enumerate(fields)})
     if ("interactions", name) not in PAIRS:
         free = tg.Pairwise(np.zeros((N, N)), fields)
-    g = FUNCTIONALS[name](free, jnp.tanh(1.5 * fields), 1.5)
+    g = FUNCTIONALS[name](free, 1.5, jnp.tanh(1.5 * fields))
     exact = -np.sum(np.logaddexp(1.5 * fields, -1.5 * fields)) / 1.5
     np.testing.assert_allclose(g, exact, rtol=1e-13)
 
@@ -216,7 +216,7 @@ class Problem:
 
         def g(flat, m):
             energy, beta = self.energy_and_beta(flat)
-            return self.functional(energy, m, beta)
+            return self.functional(energy, beta, m)
 
         hessian = jax.hessian(g, 1)(flat, m)
         return g(flat, m), jax.grad(g, 1)(flat, m), hessian, jax.grad(g)(flat, m)

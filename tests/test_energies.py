@@ -26,7 +26,7 @@ TAP = tg.TAP()
 
 
 def tap(energy, m):
-    return TAP(energy, m, 1.0)
+    return TAP(energy, 1.0, m)
 
 
 def magnetizations(n, seed=0):
@@ -85,7 +85,7 @@ def test_a_user_energy_is_the_equal_of_ours():
 
     energy, m = Bond(jnp.array(0.7)), jnp.array([0.2, -0.4])
     np.testing.assert_allclose(tg.local_fields(energy, m), 0.7 * m[::-1])
-    assert jnp.isfinite(tg.NaiveMeanField()(energy, m, 1.0))
+    assert jnp.isfinite(tg.NaiveMeanField()(energy, 1.0, m))
     with pytest.raises(TypeError, match="Bond.*register"):
         tap(energy, m)
 

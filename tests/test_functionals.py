@@ -34,7 +34,7 @@ from thermogen.energies import _interactions, _plans
 from thermogen.meanfield._adaptive import relative_precisions
 from thermogen.meanfield._bethe import factor_excess, factor_messages, outgoing
 
-evaluate = jax.jit(lambda functional, energy, m, beta: functional(energy, m, beta))
+evaluate = jax.jit(lambda functional, energy, m, beta: functional(energy, beta, m))
 over_points = jax.jit(jax.vmap(evaluate, (None, None, 0, None)))
 
 
@@ -106,12 +106,12 @@ def test_moments_are_those_of_the_product_measure(name):
 def test_interactions_have_no_fourth_order():
     energy = tg.Interactions.from_terms(3, {(0, 1): 1.0})
     with pytest.raises(TypeError, match="Complete, Pairwise, RBM"):
-        jax.eval_shape(lambda m: tg.Plefka(4)(energy, m, 1.0), jnp.zeros(3))
+        jax.eval_shape(lambda m: tg.Plefka(4)(energy, 1.0, m), jnp.zeros(3))
 
 
 def test_gradient_by_couplings_stays_symmetric():
     energy = MODELS["pairwise"]
-    gradient = jax.jit(jax.grad(lambda e, m: tg.Plefka(4).excess(e, m, 0.7)))
+    gradient = jax.jit(jax.grad(lambda e, m: tg.Plefka(4).excess(e, 0.7, m)))
     by_couplings = np.asarray(gradient(energy, points(6)[0]).couplings)
     np.testing.assert_allclose(by_couplings, by_couplings.T, rtol=0, atol=1e-14)
     assert np.all(np.diagonal(by_couplings) == 0) and np.max(np.abs(by_couplings)) > 0.1
@@ -211,7 +211,7 @@ def test_too_many_terms_for_the_third_moment_are_refused():
     terms = {tuple(rng.choice(64, 30, replace=False).tolist()): 1.0 for _ in range(60)}
     energy = tg.Interactions.from_terms(64, terms)
     with pytest.raises(ValueError, match="30 spins.*third moment.*TAP"):
-        jax.eval_shape(lambda m: tg.Plefka(3)(energy, m, 1.0), jnp.zeros(64))
+        jax.eval_shape(lambda m: tg.Plefka(3)(energy, 1.0, m), jnp.zeros(64))
 
 
 def test_pairs_and_subsets_give_the_same_variance():
@@ -238,13 +238,13 @@ FAMILIES = {"pair": (2,), "3-spin": (3,), "4-spin": (4,), "mixed": (1, 2, 3, 4, 
 @jax.jit
 @jax.vmap
 def up_to_third(energy, m, beta):
-    return jnp.stack([tg.Plefka(order)(energy, m, beta) for order in (1, 2, 3)])
+    return jnp.stack([tg.Plefka(order)(energy, beta, m) for order in (1, 2, 3)])
 
 
 @jax.jit
 @jax.vmap
 def fourth(energy, m, beta):
-    return tg.Plefka(4)(energy, m, beta)
+    return tg.Plefka(4)(energy, beta, m)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -385,7 +385,7 @@ def test_derivatives_of_factors_at_strong_coupling(p):
 
 def test_bethe_names_what_it_supports():
     with pytest.raises(TypeError, match="Pairwise, RBM or Interactions, got Complete"):
-        tg.Bethe()(MODELS["complete"], np.zeros(6), 1.0)
+        tg.Bethe()(MODELS["complete"], 1.0, np.zeros(6))
 
 
 # --- adaptive TAP
@@ -424,7 +424,7 @@ def test_derivatives_of_adaptive_tap():
     size = parameters.size
 
     def excess(x):
-        return tg.AdaptiveTAP().excess(rebuild(x[:size]), x[size:-1], x[-1])
+        return tg.AdaptiveTAP().excess(rebuild(x[:size]), x[-1], x[size:-1])
 
     @jax.jit
     @jax.vmap
@@ -470,7 +470,7 @@ def test_adaptive_tap_is_tap_at_weak_coupling():
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(0, 0, None))
     def difference(energy, m, beta):
-        return beta * (tg.AdaptiveTAP()(energy, m, beta) - tg.TAP()(energy, m, beta))
+        return beta * (tg.AdaptiveTAP()(energy, beta, m) - tg.TAP()(energy, beta, m))
 
     large, small = (np.abs(difference(batch, m, beta)) for beta in (0.04, 0.02))
     assert np.min(small) > 1e-11
@@ -495,7 +495,7 @@ def test_adaptive_tap_of_a_large_spin_glass():
 
 def test_adaptive_tap_names_what_it_supports():
     with pytest.raises(TypeError, match=re.escape("Pairwise or RBM, got Interactions")):
-        tg.AdaptiveTAP()(MODELS["interactions"], np.zeros(6), 1.0)
+        tg.AdaptiveTAP()(MODELS["interactions"], 1.0, np.zeros(6))
 
 
 # --- one energy in two forms
@@ -507,7 +507,7 @@ def of_pairs(energy, m):
     functionals = [tg.Plefka(3), tg.Bethe()]
     if not isinstance(energy, tg.Interactions):
         functionals += [tg.Plefka(4), tg.AdaptiveTAP()]
-    return jnp.stack([functional(energy, m, 0.8) for functional in functionals])
+    return jnp.stack([functional(energy, 0.8, m) for functional in functionals])
 
 
 @pytest.mark.parametrize("name", ["interactions", "rbm"])

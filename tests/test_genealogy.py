@@ -196,8 +196,8 @@ def test_continuation_finds_what_a_poor_search_misses():
     # Every node is a certified minimum of its stage, wherever it came from.
     for node in np.flatnonzero(family.hits == 0)[:10]:
         beta, m = betas[family.stages[node]], family.magnetizations[node]
-        assert np.abs(jax.grad(NAIVE, argnums=1)(energy, m, beta)).max() < 1e-6
-        hessian = jax.hessian(NAIVE, argnums=1)(energy, m, beta)
+        assert np.abs(jax.grad(NAIVE, argnums=2)(energy, beta, m)).max() < 1e-6
+        hessian = jax.hessian(NAIVE, argnums=2)(energy, beta, m)
         np.testing.assert_allclose(
             family.curvatures[node], np.linalg.eigvalsh(hessian)[0], rtol=1e-5
         )

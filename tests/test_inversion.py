@@ -110,7 +110,7 @@ def test_inverts_the_linear_response_of_its_functional(name):
     couplings, m = 0.2 * _models(5, 3, 1)[0][0], np.linspace(-0.6, 0.7, 5)
     free = tg.Pairwise(couplings, np.zeros(5))
     # These fields make m stationary, so that no solve is needed to get there.
-    truth = tg.Pairwise(couplings, jax.grad(functional, 1)(free, jnp.asarray(m), 1.0))
+    truth = tg.Pairwise(couplings, jax.grad(functional, 2)(free, 1.0, jnp.asarray(m)))
     if name == "tap":
         np.testing.assert_allclose(tg.solve(functional, truth, 1.0, m).value, m, atol=1e-9)
     response = eqx.filter_jit(tg.susceptibility)(functional, truth, 1.0, jnp.asarray(m))

@@ -50,8 +50,8 @@ def _certificate(functional, energy, beta, magnetizations):
     """Largest |dG/dm| and lowest eigenvalue of the Hessian by plain autodiff of G(m)."""
 
     def single(m):
-        gradient = jax.grad(functional, argnums=1)(energy, m, beta)
-        hessian = jax.hessian(functional, argnums=1)(energy, m, beta)
+        gradient = jax.grad(functional, argnums=2)(energy, beta, m)
+        hessian = jax.hessian(functional, argnums=2)(energy, beta, m)
         return jnp.max(jnp.abs(gradient)), jnp.linalg.eigvalsh(hessian)[0]
 
     return jax.vmap(single)(magnetizations)
@@ -126,7 +126,7 @@ def test_quenched_points_are_minima(functional, name):
     assert solution.value.shape == (32, N) and solution.stats["residual"].shape == (32,)
     _assert_certified(functional, energy, 1.5, solution)
     np.testing.assert_allclose(np.tanh(solution.stats["fields"]), solution.value, rtol=1e-12)
-    free_energy = jax.vmap(lambda m: functional(energy, m, 1.5))(solution.value)
+    free_energy = jax.vmap(lambda m: functional(energy, 1.5, m))(solution.value)
     np.testing.assert_allclose(solution.stats["free_energy"], free_energy, rtol=1e-8)
 
 
@@ -620,7 +620,7 @@ def test_digits_convergence():
     @jax.jit
     def damped(m):
         def target(m):
-            return jnp.tanh(-jax.grad(TAP.excess, argnums=1)(fitted.energy, m, 1.0))
+            return jnp.tanh(-jax.grad(TAP.excess, argnums=2)(fitted.energy, 1.0, m))
 
         m = jax.lax.fori_loop(0, 300, lambda _, m: 0.5 * (m + target(m)), m)
         # Kinder than the residual of dG/dm: what one more undamped step would change.

@@ -551,7 +551,7 @@ def test_mean_field_learning_across_kinks():
 class _Kinked(AbstractFunctional):
     """A kink at m = -1/2 catches what starts at -1; from +1 the minimum at theta = 3 is found."""
 
-    def excess(self, energy, m, beta):
+    def excess(self, energy, beta, m):
         return energy(m) + jnp.sum(jnp.where(m > 0.8, -3 * m, jnp.abs(m + 0.5)))
 
 

@@ -386,9 +386,9 @@ def test_points_are_measured_as_they_stand(functional):
     np.testing.assert_array_equal(library.multiplicity, 1)
     for state in library:
         row = state.magnetizations[0]
-        gradient = jax.grad(functional, argnums=1)(energy, row, beta)
-        hessian = jax.hessian(functional, argnums=1)(energy, row, beta)
-        np.testing.assert_allclose(state.free_energies[0], functional(energy, row, beta))
+        gradient = jax.grad(functional, argnums=2)(energy, beta, row)
+        hessian = jax.hessian(functional, argnums=2)(energy, beta, row)
+        np.testing.assert_allclose(state.free_energies[0], functional(energy, beta, row))
         np.testing.assert_allclose(state.residuals[0], np.abs(gradient).max(), rtol=1e-10)
         # The weak couplings leave G convex.
         np.testing.assert_allclose(state.curvatures[0], np.linalg.eigvalsh(hessian)[0], rtol=1e-9)
@@ -432,7 +432,7 @@ def test_float32_configurations_measure_in_float64():
         library = tg.Library.from_magnetizations(NAIVE, energy, 1.0, m)
     assert library.free_energies.dtype == np.float64
     wide = jax.tree.map(lambda x: x.astype(jnp.float64), energy)
-    np.testing.assert_allclose(library.free_energies[0], NAIVE(wide, m[0], 1.0), rtol=1e-14)
+    np.testing.assert_allclose(library.free_energies[0], NAIVE(wide, 1.0, m[0]), rtol=1e-14)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def solve(functional, energy, beta, init, tol=None, max_steps=1024):
 
 
 excess = jax.jit(truncated_excess)
-evaluate = jax.jit(lambda functional, energy, m, beta: functional(energy, m, beta))
+evaluate = jax.jit(lambda functional, energy, m, beta: functional(energy, beta, m))
 
 
 def code(result) -> str:
@@ -182,7 +182,7 @@ def test_scaled_hessian_and_lowest_curvature():
     @jax.jit
     def curvatures(functional, energy, theta, beta):
         scaled = _base.scaled_hessian_at(functional, energy, theta, beta)
-        plain = jax.hessian(functional, 1)(energy, jnp.tanh(theta), beta)
+        plain = jax.hessian(functional, 2)(energy, beta, jnp.tanh(theta))
         return scaled, plain, _base.lowest_curvature(scaled, theta, beta)
 
     theta = jnp.linspace(-1.0, 1.5, N)
@@ -286,7 +286,7 @@ def test_a_bifurcation_is_marginal_and_has_no_derivative(name):
     # Just beside it all is as it should be: dm/dh = beta / l with the eigenvalue l of order 1e-4.
     assert np.all(converged[3])
     energy = tg.Pairwise(1 - np.eye(N), np.zeros(N))
-    curvature = jax.hessian(lambda m: FUNCTIONALS[name](energy, m, betas[3]))(jnp.zeros(N))
+    curvature = jax.hessian(lambda m: FUNCTIONALS[name](energy, betas[3], m))(jnp.zeros(N))
     np.testing.assert_allclose(slopes[3], N / np.linalg.eigvalsh(curvature)[0], rtol=1e-6)
     # In the cold the centre is a saddle, and all others are one state and its mirror image.
     assert np.asarray(cold.result == RESULTS.saddle)[0] and np.all(converged[4, 1:])
@@ -469,7 +469,7 @@ def test_plain_iteration_fails_where_solve_converges():
     @functools.partial(jax.vmap, in_axes=(0, None))
     def plain(m, beta):
         def target(m):
-            return jnp.tanh(-beta * jax.grad(TAP.excess, 1)(energy, m, beta))
+            return jnp.tanh(-beta * jax.grad(TAP.excess, 2)(energy, beta, m))
 
         m = jax.lax.fori_loop(0, 1000, lambda _, m: 0.5 * (m + target(m)), m)
         return jnp.max(jnp.abs(m - target(m)))

@@ -94,7 +94,7 @@ def test_naive_mean_field_bounds_the_free_energy():
 def test_expansion_beyond_the_mean_is_refused():
     mixture, _ = make("pairwise")
     with pytest.raises(TypeError, match="Mixture"):
-        tg.TAP()(mixture, np.zeros(N), 1.0)
+        tg.TAP()(mixture, 1.0, np.zeros(N))
 
 
 @pytest.mark.parametrize("name", ["pairwise", "rbm"])

@@ -65,7 +65,7 @@ def test_functionals(pair):
     batch = jnp.full((3, N), 0.5, jnp.float32)
 
     def free_energy(e, m):
-        return functional(e, m, 1.0)
+        return functional(e, 1.0, m)
 
     for function in (free_energy, jax.grad(free_energy), jax.grad(free_energy, argnums=1)):
         _assert_precise(jax.vmap(function, (None, 0)), energy, batch)

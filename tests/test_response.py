@@ -14,7 +14,7 @@ from thermogen.meanfield import belief_propagation
 
 TAP, BETHE, RESULTS = tg.TAP(), tg.Bethe(), tg.RESULTS
 validity = jax.jit(tg.meanfield.validity)
-evaluate = jax.jit(lambda functional, energy, m, beta: functional(energy, m, beta))
+evaluate = jax.jit(lambda functional, energy, m, beta: functional(energy, beta, m))
 
 TREE = tg.Interactions.from_terms(
     7,
@@ -60,7 +60,7 @@ def test_messages_are_exact_on_a_tree():
     np.testing.assert_allclose(response / beta, covariance, atol=1e-10)
     # The mean of the product of the spins of every interaction, without a solve.
     s, (p, _) = configurations(7), boltzmann(TREE, beta)
-    means = jax.grad(BETHE)(TREE, solution.value, beta)
+    means = jax.grad(BETHE)(TREE, beta, solution.value)
     for table, ours in zip(TREE.sets, means.couplings, strict=True):
         truth = [p @ s[:, spins].prod(axis=1) for spins in table.indices]
         np.testing.assert_allclose(-ours, truth, atol=1e-10)
@@ -72,7 +72,7 @@ def test_where_messages_do_not_settle_the_descent_does():
     rough = belief_propagation(energy, 2.0, damping=0.0, max_steps=300, throw=False)
     assert rough.stats["n_rounds"] == 300, "the messages settled: take a harder model"
     assert rough.result == RESULTS.converged
-    slope = jax.grad(BETHE, argnums=1)(energy, rough.value, 2.0)
+    slope = jax.grad(BETHE, argnums=2)(energy, 2.0, rough.value)
     np.testing.assert_allclose(slope, 0, atol=1e-8)
 
 

@@ -161,7 +161,7 @@ def test_the_bound_closes_for_disjoint_states_and_for_equal_ones():
 
     same = np.full((5, 4), 0.3)
     library = _library(magnetizations=same, multiplicity=np.ones(5, int))
-    single = -0.8 * float(NAIVE(energy, same[0], 0.8))
+    single = -0.8 * float(NAIVE(energy, 0.8, same[0]))
     np.testing.assert_allclose(mixture_bound(energy, 0.8, library), single, rtol=1e-12)
 
 

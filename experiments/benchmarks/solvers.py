@@ -94,7 +94,7 @@ def run(functional, energy, beta, starts, solver):
             jnp.max(jnp.abs(residual_at(root.value, (functional, energy, beta)))) <= 2 * solver.atol
         )
         variance = jnp.sqrt(1 / jnp.cosh(root.value) ** 2)
-        excess = jax.hessian(functional.excess, argnums=1)(energy, m, beta)
+        excess = jax.hessian(functional.excess, argnums=2)(energy, beta, m)
         hessian = jnp.eye(m.size) + beta * variance[:, None] * excess * variance[None, :]
         return small & (jnp.linalg.eigvalsh(hessian)[0] > 0), root.stats["num_steps"]
 

@@ -173,7 +173,7 @@ def mixture_bound(energy: AbstractMultilinear, beta: Beta, library: Library) -> 
 
 @eqx.filter_jit
 def _mixture_bound(energy, beta, m, mask):
-    depths = jax.vmap(lambda row: -beta * NaiveMeanField()(energy, row, beta))(m)
+    depths = jax.vmap(lambda row: -beta * NaiveMeanField()(energy, beta, row))(m)
     depths = jnp.where(mask, depths, -jnp.inf)
     log_w = jax.nn.log_softmax(depths)
     up, down = jnp.sqrt(0.5 * (1 + m)), jnp.sqrt(0.5 * (1 - m))

@@ -144,7 +144,7 @@ def _(method: SessakMonasson, m: Vector, c: Matrix, inverse: Matrix) -> Pairwise
 def _with_fields(functional: AbstractFunctional, couplings: Matrix, m: Vector) -> Pairwise:
     """The fields that make m a stationary point of G with these couplings."""
     free = Pairwise(couplings, jnp.zeros_like(m))
-    return Pairwise(couplings, jnp.asarray(jax.grad(functional, 1)(free, m, 1.0)))
+    return Pairwise(couplings, jnp.asarray(jax.grad(functional, 2)(free, 1.0, m)))
 
 
 def _pairs(m: Vector, c: Matrix) -> tuple[Matrix, Matrix]:

@@ -33,7 +33,7 @@ class AdaptiveTAP(AbstractFunctional):
         TypeError: at the call, for an energy that is not `Pairwise` or `RBM`.
     """
 
-    def excess(self, energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
+    def excess(self, energy: AbstractEnergy, beta: Beta, m: Magnetizations) -> Float[Array, ""]:
         return energy(m) + gaussians(beta * coupling_matrix(energy), 1 - m * m)[0] / beta
 
 

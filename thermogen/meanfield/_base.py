@@ -26,16 +26,16 @@ class AbstractFunctional(eqx.Module):
     """
 
     @abc.abstractmethod
-    def excess(self, energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
+    def excess(self, energy: AbstractEnergy, beta: Beta, m: Magnetizations) -> Float[Array, ""]:
         """`G(m) + S(m)/beta` in energy units: smooth up to and including |m| = 1."""
 
-    def __call__(self, energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
+    def __call__(self, energy: AbstractEnergy, beta: Beta, m: Magnetizations) -> Float[Array, ""]:
         """Free energy G(m) in energy units.
 
         Args:
             energy: a multilinear energy of n spins.
-            m: magnetizations in [-1, 1], shape `(n,)`.
             beta: inverse temperature, > 0.
+            m: magnetizations in [-1, 1], shape `(n,)`.
 
         Raises:
             ValueError: for a beta that is not positive, or m of wrong shape or outside the cube.
@@ -48,10 +48,10 @@ class AbstractFunctional(eqx.Module):
 
 @eqx.filter_jit
 def _value(
-    functional: AbstractFunctional, energy: AbstractEnergy, m: Magnetizations, beta: Beta
+    functional: AbstractFunctional, energy: AbstractEnergy, beta: Beta, m: Magnetizations
 ) -> Float[Array, ""]:
     """One program: operation by operation a first call compiles a hundred."""
-    return functional.excess(energy, m, beta) - entropy(m) / beta
+    return functional.excess(energy, beta, m) - entropy(m) / beta
 
 
 def checked_point(energy: AbstractEnergy, m: Spins, name: str = "m") -> Magnetizations:
@@ -93,7 +93,7 @@ def gradient_at(
     functional: AbstractFunctional, energy: AbstractEnergy, theta: Magnetizations, beta: Beta
 ) -> Magnetizations:
     """`dG/dm` at m = tanh(theta), in energy units, shape `(n,)`; zero at a stationary point."""
-    excess_gradient = jax.grad(lambda m: functional.excess(energy, m, beta))(jnp.tanh(theta))
+    excess_gradient = jax.grad(lambda m: functional.excess(energy, beta, m))(jnp.tanh(theta))
     return theta / beta + excess_gradient
 
 
@@ -101,7 +101,7 @@ def free_energy_at(
     functional: AbstractFunctional, energy: AbstractEnergy, theta: Magnetizations, beta: Beta
 ) -> Float[Array, ""]:
     """G(m) at m = tanh(theta), in energy units."""
-    return functional.excess(energy, jnp.tanh(theta), beta) - entropy_at(theta) / beta
+    return functional.excess(energy, beta, jnp.tanh(theta)) - entropy_at(theta) / beta
 
 
 class Taylor(NamedTuple):
@@ -128,7 +128,7 @@ def taylor_at(
     """
 
     def slope(m):
-        value, gradient = jax.value_and_grad(lambda m: functional.excess(energy, m, beta))(m)
+        value, gradient = jax.value_and_grad(lambda m: functional.excess(energy, beta, m))(m)
         return gradient, (value, gradient)
 
     curvature, (value, gradient) = jax.jacfwd(slope, has_aux=True)(jnp.tanh(theta))

@@ -36,7 +36,7 @@ class Bethe(AbstractFunctional):
         TypeError: at the call, for an energy that is not `Pairwise`, `RBM` or `Interactions`.
     """
 
-    def excess(self, energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
+    def excess(self, energy: AbstractEnergy, beta: Beta, m: Magnetizations) -> Float[Array, ""]:
         total = jnp.zeros((), m.dtype)
         for sets, couplings in factors(energy):
             spins = m[sets]

@@ -37,15 +37,15 @@ class Plefka(AbstractFunctional):
             raise ValueError(f"order must be an integer from 1 to {_MAX_ORDER}, got {order!r}")
         self.order = order
 
-    def excess(self, energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
+    def excess(self, energy: AbstractEnergy, beta: Beta, m: Magnetizations) -> Float[Array, ""]:
         return sum(
-            (expansion_term(energy, m, beta, order) for order in range(2, self.order + 1)),
+            (expansion_term(energy, beta, m, order) for order in range(2, self.order + 1)),
             start=product_mean(energy, m),
         )
 
 
 def expansion_term(
-    energy: AbstractEnergy, m: Magnetizations, beta: Beta, order: int
+    energy: AbstractEnergy, beta: Beta, m: Magnetizations, order: int
 ) -> Float[Array, ""]:
     """The term of order `beta^(order - 1)` of G(m), order 1 to 4, in energy units.
 

@@ -86,9 +86,9 @@ def validity(
     # What the functional factorises must not run at the same time.
     m = jnp.where(jnp.isnan(stability), jnp.nan, m)
     first = jnp.abs(energy(m) - entropy(m) / beta)
-    onsager = expansion_term(energy, m, beta, 2)
+    onsager = expansion_term(energy, beta, m, 2)
     if isinstance(functional, Plefka) and functional.order < 4:
-        left_out = expansion_term(energy, m, beta, functional.order + 1)
+        left_out = expansion_term(energy, beta, m, functional.order + 1)
     else:
-        left_out = functional.excess(energy, m, beta) - energy(m) - onsager
+        left_out = functional.excess(energy, beta, m) - energy(m) - onsager
     return Validity(stability, jnp.abs(onsager) / first, jnp.abs(left_out) / first)

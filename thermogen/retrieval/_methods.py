@@ -209,8 +209,8 @@ class _OnFreeSpins(AbstractFunctional):
     functional: AbstractFunctional
     held: Clamped
 
-    def excess(self, energy: AbstractEnergy, m: Magnetizations, beta: Beta) -> Float[Array, ""]:
-        return self.functional.excess(self.held.energy, self.held.point(m), beta)
+    def excess(self, energy: AbstractEnergy, beta: Beta, m: Magnetizations) -> Float[Array, ""]:
+        return self.functional.excess(self.held.energy, beta, self.held.point(m))
 
 
 @draw.register

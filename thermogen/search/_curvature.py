@@ -62,7 +62,7 @@ def _by_gradients(problem: Problem, fields: Float[Array, "batch n"]):
 def _product(problem: Problem, theta: Array, variance: Array, x: Array) -> Array:
     """The Hessian `d^2 G/dm dm` times a vector; all of shape (n,)."""
     functional, energy, beta = problem
-    excess_gradient = jax.grad(lambda m: functional.excess(energy, m, beta))
+    excess_gradient = jax.grad(lambda m: functional.excess(energy, beta, m))
     return x / variance + jax.jvp(excess_gradient, (jnp.tanh(theta),), (x,))[1]
 
 

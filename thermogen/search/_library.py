@@ -432,6 +432,6 @@ def _measure(problem: Problem, m: Float[Array, "batch n"]):
         taylor = taylor_at(functional, energy, theta, beta)
         residual = jnp.max(jnp.abs(taylor.gradient), initial=0.0)
         curvature = lowest_curvature(scaled_hessian(taylor, theta, beta), theta, beta)
-        return functional(energy, row, beta), residual, curvature
+        return functional(energy, beta, row), residual, curvature
 
     return jax.vmap(single)(m)

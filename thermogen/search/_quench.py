@@ -294,7 +294,7 @@ def _newton_step(problem: Problem, atol: Array, theta: Float[Array, "batch n"]):
         m, force = jnp.tanh(row).astype(jnp.float32), residual.astype(jnp.float32)
         # Factorisations in both precisions must not run at once.
         m = jnp.where(jnp.isnan(residual), jnp.nan, m)
-        excess_gradient = jax.grad(lambda x: functional.excess(low_energy, x, low_beta))
+        excess_gradient = jax.grad(lambda x: functional.excess(low_energy, low_beta, x))
         _, product = jax.linearize(excess_gradient, m)
 
         def bent(x):

@@ -281,8 +281,8 @@ class Study:
             return None
         energy, beta = self.fit.energy, self.settings.beta
         m = jnp.asarray(self.library.magnetizations)
-        first = jax.vmap(lambda row: Plefka(1)(energy, row, beta))(m)
-        second = jax.vmap(lambda row: Plefka(2)(energy, row, beta))(m) - first
+        first = jax.vmap(lambda row: Plefka(1)(energy, beta, row))(m)
+        second = jax.vmap(lambda row: Plefka(2)(energy, beta, row))(m) - first
         return np.asarray(jnp.abs(second / first))
 
 
