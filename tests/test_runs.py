@@ -26,7 +26,7 @@ class UserJob(tg.AbstractJob):
     beta: Array
 
     def init(self, key) -> _Walk:
-        return _Walk(jnp.zeros(()), jnp.array(0), key)
+        return _Walk(jnp.zeros(()), jnp.zeros((), int), key)
 
     def step(self, state: _Walk) -> _Walk:
         key, step_key = jax.random.split(state.key)

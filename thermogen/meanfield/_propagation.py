@@ -49,7 +49,7 @@ def belief_propagation(
     Returns:
         A `Solution` as of `solve(Bethe(), ...)`: `value` the marginals as magnetizations, shape
         `(n,)`; `stats` holds also `n_rounds`. The mean of each interaction's product of spins is
-        `-dG/dJ`, `jax.grad(Bethe())(energy, m, beta)` with the sign changed; correlations of any
+        `-dG/dJ`, `jax.grad(Bethe())(energy, beta, m)` with the sign changed; correlations of any
         two spins come from `susceptibility`.
 
     Raises:

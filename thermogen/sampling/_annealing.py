@@ -188,7 +188,7 @@ class AnnealedImportance(AbstractJob):
     def init(self, key: Key) -> AnnealingState:
         zeros = jnp.zeros(len(self.spins), self.path.dtype)
         keys = jax.random.split(key, self.path.size - 1)
-        return AnnealingState(self.spins.T, zeros, jnp.array(0), keys)
+        return AnnealingState(self.spins.T, zeros, jnp.zeros((), int), keys)
 
     def step(self, state: AnnealingState) -> AnnealingState:
         k = state.n_done

@@ -148,7 +148,7 @@ class Integration(AbstractJob):
     def init(self, key: Key) -> IntegrationState:
         blank = jnp.zeros((self.path.size, len(self.spins)), self.path.dtype)
         keys = jax.random.split(key, self.path.size)
-        return IntegrationState(self.spins.T, blank, blank, jnp.array(0), keys)
+        return IntegrationState(self.spins.T, blank, blank, jnp.zeros((), int), keys)
 
     def step(self, state: IntegrationState) -> IntegrationState:
         k = state.n_done

@@ -148,7 +148,7 @@ class PopulationAnnealing(AbstractJob):
         spins, keys = jax.vmap(population)(jax.random.split(key, self.n_populations))
         starts = jnp.broadcast_to(jnp.arange(self.n_chains), spins.shape[:2])
         zeros = jnp.zeros(self.n_populations, self.path.dtype)
-        return PopulationState(spins, starts, zeros, jnp.array(0), keys)
+        return PopulationState(spins, starts, zeros, jnp.zeros((), int), keys)
 
     def step(self, state: PopulationState) -> PopulationState:
         k = state.n_done

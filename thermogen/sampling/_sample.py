@@ -167,7 +167,7 @@ class Sampling(AbstractJob):
 
         # Here and not in the loop, because XLA keeps the layout of what it is given.
         moved = _moved_axes(chains, 0, -1)
-        return SamplingState(moved, _each(first, self.observers), jnp.array(0), sweep_key)
+        return SamplingState(moved, _each(first, self.observers), jnp.zeros((), int), sweep_key)
 
     def step(self, state: SamplingState) -> SamplingState:
         count, beta = state.n_done, resolved_beta(self.energy, self.beta)
