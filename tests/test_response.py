@@ -212,7 +212,7 @@ def test_arguments_outside_their_range_are_refused(function, bad):
     energy = random_pairwise(4, jax.random.key(0))
     arguments = {"beta": 0.5, "m": 0.3} | bad
     m = np.full(4, arguments["m"])
-    for evaluate in (function, lambda functional, energy, beta, m: functional(energy, m, beta)):
+    for evaluate in (function, lambda functional, *rest: functional(*rest)):
         with pytest.raises(ValueError, match="beta must be positive|m must hold magnetizations"):
             evaluate(tg.TAP(), energy, arguments["beta"], m)
     with pytest.raises(ValueError, match=r"m must have shape \(4,\)"):

@@ -205,10 +205,13 @@ def known_spins(
 
     Raises:
         ValueError: for another shape than `(n_spins,)`, or known values other than -1, 0 and +1.
+        TypeError: for booleans, which say where a spin is known and not how.
     """
     if isinstance(values, np.ma.MaskedArray):
         values = values.filled(0)
     values = as_array(name, values)
+    if values.dtype == bool:
+        raise TypeError(f"{name} must hold -1, 0 and +1, got booleans, which give no values")
     if np.shape(values) != (n_spins,):
         raise ValueError(
             f"{name} must have shape ({n_spins},), one entry a spin, got {np.shape(values)}; "

@@ -15,7 +15,7 @@ from .._files import PathLike, read_archive, write_archive
 from .._solution import RESULTS
 from ._study import Study
 
-_FORMAT = "thermogen study 1"
+_FORMAT = "thermogen study 2"
 _CODE = type(RESULTS.converged)  # the class of the items of all enumerations
 # Saved as a file of its own.
 _LEFT_OUT = "experts"
