@@ -250,3 +250,9 @@ def test_whole_weights_of_cues_are_repetitions():
     )
     for ours, theirs in zip(weighted, repeated, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-14)
+
+
+def test_booleans_are_no_cue(unchecked):
+    energy = helpers.random_pairwise(4, _key(0))
+    with pytest.raises(TypeError, match="cue must hold -1, 0 and \\+1, got booleans"):
+        tg.recall(energy, 1.0, np.ones(4, bool), key=_key(1))
