@@ -115,6 +115,42 @@ def test_states_born_from_a_pair_of_modes_are_told_apart(n):
     assert all(_curvature(couplings, beta, m) > 1e-6 for m in held)
 
 
+def _barrier(n: int, ratio: float) -> float:
+    """How far G of naive mean field rises around the circle of an odd ring, in long double.
+
+    From the fixed point with m_i = m_-i to that with m_i = -m_-i: one kind are the minima, the
+    other the saddles between them.
+    """
+    couplings = -nx.to_numpy_array(nx.cycle_graph(n)).astype(np.longdouble)
+    beta = np.longdouble(ratio / (2 * np.cos(np.pi / n)))
+    values = []
+    for wave in (np.cos, np.sin):
+        m = 2 * np.sqrt(ratio - 1) * wave(np.pi * (n - 1) / n * np.arange(n)).astype(np.longdouble)
+        for _ in range(40):
+            residual = np.arctanh(m) - beta * couplings @ m
+            hessian = np.diag(1 / (1 - m * m)) - beta * couplings
+            m = m - np.linalg.pinv(hessian.astype(float), rcond=1e-5) @ residual
+        assert np.abs(residual).max() < 1e-17
+        entropies = -sum((1 + s * m) / 2 * np.log((1 + s * m) / 2) for s in (1, -1))
+        values.append(-0.5 * m @ couplings @ m - entropies.sum() / beta)
+    return float(abs(values[0] - values[1]))
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.005, 1.02, 1.05])
+@pytest.mark.parametrize("n", [5, 7, 9])
+def test_what_no_resolved_barrier_parts_is_one_state(n, ratio):
+    """Near the critical point of an odd ring: 2n minima on a circle, or one valley all around."""
+    couplings = -nx.to_numpy_array(nx.cycle_graph(n))
+    energy, beta = tg.Pairwise(couplings, np.zeros(n)), ratio / (2 * np.cos(np.pi / n))
+    library = tg.find_minima(NAIVE, energy, beta, key=jax.random.key(0), n_hops=3)
+    held = library[:].magnetizations
+    resolved = ratio > 1 and _barrier(n, ratio) > 3e-14
+    assert library.size == (n if resolved else 1) and not library.overflow
+    assert library.hits.sum() + library.unresolved == 256 and library.unresolved < 8
+    assert np.abs(np.tanh(beta * held @ couplings) - held).max() < 1e-9
+    assert library.coverage() > 0.9
+
+
 @pytest.mark.parametrize("beta", [1.0, 2.0, 6.0])
 def test_one_hot_groups(beta):
     _check(one_hot(2, 4), beta)

@@ -109,6 +109,20 @@ class Pool:
                 self._make_room(states)
         return fresh
 
+    def unite(self, state: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> None:
+        """Make two states one, of which the first stays, where both are held."""
+        if self.states is None:
+            return
+        cells, _ = self._keys(np.stack([state, other]))
+        m = np.concatenate([self.states.value, state[None], other[None]])
+        held = len(self.hits)
+        places = list(range(held))
+        kept, gone = (self._match(m, places, held + k, cells[k]) for k in range(2))
+        if kept < held and gone < held and kept != gone:
+            for hits in (self.hits, self.given_hits):
+                hits[kept] += hits[gone]
+            self._keep(self.states, np.delete(np.arange(held), gone))
+
     def library(self, n_spins: int) -> Library:
         """The states as NumPy arrays of the fixed length `capacity`, lowest first."""
         size, padding = len(self.hits), self._capacity - len(self.hits)
@@ -157,11 +171,14 @@ class Pool:
         return len(places)
 
     def _make_room(self, states: Solution) -> None:
-        kept = np.sort(np.argsort(states.stats["free_energy"])[: self._capacity])
+        self.overflow = True
+        self._keep(states, np.sort(np.argsort(states.stats["free_energy"])[: self._capacity]))
+
+    def _keep(self, states: Solution, kept: Int[np.ndarray, " kept"]) -> None:
         self.states = jax.tree.map(lambda x: x[kept], states)
         self.hits, self.given_hits = self.hits[kept], self.given_hits[kept]
         self._curvatures = self._curvatures[kept]
-        self.overflow, self._cells = True, {}
+        self._cells = {}
         for state, cell in enumerate(self._keys(states.value[kept])[0]):
             self._cells.setdefault(cell, []).append(state)
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from .._checks import as_array, check_count, check_counts
 from .._placement import from_anywhere
+from .._solution import Solution
 from .._types import Beta, Key, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric, local_fields
 from ..meanfield import AbstractFunctional
@@ -21,6 +22,7 @@ from ._library import Library, good_turing
 from ._merge import Pool
 from ._provenance import fingerprint, run_of
 from ._quench import below_saddles, fall, is_converged, make_problem, starting_fields
+from ._valleys import Valleys
 
 # A new start from two states that are held, shape (2, n), of which it may ignore either.
 Move = Callable[[AbstractEnergy, Float[Array, "2 n"], Key], Magnetizations]
@@ -83,7 +85,8 @@ def find_minima(
     chance will, for at a corner itself a quench keeps the symmetries of the energy. What ends on
     a saddle all the same goes on down both sides; the states that it finds are held, but it
     counts as a quench that found none. Only certified minima enter the library: saddles and
-    points that did not converge never do.
+    points that did not converge never do. Marginal minima between which G does not rise by more
+    than rounding, as along a flat valley, are one state.
 
     Args:
         functional: the free energy, such as `TAP()`.
@@ -152,6 +155,7 @@ class Search:
             self.symmetric = bool(is_flip_symmetric(self.problem[1]))
         measure = functools.partial(lowest_curvatures, self.problem)
         self.pool = Pool(capacity, self.symmetric, measure)
+        self._valleys = Valleys(self.problem, self.symmetric)
         self.rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
         self.unresolved = 0
         self._origin = {"fingerprint": fingerprint(functional, energy, beta), "runs": run_of(key)}
@@ -181,10 +185,19 @@ class Search:
             good = is_converged(solution)
             self.unresolved += int(np.sum(~good & ~given))
             found = np.flatnonzero(good)
-            fresh = self.pool.add(jax.tree.map(lambda x: x[found], solution), given[found])
+            fresh = self._hold(jax.tree.map(lambda x: x[found], solution), given[found])
             owners, minima = below_saddles(self.problem, solution, self.rng)
-            below = owners if minima is None else owners[self.pool.add(minima, each=0)]
+            below = owners if minima is None else owners[self._hold(minima, each=0)]
             return np.append(found[fresh], below)
+
+    def _hold(
+        self, minima: Solution, given: Bool[np.ndarray, " rows"] | None = None, each: int = 1
+    ) -> Int[np.ndarray, " new"]:
+        """`Pool.add` of the minima, those along a flat valley as one state."""
+        minima, united = self._valleys.represented(minima)
+        for state, other in united:
+            self.pool.unite(state, other)
+        return self.pool.add(minima, given, each)
 
     def parents(self, count: int) -> Float[np.ndarray, "count 2 n"]:
         """Pairs of states drawn evenly, of corners while none is held.

@@ -21,6 +21,7 @@ from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional, MirrorDescent
 from ..meanfield._base import (
     Taylor,
+    free_energy_at,
     scaled_hessian,
     scaled_hessian_at,
     taylor_at,
@@ -47,8 +48,10 @@ _FINE_STEPS = 1024
 _STEPS_PER_ROUND = 64
 _NEWTON_ROUNDS, _CG_STEPS = 5, 64
 # Steps along flat valleys, the curvature as which any smaller one counts in them, and the length
-# below which they are at rest.
-_SLIDES, _FLAT, _SETTLED = 128, 1e-9, 1e-7
+# below which they are at rest. Directions of a larger curvature than `_WALL` lead across.
+_SLIDES, _FLAT, _SETTLED, _WALL = 128, 1e-12, 1e-7, 1e-5
+# Newton steps from halfway between two points to the floor of the valley that holds both.
+_MIDWAY_STEPS = 6
 # Entries of the Hessians that are held at once: where they are factorised, and in dense Newton
 # steps, in which all rows of a batch wait for the slowest.
 _EXAMINED_ENTRIES, _POLISHED_ENTRIES = 2**21, 2**19
@@ -362,8 +365,9 @@ def _examine(
 def _slide(problem: Problem, theta: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
     """Descend where G is nearly flat: Newton steps by the sizes of all curvatures.
 
-    So they lead down where G is concave as well (Dauphin et al. 2014). Their length, in the
-    angles arcsin m, adapts; that G falls is judged as in `MirrorDescent`.
+    So they lead down where G is concave as well (Dauphin et al. 2014). Each ends on the floor of
+    the valley, which may be curved, before that G falls is judged as in `MirrorDescent`. Their
+    length, in the angles arcsin m, adapts.
     """
 
     functional, energy, beta = problem
@@ -374,9 +378,14 @@ def _slide(problem: Problem, theta: Float[Array, "batch n"]) -> Float[Array, "ba
         values, vectors = jnp.linalg.eigh(hessian)
         turn = dot(vectors, dot(root * force, vectors) / jnp.maximum(jnp.abs(values), _FLAT))
         length = jnp.linalg.norm(turn)
-        turn = turn * jnp.minimum(1, most / jnp.maximum(length, _SATURATED))
-        length = jnp.where(n_looks == 0, jnp.inf, length)
+        turn = _shortened(turn, most)
         trial = theta - turn / jnp.maximum(root, _SATURATED)
+        # What leads back to the floor is shorter than the step.
+        most_back = jnp.minimum(most, length)
+        trial = jax.lax.fori_loop(
+            0, 2, lambda _, x: _across(problem, x, values, vectors, most_back), trial
+        )
+        length = jnp.where(n_looks == 0, jnp.inf, length)
         taylor = taylor_at(functional, energy, trial, beta)
         new = beta * taylor.gradient
         shift = jnp.tanh(trial) - jnp.tanh(theta)
@@ -396,12 +405,40 @@ def _slide(problem: Problem, theta: Float[Array, "batch n"]) -> Float[Array, "ba
         return ~settled & (n_looks <= _SLIDES)
 
     def single(row):
-        # The first trial is the start.
-        eye, half = jnp.eye(row.size, dtype=row.dtype), jnp.full((), 0.5, row.dtype)
-        state = row, jnp.zeros_like(row), eye, half, jnp.inf * half, 0
+        # The first trial is the start: without force and walls no step leads away from it.
+        none, half = jnp.zeros((row.size, row.size), row.dtype), jnp.full((), 0.5, row.dtype)
+        state = row, jnp.zeros_like(row), none, half, jnp.inf * half, 0
         return jax.lax.while_loop(unfinished, step, state)[0]
 
     return jax.vmap(single)(theta)
+
+
+def _across(problem: Problem, theta: Array, values: Array, vectors: Array, most: Array) -> Array:
+    """A Newton step across a flat valley, by eigenvalues and vectors of the scaled Hessian."""
+    root = jnp.sqrt(variance_at(theta))
+    wall = jnp.where(values > _WALL, values, jnp.inf)
+    turn = dot(vectors, dot(root * residual_at(theta, problem), vectors) / wall)
+    return theta - _shortened(turn, most) / jnp.maximum(root, _SATURATED)
+
+
+def _shortened(turn: Array, most: Array) -> Array:
+    return turn * jnp.minimum(1, most / jnp.maximum(jnp.linalg.norm(turn), _SATURATED))
+
+
+@eqx.filter_jit
+def between(problem: Problem, pairs: Float[Array, "batch 2 n"]):
+    """Points on the floor of a flat valley midway between two: fields and G, `(batch,)`."""
+
+    def single(pair):
+        def step(_, theta):
+            values, vectors = jnp.linalg.eigh(scaled_hessian_at(*problem[:2], theta, problem[2]))
+            return _across(problem, theta, values, vectors, jnp.ones_like(theta[0]))
+
+        middle = jnp.arctanh(jnp.mean(jnp.tanh(pair), axis=0))
+        theta = jax.lax.fori_loop(0, _MIDWAY_STEPS, step, middle)
+        return theta, free_energy_at(*problem[:2], theta, problem[2])
+
+    return jax.vmap(single)(pairs)
 
 
 @eqx.filter_jit
