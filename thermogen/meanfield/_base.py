@@ -43,7 +43,7 @@ class AbstractFunctional(eqx.Module):
         m = checked_point(energy, m)
         check_finite("beta", beta, positive=True)
         dtype = jnp.result_type(m, *jax.tree.leaves(energy))
-        return _value(self, energy, m, jnp.asarray(beta, dtype))
+        return _value(self, energy, jnp.asarray(beta, dtype), m)
 
 
 @eqx.filter_jit
