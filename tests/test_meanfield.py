@@ -30,10 +30,10 @@ from scipy.optimize import brentq
 from scipy.special import gammaln
 
 import thermogen as tg
-from thermogen.landscape import _quench
 from thermogen.meanfield import _base, entropy
 from thermogen.meanfield._base import taylor_at
 from thermogen.meanfield._solve import judge
+from thermogen.search import _quench
 
 NAIVE, TAP = FUNCTIONALS["naive"], FUNCTIONALS["tap"]
 N = 6
