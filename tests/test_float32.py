@@ -16,7 +16,7 @@ for name, make in helpers.ENERGIES.items():
     energy = make(6, jax.random.key(1))
     tap = tg.TAP()
     solve = jax.jit(lambda energy, init: tg.solve(tap, energy, 0.5, init).value)
-    assert jnp.isfinite(tap(energy, inside, np.float64(0.5)))
+    assert jnp.isfinite(tap(energy, np.float64(0.5), inside))
     first = solve(energy, corner)
     assert first.dtype == solve(energy, inside).dtype == jnp.float32, name
     if name == "interactions":
