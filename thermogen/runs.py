@@ -23,8 +23,8 @@ class AbstractJob(eqx.Module):
     all that the next step needs, its random key included: `jax.vmap` then maps a job over whatever
     is an array in it, and a state that is stored is a run that can go on.
 
-    A step has to leave a state alone that is done only where somebody takes it: `run` does not, and
-    under `jax.vmap` the states of jobs that are done wait unchanged for the others.
+    `run` takes no step from a state that is done. Under `jax.vmap` such a state waits unchanged
+    for the others.
 
     !!! example
 
