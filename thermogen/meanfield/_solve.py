@@ -87,6 +87,8 @@ class MirrorDescent(optx.AbstractRootFinder):
         shift = m - state.m
         rounding = jnp.finfo(y.dtype).eps * (jnp.abs(y) + jnp.abs(trial)) * jnp.abs(shift)
         accept = jnp.sum((state.residual + residual) * shift - rounding) <= 0
+        # The first look is at the start itself, whose tanh may round otherwise in the loop.
+        accept |= jnp.isinf(state.error)
 
         turned = residual - state.residual
         weighted = (1 - m * m) * turned
