@@ -906,7 +906,7 @@ PIECES = {
     "persistent-cd": (tg.PersistentCD(n_chains=16, n_sweeps=1), {}),
     "contrastive": (ContrastiveDivergence(), {"penalty": L2(0.01)}),
     "annealed": (tg.learning.AnnealedLikelihood(n_chains=16, n_rungs=4), {}),
-    "l-bfgs": (tg.Pseudolikelihood(), {}),
+    "l-bfgs": (tg.Pseudolikelihood(1e-3), {}),
     "proximal": (tg.Pseudolikelihood(), {"penalty": L1(0.02)}),
     "batches": (tg.Pseudolikelihood(), {"batch_size": 8}),
     "adam": (tg.ExactLikelihood(), {"optimizer": ADAM}),
