@@ -10,7 +10,6 @@ from scipy.optimize import brentq
 
 import thermogen as tg
 from thermogen.meanfield import MirrorDescent
-from thermogen.meanfield._solve import residual_at
 from thermogen.search import _minima as _hopping
 from thermogen.search import _quench, corner, crossover, flip_cluster
 
@@ -187,7 +186,7 @@ def test_newton_steps_end_where_the_descent_ends(functional):
         fields = _quench._descend(problem, fields, jnp.float32, rough, 4096)
         close = _quench._approach(problem, fields, 1e-11)
         descended = _quench._descend(problem, fields, jnp.float64, _quench._FINE, 4096)
-        residual = np.abs(jax.vmap(lambda x: residual_at(x, problem))(close)).max(axis=1)
+        residual = np.abs(jax.vmap(problem.residual)(close)).max(axis=1)
     reached = residual <= 1e-11
     assert reached.mean() > 0.95  # the others are left to the descent
     np.testing.assert_allclose(np.tanh(close)[reached], np.tanh(descended)[reached], atol=1e-7)

@@ -181,7 +181,7 @@ def test_scaled_hessian_and_lowest_curvature():
 
     @jax.jit
     def curvatures(functional, energy, theta, beta):
-        scaled = _base.scaled_hessian_at(functional, energy, theta, beta)
+        scaled = tg.meanfield.Problem(functional, energy, beta).scaled_hessian(theta)
         plain = jax.hessian(functional, 2)(energy, beta, jnp.tanh(theta))
         return scaled, plain, _base.lowest_curvature(scaled, theta, beta)
 

@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ._types import Key, Spins
+from ._types import Beta, Key, Spins
 
 # Counts become 32-bit integers on the device.
 LARGEST_COUNT = 2**31 - 1
@@ -226,3 +226,9 @@ def known_spins(
                 f"{array[wrong[0]]:g} at spin {wrong[0]}"
             )
     return jnp.asarray(values, dtype)
+
+
+def checked_beta(beta: Beta, dtype: DTypeLike) -> Float[Array, ""]:
+    """Beta as an array, if it is positive."""
+    check_finite("beta", beta, positive=True)
+    return jnp.asarray(beta, dtype)

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import thermogen as tg
-from thermogen.meanfield._solve import residual_at
 
 BATCH = 512
 N_ITERATIONS = 20
@@ -42,10 +41,10 @@ def rbm(v: int, h: int, rng: np.random.Generator) -> tg.RBM:
 @jax.jit
 def iterate(energy, theta):
     """`N_ITERATIONS` steps of the solver for every row."""
-    problem = (TAP, energy, jnp.float32(1.0))
+    problem = tg.meanfield.Problem(TAP, energy, jnp.float32(1.0))
 
     def fn(row, _):
-        return residual_at(row, problem), None
+        return problem.residual(row), None
 
     def single(row):
         state = DESCENT.init(fn, row, None, {}, None, None, frozenset())

@@ -85,14 +85,12 @@ def solvers(atol: float) -> dict[str, optx.AbstractRootFinder]:
 
 @eqx.filter_jit
 def run(functional, energy, beta, starts, solver):
+    problem = tg.meanfield.Problem(functional, energy, beta)
+
     def single(theta):
-        root = optx.root_find(
-            residual_at, solver, theta, (functional, energy, beta), max_steps=N_STEPS, throw=False
-        )
+        root = optx.root_find(residual_at, solver, theta, problem, max_steps=N_STEPS, throw=False)
         m = jnp.tanh(root.value)
-        small = (
-            jnp.max(jnp.abs(residual_at(root.value, (functional, energy, beta)))) <= 2 * solver.atol
-        )
+        small = jnp.max(jnp.abs(problem.residual(root.value))) <= 2 * solver.atol
         variance = jnp.sqrt(1 / jnp.cosh(root.value) ** 2)
         excess = jax.hessian(functional.excess, argnums=2)(energy, beta, m)
         hessian = jnp.eye(m.size) + beta * variance[:, None] * excess * variance[None, :]
@@ -104,10 +102,11 @@ def run(functional, energy, beta, starts, solver):
 @eqx.filter_jit
 def run_alone(functional, energy, beta, starts, solver):
     """One start after the other, so that none waits for the slowest; no judgement."""
+    problem = tg.meanfield.Problem(functional, energy, beta)
 
     def single(theta):
         return optx.root_find(
-            residual_at, solver, theta, (functional, energy, beta), max_steps=N_STEPS, throw=False
+            residual_at, solver, theta, problem, max_steps=N_STEPS, throw=False
         ).value
 
     return jax.lax.map(single, starts)

@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from .._checks import as_array, check_count, check_counts
+from .._checks import as_array, check_count, check_counts, checked_beta
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy
 from ..landscape import overlap_distribution
 from ..meanfield import AbstractFunctional, NaiveMeanField
-from ..meanfield._solve import checked_beta
 from ..search import Completeness, Library, completeness, find_minima, fingerprint
 from ._candidates import candidates, flip_library
 from ._certify import Certificate, certify

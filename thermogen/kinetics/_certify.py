@@ -7,11 +7,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int8, Num
 
 from .._batches import cast
-from .._checks import check_count, check_finite
+from .._checks import check_count, check_finite, checked_beta
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, is_flip_symmetric
-from ..meanfield._solve import checked_beta
 from ..search import Library
 from ._exchange import (
     apart,

@@ -19,8 +19,7 @@ from .._checks import check_count
 from .._placement import from_anywhere
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
-from ..meanfield import AbstractFunctional
-from ..meanfield._solve import Problem, checked_problem
+from ..meanfield import AbstractFunctional, Problem, checked_problem
 from ..search import MERGE_TOLERANCE, Library, fall, fingerprint, is_converged
 from ._saddles import BATCH, Points, refined, tops_between, ways_down
 

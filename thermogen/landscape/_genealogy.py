@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num, Real
 
 from .._batches import cast
+from .._checks import checked_beta
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional
-from ..meanfield._solve import checked_beta
 from ..search import (
     MERGE_TOLERANCE,
     PER_STATE,

@@ -15,8 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from .._batches import cast, in_batches
 from .._linalg import dot
-from ..meanfield._base import free_energy_at, scaled_hessian_at, variance_at
-from ..meanfield._solve import Problem, residual_at
+from ..meanfield import Problem, variance_at
 
 # Strings and saddles are treated in batches of this many, so that one program serves all.
 BATCH = 32
@@ -83,20 +82,19 @@ def _strings(problem: Problem, ends: Float[Array, "batch 3 n"]):
 
 def _string(problem: Problem, first: _Angles, last: _Angles, bend: _Angles):
     """Fields and free energies of the images of one relaxed string."""
-    functional, energy, beta = problem
     along = jnp.linspace(0, 1, _N_IMAGES, dtype=first.dtype)[:, None]
     path = first[None] + along * (last - first)[None] + jnp.sin(jnp.pi * along) * bend[None]
     step_size = 1 / _stiffness(problem, path[_N_IMAGES // 2])
 
     def down(angles):
         theta = _fields(angles)
-        return _angles(theta - step_size * residual_at(theta, problem))
+        return _angles(theta - step_size * problem.residual(theta))
 
     def relax(_, path):
         return _respaced(path.at[1:-1].set(jax.vmap(down)(path[1:-1])))
 
     fields = _fields(jax.lax.fori_loop(0, _STRING_STEPS, relax, path))
-    return fields, jax.vmap(lambda theta: free_energy_at(functional, energy, theta, beta))(fields)
+    return fields, jax.vmap(lambda theta: problem.free_energy_at(theta))(fields)
 
 
 def _stiffness(problem: Problem, angles: _Angles) -> Float[Array, ""]:
@@ -106,7 +104,7 @@ def _stiffness(problem: Problem, angles: _Angles) -> Float[Array, ""]:
 
     def iterate(_, state):
         vector, _ = state
-        turned = jax.jvp(lambda t: residual_at(t, problem), (theta,), (vector,))[1]
+        turned = jax.jvp(lambda t: problem.residual(t), (theta,), (vector,))[1]
         rate = jnp.linalg.norm(turned)
         return turned / jnp.maximum(rate, jnp.finfo(theta.dtype).tiny), rate
 
@@ -150,22 +148,21 @@ def refined(problem: Problem, tops: Float[np.ndarray, "tops n"], tol: float) -> 
 @eqx.filter_jit
 def _climb(problem: Problem, tol: Float[Array, ""], theta: Float[Array, "batch n"]):
     """What `Points` documents."""
-    functional, energy, beta = problem
 
     def is_far(state):
         row, k = state
-        return (jnp.max(jnp.abs(residual_at(row, problem))) > tol * beta) & (k < _CLIMB_STEPS)
+        return (jnp.max(jnp.abs(problem.residual(row))) > tol * problem.beta) & (k < _CLIMB_STEPS)
 
     def single(row):
         start = (row, jnp.zeros((), int))
         row, _ = jax.lax.while_loop(is_far, lambda s: (_climb_once(problem, s[0]), s[1] + 1), start)
         row = _climb_once(problem, row)  # a last step, which squares the error
-        values, vectors = jnp.linalg.eigh(scaled_hessian_at(functional, energy, row, beta))
+        values, vectors = jnp.linalg.eigh(problem.scaled_hessian(row))
         return (
             row,
             vectors[:, 0],
-            free_energy_at(functional, energy, row, beta),
-            jnp.max(jnp.abs(residual_at(row, problem))) / beta,
+            problem.free_energy_at(row),
+            jnp.max(jnp.abs(problem.residual(row))) / problem.beta,
             jnp.sum(values < 0),
         )
 
@@ -174,8 +171,8 @@ def _climb(problem: Problem, tol: Float[Array, ""], theta: Float[Array, "batch n
 
 
 def _climb_once(problem: Problem, theta: Float[Array, " n"]) -> Float[Array, " n"]:
-    root, residual = jnp.sqrt(variance_at(theta)), residual_at(theta, problem)
-    values, vectors = jnp.linalg.eigh(scaled_hessian_at(*problem[:2], theta, problem[2]))
+    root, residual = jnp.sqrt(variance_at(theta)), problem.residual(theta)
+    values, vectors = jnp.linalg.eigh(problem.scaled_hessian(theta))
     size = jnp.maximum(jnp.abs(values), jnp.finfo(theta.dtype).eps).at[0].multiply(-1)
     shift = dot(vectors, -dot(vectors.T, root * residual) / size)
     shift = shift * jnp.minimum(1, _TRUST / (jnp.linalg.norm(shift) + jnp.finfo(theta.dtype).tiny))
@@ -200,7 +197,7 @@ def _flow(problem: Problem, rows: Float[Array, "batch 2 n"]) -> Float[Array, "ba
         start = theta + _OFF_SADDLE * mode / jnp.maximum(root, _SATURATED)
 
         def down(_, theta):
-            residual = residual_at(theta, problem)
+            residual = problem.residual(theta)
             length = jnp.linalg.norm(jnp.sqrt(variance_at(theta)) * residual)
             return theta - residual * jnp.minimum(0.1, _FLOW_STEP / (length + 1e-30))
 

@@ -7,8 +7,7 @@ from jaxtyping import Array, Float
 from .._checks import check_counts
 from .._types import Key
 from ..energies import AbstractEnergy, embed
-from ..meanfield import AbstractFunctional, solve
-from ..meanfield._solve import is_minimum
+from ..meanfield import AbstractFunctional, is_minimum, solve
 from ._objectives import ADAM, AbstractObjective, Defaults, Samples
 
 

@@ -2,7 +2,12 @@
 
 from ._adaptive import AdaptiveTAP as AdaptiveTAP
 from ._base import AbstractFunctional as AbstractFunctional
+from ._base import Problem as Problem
+from ._base import Taylor as Taylor
 from ._base import entropy as entropy
+from ._base import lowest_curvature as lowest_curvature
+from ._base import scaled_hessian as scaled_hessian
+from ._base import variance_at as variance_at
 from ._bethe import Bethe as Bethe
 from ._bifurcations import Bifurcation as Bifurcation
 from ._bifurcations import bifurcations as bifurcations
@@ -16,5 +21,13 @@ from ._propagation import belief_propagation as belief_propagation
 from ._response import Validity as Validity
 from ._response import susceptibility as susceptibility
 from ._response import validity as validity
+from ._solve import CORNER_FIELD as CORNER_FIELD
 from ._solve import MirrorDescent as MirrorDescent
+from ._solve import NewtonPolish as NewtonPolish
+from ._solve import checked_problem as checked_problem
+from ._solve import descend as descend
+from ._solve import is_minimum as is_minimum
+from ._solve import judge as judge
+from ._solve import polish as polish
+from ._solve import resolution as resolution
 from ._solve import solve as solve

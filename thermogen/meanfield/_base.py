@@ -89,21 +89,6 @@ def variance_at(theta: Magnetizations) -> Magnetizations:
     return 4 * jax.nn.sigmoid(x) * jax.nn.sigmoid(-x)
 
 
-def gradient_at(
-    functional: AbstractFunctional, energy: AbstractEnergy, theta: Magnetizations, beta: Beta
-) -> Magnetizations:
-    """`dG/dm` at m = tanh(theta), in energy units, shape `(n,)`; zero at a stationary point."""
-    excess_gradient = jax.grad(lambda m: functional.excess(energy, beta, m))(jnp.tanh(theta))
-    return theta / beta + excess_gradient
-
-
-def free_energy_at(
-    functional: AbstractFunctional, energy: AbstractEnergy, theta: Magnetizations, beta: Beta
-) -> Float[Array, ""]:
-    """G(m) at m = tanh(theta), in energy units."""
-    return functional.excess(energy, beta, jnp.tanh(theta)) - entropy_at(theta) / beta
-
-
 class Taylor(NamedTuple):
     """G about a point m = tanh(theta), to second order.
 
@@ -118,28 +103,75 @@ class Taylor(NamedTuple):
     curvature: Float[Array, "n n"]
 
 
-def taylor_at(
-    functional: AbstractFunctional, energy: AbstractEnergy, theta: Magnetizations, beta: Beta
-) -> Taylor:
-    """G, its gradient and its curvature at m = tanh(theta), from one evaluation.
+class Problem(eqx.Module):
+    """What is minimised: the free energy G(m) of one energy at one inverse temperature.
 
-    Each by itself would compile the functional once more, and what it factorises would run at
-    the same time.
+    Whatever must be right close to saturation is a function of the effective field theta, at
+    m = tanh(theta). A pytree: it jits, vmaps and differentiates.
+
+    Attributes:
+        functional: the free energy, such as `TAP()`.
+        energy: a multilinear energy of n spins.
+        beta: inverse temperature, > 0.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        problem = tg.meanfield.Problem(tg.NaiveMeanField(), energy, 0.25)
+        assert not jnp.any(problem.gradient(jnp.zeros(3)))
+        ```
     """
 
-    def slope(m):
-        value, gradient = jax.value_and_grad(lambda m: functional.excess(energy, beta, m))(m)
-        return gradient, (value, gradient)
+    functional: AbstractFunctional
+    energy: AbstractEnergy
+    beta: Float[Array, ""] = eqx.field(converter=jnp.asarray)
 
-    curvature, (value, gradient) = jax.jacfwd(slope, has_aux=True)(jnp.tanh(theta))
-    return Taylor(value - entropy_at(theta) / beta, theta / beta + gradient, curvature)
+    def free_energy(self, m: Magnetizations) -> Float[Array, ""]:
+        """G(m) in energy units."""
+        return self.functional(self.energy, self.beta, m)
 
+    def gradient(self, m: Magnetizations) -> Magnetizations:
+        """`dG/dm` in energy units, shape `(n,)`; infinite at |m| = 1."""
+        return self.gradient_at(jnp.arctanh(m))
 
-def scaled_hessian_at(
-    functional: AbstractFunctional, energy: AbstractEnergy, theta: Magnetizations, beta: Beta
-) -> Float[Array, "n n"]:
-    """`scaled_hessian` of a functional at m = tanh(theta), shape `(n, n)`."""
-    return scaled_hessian(taylor_at(functional, energy, theta, beta), theta, beta)
+    def excess(self, m: Magnetizations) -> Float[Array, ""]:
+        """`G(m) + S(m)/beta` in energy units."""
+        return self.functional.excess(self.energy, self.beta, m)
+
+    def free_energy_at(self, theta: Magnetizations) -> Float[Array, ""]:
+        """G at m = tanh(theta), in energy units."""
+        return self.excess(jnp.tanh(theta)) - entropy_at(theta) / self.beta
+
+    def gradient_at(self, theta: Magnetizations) -> Magnetizations:
+        """`dG/dm` at m = tanh(theta), shape `(n,)`; zero at a stationary point."""
+        return theta / self.beta + jax.grad(self.excess)(jnp.tanh(theta))
+
+    def residual(self, theta: Magnetizations) -> Magnetizations:
+        """`beta dG/dm` at m = tanh(theta): how far theta is from its own fixed-point equation."""
+        return self.beta * self.gradient_at(theta)
+
+    def taylor(self, theta: Magnetizations) -> Taylor:
+        """G, its gradient and its curvature at m = tanh(theta), from one evaluation.
+
+        Each by itself would compile the functional once more, and what it factorises would run at
+        the same time.
+        """
+
+        def slope(m):
+            value, gradient = jax.value_and_grad(self.excess)(m)
+            return gradient, (value, gradient)
+
+        curvature, (value, gradient) = jax.jacfwd(slope, has_aux=True)(jnp.tanh(theta))
+        value, gradient = value - entropy_at(theta) / self.beta, theta / self.beta + gradient
+        return Taylor(value, gradient, curvature)
+
+    def scaled_hessian(self, theta: Magnetizations) -> Float[Array, "n n"]:
+        """`scaled_hessian` at m = tanh(theta), shape `(n, n)`."""
+        return scaled_hessian(self.taylor(theta), theta, self.beta)
 
 
 def scaled_hessian(taylor: Taylor, theta: Magnetizations, beta: Beta) -> Float[Array, "n n"]:

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._types import Magnetizations
 from ..energies import AbstractEnergy
-from ._base import AbstractFunctional, free_energy_at, gradient_at, scaled_hessian_at, variance_at
+from ._base import AbstractFunctional, Problem, variance_at
 
 _CORRECTIONS = 8
 
@@ -31,24 +31,27 @@ class Path(eqx.Module):
     def beta_at(self, t: Float[Array, ""]) -> Float[Array, ""]:
         return self.parameter(t) if self.beta is None else self.beta
 
+    def problem(self, t: Float[Array, ""]) -> Problem:
+        return Problem(self.functional, self.energy, self.beta_at(t))
+
     def residual(self, place: Place) -> Magnetizations:
         """`beta dG/dm`, shape `(n,)`: a field adds to G only its mean energy."""
         theta, t = place[:-1], place[-1]
-        slope = gradient_at(self.functional, self.energy, theta, self.beta_at(t))
+        slope = self.problem(t).gradient_at(theta)
         if self.field is not None:
             slope -= self.parameter(t) * self.field
         return self.beta_at(t) * slope
 
     def free_energy(self, place: Place) -> Float[Array, ""]:
         theta, t = place[:-1], place[-1]
-        value = free_energy_at(self.functional, self.energy, theta, self.beta_at(t))
+        value = self.problem(t).free_energy_at(theta)
         if self.field is not None:
             value -= self.parameter(t) * jnp.sum(self.field * jnp.tanh(theta))
         return value
 
     def hessian(self, place: Place) -> Float[Array, "n n"]:
         """Scaled so that it is the identity for independent spins; a field changes nothing."""
-        return scaled_hessian_at(self.functional, self.energy, place[:-1], self.beta_at(place[-1]))
+        return self.problem(place[-1]).scaled_hessian(place[:-1])
 
 
 def metric_at(place: Place) -> Place:

@@ -11,6 +11,7 @@ from .._placement import from_anywhere
 from .._solution import Solution
 from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractMultilinear
+from ._base import Problem
 from ._bethe import Bethe, factors, outgoing
 from ._solve import MirrorDescent, checked_beta, solve_from, starting_field
 
@@ -62,7 +63,7 @@ def belief_propagation(
     beta = checked_beta(beta, theta.dtype)
     theta, n_rounds = _propagate(energy, beta, theta, damping, max_steps)
     solution = solve_from(
-        (Bethe(), energy, beta),
+        Problem(Bethe(), energy, beta),
         theta,
         solver=MirrorDescent(),
         adjoint=optx.ImplicitAdjoint(),

@@ -10,7 +10,7 @@ from .._linalg import inverse
 from .._placement import from_anywhere
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy
-from ._base import AbstractFunctional, checked_point, entropy, scaled_hessian_at, variance_at
+from ._base import AbstractFunctional, Problem, checked_point, entropy, variance_at
 from ._plefka import Plefka, expansion_term
 from ._solve import checked_beta
 
@@ -41,7 +41,7 @@ def susceptibility(
     m = checked_point(energy, m)
     theta, beta = jnp.arctanh(m), checked_beta(beta, m.dtype)
     root = jnp.sqrt(variance_at(theta))
-    response = inverse(scaled_hessian_at(functional, energy, theta, beta))
+    response = inverse(Problem(functional, energy, beta).scaled_hessian(theta))
     return 0.5 * beta * (response + response.T) * jnp.outer(root, root)
 
 

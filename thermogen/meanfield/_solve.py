@@ -11,19 +11,17 @@ import optimistix as optx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from .._checks import check_finite
+from .._checks import checked_beta
 from .._placement import from_anywhere
 from .._solution import RESULTS, Solution, checked
 from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractEnergy
 from ._base import (
     AbstractFunctional,
+    Problem,
     Taylor,
     checked_point,
-    free_energy_at,
-    gradient_at,
     scaled_hessian,
-    taylor_at,
     variance_at,
 )
 from ._implicit import implicit_root
@@ -32,7 +30,6 @@ from ._implicit import implicit_root
 RootFinder = optx.AbstractRootFinder | optx.AbstractLeastSquaresSolver | optx.AbstractMinimiser
 
 # What is minimised: functional, energy and inverse temperature.
-Problem = tuple[AbstractFunctional, AbstractEnergy, Float[Array, ""]]
 
 # Effective field at which a start on the faces of the cube, |m| = 1, is placed.
 CORNER_FIELD = 4.0
@@ -265,7 +262,6 @@ def _solve(
     tol: Float[Array, ""],
     max_steps: int,
 ) -> Solution:
-    functional, energy, beta = problem
     # By the implicit function theorem the end point alone has derivatives, not the way to it.
     implicit = adjoint == optx.ImplicitAdjoint()
     on_the_way = jax.lax.stop_gradient(problem) if implicit else problem
@@ -279,7 +275,7 @@ def _solve(
     else:
         theta = _steep(polished.value, jnp.where(marginal, jnp.inf, 1.0))
     stats = {
-        "free_energy": stationary_free_energy(taylor.value, functional, energy, theta, beta),
+        "free_energy": stationary_free_energy(taylor.value, problem, theta),
         "fields": theta,
         "residual": residual,
         "n_steps": descent.stats["num_steps"] + polished.stats["num_steps"],
@@ -289,11 +285,7 @@ def _solve(
 
 @jax.custom_jvp
 def stationary_free_energy(
-    value: Float[Array, ""],
-    functional: AbstractFunctional,
-    energy: AbstractEnergy,
-    theta: Magnetizations,
-    beta: Float[Array, ""],
+    value: Float[Array, ""], problem: Problem, theta: Magnetizations
 ) -> Float[Array, ""]:
     """A known G at a stationary point, whose derivatives need no solve: theta does not count."""
     return value
@@ -302,14 +294,9 @@ def stationary_free_energy(
 @stationary_free_energy.defjvp
 def _(primals, tangents):
     """The envelope theorem. Theta counts in the derivatives of this derivative."""
-    _, functional, energy, theta, beta = primals
-    _, functional_dot, energy_dot, _, beta_dot = tangents
-
-    def at_rest(functional, energy, beta):
-        return free_energy_at(functional, energy, theta, beta)
-
-    moving = (functional, energy, beta), (functional_dot, energy_dot, beta_dot)
-    return stationary_free_energy(*primals), jax.jvp(at_rest, *moving)[1]
+    _, problem, theta = primals
+    at_rest = jax.jvp(lambda problem: problem.free_energy_at(theta), (problem,), (tangents[1],))
+    return stationary_free_energy(*primals), at_rest[1]
 
 
 def _implicit(problem: Problem, theta: Magnetizations, marginal: Bool[Array, ""]) -> Magnetizations:
@@ -325,7 +312,7 @@ def _implicit(problem: Problem, theta: Magnetizations, marginal: Bool[Array, ""]
 
 def _regular_residual(theta, args) -> Array:
     problem, root, marginal = args
-    return jnp.asarray(residual_at(theta, problem) + jnp.where(marginal, theta - root, 0))
+    return jnp.asarray(problem.residual(theta) + jnp.where(marginal, theta - root, 0))
 
 
 @jax.custom_jvp
@@ -364,7 +351,7 @@ def polish(
 
     The second of the auxiliary outputs is G about the end point, a `Taylor`.
     """
-    newton = NewtonPolish(atol=0.1 * tol * problem[2])
+    newton = NewtonPolish(atol=0.1 * tol * problem.beta)
     return optx.root_find(
         expanded,
         newton,
@@ -379,11 +366,10 @@ def polish(
 
 def expanded(theta, problem):
     """The residual; its Jacobian by theta, and G about the point."""
-    functional, energy, beta = problem
-    taylor = taylor_at(functional, energy, theta, beta)
-    by_m = beta * taylor.curvature
+    taylor = problem.taylor(theta)
+    by_m = problem.beta * taylor.curvature
     jacobian = jnp.eye(theta.size, dtype=theta.dtype) + by_m * variance_at(theta)[None, :]
-    return beta * taylor.gradient, (jacobian, taylor)
+    return problem.beta * taylor.gradient, (jacobian, taylor)
 
 
 def judge(
@@ -391,10 +377,9 @@ def judge(
 ) -> tuple[Float[Array, ""], RESULTS]:
     """`max |dG/dm|` at m = tanh(theta), and the result code which that point deserves."""
     problem, theta, taylor = jax.lax.stop_gradient((problem, theta, taylor))
-    functional, energy, beta = problem
     residual = jnp.max(jnp.abs(taylor.gradient), initial=0.0)
-    hessian = scaled_hessian(taylor, theta, beta)
-    unresolved = resolution(taylor.gradient, theta, beta)
+    hessian = scaled_hessian(taylor, theta, problem.beta)
+    unresolved = resolution(taylor.gradient, theta, problem.beta)
 
     # A Cholesky factor exists if and only if a matrix is positive definite; else it is NaN. Both
     # in one call: two that run at once take all threads of two cores and wait for a third.
@@ -404,8 +389,8 @@ def judge(
     result = RESULTS.where(not_below, RESULTS.marginal, RESULTS.saddle)
     result = RESULTS.where(above, RESULTS.converged, result)
     result = RESULTS.where(residual <= tol, result, RESULTS.stalled)
-    known = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((functional, energy, beta))]
-    sound = functools.reduce(operator.and_, known, beta > 0)
+    known = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(problem)]
+    sound = functools.reduce(operator.and_, known, problem.beta > 0)
     lost = RESULTS.where(sound, RESULTS.left_domain, RESULTS.non_finite)
     result = RESULTS.where(jnp.all(jnp.isfinite(theta)), result, lost)
     return residual, RESULTS.where(sound & jnp.isfinite(residual), result, lost)
@@ -433,22 +418,15 @@ def starting_field(energy: AbstractEnergy, init: Spins) -> Magnetizations:
     return jnp.clip(theta, -CORNER_FIELD, CORNER_FIELD)
 
 
-def checked_beta(beta: Beta, dtype: DTypeLike) -> Float[Array, ""]:
-    """Beta as an array, if it is positive."""
-    check_finite("beta", beta, positive=True)
-    return jnp.asarray(beta, dtype)
-
-
 def checked_problem(
     functional: AbstractFunctional, energy: AbstractEnergy, beta: Beta, dtype: DTypeLike
 ) -> Problem:
     """What is minimised, if the functional is one and beta positive."""
     if not isinstance(functional, AbstractFunctional):
         raise TypeError(f"functional must be one such as TAP(), got {functional!r}")
-    return functional, energy, checked_beta(beta, dtype)
+    return Problem(functional, energy, checked_beta(beta, dtype))
 
 
 def residual_at(theta: Magnetizations, problem: Problem) -> Magnetizations:
     """`beta dG/dm` at m = tanh(theta): how far theta is from its own fixed-point equation."""
-    functional, energy, beta = problem
-    return beta * gradient_at(functional, energy, theta, beta)
+    return problem.residual(theta)

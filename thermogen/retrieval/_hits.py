@@ -7,11 +7,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
-from .._checks import as_array, check_count, check_parameters
+from .._checks import as_array, check_count, check_parameters, checked_beta
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, n_visible
-from ..meanfield._solve import checked_beta
 from ..sampling import AbstractSampler, Gibbs, colored, random_corners, step_chains
 from ._recall import known_visible
 

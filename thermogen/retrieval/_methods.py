@@ -22,8 +22,7 @@ from ..energies import (
     squared_norm,
     visible_free_energy,
 )
-from ..meanfield import AbstractFunctional, solve
-from ..meanfield._solve import is_minimum
+from ..meanfield import AbstractFunctional, is_minimum, solve
 from ..sampling import (
     AbstractKernel,
     AbstractSampler,

@@ -10,8 +10,7 @@ from jaxtyping import Array, Float
 
 from .._batches import cast, in_batches
 from .._linalg import dot
-from ..meanfield._base import lowest_curvature, scaled_hessian_at, variance_at
-from ..meanfield._solve import Problem
+from ..meanfield import Problem, lowest_curvature, variance_at
 
 _MAX_STEPS = 256
 # Relative error of the eigenvalue.
@@ -35,11 +34,10 @@ def lowest_curvatures(
 
 @eqx.filter_jit
 def _dense(problem: Problem, fields: Float[Array, "batch n"]) -> Float[Array, " batch"]:
-    functional, energy, beta = problem
 
     def single(theta):
-        hessian = scaled_hessian_at(functional, energy, theta, beta)
-        return lowest_curvature(hessian, theta, beta)
+        hessian = problem.scaled_hessian(theta)
+        return lowest_curvature(hessian, theta, problem.beta)
 
     return jax.vmap(single)(fields)
 
@@ -48,7 +46,7 @@ def _dense(problem: Problem, fields: Float[Array, "batch n"]) -> Float[Array, " 
 def _by_gradients(problem: Problem, fields: Float[Array, "batch n"]):
     def single(theta):
         """The vector in float32: what it lacks counts squared in the value."""
-        variance = _variance(theta, problem[2])
+        variance = _variance(theta, problem.beta)
         low = cast((problem, theta, variance), jnp.float32)
         x = _lowest(*low).astype(theta.dtype)
         x = x / jnp.linalg.norm(x)
@@ -61,8 +59,7 @@ def _by_gradients(problem: Problem, fields: Float[Array, "batch n"]):
 
 def _product(problem: Problem, theta: Array, variance: Array, x: Array) -> Array:
     """The Hessian `d^2 G/dm dm` times a vector; all of shape (n,)."""
-    functional, energy, beta = problem
-    excess_gradient = jax.grad(lambda m: functional.excess(energy, beta, m))
+    excess_gradient = jax.grad(lambda m: problem.functional.excess(problem.energy, problem.beta, m))
     return x / variance + jax.jvp(excess_gradient, (jnp.tanh(theta),), (x,))[1]
 
 

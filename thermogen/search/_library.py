@@ -18,9 +18,13 @@ from .._checks import as_array, check_finite
 from .._cold import above_lowest, beta_as
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
-from ..meanfield import AbstractFunctional
-from ..meanfield._base import lowest_curvature, scaled_hessian, taylor_at
-from ..meanfield._solve import Problem, checked_problem
+from ..meanfield import (
+    AbstractFunctional,
+    Problem,
+    checked_problem,
+    lowest_curvature,
+    scaled_hessian,
+)
 from ._provenance import fingerprint, mismatch
 
 # Two minima are the same when no magnetization differs by more: where G rises by the fourth power
@@ -425,13 +429,14 @@ def _merged(
 @eqx.filter_jit
 def _measure(problem: Problem, m: Float[Array, "batch n"]):
     """Free energy, residual and lowest curvature of each row."""
-    functional, energy, beta = problem
 
     def single(row):
         theta = jnp.arctanh(row)
-        taylor = taylor_at(functional, energy, theta, beta)
+        taylor = problem.taylor(theta)
         residual = jnp.max(jnp.abs(taylor.gradient), initial=0.0)
-        curvature = lowest_curvature(scaled_hessian(taylor, theta, beta), theta, beta)
-        return functional(energy, beta, row), residual, curvature
+        curvature = lowest_curvature(
+            scaled_hessian(taylor, theta, problem.beta), theta, problem.beta
+        )
+        return problem.functional(problem.energy, problem.beta, row), residual, curvature
 
     return jax.vmap(single)(m)

@@ -15,8 +15,7 @@ from .._placement import from_anywhere
 from .._solution import Solution
 from .._types import Beta, Key, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric, local_fields
-from ..meanfield import AbstractFunctional
-from ..meanfield._solve import CORNER_FIELD
+from ..meanfield import CORNER_FIELD, AbstractFunctional
 from ._curvature import lowest_curvatures
 from ._library import Library, good_turing
 from ._merge import Pool
@@ -152,7 +151,7 @@ class Search:
     ):
         with jax.enable_x64(True):
             self.problem = make_problem(functional, energy, beta)
-            self.symmetric = bool(is_flip_symmetric(self.problem[1]))
+            self.symmetric = bool(is_flip_symmetric(self.problem.energy))
         measure = functools.partial(lowest_curvatures, self.problem)
         self.pool = Pool(capacity, self.symmetric, measure)
         self._valleys = Valleys(self.problem, self.symmetric)
@@ -162,7 +161,7 @@ class Search:
 
     def corners(self, count: int) -> Float[np.ndarray, "count n"]:
         """Random corners of the cube."""
-        return self.rng.choice([-1.0, 1.0], (count, self.problem[1].n_spins))
+        return self.rng.choice([-1.0, 1.0], (count, self.problem.energy.n_spins))
 
     def scattered(self, corners: Float[np.ndarray, "count n"]) -> Float[np.ndarray, "count n"]:
         """Points near corners in general position: each spin has a depth of its own."""
@@ -218,7 +217,7 @@ class Search:
         key = jax.random.key(int(self.rng.integers(2**31)))
         with jax.enable_x64(True):
             pairs = jnp.asarray(self.parents(len(chosen)))
-            starts = np.array(_move(self.problem[1], moves, pairs, jnp.asarray(chosen), key))
+            starts = np.array(_move(self.problem.energy, moves, pairs, jnp.asarray(chosen), key))
         given = np.array([move is not corner for move in moves])[chosen]
         starts[~given] = self.scattered(starts[~given])
         return starts, given
@@ -232,7 +231,7 @@ class Search:
 
     def library(self) -> Library:
         """What was found so far."""
-        held = self.pool.library(self.problem[1].n_spins)
+        held = self.pool.library(self.problem.energy.n_spins)
         return dataclasses.replace(held, unresolved=np.array(self.unresolved), **self._origin)
 
 

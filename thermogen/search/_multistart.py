@@ -18,7 +18,7 @@ from .._checks import check_count, check_finite
 from .._linalg import dot
 from .._placement import from_anywhere
 from .._solution import RESULTS, Solution
-from ..meanfield._solve import NewtonPolish
+from ..meanfield import NewtonPolish
 from ._library import first_equals, good_turing
 from ._quench import is_converged
 

@@ -18,25 +18,20 @@ from .._placement import from_anywhere
 from .._solution import RESULTS, Solution
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric
-from ..meanfield import AbstractFunctional, MirrorDescent
-from ..meanfield._base import (
-    Taylor,
-    free_energy_at,
-    scaled_hessian,
-    scaled_hessian_at,
-    taylor_at,
-    variance_at,
-)
-from ..meanfield._solve import (
+from ..meanfield import (
     CORNER_FIELD,
+    AbstractFunctional,
+    MirrorDescent,
     Problem,
+    Taylor,
     checked_problem,
     descend,
     is_minimum,
     judge,
     polish,
-    residual_at,
     resolution,
+    scaled_hessian,
+    variance_at,
 )
 from ._merge import joined, leaders
 
@@ -135,7 +130,7 @@ def fall(
     their mirror images.
     """
     rough = _descend(problem, theta, jnp.float32, _ROUGH, max_steps)
-    symmetric = bool(is_flip_symmetric(problem[1]))
+    symmetric = bool(is_flip_symmetric(problem.energy))
     n_known = 0 if known is None else len(known.value)
     m = np.tanh(rough) if known is None else np.concatenate([known.value, np.tanh(rough)])
     leader, sign = (x[n_known:] for x in leaders(m, symmetric))
@@ -190,7 +185,7 @@ def _both_sides(problem: Problem, pairs: Float[Array, "batch 2 n"]) -> Float[Arr
 
     def single(pair):
         theta, direction = pair
-        values, vectors = jnp.linalg.eigh(scaled_hessian_at(*problem[:2], theta, problem[2]))
+        values, vectors = jnp.linalg.eigh(problem.scaled_hessian(theta))
         along = dot(direction, vectors) * ((values < 0) | (jnp.arange(theta.size) == 0))
         mode = dot(vectors, along / jnp.linalg.norm(along))
         shift = _OFF_SADDLE * mode / jnp.maximum(jnp.sqrt(variance_at(theta)), _SATURATED)
@@ -288,16 +283,15 @@ def _newton_step(problem: Problem, atol: Array, theta: Float[Array, "batch n"]):
     Taken only where the Hessian showed no negative curvature and the residual falls; says
     whether it was, and more is to be gained.
     """
-    functional, energy, beta = problem
-    low_energy, low_beta = cast((energy, beta), jnp.float32)
+    low_energy, low_beta = cast((problem.energy, problem.beta), jnp.float32)
 
     def single(row):
-        residual = residual_at(row, problem)
+        residual = problem.residual(row)
         root = jnp.sqrt(variance_at(row)).astype(jnp.float32)
         m, force = jnp.tanh(row).astype(jnp.float32), residual.astype(jnp.float32)
         # Factorisations in both precisions must not run at once.
         m = jnp.where(jnp.isnan(residual), jnp.nan, m)
-        excess_gradient = jax.grad(lambda x: functional.excess(low_energy, low_beta, x))
+        excess_gradient = jax.grad(lambda x: problem.functional.excess(low_energy, low_beta, x))
         _, product = jax.linearize(excess_gradient, m)
 
         def bent(x):
@@ -308,7 +302,7 @@ def _newton_step(problem: Problem, atol: Array, theta: Float[Array, "batch n"]):
             lambda x: x + root * bent(root * x), root * force / scale
         )
         trial = row - (force - scale * bent(root * y)).astype(row.dtype)
-        before, after = (jnp.max(jnp.abs(r)) for r in (residual, residual_at(trial, problem)))
+        before, after = (jnp.max(jnp.abs(r)) for r in (residual, problem.residual(trial)))
         accept = positive & (after < before)
         return jnp.where(accept, trial, row), accept & (after > atol)
 
@@ -342,16 +336,15 @@ def _examine(
     problem: Problem, tol: Array, dtype: DTypeLike, theta: Float[Array, "batch n"]
 ) -> Solution:
     """Judge rows as they stand: `converged` where a minimum is proved, else `stalled`."""
-    functional, energy, beta = problem
 
     def single(row):
-        taylor = taylor_at(functional, energy, row, beta)
+        taylor = problem.taylor(row)
         residual = jnp.max(jnp.abs(taylor.gradient))
         # The scaled Hessian, its lower triangle alone, and where the curvature is the same in
         # all rows it is computed once: one pass writes it, in the dtype of the factorisation.
-        root = jnp.sqrt(beta * variance_at(row))
+        root = jnp.sqrt(problem.beta * variance_at(row))
         # What is as flat as a bifurcation is left to Newton steps and `judge`.
-        least = 1 - resolution(taylor.gradient, row, beta)
+        least = 1 - resolution(taylor.gradient, row, problem.beta)
         hessian = least * jnp.eye(row.size) + root[:, None] * taylor.curvature * root[None, :]
         good = (residual <= tol) & is_surely_positive(hessian, dtype)
         result = RESULTS.where(good, RESULTS.converged, RESULTS.stalled)
@@ -370,8 +363,6 @@ def _slide(problem: Problem, theta: Float[Array, "batch n"]) -> Float[Array, "ba
     length, in the angles arcsin m, adapts.
     """
 
-    functional, energy, beta = problem
-
     def step(state):
         theta, force, hessian, most, _, n_looks = state
         root = jnp.sqrt(variance_at(theta))
@@ -386,15 +377,15 @@ def _slide(problem: Problem, theta: Float[Array, "batch n"]) -> Float[Array, "ba
             0, 2, lambda _, x: _across(problem, x, values, vectors, most_back), trial
         )
         length = jnp.where(n_looks == 0, jnp.inf, length)
-        taylor = taylor_at(functional, energy, trial, beta)
-        new = beta * taylor.gradient
+        taylor = problem.taylor(trial)
+        new = problem.beta * taylor.gradient
         shift = jnp.tanh(trial) - jnp.tanh(theta)
         rounding = jnp.finfo(theta.dtype).eps * (jnp.abs(theta) + jnp.abs(trial)) * jnp.abs(shift)
         falls = jnp.sum((force + new) * shift - rounding) <= 0
         most = jnp.where(falls, 2, 0.25) * jnp.minimum(most, length)
         theta, force, hessian = jax.tree.map(
             lambda new, kept: jnp.where(falls, new, kept),
-            (trial, new, scaled_hessian(taylor, trial, beta)),
+            (trial, new, scaled_hessian(taylor, trial, problem.beta)),
             (theta, force, hessian),
         )
         return theta, force, hessian, most, length, n_looks + 1
@@ -417,7 +408,7 @@ def _across(problem: Problem, theta: Array, values: Array, vectors: Array, most:
     """A Newton step across a flat valley, by eigenvalues and vectors of the scaled Hessian."""
     root = jnp.sqrt(variance_at(theta))
     wall = jnp.where(values > _WALL, values, jnp.inf)
-    turn = dot(vectors, dot(root * residual_at(theta, problem), vectors) / wall)
+    turn = dot(vectors, dot(root * problem.residual(theta), vectors) / wall)
     return theta - _shortened(turn, most) / jnp.maximum(root, _SATURATED)
 
 
@@ -431,12 +422,12 @@ def between(problem: Problem, pairs: Float[Array, "batch 2 n"]):
 
     def single(pair):
         def step(_, theta):
-            values, vectors = jnp.linalg.eigh(scaled_hessian_at(*problem[:2], theta, problem[2]))
+            values, vectors = jnp.linalg.eigh(problem.scaled_hessian(theta))
             return _across(problem, theta, values, vectors, jnp.ones_like(theta[0]))
 
         middle = jnp.arctanh(jnp.mean(jnp.tanh(pair), axis=0))
         theta = jax.lax.fori_loop(0, _MIDWAY_STEPS, step, middle)
-        return theta, free_energy_at(*problem[:2], theta, problem[2])
+        return theta, problem.free_energy_at(theta)
 
     return jax.vmap(single)(pairs)
 

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 
 from .._batches import in_batches, replaced
 from .._solution import RESULTS, Solution
-from ..meanfield._solve import Problem
+from ..meanfield import Problem
 from ._library import MERGE_TOLERANCE
 from ._merge import joined
 from ._quench import between
@@ -36,7 +36,7 @@ class Valleys:
     def __init__(self, problem: Problem, symmetric: bool):
         self._midway = functools.partial(between, problem)
         self._symmetric = symmetric
-        self._scale = problem[1].n_spins / float(problem[2])
+        self._scale = problem.energy.n_spins / float(problem.beta)
         self._points: Solution | None = None
         # The point that stands for each.
         self._standing = np.zeros(0, int)
