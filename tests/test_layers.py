@@ -19,6 +19,7 @@ LAYERS = (
     ("_types",),
     (
         "_batches",
+        "_bits",
         "_checks",
         "_cold",
         "_files",

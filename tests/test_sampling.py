@@ -9,7 +9,7 @@ from jax.extend.random import threefry_2x32
 from scipy.stats import chi2
 
 import thermogen as tg
-from thermogen.sampling._sweeps import random_words
+from thermogen._bits import random_words
 
 N_DRAWS = 20_000
 # Odds of a false alarm that every bound below is derived from.

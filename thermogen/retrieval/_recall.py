@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from .._bits import packed
 from .._checks import check_counts, check_finite, check_parameters, known_spins
 from .._cold import beta_as
 from .._linalg import dot
@@ -17,7 +18,6 @@ from .._types import Beta, Key
 from ..energies import AbstractEnergy, n_visible
 from ..meanfield import AbstractFunctional
 from ..sampling import AbstractSampler, colored, parameter_dtype
-from ..sampling._sweeps import _packed
 from ._methods import Annealing, Draws, draw
 
 _WORD = 32
@@ -189,7 +189,7 @@ def _combined(log_partition, found, groups, weights):
 def _groups(spins: Float[Array, "draws n"]):
     """A number for each row, equal for equal rows, from 0 on, shape `(draws,)`."""
     padded = jnp.pad(spins, ((0, 0), (0, -spins.shape[1] % _WORD)), constant_values=1)
-    words = _packed(padded.reshape(len(spins), -1, _WORD))
+    words = packed(padded.reshape(len(spins), -1, _WORD))
     order = jnp.lexsort(words.T)
     new = jnp.any(words[order[1:]] != words[order[:-1]], axis=1)
     number = jnp.append(0, jnp.cumsum(new))

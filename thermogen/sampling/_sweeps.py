@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._bits import packed, random_words, signs
 from .._checks import as_float, check_precision
 from .._linalg import dot
 from .._types import Beta, Key, Spins
@@ -177,7 +178,7 @@ def _(energy: Pairwise, spins, beta, thresholds, rule):
         return jax.lax.dynamic_slice_in_dim(x, b * size, size)
 
     def write(spins, b, word):
-        block = _signs(word, size, spins.dtype, axis=0)
+        block = signs(word, size, spins.dtype, axis=0)
         return jax.lax.dynamic_update_slice_in_dim(spins, block, b * size, 0)
 
     def update_block(b, carry):
@@ -192,7 +193,7 @@ def _(energy: Pairwise, spins, beta, thresholds, rule):
         word = _update_block(rule, field, own, noise, inner, scale)
         return spins, word, read(spins, (b + 1) % n_blocks)
 
-    start = spins, _packed(spins[-size:], axis=0), spins[:size]
+    start = spins, packed(spins[-size:], axis=0), spins[:size]
     spins, word, _ = jax.lax.fori_loop(0, n_blocks, update_block, start)
     return write(spins, n_blocks - 1, word)[:n]
 
@@ -208,24 +209,6 @@ def _update_block(rule, field, own, thresholds, inner, scale):
         for j in range(k + 1, size):
             field[j] += inner[j, k] * change
     return word
-
-
-def _signs(words, size: int, dtype, axis: int = -1):
-    """Bits of words as spins on a new axis: 1 is down."""
-    bits = jnp.expand_dims(words, axis) >> _places(size, words.ndim + 1, axis)
-    return 1 - 2 * (bits & 1).astype(dtype)
-
-
-def _packed(spins, axis: int = -1):
-    """Spins along an axis as bits of one word."""
-    bits = np.uint32(1) << _places(spins.shape[axis], spins.ndim, axis)
-    return jnp.sum(jnp.where(spins < 0, bits, np.uint32(0)), axis=axis, dtype=jnp.uint32)
-
-
-def _places(size: int, ndim: int, axis: int):
-    shape = [1] * ndim
-    shape[axis] = size
-    return np.arange(size, dtype=np.uint32).reshape(shape)
 
 
 @sweep_population.register
@@ -253,24 +236,24 @@ def _(energy: Interactions, spins, beta, thresholds, rule):
 
     # Padding points to a coupling that is 0 and to a spin beyond the last.
     couplings = [jnp.append(c.astype(spins.dtype), 0) for c in energy.couplings]
-    words = _packed(by_word(jnp.pad(spins, ((0, 1), (0, 0)), constant_values=1)))
+    words = packed(by_word(jnp.pad(spins, ((0, 1), (0, 0)), constant_values=1)))
     scale = by_word((2 * beta)[None, :])
 
     def update_color(words, color):
         members, incidences = color
-        signs = functools.partial(_signs, size=width, dtype=spins.dtype)
+        as_signs = functools.partial(signs, size=width, dtype=spins.dtype)
         field = jnp.zeros((*members.shape, words.shape[1], width), spins.dtype)
         for table, (terms, others) in zip(couplings, incidences, strict=True):
             for d in range(terms.shape[1]):
                 minus = jnp.zeros((len(members), words.shape[1]), words.dtype)
                 for j in range(others.shape[2]):
                     minus ^= words[others[:, d, j]]
-                field += table[terms[:, d]][:, None, None] * signs(minus)
-        new = rule(scale * field, signs(words[members]), by_word(thresholds(members)))
-        return words.at[members].set(_packed(new)), None
+                field += table[terms[:, d]][:, None, None] * as_signs(minus)
+        new = rule(scale * field, as_signs(words[members]), by_word(thresholds(members)))
+        return words.at[members].set(packed(new)), None
 
     words, _ = jax.lax.scan(update_color, words, plan)
-    return _signs(words[:n], width, spins.dtype).reshape(n, -1)[:, :replicas]
+    return signs(words[:n], width, spins.dtype).reshape(n, -1)[:, :replicas]
 
 
 @sweep_population.register
@@ -324,37 +307,3 @@ def _proposals(words, width: int, dtype):
 
 def _open_uniform(words, width: int, dtype):
     return (words.astype(dtype) + 0.5) * 2.0**-width
-
-
-def random_words(keys: Array, sites: Array, width: int) -> Array:
-    """Words of `width` bits for each of `sites` and of `keys`, shape `(sites, keys)`.
-
-    They are independent of each other, and of those for other sites. Two words of 32 bits come
-    from one counter: the number of a site in the first half of `sites`. Threefry is written out
-    here: XLA fuses it with what uses the words and vectorises it, where the rolled loop of
-    `jax.random` on a CPU takes three times as long. Keys of other generators
-    draw by `jax.random`.
-    """
-    if jax.random.key_impl(keys) != "threefry2x32":
-        draw = functools.partial(jax.random.bits, shape=sites.shape, dtype=f"uint{width}")
-        return jax.vmap(lambda key: draw(jax.random.fold_in(key, sites[0])))(keys).T
-    data = jax.random.key_data(keys).T[:, None, :]
-    counters = sites if width == 64 else sites[: -(-sites.size // 2)]
-    counts = jnp.broadcast_to(counters.astype(jnp.uint32)[:, None], (counters.size, data.shape[-1]))
-    high, low = threefry(data[0], data[1], counts)
-    if width == 64:
-        return (high.astype(jnp.uint64) << 32) | low.astype(jnp.uint64)
-    return jnp.concatenate([high, low])[: sites.size]
-
-
-def threefry(key0, key1, count):
-    """Threefry-2x32 of 20 rounds on the counter `(0, count)` (Salmon et al. 2011)."""
-    schedule = (key0, key1, key0 ^ key1 ^ np.uint32(0x1BD11BDA))
-    x, y = jnp.broadcast_to(key0, count.shape), count + key1
-    for group in range(5):
-        for turn in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
-            x = x + y
-            y = x ^ ((y << turn) | (y >> (32 - turn)))
-        x = x + schedule[(group + 1) % 3]
-        y = y + schedule[(group + 2) % 3] + np.uint32(group + 1)
-    return x, y
