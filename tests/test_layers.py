@@ -1,4 +1,4 @@
-"""The house plan, checked: a module imports only from the layers below its own.
+"""The house plan, checked: a module imports only public names, from the layers below its own.
 
 The check reads the source (AST), so imports inside functions and under TYPE_CHECKING count.
 """
@@ -80,6 +80,8 @@ def _fault(room: str, target: tuple[str, ...]) -> str | None:
         return f"imports {PACKAGE}.{other}, which is no room of the plan"
     if other != room and LEVEL[other] >= LEVEL[room]:
         return f"imports {other}, which does not lie below {room}"
+    if other != room and any(part.startswith("_") for part in target[2:]):
+        return f"imports what {other} keeps private"
     return None
 
 
@@ -138,6 +140,8 @@ def _plant(root: Path, file: str, source: str) -> list[str]:
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .cli import x",
             "cli, which does not lie below",
         ),
+        ("search/_quench.py", "from ..meanfield._solve import x", "what meanfield keeps private"),
+        ("search/_quench.py", "from ..meanfield import _solve", "what meanfield keeps private"),
         ("exact.py", "import thermogen as tg", "imports thermogen itself"),
         ("exact.py", "from . import solve", "thermogen.solve, which is no room"),
         ("exact.py", "from .attic import x", "thermogen.attic, which is no room"),
@@ -166,7 +170,7 @@ def test_a_planted_violation_is_found(tmp_path, file, source, fault):
         ),
         ("energies/__init__.py", "from ._base import x\nfrom thermogen.energies._base import y"),
         ("sampling/_gibbs.py", "from ..runs import x\nfrom ..energies import y"),
-        ("search/_quench.py", "import thermogen.meanfield._solve\nfrom .. import sampling"),
+        ("search/_quench.py", "import thermogen.meanfield\nfrom .. import sampling"),
         ("plots/_trees.py", "import matplotlib.pyplot as plt\nfrom ..landscape import x"),
         ("cli.py", "def main():\n    from . import study, storage"),
     ],
