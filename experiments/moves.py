@@ -138,7 +138,7 @@ def walked(search):
         key = jax.random.key(int(search.rng.integers(2**31)))
         with jax.enable_x64(True):
             none = jnp.zeros(N_WALKERS, int)
-            energy, moves = search.problem[1], (_hopping.flip_cluster,)
+            energy, moves = search.problem.energy, (_hopping.flip_cluster,)
             starts = np.asarray(_hopping._move(energy, moves, jnp.asarray(pairs), none, key))
             ends = fall(search.problem, starting_fields(starts), known=held_now())
         good = is_converged(ends)

@@ -31,7 +31,6 @@ from scipy.special import gammaln
 
 import thermogen as tg
 from thermogen.meanfield import _base, entropy
-from thermogen.meanfield._base import taylor_at
 from thermogen.meanfield._solve import judge
 from thermogen.search import _quench
 
@@ -505,7 +504,7 @@ def test_nothing_is_called_converged_that_is_not(name, order, beta):
 
 ADAPTIVE = tg.AdaptiveTAP()
 VERTICES = jnp.full((3, 4), 0.3)
-PROBLEM = (ADAPTIVE, random_pairwise(4, jax.random.key(0)), jnp.asarray(1.0))
+PROBLEM = tg.meanfield.Problem(ADAPTIVE, random_pairwise(4, jax.random.key(0)), 1.0)
 
 
 def over_all(function):
@@ -526,12 +525,12 @@ def over_all(function):
 )
 def test_factorisations_wait_for_each_other(program):
     """Two batched factorisations at once take all threads of two cores, and wait for a third."""
-    assert not unordered_factorisations(program, PROBLEM[1])
+    assert not unordered_factorisations(program, PROBLEM.energy)
 
 
 def test_a_proof_and_bethe_factorise_once():
     energy = random_interactions(4, jax.random.key(0), orders=(1, 2, 3))
-    theta, problem = jnp.zeros((3, 4)), (tg.Bethe(), energy, jnp.asarray(1.0))
-    proof = jax.vmap(lambda x: judge(problem, x, taylor_at(*problem[:2], x, 1.0), tol=1e-8)[0])
+    theta, problem = jnp.zeros((3, 4)), tg.meanfield.Problem(tg.Bethe(), energy, 1.0)
+    proof = jax.vmap(lambda x: judge(problem, x, problem.taylor(x), tol=1e-8)[0])
     names = [e.primitive.name for e in equations(jax.make_jaxpr(proof)(theta))]
     assert names.count("cholesky") == 1 and "lu" not in names

@@ -29,8 +29,6 @@ from ._implicit import implicit_root
 # Whatever `optimistix.root_find` accepts.
 RootFinder = optx.AbstractRootFinder | optx.AbstractLeastSquaresSolver | optx.AbstractMinimiser
 
-# What is minimised: functional, energy and inverse temperature.
-
 # Effective field at which a start on the faces of the cube, |m| = 1, is placed.
 CORNER_FIELD = 4.0
 
