@@ -85,7 +85,7 @@ def lowest_eigenvalues(residual: Residual, theta: np.ndarray, step: float = 1e-5
 
 def judge(solution, residual: Residual, beta: float) -> dict[str, int]:
     """Counts: converged and truly so, falsely so, given up with the right and the wrong code."""
-    theta = np.asarray(solution.stats["fields"])
+    theta = np.asarray(solution.state["fields"])
     slopes = np.abs(residual(theta)).max(axis=1) / beta
     lowest = np.concatenate(
         [

@@ -255,7 +255,7 @@ def test_solve_ends_at_a_minimum_of_the_functional(pair, strength):
     np.testing.assert_allclose(gradient, 0.0, atol=1e-11)
     assert np.linalg.eigvalsh(hessian)[0] > 0
     np.testing.assert_allclose(first.stats["free_energy"], value, rtol=1e-13)
-    np.testing.assert_allclose(jnp.tanh(first.stats["fields"]), first.value, rtol=1e-14)
+    np.testing.assert_allclose(jnp.tanh(first.state["fields"]), first.value, rtol=1e-14)
     assert first.stats["residual"] <= 1e-12
 
 

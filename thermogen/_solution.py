@@ -89,11 +89,16 @@ class Solution(eqx.Module):
         value: what was solved for.
         result: a `RESULTS` code, or an array of codes where solves were batched. Nothing that
             did not converge says `converged`.
-        stats: named figures of the solve, such as its residual and its number of steps.
+        state: what determines the value beyond its own precision, by name. The effective fields
+            theta of a minimum are `state["fields"]`: a magnetization tanh(theta) that has rounded
+            to 1 no longer tells them.
+        stats: figures that describe the solve, by name, such as its residual and its number of
+            steps.
     """
 
     value: Any
     result: RESULTS
+    state: dict[str, Any]
     stats: dict[str, Any]
 
 

@@ -201,7 +201,7 @@ def test_independent_spins_are_exact_even_when_frozen(functional):
     solution = solve(functional, independent(fields), beta, np.full(N, 0.5))
     assert solution.result == RESULTS.converged
     np.testing.assert_allclose(solution.value, np.tanh(beta * fields), atol=1e-9)
-    np.testing.assert_allclose(solution.stats["fields"], beta * fields, atol=1e-8)
+    np.testing.assert_allclose(solution.state["fields"], beta * fields, atol=1e-8)
     exact = -np.sum(np.logaddexp(beta * fields, -beta * fields)) / beta
     np.testing.assert_allclose(solution.stats["free_energy"], exact, rtol=1e-14)
 
@@ -493,7 +493,7 @@ def test_nothing_is_called_converged_that_is_not(name, order, beta):
     over_both = jax.vmap(over_starts, (None, 0, None, 0))
     solutions = over_both(tg.Plefka(order), stacked(batch), beta, starts)
 
-    fields = np.asarray(solutions.stats["fields"]).reshape(-1, n)
+    fields = np.asarray(solutions.state["fields"]).reshape(-1, n)
     converged = np.asarray(solutions.result == RESULTS.converged).reshape(-1)
     tables = np.repeat([energy_table(energy) for energy in batch], n_starts, axis=0)
     residual, curvature = stationarity(tables, fields, np.full(len(tables), beta), order)

@@ -157,7 +157,7 @@ def test_curvatures_are_those_of_dense_matrices():
     energy = helpers.random_pairwise(N, jax.random.key(1), fields=0.1)
     problem = make_problem(NAIVE, energy, 4.0)
     corners = helpers.configurations(N)[:32]
-    fields = tg.quench(NAIVE, energy, 4.0, corners).stats["fields"]
+    fields = tg.quench(NAIVE, energy, 4.0, corners).state["fields"]
     values, _, settled = _by_gradients(problem, fields)
     assert np.all(settled)
     np.testing.assert_allclose(values, _dense(problem, fields), rtol=1e-7)

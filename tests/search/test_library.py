@@ -279,9 +279,9 @@ def _minima(*rows: tuple[float, float]) -> tg.Solution:
     """(m, G) each, m the same for all of three spins."""
     m, g = (np.array(column) for column in zip(*rows, strict=True))
     m = np.repeat(m[:, None], 3, axis=1)
-    stats = {"fields": np.arctanh(m), "residual": np.full(len(m), 1e-12), "free_energy": g}
+    stats = {"residual": np.full(len(m), 1e-12), "free_energy": g}
     converged = jax.tree.map(lambda x: np.repeat(x, len(m)), tg.RESULTS.converged)
-    return tg.Solution(m, converged, stats)
+    return tg.Solution(m, converged, {"fields": np.arctanh(m)}, stats)
 
 
 def _pool(capacity: int, symmetric: bool = False) -> Pool:

@@ -124,7 +124,7 @@ def test_quenched_points_are_minima(functional, name):
     assert isinstance(solution.value, np.ndarray) and solution.value.dtype == np.float64
     assert solution.value.shape == (32, N) and solution.stats["residual"].shape == (32,)
     _assert_certified(functional, energy, 1.5, solution)
-    np.testing.assert_allclose(np.tanh(solution.stats["fields"]), solution.value, rtol=1e-12)
+    np.testing.assert_allclose(np.tanh(solution.state["fields"]), solution.value, rtol=1e-12)
     free_energy = jax.vmap(lambda m: functional(energy, 1.5, m))(solution.value)
     np.testing.assert_allclose(solution.stats["free_energy"], free_energy, rtol=1e-8)
 
@@ -151,10 +151,10 @@ def test_float32_energies_are_certified_in_float64(x64):
     energy = jax.tree.map(lambda x: x.astype(jnp.float32), _glass(0.1))
     with jax.enable_x64(x64):
         solution = tg.quench(NAIVE, energy, beta, CORNERS[:32].astype(np.int8))
-    assert solution.value.dtype == solution.stats["fields"].dtype == np.float64
+    assert solution.value.dtype == solution.state["fields"].dtype == np.float64
     assert np.all(np.asarray(solution.result == tg.RESULTS.converged))
     j, h = (np.asarray(x, np.float64) for x in (energy.couplings, energy.fields))
-    theta = solution.stats["fields"]
+    theta = solution.state["fields"]
     residual = np.abs(theta / beta - np.tanh(theta) @ j - h).max(axis=1)
     assert residual.max() <= 1e-9
     np.testing.assert_allclose(solution.stats["residual"], residual, atol=1e-14)

@@ -176,7 +176,7 @@ def _study(picture=(4, 4), n_states=3, n_classes=3, **library):
     ends = np.resize(study.library.magnetizations[: max(n_states, 1)], (n_samples, n_spins))
     codes = np.where(np.arange(n_samples) == 0, RESULTS.stalled._value, RESULTS.converged._value)
     result = eqx.tree_at(lambda r: r._value, RESULTS.converged, codes)
-    study.minima = Solution(ends, result, {})
+    study.minima = Solution(ends, result, {}, {})
     if n_states:
         study.bound_states = _ergodicity(study.library)
     if n_states > 1:
@@ -235,7 +235,7 @@ def test_the_page_says_what_bound_states_hang_on():
     # Nothing falls to it any more: it is told as what it may be.
     state = study.bound_states.library.magnetizations[lost]
     values = np.where((study.minima.value == state).all(axis=1)[:, None], 9.0, study.minima.value)
-    study.minima = Solution(values, study.minima.result, {})
+    study.minima = Solution(values, study.minima.result, {}, {})
     assert study.samples_of_bound()[1] == 0
     assert (
         f"State {lost} holds no sample and is no bound state of its own without the ridge: take it "

@@ -244,7 +244,7 @@ class _Stage:
 
     def _add(self, ends) -> None:
         with jax.enable_x64(True):
-            curvatures = lowest_curvatures(make_problem(*self._setting), ends.stats["fields"])
+            curvatures = lowest_curvatures(make_problem(*self._setting), ends.state["fields"])
         paired = self.is_even & (np.abs(ends.value).max(axis=1) > MERGE_TOLERANCE)
         new = Library(
             magnetizations=ends.value,

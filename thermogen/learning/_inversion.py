@@ -97,7 +97,7 @@ def _invert(method: AbstractFunctional | SessakMonasson, m: Vector, c: Matrix) -
     result = RESULTS.where(definite & (failed == 0), RESULTS.converged, RESULTS.no_inverse)
     sound = jnp.all(jnp.abs(m) < 1) & jnp.all(jnp.isfinite(c))
     result = RESULTS.where(sound, result, RESULTS.non_finite)
-    return Solution(energy, result, {"lowest_eigenvalue": spectrum[0], "n_failed": failed})
+    return Solution(energy, result, {}, {"lowest_eigenvalue": spectrum[0], "n_failed": failed})
 
 
 @functools.singledispatch

@@ -206,11 +206,11 @@ def solve(
         throw: raise if no minimum was reached, instead of only saying so.
 
     Returns:
-        A `Solution`: `value` is m, shape `(n,)`; `stats` holds `free_energy` (G at the minimum,
-        precise at saturation; its gradient is that at fixed m and costs no linear solve),
-        `fields` (theta), `residual` (max |dG/dm|) and `n_steps`. The result is `marginal` at a
-        bifurcation, where the curvature is 0 as far as can be told; derivatives of m are then
-        infinite.
+        A `Solution`: `value` is m and `state["fields"]` is theta, both of shape `(n,)`; `stats`
+        holds `free_energy` (G at the minimum, precise at saturation; its gradient is that at
+        fixed m and costs no linear solve), `residual` (max |dG/dm|) and `n_steps`. The result is
+        `marginal` at a bifurcation, where the curvature is 0 as far as can be told; derivatives
+        of m are then infinite.
 
     Raises:
         ValueError: for a beta that is not positive, or an `init` of wrong shape or range.
@@ -274,11 +274,10 @@ def _solve(
         theta = _steep(polished.value, jnp.where(marginal, jnp.inf, 1.0))
     stats = {
         "free_energy": stationary_free_energy(taylor.value, problem, theta),
-        "fields": theta,
         "residual": residual,
         "n_steps": descent.stats["num_steps"] + polished.stats["num_steps"],
     }
-    return Solution(jnp.tanh(theta), result, stats)
+    return Solution(jnp.tanh(theta), result, {"fields": theta}, stats)
 
 
 @jax.custom_jvp

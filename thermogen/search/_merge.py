@@ -102,7 +102,7 @@ class Pool:
         fresh = np.array(places[held:], int) - held
         if fresh.size:
             new = jax.tree.map(lambda x: x[fresh], found)
-            self._curvatures = np.append(self._curvatures, self._measure(new.stats["fields"]))
+            self._curvatures = np.append(self._curvatures, self._measure(new.state["fields"]))
             states = new if self.states is None else joined(self.states, new)
             self.states = states
             if len(self.hits) > self._capacity:

@@ -278,7 +278,7 @@ def _judge(problem, row: Float[Array, " p"], n_flat: Array, tol: Array) -> Solut
     result = RESULTS.where(near, result, RESULTS.stalled)
     result = RESULTS.where(sound, result, RESULTS.non_finite)
     stats = {"potential": value, "residual": residual, "curvature": curvature}
-    return Solution(row, result, stats)
+    return Solution(row, result, {}, stats)
 
 
 def _flat_directions(hessian: Float[Array, "p p"], n_flat: Array):

@@ -83,8 +83,9 @@ def quench(
 
     Returns:
         A `Solution` of NumPy arrays: `value` the magnetizations in float64, shape `(batch, n)`;
-        `result` one code for each start; `stats` holds `fields` (batch, n), m = tanh(fields),
-        `residual` (batch,), max |dG/dm|, and `free_energy` (batch,).
+        `result` one code for each start; `state["fields"]` the effective fields theta, shape
+        `(batch, n)`, m = tanh(theta); `stats` holds `residual`, max |dG/dm|, and `free_energy`,
+        both of shape `(batch,)`.
 
     Raises:
         ValueError: for a beta that is not positive, or starts of wrong shape or range.
@@ -139,8 +140,8 @@ def fall(
     fresh = [_certify(problem, rough[own - n_known], tol, max_steps)] if own.size else []
     ends = joined(*([] if known is None else [known]), *fresh)
     ends = jax.tree.map(lambda x: x[place], ends)
-    ends.stats["fields"] *= sign[:, None]
-    ends = Solution(ends.value * sign[:, None], ends.result, ends.stats)
+    m, fields = (x * sign[:, None] for x in (ends.value, ends.state["fields"]))
+    ends = Solution(m, ends.result, {"fields": fields}, ends.stats)
     # A leader that ended on a saddle speaks for itself alone.
     alone = np.flatnonzero(~is_converged(ends) & (leader != n_known + np.arange(len(leader))))
     if alone.size:
@@ -164,7 +165,7 @@ def below_saddles(
         rows = np.flatnonzero(np.asarray(ends.result == RESULTS.saddle))
         if rows.size == 0:
             break
-        fields = ends.stats["fields"][rows]
+        fields = ends.state["fields"][rows]
         pairs = np.stack([fields, rng.normal(size=fields.shape)], axis=1)
         size = min(32, _rows_of(_POLISHED_ENTRIES, fields))
         sides = in_batches(functools.partial(_both_sides, problem), pairs, size)
@@ -445,8 +446,8 @@ def _polish(problem: Problem, tol: Array, theta: Float[Array, "batch n"]) -> Sol
 
 
 def _solution(theta: Magnetizations, taylor: Taylor, residual: Array, result: RESULTS):
-    stats = {"fields": theta, "residual": residual, "free_energy": taylor.value}
-    return Solution(jnp.tanh(theta), result, stats)
+    stats = {"residual": residual, "free_energy": taylor.value}
+    return Solution(jnp.tanh(theta), result, {"fields": theta}, stats)
 
 
 def is_surely_positive(

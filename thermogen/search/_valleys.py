@@ -99,7 +99,7 @@ class Valleys:
 
     def _share(self, points: Solution, pairs: np.ndarray) -> Bool[np.ndarray, " pairs"]:
         """Whether a point between both has the G of both, as far as can be told."""
-        m, fields = points.value[pairs], points.stats["fields"][pairs]
+        m, fields = points.value[pairs], points.state["fields"][pairs]
         if self._symmetric:
             opposed = np.sum(m[:, 0] * m[:, 1], axis=1) < 0
             m[opposed, 1] *= -1
