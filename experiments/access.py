@@ -13,23 +13,21 @@ same of every description, with the barrier over which each pattern is left
 for 20 sweeps at T = 1, and its longest relaxation time. Prints two tables and a verdict for each
 claim; saves a picture.
 
-    python experiments/access.py [--out DIR]
+    python -m experiments access [--out DIR]
 """
 
-import argparse
 import pathlib
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from _style import STYLE
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 import thermogen as tg
+from experiments._shared import STYLE, claim, save
 from thermogen import learning
 from thermogen.energies import complete
 from thermogen.walsh import degrees
@@ -174,12 +172,7 @@ def draw(by_temperature, melting, curves, lands) -> Figure:
     return figure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/images"))
-    out = parser.parse_args().out
-    jax.config.update("jax_enable_x64", True)
-    began = time.perf_counter()
+def main(out: pathlib.Path = pathlib.Path("docs/images")) -> None:
     stored = patterns()
     data = np.repeat(stored, COUNTS, axis=0)
     rows = np.asarray(tg.index_from_spins(stored))
@@ -224,11 +217,9 @@ def main() -> None:
         print(f"{name:10}{size:10d}{row}{land['false']:7d}{land['sets']:6d}{land['time']:10.3g}")
 
     print()
-    for claim, holds in verdicts(halves, melting, melts, lands).items():
-        print(f"{'holds' if holds else 'FAILS'}: {claim}")
-    out.mkdir(parents=True, exist_ok=True)
-    draw(by_gap[GAP], melting[GAP], curves, lands).savefig(out / "access.png", dpi=130)
-    print(f"\n{time.perf_counter() - began:.0f} s")
+    for text, holds in verdicts(halves, melting, melts, lands).items():
+        claim(text, holds)
+    save(out / "access.png", draw(by_gap[GAP], melting[GAP], curves, lands), dpi=130)
 
 
 def verdicts(halves, melting, melts, lands) -> dict[str, bool]:
@@ -264,7 +255,3 @@ def verdicts(halves, melting, melts, lands) -> dict[str, bool]:
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(spearmanr(a, b).statistic)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,12 +9,10 @@ starts at the exact magnetizations, so that the branch near the truth is followe
 found from elsewhere is not asked. Medians are over the solves that converge; the others are
 counted. Prints a table and a verdict for each claim and saves JSON and a picture.
 
-    python experiments/accuracy.py [--out DIR]
+    python -m experiments accuracy [--out DIR]
 """
 
-import argparse
 import itertools
-import json
 import pathlib
 import time
 
@@ -26,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 import thermogen as tg
+from experiments._shared import claim, save
 
 N_SPINS = 16
 N_INSTANCES = 12
@@ -351,30 +350,11 @@ def print_table(family: str, table: dict[str, list[dict]]) -> None:
             print(f"{functional:>14}" + "".join(f"{c:>15}" for c in cells))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"))
-    out = parser.parse_args().out
-    jax.config.update("jax_enable_x64", True)
-    began = time.perf_counter()
+def main(out: pathlib.Path = pathlib.Path("results")) -> None:
     tables = {family: measure(family) for family in FAMILIES}
     for family, table in tables.items():
         print_table(family, table)
-    out.mkdir(parents=True, exist_ok=True)
-    # NaN is no JSON.
-    saved = {
-        f: {
-            k: [{x: v if np.isfinite(v) else None for x, v in row.items()} for row in rows]
-            for k, rows in table.items()
-        }
-        for f, table in tables.items()
-    }
-    (out / "accuracy.json").write_text(json.dumps(saved, indent=1))
-    picture(tables).savefig(out / "accuracy.png", dpi=150)
-    for claim, (holds, why) in verdicts(tables).items():
-        print(f"claim: {claim}:", "holds" if holds else "FAILS", f"({why})")
-    print(f"{time.perf_counter() - began:.0f} s in all")
-
-
-if __name__ == "__main__":
-    main()
+    save(out / "accuracy.json", tables)
+    save(out / "accuracy.png", picture(tables), dpi=150)
+    for text, (holds, why) in verdicts(tables).items():
+        claim(text, holds, why)

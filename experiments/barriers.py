@@ -5,10 +5,9 @@
 2. The states of a pairwise model of the digits under naive mean field at beta = 1, all saddles
    between them, and the tree that they make.
 
-    python experiments/barriers.py [--out FILE]
+    python -m experiments barriers [--out FILE]
 """
 
-import argparse
 import pathlib
 import time
 
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import thermogen as tg
+from experiments._shared import claim, save
 from thermogen.landscape import TRANSITIONS, Barriers, barriers, disconnectivity_tree
 from thermogen.plots import disconnectivity_figure
 
@@ -94,7 +94,8 @@ def arrhenius() -> None:
             end="",
         )
         print(f" of dE; {by_g:.3f} against beta dG")
-    print("\nclaim: ln time rises as beta dE, within 5 %:", "holds" if verdict else "FAILS")
+    print()
+    claim("ln time rises as beta dE, within 5 %", verdict)
 
 
 def digits(out: pathlib.Path) -> None:
@@ -109,8 +110,7 @@ def digits(out: pathlib.Path) -> None:
     report(library, found, seconds)
     tree = disconnectivity_tree(library.free_energies[: library.size], found.heights)
     pictures = library.magnetizations[: library.size].reshape(-1, 8, 8)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    disconnectivity_figure(tree, pictures=pictures).savefig(out, dpi=160)
+    save(out, disconnectivity_figure(tree, pictures=pictures))
 
 
 def report(library: tg.Library, found: Barriers, seconds: float) -> None:
@@ -124,18 +124,9 @@ def report(library: tg.Library, found: Barriers, seconds: float) -> None:
     print(f"rise to the nearest pass: {rises.min():.3f} to {rises.max():.3f};", end=" ")
     print(f"highest barrier on G = {np.max(found.heights):.2f}")
     joined = bool(np.all(np.isfinite(found.heights)))
-    print("claim: all states are joined by certified saddles:", "holds" if joined else "FAILS")
+    claim("all states are joined by certified saddles", joined)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = pathlib.Path("docs/images/digits_tree.png")
-    parser.add_argument("--out", type=pathlib.Path, default=default)
-    out = parser.parse_args().out
-    jax.config.update("jax_enable_x64", True)
+def main(out: pathlib.Path = pathlib.Path("docs/images/digits_tree.png")) -> None:
     digits(out)
     arrhenius()
-
-
-if __name__ == "__main__":
-    main()

@@ -5,17 +5,16 @@ and at every pitchfork both arms. The minima that basin hopping finds in the col
 back to where they are born. Checks that every stable branch that reaches the cold end ends in a
 minimum of the library, prints the bifurcations and saves the diagram.
 
-    python experiments/bifurcations.py [--out DIR]
+    python -m experiments bifurcations [--out DIR]
 """
 
-import argparse
 import pathlib
-import time
 
 import jax
 import numpy as np
 
 import thermogen as tg
+from experiments._shared import claim, save
 from thermogen.meanfield import Bifurcation, Branch, bifurcations, follow_beta
 from thermogen.plots import bifurcation_figure
 
@@ -55,12 +54,7 @@ def is_stable_end(branch: Branch) -> bool:
     return bool(branch.n_unstable[end] == 0 and branch.parameters[end] == COLD)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"))
-    out = parser.parse_args().out
-    jax.config.update("jax_enable_x64", True)
-    began = time.perf_counter()
+def main(out: pathlib.Path = pathlib.Path("results")) -> None:
     energy, patterns = hopfield()
     branches, points = from_the_paramagnet(energy)
     library = tg.find_minima(
@@ -82,19 +76,8 @@ def main() -> None:
         print(f"beta {point.parameter:.6f}  {point.kind:13} unstable {before} -> {after}  ", end="")
         print(f"overlaps with the patterns: {along}")
     print(f"{len(states)} minima at beta = {COLD}: {born_alone.sum()} do not come from m = 0")
-    print(
-        "claim: every stable branch ends in a known minimum:", "holds" if known.all() else "FAILS"
-    )
+    claim("every stable branch ends in a known minimum", known.all())
     births = [p for p in points if p.kind == "saddle-node"]
-    print(
-        "claim: every other minimum is born in a saddle-node:",
-        "holds" if len(births) == born_alone.sum() else "FAILS",
-    )
-    out.mkdir(parents=True, exist_ok=True)
+    claim("every other minimum is born in a saddle-node", len(births) == born_alone.sum())
     figure = bifurcation_figure(branches, points, pattern=patterns[0])
-    figure.savefig(out / "bifurcations.png", dpi=150)
-    print(f"{time.perf_counter() - began:.0f} s in all")
-
-
-if __name__ == "__main__":
-    main()
+    save(out / "bifurcations.png", figure, dpi=150)

@@ -6,10 +6,9 @@ Then compares the genealogy with searches without continuation: at every stage o
 quenches as the genealogy made there, random corners in the place of continued states; and at the
 coldest stage one of as many quenches as the genealogy made at all stages.
 
-    python experiments/births.py [--out FILE]
+    python -m experiments births [--out FILE]
 """
 
-import argparse
 import collections
 import pathlib
 import time
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import thermogen as tg
+from experiments._shared import claim, save
 from thermogen.landscape import Genealogy, birth_points, death_points, genealogy
 from thermogen.plots import genealogy_figure
 
@@ -91,12 +91,7 @@ def compare(energy: tg.Pairwise, family: Genealogy, seed: int) -> bool:
     return len(family.stages) > sum(sizes)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = pathlib.Path("docs/images/digits_births.png")
-    parser.add_argument("--out", type=pathlib.Path, default=default)
-    out = parser.parse_args().out
-    jax.config.update("jax_enable_x64", True)
+def main(out: pathlib.Path = pathlib.Path("docs/images/digits_births.png")) -> None:
     energy = model()
     verdicts = []
     for seed in KEYS:
@@ -115,10 +110,7 @@ def main() -> None:
             draw(family, energy, out)
         print(f"{seconds:.1f} s for {len(family.stages)} nodes in {len(BETAS)} stages")
         verdicts.append(compare(energy, family, seed))
-    print(
-        "claim: the genealogy holds more nodes than searches of equal cost at each stage:", end=" "
-    )
-    print("holds" if all(verdicts) else "FAILS")
+    claim("the genealogy holds more nodes than searches of equal cost at each stage", all(verdicts))
 
 
 def draw(family: Genealogy, energy: tg.Pairwise, out: pathlib.Path) -> None:
@@ -134,10 +126,5 @@ def draw(family: Genealogy, energy: tg.Pairwise, out: pathlib.Path) -> None:
     print(f"bifurcations of {len(births)} of {family.born.sum()} births, all between their stages:")
     print(f"  {all(between)}; of {len(deaths)} of {family.died.sum()} deaths; {kinds}", end="; ")
     print(f"{seconds:.1f} s")
-    out.parent.mkdir(parents=True, exist_ok=True)
     figure = genealogy_figure(family, births=births, deaths=deaths, picture=(8, 8))
-    figure.savefig(out, dpi=140)
-
-
-if __name__ == "__main__":
-    main()
+    save(out, figure, dpi=140)

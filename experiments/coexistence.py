@@ -7,11 +7,9 @@ temperature where it is 1/2, the heat capacity, and the histogram P(E). In a rou
 extensive one the others are spread about the gap with standard deviation 1. Prints a table and a
 verdict for each claim and saves JSON and a picture.
 
-    python experiments/coexistence.py [--out DIR]
+    python -m experiments coexistence [--out DIR]
 """
 
-import argparse
-import json
 import pathlib
 
 import jax
@@ -22,6 +20,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import brentq
 
 import thermogen as tg
+from experiments._shared import claim, save
 
 SIZES = (8, 10, 12, 14)
 CONSTANT_GAP = 8.0
@@ -250,11 +249,7 @@ def table_rows(rows: dict[str, list[dict]]) -> list[dict]:
     return [{k: v for k, v in r.items() if k not in hidden} for rs in rows.values() for r in rs]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"))
-    out = parser.parse_args().out
-    jax.config.update("jax_enable_x64", True)
+def main(out: pathlib.Path = pathlib.Path("results")) -> None:
     rows = {kind: [measure(kind, n) for n in SIZES] for kind in GAPS}
     columns = ["T_c", "formula", "T_peak", "C_peak", "mass_fixed_T"]
     print(f"{'gap':>10}{'n':>4}" + "".join(f"{c:>14}" for c in columns) + "  bimodal at T_c")
@@ -262,9 +257,8 @@ def main() -> None:
         figures = "".join(f"{row[c]:14.6f}" for c in columns)
         print(f"{row['gap']:>10}{row['n']:4d}{figures}  {row['bimodal']['1.0']}")
     claims = verdicts(rows)
-    for claim, (holds, figures) in claims.items():
-        print(f"claim: {claim}: {'holds' if holds else 'FAILS'} ({figures})")
-    out.mkdir(parents=True, exist_ok=True)
+    for text, (holds, figures) in claims.items():
+        claim(text, holds, figures)
     saved = {
         "rows": table_rows(rows),
         "claims": [
@@ -272,9 +266,5 @@ def main() -> None:
             for c, (holds, figures) in claims.items()
         ],
     }
-    (out / "coexistence.json").write_text(json.dumps(saved, indent=1))
-    picture(rows).savefig(out / "coexistence.png", dpi=160)
-
-
-if __name__ == "__main__":
-    main()
+    save(out / "coexistence.json", saved)
+    save(out / "coexistence.png", picture(rows))

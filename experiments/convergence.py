@@ -11,12 +11,10 @@ Both are judged by gradients written out anew in NumPy: a claim of convergence i
 max |dG/dm| < 1e-8 and no eigenvalue of the Jacobian of beta dG/dm by theta is below zero; a start
 that was given up is accounted for if the gradient, or the eigenvalue, confirms the code.
 
-    python experiments/convergence.py [--out DIR]
+    python -m experiments convergence [--out DIR]
 """
 
-import argparse
 import itertools
-import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -27,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import thermogen as tg
+from experiments._shared import claim, save
 
 TOLERANCE = 1e-8
 # Lowest eigenvalue that counts as zero: finite differences resolve no less.
@@ -287,33 +286,22 @@ def count_claims() -> dict[str, dict[str, int]]:
     return counts
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"))
-    out = parser.parse_args().out
-    jax.config.update("jax_enable_x64", True)
-    began = time.perf_counter()
+def main(out: pathlib.Path = pathlib.Path("results")) -> None:
     counts = count_claims()
     table = study_digits()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "convergence.json").write_text(json.dumps({"digits": table, "claims": counts}, indent=1))
+    save(out / "convergence.json", {"digits": table, "claims": counts})
     share = min(r["data, converged"] + r["data, coded"] for r in table if r["functional"] == "TAP")
     certified = min(r["data, converged"] for r in table if r["functional"] == "TAP")
-    print(
-        "claim: with TAP at least 99.9 % of the data starts are certified or coded:",
-        "holds" if share >= 0.999 else "FAILS",
-        f"(least {share:.5f}, certified {certified:.5f})",
+    claim(
+        "with TAP at least 99.9 % of the data starts are certified or coded",
+        share >= 0.999,
+        f"least {share:.5f}, certified {certified:.5f}",
     )
     n_solves = sum(sum(c.values()) for c in counts.values())
     n_false = sum(c["false claims"] for c in counts.values())
     n_false += sum(r["false claims"] for r in table)
-    print(
-        f"claim: no false claim of convergence in {n_solves} solves and the table:",
-        "holds" if n_false == 0 else "FAILS",
-        f"({n_false})",
+    claim(
+        f"no false claim of convergence in {n_solves} solves and the table",
+        n_false == 0,
+        f"{n_false}",
     )
-    print(f"{time.perf_counter() - began:.0f} s in all")
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ true share, of corners, that fall to what was found; the Chao1 bound on the numb
 often it, and the lower end of its interval, do not exceed the truth; for plain searches the
 discovery curve over its expectation at half the quenches.
 
-    python experiments/coverage.py
+    python -m experiments coverage
 """
 
 import jax
@@ -46,7 +46,6 @@ def all_corners() -> np.ndarray:
 
 
 def main() -> None:
-    jax.config.update("jax_enable_x64", True)
     corners = all_corners()
     print(
         f"{'model':>14}{'states':>8}{'rarest':>9}{'search':>8}{'starts':>8}{'held':>7}{'true':>8}"
@@ -95,7 +94,3 @@ def searched(truth, energy, beta, seed: int, n_walkers: int, n_hops: int) -> tup
     curve = discovery_curve(library, np.array([half]))[0] / expected
     bound = least <= truth.size
     return library.size, true, claim.coverage, within, claim.n_states, least, bound, curve
-
-
-if __name__ == "__main__":
-    main()

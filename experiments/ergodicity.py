@@ -11,18 +11,17 @@ Small models (n = 10 and 12) are judged by `tg.exact.metastable_sets`: the famil
 the cold, and models of unequal states at the first beta at which they break. Larger ones are judged
 by parallel tempering. The error is the total variation distance, half the sum of |w - exact|.
 
-    python experiments/ergodicity.py [cold] [onset] [large]
+    python -m experiments ergodicity [cold] [onset] [large]
 """
 
-import argparse
 from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import truth
 
 import thermogen as tg
+from experiments import truth
 from thermogen import sampling
 from thermogen.kinetics._trajectories import descend_all, prepared
 
@@ -135,14 +134,9 @@ def large_models() -> Iterator[tuple[str, tg.AbstractMultilinear, float]]:
 MODELS = {"cold": cold_models, "onset": onset_models, "large": large_models}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "sets", nargs="*", default=list(MODELS), metavar="SET", help=", ".join(MODELS)
-    )
-    jax.config.update("jax_enable_x64", True)
+def main(sets: tuple[str, ...] = tuple(MODELS), /) -> None:
     print(f"set of models: error of {', '.join(ESTIMATES)}")
-    for name in parser.parse_args().sets:
+    for name in sets:
         judge(name)
 
 
@@ -178,7 +172,3 @@ def judge(name: str) -> None:
     )
     for kind, figures in zip(ESTIMATES, zip(mean, most, strict=True), strict=True):
         print(f"  {kind:10} mean {figures[0]:.4f}, largest {figures[1]:.3f}", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -14,23 +14,20 @@ Strict single-flip minima, how many of them are data and false positives, negati
 above ln M at T = 1 (for the cut also at its best temperature), and library mass. Prints a table
 and a verdict for each claim; saves JSON and a picture.
 
-    python experiments/learning_against_cutting.py [--out DIR]
+    python -m experiments learning_against_cutting [--out DIR]
 """
 
-import argparse
-import json
 import pathlib
-import time
 from typing import Any
 
 import jax
 import matplotlib
 import numpy as np
-from _style import ACCENT, GREEN, INK, MUTED, STYLE
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import thermogen as tg
+from experiments._shared import ACCENT, GREEN, INK, MUTED, STYLE, claim, save
 from thermogen.learning import L2, AbstractPenalty
 from thermogen.walsh import degrees
 
@@ -241,26 +238,14 @@ def draw(found: dict[int, list]) -> Figure:
     return figure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"))
-    out = parser.parse_args().out
-    jax.config.update("jax_enable_x64", True)
-    began = time.perf_counter()
+def main(out: pathlib.Path = pathlib.Path("results")) -> None:
     found = {b: compare(b) for b in BITS}
     hands = {b: by_hand(b) for b in BITS}
-    seconds = time.perf_counter() - began
     show(found, hands)
     judged = verdicts(found, hands)
     print()
     for verdict in judged:
-        print(f"{'holds' if verdict['holds'] else 'FAILS'}: {verdict['claim']}")
-    print(f"\n{seconds:.0f} s")
-    out.mkdir(parents=True, exist_ok=True)
-    record = {"models": found, "by hand": hands, "verdicts": judged, "seconds": seconds}
-    (out / "learning_against_cutting.json").write_text(json.dumps(record, indent=1))
-    draw(found).savefig(out / "learning_against_cutting.png", dpi=160)
-
-
-if __name__ == "__main__":
-    main()
+        claim(verdict["claim"], verdict["holds"])
+    record = {"models": found, "by hand": hands, "verdicts": judged}
+    save(out / "learning_against_cutting.json", record)
+    save(out / "learning_against_cutting.png", draw(found))

@@ -5,17 +5,16 @@ by annealed importance sampling, ln sum_a exp(-beta F_a) over the minima of naiv
 TAP, and the bound of the mixture of the states of the naive library. The sum over naive minima is
 no bound: states that overlap count twice. Prints a table, a verdict for each claim, and saves JSON.
 
-    python experiments/library_partition.py [--out DIR]
+    python -m experiments library_partition [--out DIR]
 """
 
-import argparse
-import json
 import pathlib
 
 import jax
 import numpy as np
 
 import thermogen as tg
+from experiments._shared import claim, save
 
 FUNCTIONALS = {"naive": tg.NaiveMeanField(), "TAP": tg.TAP()}
 
@@ -81,11 +80,7 @@ def measure(name: str, energy, beta: float) -> dict:
     return row
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"))
-    out = parser.parse_args().out
-    jax.config.update("jax_enable_x64", True)
+def main(out: pathlib.Path = pathlib.Path("results")) -> None:
     columns = ["exact", "error", "lowest", "bound", "naive", "naive states", "TAP", "TAP states"]
     print(f"{'model':>22}{'n':>4}{'beta':>6}" + "".join(f"{c:>13}" for c in columns))
     rows = []
@@ -97,16 +92,11 @@ def main() -> None:
                 f"{row[c]:13d}" if isinstance(row[c], int) else f"{row[c]:13.4f}" for c in columns
             )
             print(f"{name:>22}{row['n']:4d}{beta:6.1f}{figures}", flush=True)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "library_partition.json").write_text(json.dumps(rows, indent=1))
+    save(out / "library_partition.json", rows)
     above = max(row["bound"] - row["exact"] - 5 * row["error"] for row in rows)
-    print(f"claim: the bound never exceeds ln Z: {'holds' if above <= 1e-9 else 'FAILS'}")
+    claim("the bound never exceeds ln Z", above <= 1e-9)
     gain = np.mean([row["bound"] > row["lowest"] + 0.1 for row in rows])
     print(f"claim: the mixture bounds better than its best state in {100 * gain:.0f} % of the rows")
     cold = [row for row in rows if row["beta"] == MODELS[row["model"]][1][-1]]
     worst = max(abs(row["naive"] - row["exact"]) for row in cold)
     print(f"at the lowest temperature the naive sum misses ln Z by at most {worst:.2f}")
-
-
-if __name__ == "__main__":
-    main()

@@ -17,10 +17,9 @@ But for the walkers, states to move from are drawn evenly from the library. `ear
 new states in an eighth of the time, `low` those held at last as low as the lowest tenth of the
 first round.
 
-    python experiments/moves.py [--models "SK 128" ...] [--moves mix ...] [--seconds 4]
+    python -m experiments moves [--models "SK 128" ...] [--moves mix ...] [--seconds 4]
 """
 
-import argparse
 import functools
 import time
 
@@ -257,28 +256,22 @@ class Contender:
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    parser.add_argument("--moves", nargs="+", default=list(MOVES), choices=list(MOVES))
-    parser.add_argument("--seconds", type=float, default=4.0)
-    arguments = parser.parse_args()
-    jax.config.update("jax_enable_x64", True)
+def main(
+    models: tuple[str, ...] = tuple(MODELS),
+    moves: tuple[str, ...] = tuple(MOVES),
+    seconds: float = 4.0,
+) -> None:
     clock = Clock()
     columns = ["first", "early", "new", "quenches", "new/quench", "new/s", "low", "lowest G"]
     widths = [8, 8, 8, 9, 11, 9, 8, 12]
     head = "".join(f"{c:>{w}}" for c, w in zip(columns, widths, strict=True))
     print(f"{'model':>10}{'move':>12}{head}  shares")
-    for model in arguments.models:
+    for model in models:
         problem = MODELS[model]()
-        contenders = [Contender(problem, name, clock) for name in arguments.moves]
+        contenders = [Contender(problem, name, clock) for name in moves]
         # In turns, so that whatever else the machine does slows all of them.
         for share in np.linspace(0, 1, 9)[1:]:
             for contender in contenders:
-                contender.run(share * arguments.seconds)
+                contender.run(share * seconds)
         for contender in contenders:
             print(f"{model:>10}" + contender.line(), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ of n/(2N) on couplings, and inverted in closed form from the moments. Reported f
 - minima of naive mean field and of TAP at beta = 1, and the sets that trap heat-bath dynamics for
   20 sweeps, with all these minima and the 32 lowest single-flip minima of E as candidates.
 
-    python experiments/pairwise_digits.py
+    python -m experiments pairwise_digits
 """
 
 import time
@@ -147,7 +147,6 @@ def states(energy: tg.Pairwise, data: np.ndarray) -> list[int]:
 
 
 def main() -> None:
-    jax.config.update("jax_enable_x64", True)
     training, held_out = tg.datasets.split(tg.datasets.digits().spins, 0.2)
     print(
         f"{len(training)} digits train, {len(held_out)} judge; ln 2 per spin: {N * np.log(2):.2f}"
@@ -184,7 +183,3 @@ def report(name: str, energy: tg.Pairwise, training: np.ndarray, held_out: np.nd
         f"   {of_means[2]:.3f} {of_means[3]:.3f}"
         f"{counts[0]:8d}{counts[1]:6d}{counts[2]:7d}{counts[3]:7d}"
     )
-
-
-if __name__ == "__main__":
-    main()

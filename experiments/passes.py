@@ -5,10 +5,9 @@ that eigenvector following from 1500 random points of the cube meets. A pair of 
 and its mirror image) counts as missed where the other way found a lower pass. Then the time per
 saddle of larger models. Prints tables.
 
-    python experiments/passes.py [--sizes 16 24] [--large 64 128]
+    python -m experiments passes [--sizes 16 24] [--large 64 128]
 """
 
-import argparse
 import time
 
 import jax
@@ -75,7 +74,7 @@ def missed(n: int) -> None:
         )
 
 
-def large(n: int) -> None:
+def wide(n: int) -> None:
     """The time per saddle; the second search is free of compiling."""
     for seed in range(2):
         energy = sk(n, seed)
@@ -94,17 +93,8 @@ def large(n: int) -> None:
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="*", default=[16, 24])
-    parser.add_argument("--large", type=int, nargs="*", default=[64, 128])
-    arguments = parser.parse_args()
-    jax.config.update("jax_enable_x64", True)
-    for n in arguments.sizes:
+def main(sizes: tuple[int, ...] = (16, 24), large: tuple[int, ...] = (64, 128)) -> None:
+    for n in sizes:
         missed(n)
-    for n in arguments.large:
-        large(n)
-
-
-if __name__ == "__main__":
-    main()
+    for n in large:
+        wide(n)

@@ -13,11 +13,10 @@ log-likelihood of a sample, of the training set and of the held-out fifth: means
 weights and chains, ± half the distance between the extremes; the split is fixed. The best of the
 times by the held-out fifth is what early stopping returns.
 
-    python experiments/rbm_digits.py
-    python experiments/rbm_digits.py --seconds 2 5 --only PersistentCD "rbms 0.1"
+    python -m experiments rbm_digits
+    python -m experiments rbm_digits --seconds 2 5 --only PersistentCD "rbms 0.1"
 """
 
-import argparse
 import functools
 import importlib.util
 import os
@@ -32,6 +31,9 @@ import numpy as np
 
 import thermogen as tg
 from thermogen import learning, sampling
+
+# As users have it who set nothing.
+X64 = False
 
 N_HIDDEN = 64
 BETAS = jnp.linspace(0.0, 1.0, 501)
@@ -184,12 +186,11 @@ CONTENDERS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, nargs="+", default=[2.0, 5.0, 10.0, 20.0])
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--seeds", type=int, default=2)
-    arguments = parser.parse_args()
+def main(
+    seconds: tuple[float, ...] = (2.0, 5.0, 10.0, 20.0),
+    only: tuple[str, ...] = tuple(CONTENDERS),
+    seeds: int = 2,
+) -> None:
     # Pixels that are always white are the same trouble for everybody, and no one has a penalty.
     warnings.filterwarnings("ignore", message="data: spins")
     split = tg.datasets.split(tg.datasets.digits().spins, 0.2)
@@ -197,12 +198,12 @@ def main() -> None:
     print(f"{len(split.training)} digits to learn from, {len(split.held_out)} held out")
     print(f"bits and spins agree to {check_units():.0e} nat")
     kept = {}
-    for name in arguments.only:
+    for name in only:
         if name.startswith("rbms") and not importlib.util.find_spec("rbms"):
             print("   rbms is not installed")
             continue
-        learn = functools.partial(CONTENDERS[name], split.training, arguments.seconds)
-        kept[name] = [learn(seed) for seed in range(arguments.seeds)]
+        learn = functools.partial(CONTENDERS[name], split.training, seconds)
+        kept[name] = [learn(seed) for seed in range(seeds)]
     print(f"\n{'':20}{'s':>6}{'steps':>9}{'training':>16}{'held out':>16}{'ln Z':>9}{'above':>8}")
     best = {}
     for name, runs in kept.items():
@@ -223,7 +224,3 @@ def main() -> None:
     print("\nheld out, at the best of these times:")
     for name, (_, figure) in best.items():
         print(f"   {name:20}{figure}")
-
-
-if __name__ == "__main__":
-    main()

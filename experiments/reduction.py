@@ -11,13 +11,10 @@ complete descriptions: one coupling for each set of spins. Two ways to reduce th
 
 Prints tables and a verdict for each claim; saves JSON and a picture.
 
-    python experiments/reduction.py [--out DIR]
+    python -m experiments reduction [--out DIR]
 """
 
-import argparse
-import json
 import pathlib
-import time
 from typing import Any
 
 import equinox as eqx
@@ -25,11 +22,11 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from _style import ACCENT, GREEN, INK, MUTED, STYLE
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import thermogen as tg
+from experiments._shared import ACCENT, GREEN, INK, MUTED, STYLE, claim, save
 from thermogen.walsh import degrees
 
 TRUNCATED, SCANNED = (1, 2, 3), (1, 2)  # bits of the summands
@@ -316,35 +313,22 @@ def show(couplings: dict, measure: dict) -> None:
             print(line)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"))
-    out = parser.parse_args().out
-    jax.config.update("jax_enable_x64", True)
-    began = time.perf_counter()
+def main(out: pathlib.Path = pathlib.Path("results")) -> None:
     trips = {b: round_trip(table_of(b)[0]) for b in TRUNCATED}
     couplings = {b: reduce_couplings(b) for b in TRUNCATED}
     measure = {b: reduce_measure(b) for b in SCANNED}
-    seconds = time.perf_counter() - began
     for b, trip in trips.items():
         print(f"adder({b}): round trip error {trip['error']:.1e}, KL {trip['kl']:.1e}")
     show(couplings, measure)
     judged = verdicts(trips, couplings, measure)
     print()
     for verdict in judged:
-        print(f"{'holds' if verdict['holds'] else 'FAILS'}: {verdict['claim']}")
-    print(f"\n{seconds:.0f} s")
-    out.mkdir(parents=True, exist_ok=True)
+        claim(verdict["claim"], verdict["holds"])
     record = {
         "round trip": trips,
         "couplings": couplings,
         "measure": measure,
         "verdicts": judged,
-        "seconds": seconds,
     }
-    (out / "reduction.json").write_text(json.dumps(record, indent=1))
-    draw(couplings, measure).savefig(out / "reduction.png", dpi=160)
-
-
-if __name__ == "__main__":
-    main()
+    save(out / "reduction.json", record)
+    save(out / "reduction.png", draw(couplings, measure))

@@ -17,11 +17,9 @@ represented configurations, strict single-flip minima that are none of them, rec
 spins (the most probable completion, exactly), of all configurations and of the rarest, slowest
 relaxation time of the heat bath, seconds. `digits` compares machines by annealing instead.
 
-    python experiments/remedy.py [adder:3 adder:4 bars patterns:4 patterns:14 digits] [--out DIR]
+    python -m experiments remedy [adder:3 adder:4 bars patterns:4 patterns:14 digits] [--out DIR]
 """
 
-import argparse
-import json
 import pathlib
 import time
 import warnings
@@ -36,7 +34,11 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import thermogen as tg
+from experiments._shared import save
 from thermogen.walsh import degrees
+
+# As users have it who set nothing.
+X64 = False
 
 SETS = ("table:3", "table:4", "adder:3", "adder:4", "bars", "patterns:4", "patterns:14", "digits")
 SEEDS = range(5)
@@ -418,16 +420,11 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sets", nargs="*", choices=[*SETS, []], default=SETS)
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"))
-    options = parser.parse_args()
+def main(sets: tuple[str, ...] = SETS, /, *, out: pathlib.Path = pathlib.Path("results")) -> None:
     # Experts see few samples, of which some spins are constant: the ridge keeps them finite.
     warnings.simplefilter("ignore", UserWarning)
-    began = time.perf_counter()
     rows: list[dict[str, Any]] = []
-    for name in options.sets:
+    for name in sets:
         if name == "digits":
             rows += digits()
         else:
@@ -441,13 +438,7 @@ def main() -> None:
             f"{v['set']:12}{v['one']} | {v['experts']}: {v['figure']}: {v['better']} "
             f"({v['gain']:+.3g} ± {v['half']:.2g}{apart})"
         )
-    print(f"\n{time.perf_counter() - began:.0f} s")
-    options.out.mkdir(parents=True, exist_ok=True)
-    tag = "-".join(s.replace(":", "") for s in options.sets)
-    (options.out / f"remedy-{tag}.json").write_text(json.dumps({"rows": rows, "verdicts": judged}))
+    tag = "-".join(s.replace(":", "") for s in sets)
+    save(out / f"remedy-{tag}.json", {"rows": rows, "verdicts": judged})
     if any("excess" in row for row in rows):
-        draw(rows).savefig(options.out / f"remedy-{tag}.png", dpi=160)
-
-
-if __name__ == "__main__":
-    main()
+        save(out / f"remedy-{tag}.png", draw(rows))

@@ -4,7 +4,7 @@ Pairwise models of 12 spins whose truth is known, five of each family; from 50, 
 of each a pseudolikelihood learns with ridges of c/N. Reported is the divergence of the learned
 model from the truth in nats, by enumeration, mean over the five. The default is c = n/2 = 6.
 
-    python experiments/ridge.py
+    python -m experiments ridge
 """
 
 import jax
@@ -79,8 +79,3 @@ def main() -> None:
                     divergence(truth, f, count, np.random.default_rng(100 + seed)) for f in FACTORS
                 ]
             print(f"{name:22}{count:9}" + "".join(f"{x / MODELS:9.4f}" for x in found), flush=True)
-
-
-if __name__ == "__main__":
-    with jax.enable_x64(True):
-        main()

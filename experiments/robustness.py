@@ -6,7 +6,7 @@ loss, median ratio of the rate of ink in the model's chains to that in the data 
 are seldom inked, number of minima of naive mean field at beta = 1, and the verdict of the dynamics
 with two keys: bound states, and the samples that fall to each.
 
-    python experiments/robustness.py
+    python -m experiments robustness
 """
 
 import jax
@@ -15,6 +15,9 @@ import numpy as np
 
 import thermogen as tg
 from thermogen import learning
+
+# As users have it who set nothing.
+X64 = False
 
 N = 64
 THRESHOLD = 20  # sweeps
@@ -93,7 +96,3 @@ def main() -> None:
             ).energy
             figures = f"{loss(energy, judges):10.3f}{rates(energy, rows):7.2f}"
             print(f"{name:>20}{part:>8}{figures}  {verdicts(energy, rows)}", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@
 5. The same on models easy and hard whose ln Z is known, where an estimator may refuse: how many
    answers there are, and how many of these hold.
 
-    python experiments/samplers.py
+    python -m experiments samplers
 """
 
 import functools
@@ -291,10 +291,5 @@ def rms(x: np.ndarray) -> float:
 
 
 def main() -> None:
-    jax.config.update("jax_enable_x64", True)
     for part in (total_variation, square_lattice, bimodal, coverage, refusals):
         part()
-
-
-if __name__ == "__main__":
-    main()

@@ -6,15 +6,13 @@ checkpoint to checkpoint. Prints for each the loss, the number of states, births
 lowest curvature and the leading eigenvalues of the couplings; draws the tree of the states over
 the steps, above the eigenvalues and the softest direction of each state, which is 0 at a spinodal.
 
-    python experiments/training_births.py [--out FILE]
+    python -m experiments training_births [--out FILE]
 """
 
-import argparse
 import pathlib
 import time
 
 import jax
-import matplotlib
 import numpy as np
 import optax
 from matplotlib.collections import LineCollection
@@ -22,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 import thermogen as tg
+from experiments._shared import save
 from thermogen.landscape import Genealogy, genealogy
 from thermogen.learning import Checkpoints
 from thermogen.plots import genealogy_figure
@@ -103,13 +102,7 @@ def draw(kept: Checkpoints, family: Genealogy, eigenvalues: np.ndarray) -> Figur
     return figure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = pathlib.Path("docs/images/training_births.png")
-    parser.add_argument("--out", type=pathlib.Path, default=default)
-    out = parser.parse_args().out
-    jax.config.update("jax_enable_x64", True)
-    matplotlib.use("agg")
+def main(out: pathlib.Path = pathlib.Path("docs/images/training_births.png")) -> None:
     began = time.perf_counter()
     kept = train(tg.datasets.digits().spins)
     print(f"training of {kept.steps[-1]} steps: {time.perf_counter() - began:.1f} s")
@@ -119,9 +112,4 @@ def main() -> None:
     print(f"{time.perf_counter() - began:.1f} s")
     eigenvalues = spectrum(kept)
     table(kept, family, eigenvalues)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draw(kept, family, eigenvalues).savefig(out, dpi=140)
-
-
-if __name__ == "__main__":
-    main()
+    save(out, draw(kept, family, eigenvalues), dpi=140)

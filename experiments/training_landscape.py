@@ -9,21 +9,19 @@ rows that are no bottom of the free energy of the visible spins, since a single 
 of bars and stripes are named r101 where the rows of the picture are of one colour each, c101 where
 the columns are. Prints tables and saves JSON and a picture.
 
-    python experiments/training_landscape.py [--out DIR] [--starts 1024]
+    python -m experiments training_landscape [--out DIR] [--starts 1024]
 """
 
-import argparse
-import json
 import pathlib
 import time
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 import thermogen as tg
+from experiments._shared import save
 from thermogen.search import completeness
 
 L2 = 2e-3  # nats per squared energy unit
@@ -176,28 +174,16 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
         axes.set(title=name, xlabel="hidden units", xticks=HIDDEN)
         axes.set_ylabel("potential at the minimum (nats)")
         figure.colorbar(dots, ax=axes, label=f"rows not held, of {m}")
-    figure.savefig(path, dpi=120)
+    save(path, figure, dpi=120)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results"))
-    parser.add_argument("--starts", type=int, default=1024)
-    arguments = parser.parse_args()
-    jax.config.update("jax_enable_x64", True)
-    matplotlib.use("agg")
+def main(out: pathlib.Path = pathlib.Path("results"), starts: int = 1024) -> None:
     for name, data in DATA.items():
         print(f"{name}: {len(data)} rows; potential checked to {check_potential(data):.1e}")
     rows = []
     for name in DATA:
         for n_hidden in HIDDEN:
-            rows.append(study(name, n_hidden, arguments.starts))
+            rows.append(study(name, n_hidden, starts))
             report(rows[-1])
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    plain = [{k: np.asarray(v).tolist() for k, v in row.items()} for row in rows]
-    (arguments.out / "training_landscape.json").write_text(json.dumps(plain, indent=1))
-    draw(rows, arguments.out / "training_landscape.png")
-
-
-if __name__ == "__main__":
-    main()
+    save(out / "training_landscape.json", rows)
+    draw(rows, out / "training_landscape.png")

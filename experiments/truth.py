@@ -16,13 +16,11 @@ candidates.
 The search owns its batch axis, so that models are not vmapped; they are arguments of the compiled
 programs, which all models of a family share.
 
-    python experiments/truth.py [--quick]
+    python -m experiments truth [--quick]
 """
 
-import argparse
 import functools
 import itertools
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -232,13 +230,9 @@ def report(cases: list[Case]) -> None:
         print(f"{case.name}: {times}: {case.truth} states, {verdict}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one model of ten spins each")
-    quick = parser.parse_args().quick
-    jax.config.update("jax_enable_x64", True)
+def main(quick: bool = False) -> None:
+    """All models, or one model of ten spins each."""
     cases: list[Case] = []
-    began = time.perf_counter()
     print(heads())
     for name, family in FAMILIES.items():
         if quick and family.n > 10:
@@ -248,10 +242,4 @@ def main() -> None:
             some = [study(name, family, beta, seed) for seed in seeds]
             print(line(f"{name}, beta = {beta:g}", some), flush=True)
             cases += some
-
     report(cases)
-    print(f"\n{time.perf_counter() - began:.0f} s")
-
-
-if __name__ == "__main__":
-    main()

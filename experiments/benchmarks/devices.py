@@ -5,10 +5,9 @@ largest difference of its result from the same job in float64 on the processor, 
 value there; where chance or the order of sums decides what comes out, none is given. A float32
 product that an accelerator rounds more coarsely than float32 would show here.
 
-    python experiments/benchmarks/devices.py [--only JOB ...]
+    python -m experiments benchmarks.devices [--only JOB ...]
 """
 
-import argparse
 import time
 
 import jax
@@ -17,6 +16,9 @@ import numpy as np
 
 import thermogen as tg
 from thermogen import sampling, walsh
+
+# As users have it who set nothing.
+X64 = False
 
 N_SPINS, SIZE = 256, 64
 
@@ -144,11 +146,7 @@ def run(job, device, dtype):
     return result, times[0], min(times[1:])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = [job.__name__ for job in JOBS]
-    parser.add_argument("--only", nargs="+", choices=names, default=names)
-    only = parser.parse_args().only
+def main(only: tuple[str, ...] = tuple(job.__name__ for job in JOBS)) -> None:
     devices = [*dict.fromkeys((jax.devices()[0], jax.devices("cpu")[0]))]
     print(f"{'job':18}{'device':22}{'first s':>9}{'then s':>9}{'error':>10}")
     for job, comparable in JOBS.items():
@@ -164,7 +162,3 @@ def main() -> None:
                 error = f"{np.abs(np.asarray(result) - exact).max() / np.abs(exact).max():10.1e}"
             kind = device.device_kind[:20]
             print(f"{job.__name__:18}{kind:22}{first:9.2f}{then:9.4f}{error}", flush=True)
-
-
-if __name__ == "__main__":
-    main()

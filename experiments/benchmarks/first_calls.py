@@ -5,10 +5,9 @@ key, which compiles nothing. The model is an SK model of unit width with small f
 in float32, as a user who sets nothing has it; `fit` learns a `Pairwise` energy from 500 random
 samples. The difference of the two times is what compilation costs.
 
-    python experiments/benchmarks/first_calls.py
+    python -m experiments benchmarks.first_calls
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -19,6 +18,9 @@ import jax
 import numpy as np
 
 import thermogen as tg
+
+# As users have it who set nothing.
+X64 = False
 
 SIZES = (12, 64)
 
@@ -68,22 +70,16 @@ def measure(name: str, n: int) -> None:
     print(json.dumps(times))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", nargs=2, metavar=("CALL", "N"), help="one call, in this process")
-    only = parser.parse_args().only
-    if only:
-        measure(only[0], int(only[1]))
+def main(call: str = "", size: int = 12) -> None:
+    if call:  # in this process
+        measure(call, size)
         return
     environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     print("call                 n   first (s)  again (s)   first, CPU s   again, CPU s")
     for name in CALLS:
         for n in SIZES:
-            command = [sys.executable, __file__, "--only", name, str(n)]
+            command = [sys.executable, "-m", "experiments", "benchmarks.first_calls"]
+            command += ["--call", name, "--size", str(n)]
             done = subprocess.run(command, env=environment, capture_output=True, check=True)
-            wall, cpu, again, again_cpu = json.loads(done.stdout)
+            wall, cpu, again, again_cpu = json.loads(done.stdout.splitlines()[0])
             print(f"{name:18s} {n:3d} {wall:10.1f} {again:10.2f} {cpu:14.1f} {again_cpu:14.2f}")
-
-
-if __name__ == "__main__":
-    main()

@@ -7,10 +7,9 @@ to the noise floor: `mean diag(F^-1) / samples` with the Fisher information F, b
 gradients and random probes on 10^5 further samples of 1000 chains. Times are best of three after
 compiling, and of one run for scikit-learn, which has nothing to compile.
 
-    python experiments/benchmarks/learning.py [--cases 40-weak 40-strong 200-weak 200-strong]
+    python -m experiments benchmarks.learning [--cases 40-weak 40-strong 200-weak 200-strong]
 """
 
-import argparse
 import time
 import warnings
 
@@ -156,14 +155,7 @@ def study(name: str) -> None:
         print(f"{label:34}{figures}{seconds:9.3f}{slow / seconds:8.1f}", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    jax.config.update("jax_enable_x64", True)
+def main(cases: tuple[str, ...] = tuple(CASES)) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
-    for name in parser.parse_args().cases:
+    for name in cases:
         study(name)
-
-
-if __name__ == "__main__":
-    main()

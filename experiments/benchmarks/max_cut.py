@@ -11,10 +11,9 @@ of the same 800 vertices and 19176 edges, whose best cut is not known.
 All three searches find the maxima of all 20 named graphs: 8 minutes on one core, nearly all of it
 compilation, for each number of vertices; once compiled 0.1 s a search.
 
-    python experiments/benchmarks/max_cut.py [--large [--gset FILE --best 11624]]
+    python -m experiments benchmarks.max_cut [--large [--gset FILE --best 11624]]
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,9 @@ import numpy as np
 
 import thermogen as tg
 from thermogen.sampling import population_annealing
+
+# As users have it who set nothing.
+X64 = False
 
 NAMED = {
     "Petersen": nx.petersen_graph(),
@@ -147,23 +149,14 @@ def g_set(path: Path) -> nx.Graph:
     return graph
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--large", action="store_true")
-    parser.add_argument("--gset", type=Path)
-    parser.add_argument("--best", type=int, default=None)
-    options = parser.parse_args()
-    if options.large:
+def main(large: bool = False, gset: Path | None = None, best: int | None = None) -> None:
+    if large:
         graph = nx.gnm_random_graph(800, 19176, seed=1)
-        graph = graph if options.gset is None else g_set(options.gset)
-        report("800 vertices", antiferromagnet(graph), options.best, 10)
+        graph = graph if gset is None else g_set(gset)
+        report("800 vertices", antiferromagnet(graph), best, 10)
         return
     for name, graph in NAMED.items():
         energy = antiferromagnet(graph)
         small = len(graph) <= 20
-        best = maximum(np.asarray(energy.couplings, float)) if small else planar_maximum(graph)
-        report(name, energy, best, 1)
-
-
-if __name__ == "__main__":
-    main()
+        most = maximum(np.asarray(energy.couplings, float)) if small else planar_maximum(graph)
+        report(name, energy, most, 1)

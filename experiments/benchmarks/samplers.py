@@ -7,7 +7,7 @@ the peer at once, as many as there are cores. Ours draw threefry random numbers,
 chains on one device ("jax_num_cpu_devices" at its default) or split over two. Needs the extra
 `bench`.
 
-    python experiments/benchmarks/samplers.py
+    python -m experiments benchmarks.samplers
 """
 
 import concurrent.futures
@@ -21,6 +21,9 @@ import numpy as np
 
 import thermogen as tg
 from thermogen import sampling
+
+# As users have it who set nothing.
+X64 = False
 
 N_ROUNDS = 5
 SECONDS = 0.6  # of the long run
@@ -295,7 +298,3 @@ def main() -> None:
     single_chain("lattice", 0.44)
     restricted_machine()
     pool().shutdown()
-
-
-if __name__ == "__main__":
-    main()

@@ -17,10 +17,9 @@ What each found is certified once more by one function, outside the time: the co
 
 Part two: milliseconds for each new state of n = 64 ... 1024 spins.
 
-    python experiments/benchmarks/search.py
+    python -m experiments benchmarks.search
 """
 
-import argparse
 import time
 
 import jax
@@ -319,19 +318,15 @@ def growth(sizes) -> None:
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", nargs="?", choices=["naive", "TAP", "growth"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
-    arguments = parser.parse_args()
-    jax.config.update("jax_enable_x64", True)
+def main(
+    parts: tuple[str, ...] = ("naive", "TAP", "growth"),
+    /,
+    *,
+    seeds: tuple[int, ...] = SEEDS,
+    sizes: tuple[int, ...] = (64, 128, 256, 512, 1024),
+) -> None:
     for name, beta in (("naive", 2.0), ("TAP", 6.0)):
-        if arguments.part in (None, name):
-            race(name, beta, arguments.seeds)
-    if arguments.part in (None, "growth"):
-        growth(arguments.sizes)
-
-
-if __name__ == "__main__":
-    main()
+        if name in parts:
+            race(name, beta, seeds)
+    if "growth" in parts:
+        growth(sizes)

@@ -8,7 +8,7 @@ that end in a minimum, gradient evaluations (for Newton-Krylov, steps), millisec
 Part two times a forward solve, one Newton step of it, `jax.grad` of m* through `solve` with the
 implicit adjoint, and `jax.grad` of G*, which needs no solve. Compile time is left out.
 
-    python experiments/benchmarks/solvers.py
+    python -m experiments benchmarks.solvers
 """
 
 import time
@@ -183,10 +183,5 @@ def time_gradients() -> None:
 
 
 def main() -> None:
-    jax.config.update("jax_enable_x64", True)
     time_gradients()
     compare_solvers()
-
-
-if __name__ == "__main__":
-    main()

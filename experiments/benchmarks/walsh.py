@@ -4,7 +4,7 @@ Float64, out of place; repetitions of each are interleaved so that all see the s
 ratios are given for the best and for the median of the times. Memory counts argument, result and
 scratch space in tables of 2^n. Compile time is reported apart. Needs the extra `bench`.
 
-    python experiments/benchmarks/walsh.py
+    python -m experiments benchmarks.walsh
 """
 
 import time
@@ -50,7 +50,6 @@ def copies(argument: jax.Array) -> float:
 
 
 def main() -> None:
-    jax.config.update("jax_enable_x64", True)
     columns = ["ours ms", "C ms", "numpy ms", "/ C", "/ C median", "/ numpy"]
     columns += ["gradient", "copies", "compile s"]
     print("   n" + "".join(f"{name:>11}" for name in columns))
@@ -80,7 +79,3 @@ def main() -> None:
             f"{best['ours'] / best['numpy']:11.3f}{best['gradient'] / best['ours']:11.2f}"
             f"{copies(on_device):11.1f}{compiling:11.2f}"
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,72 @@
+"""Runs the scripts of this folder: one script a claim, one runner.
+
+    python -m experiments                           # what there is
+    python -m experiments births --out FILE         # one of them
+    python -m experiments benchmarks.search naive   # a benchmark
+
+A script is a module with a `main`, whose parameters are its options: `out: Path = ...` is
+`--out`, a `bool` is a flag, a tuple takes several values (of words: some of its default), and what
+is positional-only follows the name. Scripts run in double precision unless they say `X64 = False`.
+"""
+
+import argparse
+import importlib
+import inspect
+import pathlib
+import sys
+import time
+import types
+import typing
+
+import jax
+
+FOLDER = pathlib.Path(__file__).parent
+
+
+def names() -> list[str]:
+    """All scripts, the benchmarks last."""
+    files = [*sorted(FOLDER.glob("[!_]*.py")), *sorted(FOLDER.glob("*/[!_]*.py"))]
+    return [".".join(file.relative_to(FOLDER).with_suffix("").parts) for file in files]
+
+
+def read(name: str, module: types.ModuleType, arguments: list[str]) -> tuple[list, dict]:
+    """Values of the parameters of a script's `main`: by position and by name."""
+    summary = (module.__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(f"python -m experiments {name}", description=summary)
+    parameters = inspect.signature(module.main).parameters.values()
+    hints = typing.get_type_hints(module.main)
+    for p in parameters:
+        flag = p.name if p.kind is p.POSITIONAL_ONLY else f"--{p.name}"
+        kind = (*typing.get_args(hints[p.name]), hints[p.name])[0]
+        if kind is bool:
+            parser.add_argument(flag, action="store_true")
+        else:
+            several = {"nargs": "*"} if isinstance(p.default, tuple) else {}
+            parser.add_argument(flag, type=kind, default=p.default, **several)
+    values = vars(parser.parse_args(arguments))
+    for p in parameters:
+        if isinstance(p.default, tuple) and isinstance(p.default[0], str):
+            unknown = [word for word in values[p.name] if word not in p.default]
+            if unknown:
+                parser.error(f"{p.name}: {unknown[0]} is none of {', '.join(p.default)}")
+    by_position = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    return [values.pop(name) for name in by_position], values
+
+
+def main() -> None:
+    if len(sys.argv) == 1 or sys.argv[1] not in names():
+        for name in names():
+            file = FOLDER.joinpath(*name.split(".")).with_suffix(".py")
+            print(f"{name:28}{file.read_text().splitlines()[0].strip(chr(34))}")
+        sys.exit(len(sys.argv) > 1)
+    name = sys.argv[1]
+    module = importlib.import_module(f"experiments.{name}")
+    by_position, by_name = read(name, module, sys.argv[2:])
+    jax.config.update("jax_enable_x64", getattr(module, "X64", True))
+    began = time.perf_counter()
+    module.main(*by_position, **by_name)
+    print(f"\n{time.perf_counter() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""What several scripts share: how verdicts read, how figures are written, how pictures look."""
+
+import json
+import math
+import pathlib
+from typing import Any
+
+from matplotlib.figure import Figure
+
+INK, ACCENT, MUTED, GREEN = "#1f3a5f", "#c2571a", "#6b7280", "#44aa99"
+
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 10,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+
+
+def claim(text: str, holds: Any, figures: str = "") -> None:
+    """One line: what was claimed, and whether it holds."""
+    print(f"claim: {text}: {'holds' if holds else 'FAILS'}{f' ({figures})' if figures else ''}")
+
+
+def save(path: pathlib.Path, content: Any, dpi: int = 160) -> None:
+    """Writes a figure, or numbers as JSON, into a folder that is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, Figure):
+        content.savefig(path, dpi=dpi)
+    else:
+        path.write_text(json.dumps(_plain(content), indent=1))
+
+
+def _plain(content: Any) -> Any:
+    """Without arrays, and without numbers that are not finite, which JSON has no words for."""
+    if hasattr(content, "tolist"):
+        content = content.tolist()
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_plain(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
