@@ -40,16 +40,15 @@ def stationary(rates: np.ndarray) -> np.ndarray:
 def estimates(found: tg.BoundStates, energy, beta, key) -> dict[str, np.ndarray]:
     """Weight of each set that has a number, mirror images together."""
     certificate = found.certificate
-    rows = np.flatnonzero(certificate.bound)
-    rows = rows[np.argsort(certificate.group[rows])]
-    copies = certificate.multiplicity[rows]
+    states = np.argsort(certificate.group[found.representatives])
+    copies = found.multiplicity[states]
     flow = stationary(certificate.rates)
     betas = beta * np.arange(1, 65) / 64
     pool = sampling.population_annealing(energy, betas, key=key, n_chains=128, n_populations=20)
     spins = np.asarray(pool.spins).reshape(-1, energy.n_spins)
     weights = np.repeat(np.asarray(pool.weights) / 128, 128)
     return {
-        "library": found.weights[rows],
+        "library": found.weights[states],
         "rates": np.add.reduceat(flow, np.cumsum(copies) - copies),
         "annealed": shares(certificate, energy, spins, weights),
     }
@@ -150,8 +149,7 @@ def judge(name: str) -> None:
             continue
         options = {
             "capacity": 128,
-            "n_walkers": 256,
-            "n_hops": 0,
+            "n_starts": 256,
             "n_trajectories": 256 if enumerable else 64,
         }
         found = tg.find_bound_states(energy, beta, key=key, threshold=THRESHOLD, **options)

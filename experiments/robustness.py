@@ -71,13 +71,12 @@ def verdicts(energy: tg.Pairwise, rows: np.ndarray) -> str:
         size = max(size, library.size)
         found = tg.find_bound_states(
             energy, 1.0, key=jax.random.key(seed), threshold=THRESHOLD, library=library,
-            starts=rows[:256], n_hops=0, n_trajectories=128, capacity=48,
+            starts=rows[:256], n_starts=64, n_trajectories=128, capacity=48,
         )  # fmt: skip
         ends = tg.quench(tg.NaiveMeanField(), energy, 1.0, rows).value
         place = found.library.nearest(ends)
-        groups = found.certificate.group
-        counts = np.bincount(groups[place[place >= 0]], minlength=groups.max() + 1)
-        held = ", ".join(str(counts[groups[k]]) for k in found.bound)
+        counts = np.bincount(found.state_of[place[place >= 0]], minlength=len(found))
+        held = ", ".join(map(str, counts))
         texts.append(f"{found.certificate.n_bound} ({held})")
     return f"{size:6d}   " + "; ".join(texts)
 

@@ -50,7 +50,7 @@ COUNTS = {
     ),
     "find_bound_states": (
         lambda **a: tg.find_bound_states(ENERGY, 1.0, key=KEY, **a),
-        "n_walkers n_hops capacity n_trajectories",
+        "n_starts capacity n_trajectories",
     ),
     "recall": (
         lambda **a: tg.recall(ENERGY, 1.0, MASK * CUE, **FEW | a),

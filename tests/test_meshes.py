@@ -73,7 +73,7 @@ SLOW = {
         tg.NaiveMeanField(), e, b, key=k, n_walkers=8, n_hops=1)[:],
     "certify": lambda e, b, m, x, k: tg.certify(e, b, x, key=k, threshold=2, n_trajectories=32),
     "find_bound_states": lambda e, b, m, x, k: tg.find_bound_states(
-        e, b, key=k, threshold=2, n_walkers=8, n_hops=0, n_trajectories=32),
+        e, b, key=k, threshold=2, n_starts=8, n_trajectories=32),
     "barriers": lambda e, b, m, x, k: tg.barriers(
         tg.NaiveMeanField(), e, b,
         tg.find_minima(tg.NaiveMeanField(), e, b, key=k, n_walkers=8, n_hops=0)[:]),

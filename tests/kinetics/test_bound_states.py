@@ -1,5 +1,6 @@
 """The diagnosis of ergodicity against the exact spectrum and the exact weights."""
 
+import dataclasses
 import functools
 
 import helpers
@@ -10,6 +11,7 @@ import pytest
 from scipy.linalg import hadamard
 
 import thermogen as tg
+from thermogen.kinetics._find import _states
 
 # One number of spins for all tests: programs are shared.
 N = 10
@@ -17,7 +19,7 @@ THRESHOLD = 20.0
 
 
 def _diagnose(energy, beta, key=0, **options):
-    options = {"n_walkers": 64, "n_hops": 1, "n_trajectories": 128, **options}
+    options = {"n_starts": 128, "n_trajectories": 128, **options}
     return tg.find_bound_states(
         energy, beta, key=jax.random.key(key), threshold=THRESHOLD, **options
     )
@@ -80,32 +82,63 @@ def test_the_verdict_is_that_of_the_spectrum(name, cold):
 
     # The weight of each state is that of its exact set and of the set of its mirror image.
     total = 0.0
-    for k in found.bound:
-        core = found.certificate.cores[k]
-        images = [core, -core] if found.certificate.multiplicity[k] == 2 else [core]
+    for k in range(len(found)):
+        core = found.certificate.cores[found.representatives[k]]
+        images = [core, -core] if found.multiplicity[k] == 2 else [core]
         sets = {exact.labels[int(tg.index_from_spins(image))] for image in images}
         assert len(sets) == len(images)
         expected = exact.weights[list(sets)].sum()
         # The largest error of naive mean field on 30 such models was 0.08.
         np.testing.assert_allclose(found.weights[k], expected, atol=0.1)
         total += found.weights[k]
+        low, high = found.weight_intervals[k]
+        assert low - 1e-9 <= expected <= high + 1e-9
     np.testing.assert_allclose(total, 1)
-    assert np.all(np.diff(found.weights[found.bound]) <= 0)
+    assert np.all(np.diff(found.weights) <= 0)
+
+
+def test_rows_are_states_and_candidates_know_theirs():
+    found = _of("SK", True)
+    rows, certificate = found.representatives, found.certificate
+    assert len(found) == 4 and found.magnetizations.shape == (4, N)
+    np.testing.assert_array_equal(np.sort(rows), np.flatnonzero(certificate.bound))
+    np.testing.assert_array_equal(found.state_of[rows], np.arange(4))
+    np.testing.assert_array_equal(found.multiplicity, certificate.multiplicity[rows])
+    np.testing.assert_array_equal(found.escape_times, certificate.escape_times[rows])
+    np.testing.assert_array_equal(found.intervals, certificate.intervals[rows])
+
+
+def test_candidates_of_one_set_are_one_state():
+    """The lightest candidates but one together outweigh the heaviest."""
+    found = _of("SK", True)
+    group, shares = np.array([0, 1, 2, 1]), np.array([0.35, 0.3, 0.2, 0.15])
+    certificate = dataclasses.replace(found.certificate, group=group)
+    made = dataclasses.replace(found, **_states(found.library, certificate, shares))
+    np.testing.assert_array_equal(made.representatives, [1, 0, 2])
+    np.testing.assert_array_equal(made.state_of, [1, 0, 2, 0])
+    np.testing.assert_array_equal(made.certificate.bound, [True, True, True, False])
+    np.testing.assert_allclose(made.weights, [0.45, 0.35, 0.2])
+    np.testing.assert_array_equal(made.weight_intervals, [[0, 1]] * 3)
+    m = found.library.magnetizations
+    np.testing.assert_allclose(made.magnetizations[0], (0.3 * m[1] + 0.15 * m[3]) / 0.45)
+    np.testing.assert_allclose(made.magnetizations[1:], m[[0, 2]])
 
 
 def test_a_magnet_trapped_twice():
     """The rows of the result agree with each other, and the words with the figures."""
     found = _of("Curie-Weiss", True)
-    (k,) = found.bound
-    assert found.library.multiplicity[k] == found.certificate.multiplicity[k] == 2
-    assert found.weights[k] == pytest.approx(1)
+    (k,) = found.representatives
+    assert found.library.multiplicity[k] == found.multiplicity[0] == 2
+    assert len(found) == 1 and found.weights[0] == pytest.approx(1)
+    np.testing.assert_array_equal(found.weight_intervals, [[1, 1]])
+    np.testing.assert_allclose(np.abs(found.magnetizations[0]), found.magnetizations[0, 0] or 1)
     q = 0.5 * (found.overlap_edges[1:] + found.overlap_edges[:-1])
     np.testing.assert_allclose(found.overlaps.sum(), 1)
     np.testing.assert_allclose(found.overlaps, found.overlaps[::-1])  # m and -m
     m = found.library.magnetizations[0]
     width = found.overlap_edges[1] - found.overlap_edges[0]
     assert abs(q @ (found.overlaps * np.sign(q)) - m @ m / N) < width
-    time, (low, high) = found.certificate.escape_times[k], found.certificate.intervals[k]
+    time, (low, high) = found.escape_times[0], found.intervals[0]
     text = found.verdict
     assert "2 bound states, 1 pair of mirror images among them, which" in text
     assert f"left after {time:.3g} sweeps (95 %: {low:.3g} to {high:.3g})" in text
@@ -151,7 +184,7 @@ def test_starts_are_searched_from():
     """A state against the field, whose basin the only corner misses, is found from the data."""
     energy, beta, up = _curie_weiss(-0.3), 6.0, np.ones(N)
     assert len(tg.exact.metastable_sets(energy, beta, threshold=THRESHOLD).weights) == 2
-    options = {"functional": None, "n_walkers": 1, "n_hops": 0}
+    options = {"functional": None, "n_starts": 1}
     assert _diagnose(energy, beta, **options).ergodic
     found = _diagnose(energy, beta, starts=up[None], **options)
     assert found.certificate.n_bound == 2
@@ -171,8 +204,9 @@ def test_a_mixture_of_experts(functional):
     found = _diagnose(energy, beta, functional=functional)
     assert found.certificate.n_bound == len(exact.weights) == 2
     assert (found.completeness is None) == (functional is None)
-    sets = exact.labels[np.asarray(tg.index_from_spins(found.certificate.cores[found.bound]))]
-    np.testing.assert_allclose(found.weights[found.bound], exact.weights[sets], atol=0.05)
+    cores = found.certificate.cores[found.representatives]
+    sets = exact.labels[np.asarray(tg.index_from_spins(cores))]
+    np.testing.assert_allclose(found.weights, exact.weights[sets], atol=0.05)
 
 
 def test_bad_arguments_are_named():

@@ -301,8 +301,11 @@ def test_entries_of_one_core_and_entries_that_exchange_are_merged():
     np.testing.assert_array_equal(certificate.group, [0, 0, 1])
     np.testing.assert_array_equal(certificate.bound, [True, False, True])
     np.testing.assert_array_equal(certificate.same_core, [0, 0, 2])
-    assert certificate.reason(1) == "part of 0: it descends to the same configuration as 0"
-    assert "with 1 in it" in certificate.reason(0)
+    assert (
+        certificate.reason(1)
+        == "part of candidate 0: it descends to the same configuration as candidate 0"
+    )
+    assert "with candidate 1 in it" in certificate.reason(0)
     hot = _certify(energy, 1.0, states)
     assert hot.n_bound == 1
     assert "exchange faster" in hot.reason(int(np.argmax(~hot.bound & (hot.same_core != 0))) or 2)
@@ -473,10 +476,10 @@ def test_new_numbers_do_not_recompile(caplog):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"library": np.zeros((2, N + 1))}, "library must hold states of 8 spins"),
-        ({"library": np.zeros((0, N))}, "library holds no state"),
-        ({"library": np.full((1, N), 1.5)}, "library must hold magnetizations"),
-        ({"library": np.full((1, N), np.nan)}, "library must hold magnetizations"),
+        ({"candidates": np.zeros((2, N + 1))}, "candidates must hold states of 8 spins"),
+        ({"candidates": np.zeros((0, N))}, "candidates hold no state"),
+        ({"candidates": np.full((1, N), 1.5)}, "candidates must hold magnetizations"),
+        ({"candidates": np.full((1, N), np.nan)}, "candidates must hold magnetizations"),
         ({"threshold": 0.0}, "threshold must be positive"),
         ({"threshold": np.inf}, "threshold must be positive"),
         ({"beta": -1.0}, "beta"),
@@ -486,7 +489,7 @@ def test_new_numbers_do_not_recompile(caplog):
 )
 def test_bad_input_is_named(change, message):
     arguments = {
-        "library": np.ones((1, N)),
+        "candidates": np.ones((1, N)),
         "energy": _curie_weiss(1.0),
         "beta": 1.0,
         "key": _key(0),

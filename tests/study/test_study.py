@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import re
@@ -116,9 +117,24 @@ def _ergodicity(library):
     certificate = _certificate(candidates.size, candidates.magnetizations.shape[1])
     complete = Completeness(1.0, (0.99, 1.0), 3.0, (3.0, 4.0))
     edges = np.linspace(-1, 1, 41)
-    weights = np.where(certificate.group == 1, 0.25, 0.75)
+    rows = np.flatnonzero(certificate.bound)
     return BoundStates(
-        candidates, certificate, weights, edges, np.full(40, 1 / 40), complete, complete, 5, 0, 1.0
+        magnetizations=candidates.magnetizations[rows],
+        weights=np.array([0.75, 0.25])[: len(rows)],
+        weight_intervals=np.tile([0.0, 1.0], (len(rows), 1)),
+        escape_times=certificate.escape_times[rows],
+        intervals=certificate.intervals[rows],
+        multiplicity=certificate.multiplicity[rows],
+        representatives=rows,
+        library=candidates,
+        certificate=certificate,
+        overlap_edges=edges,
+        overlaps=np.full(40, 1 / 40),
+        completeness=complete,
+        flip_completeness=complete,
+        n_flip_minima=5,
+        n_dropped=0,
+        beta=1.0,
     )
 
 
@@ -184,7 +200,7 @@ def _study(picture=(4, 4), n_states=3, n_classes=3, **library):
     study.recollection = _recollection(study.source)
     study.l2 = 1e-3
     if n_states:
-        bound = study.bound_states.certificate.bound.sum()
+        bound = len(study.bound_states)
         study.variations = [
             tg.study.Variation("without the ridge", "1", np.arange(bound) < 1, RESULTS.separable),
             tg.study.Variation("on resampled data", "2", np.ones(bound, bool), RESULTS.converged),
@@ -229,16 +245,15 @@ def test_the_page_says_what_bound_states_hang_on():
         "As learned the model has 2 bound states; 1 without the ridge (where the fit found no "
         "rest), 2 and 3 on resampled data."
     ) in page
-    lost = study.bound_states.bound[1]
-    assert f"State {lost} is no bound state of its own without the ridge." in page
+    assert "State 1 is no bound state of its own without the ridge." in page
     assert study.samples_of_bound()[1] > 0 and "product of the learning" not in page
     # Nothing falls to it any more: it is told as what it may be.
-    state = study.bound_states.library.magnetizations[lost]
+    state = study.bound_states.magnetizations[1]
     values = np.where((study.minima.value == state).all(axis=1)[:, None], 9.0, study.minima.value)
     study.minima = Solution(values, study.minima.result, {}, {})
     assert study.samples_of_bound()[1] == 0
     assert (
-        f"State {lost} holds no sample and is no bound state of its own without the ridge: take it "
+        "State 1 holds no sample and is no bound state of its own without the ridge: take it "
         "for a product of the learning, not of the data."
     ) in tg.study.render(study)
 
@@ -263,7 +278,7 @@ def test_every_study_is_rendered(picture, n_classes):
     assert "Where the samples fall" in page
     assert "candidate" in page and "kinetic proof" in page
     assert "the dynamics parts into 2 bound states" in page
-    assert page.count('<span class="mark">bound state</span>') == 2 and "part of 0" in page
+    assert page.count('<span class="mark">bound state ') == 2 and "part of bound state 0" in page
     for alt in ("Distribution of overlaps", "Disconnectivity graph", "Cues, answers and truths"):
         assert f'alt="{alt}"' in page
     assert "is the sample itself for 40 % of the cues" in page
@@ -294,7 +309,14 @@ def test_one_state_is_ergodic():
         found,
         (np.zeros(2, int), np.arange(2) < 1, np.zeros((1, 1))),
     )
-    study.bound_states = eqx.tree_at(lambda f: f.weights, alone, np.ones(2))
+    one = {
+        name: getattr(found, name)[:1]
+        for name in (
+            "magnetizations", "weight_intervals", "escape_times", "intervals", "multiplicity",
+            "representatives",
+        )
+    }  # fmt: skip
+    study.bound_states = dataclasses.replace(alone, weights=np.ones(1), **one)
     study.variations = []
     page = tg.study.render(study)
     assert "Ergodic: at beta = 1 all 2 candidates are one bound state" in page

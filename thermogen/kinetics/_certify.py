@@ -112,20 +112,20 @@ class Certificate(eqx.Module):
         """Why candidate k is a bound state of its own, or part of another."""
         if self.group[k] < 0:
             return "unused entry"
-        first = int(np.argmax(self.bound & (self.group == self.group[k])))
         if self.bound[k]:
             return self._reason_of_its_own(k)
+        first = int(np.argmax(self.bound & (self.group == self.group[k])))
+        part = f"part of candidate {first}"
         if self.disordered[k]:
             share = self.occupations[k][self.group == self.group[k]].sum()
             return (
-                f"part of {first}: it has no magnetization, and {share:.0%} of its trajectories "
-                f"settle there"
+                f"{part}: it has no magnetization, and {share:.0%} of its trajectories settle there"
             )
         if self.same_core[k] != k:
-            return f"part of {first}: it descends to the same configuration as {self.same_core[k]}"
+            return f"{part}: it descends to the same configuration as candidate {self.same_core[k]}"
         own, first_own = self.occupations[k, k], self.occupations[k, first]
         return (
-            f"part of {first}: they exchange faster than {self.threshold:g} sweeps; after "
+            f"{part}: they exchange faster than {self.threshold:g} sweeps; after "
             f"{self.lag:g} sweeps {own:.0%} of its trajectories are with it, {first_own:.0%} "
             f"with {first}"
         )
@@ -133,7 +133,7 @@ class Certificate(eqx.Module):
     def _reason_of_its_own(self, k: int) -> str:
         image = " (and its mirror image)" if self.multiplicity[k] == 2 else ""
         others = np.flatnonzero((self.group == self.group[k]) & ~self.bound)
-        merged = f", with {', '.join(map(str, others))} in it" if others.size else ""
+        merged = f", with {_listed(others)} in it" if others.size else ""
         if self.n_bound == 1:
             why = "everything exchanges within the threshold" if merged else "there is no other"
             return f"the only bound state{merged}: {why}"
@@ -148,14 +148,18 @@ class Certificate(eqx.Module):
     def _goal(self, k: int) -> str:
         goal = int(np.argmax(self.escapes[k]))
         own = self.group[goal] == self.group[k]
-        return "its mirror image" if own else str(goal)
+        return "its mirror image" if own else f"candidate {goal}"
+
+
+def _listed(rows: np.ndarray) -> str:
+    return f"candidate{'' if len(rows) == 1 else 's'} {', '.join(map(str, rows))}"
 
 
 @from_anywhere
 def certify(
     energy: AbstractEnergy,
     beta: Beta,
-    library: Library | Num[Array | np.ndarray, "K n"],
+    candidates: Library | Num[Array | np.ndarray, "K n"],
     *,
     key: Key,
     threshold: float | int,
@@ -178,7 +182,7 @@ def certify(
     Args:
         energy: any energy of n spins, a mixture of experts included.
         beta: inverse temperature, > 0.
-        library: candidates: a `Library`, whose states of multiplicity 2 stand for two, or
+        candidates: a `Library`, whose states of multiplicity 2 stand for two, or
             magnetizations or spins of shape `(K, n)`. Disordered states, of a root-mean-square
             magnetization below 0.2, are one set at most, and belong to where most of their
             trajectories go if they are none.
@@ -196,7 +200,7 @@ def certify(
         ValueError: for candidates of wrong shape or range, an empty library, or a beta,
             threshold or count out of range.
     """
-    magnetizations, mask, mirrored = _candidates(library, energy.n_spins)
+    magnetizations, mask, mirrored = _candidates(candidates, energy.n_spins)
     check_finite("threshold", threshold, positive=True)
     n_trajectories = check_count("n_trajectories", n_trajectories, 16)
     horizon = check_count("horizon", horizon, 3)
@@ -221,20 +225,20 @@ def certify(
     return _judge(seen, cores, bottoms, disordered, mask, stride / energy.n_spins, threshold)
 
 
-def _candidates(library, n: int) -> tuple[np.ndarray, np.ndarray, bool]:
+def _candidates(candidates, n: int) -> tuple[np.ndarray, np.ndarray, bool]:
     """Magnetizations, which rows are in use, and whether states stand for mirror images."""
-    if isinstance(library, Library):
-        m, mask = np.asarray(library.magnetizations, float), np.asarray(library.mask)
-        mirrored = bool(np.any(np.asarray(library.multiplicity)[mask] == 2))
+    if isinstance(candidates, Library):
+        m, mask = np.asarray(candidates.magnetizations, float), np.asarray(candidates.mask)
+        mirrored = bool(np.any(np.asarray(candidates.multiplicity)[mask] == 2))
     else:
-        m = np.asarray(library, float)
+        m = np.asarray(candidates, float)
         mask, mirrored = np.ones(len(m), bool), False
     if m.ndim != 2 or m.shape[1] != n:
-        raise ValueError(f"library must hold states of {n} spins, shape (K, {n}), got {m.shape}")
+        raise ValueError(f"candidates must hold states of {n} spins, shape (K, {n}), got {m.shape}")
     if not mask.any():
-        raise ValueError("library holds no state; certify needs at least one candidate")
+        raise ValueError("candidates hold no state; certify needs at least one")
     if not np.all(np.abs(m) <= 1):
-        raise ValueError("library must hold magnetizations within [-1, 1]")
+        raise ValueError("candidates must hold magnetizations within [-1, 1]")
     return m, mask, mirrored
 
 

@@ -40,8 +40,7 @@ def bound_states(study: Study, energy: AbstractEnergy, library: Library | None) 
         threshold=max(study.settings.threshold, 10 / n_spins),
         library=library,
         starts=some_samples(study),
-        n_walkers=_DESCENTS,
-        n_hops=0,
+        n_starts=_DESCENTS,
         capacity=int(np.clip(rows // n_trajectories, _LEAST_CANDIDATES, _MOST_CANDIDATES)),
         n_trajectories=n_trajectories,
     )

@@ -39,6 +39,7 @@ class _Bound(NamedTuple):
     """One line of the table of bound states."""
 
     number: int
+    candidate: int
     thumbnail: str
     weight: float
     mirrored: bool
@@ -155,20 +156,18 @@ def _bound_states(study: Study) -> list[_Bound]:
     samples = study.samples_of_bound()
     return [
         _Bound(
-            number=int(k),
-            thumbnail=_thumbnail(found.library, k, picture),
+            number=k,
+            candidate=int(candidate),
+            thumbnail=_thumbnail(found.library, candidate, picture),
             weight=float(found.weights[k]),
-            mirrored=bool(found.certificate.multiplicity[k] == 2),
-            flip_minimum=bool(np.isinf(found.library.residuals[k])),
-            escape_time=float(found.certificate.escape_times[k]),
-            interval=(
-                float(found.certificate.intervals[k, 0]),
-                float(found.certificate.intervals[k, 1]),
-            ),
-            samples=None if samples is None else int(samples[place]),
-            reason=found.certificate.reason(int(k)),
+            mirrored=bool(found.multiplicity[k] == 2),
+            flip_minimum=bool(np.isinf(found.library.residuals[candidate])),
+            escape_time=float(found.escape_times[k]),
+            interval=(float(found.intervals[k, 0]), float(found.intervals[k, 1])),
+            samples=None if samples is None else int(samples[k]),
+            reason=found.certificate.reason(int(candidate)),
         )
-        for place, k in enumerate(found.bound[:_BOUND_SHOWN])
+        for k, candidate in enumerate(found.representatives[:_BOUND_SHOWN])
     ]
 
 
@@ -181,18 +180,15 @@ def _gain(study: Study) -> tuple[float, float, float] | None:
 
 
 def _standing(study: Study, k: int) -> str:
-    """What the certificate makes of state k of the library, in a word or two."""
+    """What the certificate makes of candidate k of the library, in a few words."""
     found = study.bound_states
     tested = (
         found is not None and k < found.library.size and np.isfinite(found.library.residuals[k])
     )
     if found is None or not tested:
         return ""
-    certificate = found.certificate
-    if certificate.bound[k]:
-        return "bound state"
-    first = int(np.argmax(certificate.bound & (certificate.group == certificate.group[k])))
-    return f"part of {first}"
+    own = found.certificate.bound[k]
+    return f"{'' if own else 'part of '}bound state {found.state_of[k]}"
 
 
 def _rows(study: Study) -> list[_Row]:

@@ -46,7 +46,7 @@ def _variation(study: Study, what: str, l2: float, counts: np.ndarray) -> Variat
         n_steps=_MOST_STEPS,
     )
     functional = settings.functional.free_energy
-    states = np.asarray(found.library.magnetizations)[found.bound]
+    states = np.asarray(found.library.magnetizations)[found.representatives]
     minima = find_minima(
         functional,
         learned.energy,
@@ -77,17 +77,15 @@ def robustness(study: Study) -> str:
     own = f"{count} bound state{'' if count == '1' else 's'}"
     lines = [f"As learned the model has {own}; {_numbers(study.variations)}."]
     samples = study.samples_of_bound()
-    for k, state in enumerate(found.bound):
+    for k in range(len(found)):
         lost = list(dict.fromkeys(v.what for v in study.variations if not v.kept[k]))
         empty = samples is not None and samples[k] == 0
         if lost:
             doubt = ": take it for a product of the learning, not of the data" if empty else ""
             holds = "holds no sample and " if empty else ""
-            lines.append(f"State {state} {holds}is no bound state of its own {_and(lost)}{doubt}.")
+            lines.append(f"State {k} {holds}is no bound state of its own {_and(lost)}{doubt}.")
         elif empty:
-            lines.append(
-                f"State {state} holds no sample, and is kept however the model is learned."
-            )
+            lines.append(f"State {k} holds no sample, and is kept however the model is learned.")
     return "\n".join(lines)
 
 

@@ -268,9 +268,7 @@ class Study:
             return None
         tested = np.sum(np.isfinite(found.library.residuals))
         known = (assignment >= 0) & (assignment < tested)
-        group = found.certificate.group
-        counts = np.bincount(group[assignment[known]], minlength=group.max(initial=0) + 1)
-        return counts[group[found.bound]]
+        return np.bincount(found.state_of[assignment[known]], minlength=len(found))
 
     def onsager_ratios(self) -> np.ndarray | None:
         """Second over first order of G in beta at each state, shape `(K,)`; None if not known.

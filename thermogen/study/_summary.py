@@ -45,7 +45,7 @@ def summary(study: Study) -> dict[str, Any]:
         **_library_figures(study.library),
         "onsager_ratio": _lowest_ratio(study),
         **_bound_state_figures(study),
-        "robustness": [_variation_figures(study, v) for v in study.variations],
+        "robustness": [_variation_figures(v) for v in study.variations],
         "n_saddles": None if study.barriers is None else int(np.sum(_is_saddle(study.barriers))),
         **_recall_figures(study.recollection),
         "comparison": _comparison_figures(study.comparison),
@@ -103,35 +103,36 @@ def _bound_state_figures(study: Study) -> dict[str, Any]:
         "n_bound_interval": found.certificate.n_bound_interval,
         "bound_states": [
             {
-                **_bound_state(found, int(k)),
-                "samples": None if samples is None else int(samples[place]),
+                **_bound_state(found, k),
+                "samples": None if samples is None else int(samples[k]),
             }
-            for place, k in enumerate(found.bound)
+            for k in range(len(found))
         ],
         "verdict": found.verdict if of_data else f"{_FIT_FAILED} {found.verdict}",
     }
 
 
 def _bound_state(found: BoundStates, k: int) -> dict[str, Any]:
-    """The certificate of candidate k; times in sweeps, None for infinite ones."""
-    certificate = found.certificate
+    """Bound state k; times in sweeps, None for infinite ones."""
+    candidate = int(found.representatives[k])
     return {
         "state": k,
+        "candidate": candidate,
         "weight": float(found.weights[k]),
-        "escape_time": _finite(certificate.escape_times[k]),
-        "escape_interval": [_finite(time) for time in certificate.intervals[k]],
-        "multiplicity": int(certificate.multiplicity[k]),
-        "single_flip_minimum": bool(np.isinf(found.library.residuals[k])),
-        "reason": certificate.reason(k),
+        "weight_interval": found.weight_intervals[k].tolist(),
+        "escape_time": _finite(found.escape_times[k]),
+        "escape_interval": [_finite(time) for time in found.intervals[k]],
+        "multiplicity": int(found.multiplicity[k]),
+        "single_flip_minimum": bool(np.isinf(found.library.residuals[candidate])),
+        "reason": found.certificate.reason(candidate),
     }
 
 
-def _variation_figures(study: Study, variation: Variation) -> dict[str, Any]:
-    assert study.bound_states is not None
+def _variation_figures(variation: Variation) -> dict[str, Any]:
     return {
         "learned": variation.what,
         "bound": variation.bound,
-        "kept": [int(k) for k in study.bound_states.bound[variation.kept]],
+        "kept": np.flatnonzero(variation.kept).tolist(),
         "fit_result": RESULTS[variation.fit_result],
     }
 

@@ -1,0 +1,153 @@
+"""Bound states from candidates of every source, their certificate and weights."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Num
+
+from .._checks import as_array, check_count, check_counts, checked_beta
+from .._placement import from_anywhere
+from .._types import Beta, Key
+from ..energies import AbstractEnergy
+from ..landscape import overlap_distribution
+from ..meanfield import AbstractFunctional, NaiveMeanField
+from ..search import Completeness, Library, completeness, find_minima, fingerprint
+from ._bound_states import BoundStates
+from ._candidates import candidates, flip_library
+from ._certify import Certificate, certify
+
+_BINS = 40  # of P(q), over [-1, 1]
+
+
+@from_anywhere
+def find_bound_states(
+    energy: AbstractEnergy,
+    beta: Beta,
+    *,
+    key: Key,
+    threshold: float | int = 20,
+    functional: AbstractFunctional | None = NaiveMeanField(),
+    starts: Num[Array | np.ndarray, "starts n"] | None = None,
+    library: Library | None = None,
+    n_starts: int = 320,
+    capacity: int = 64,
+    n_trajectories: int = 256,
+) -> BoundStates:
+    """Diagnose whether retrieval from a model is ergodic, and what it breaks into if it is not.
+
+    Candidates are minima of the functional and single-flip minima of E, from data and from random
+    corners of the cube: neither alone points to all bound states (`experiments/truth.py`).
+    `certify` then starts heat-bath trajectories at each and merges those that exchange within the
+    threshold. The weight of a set is the sum of `exp(-beta F)` over its candidates. The stationary
+    distribution of the rates would be blind to sets that were never left; counts of annealed
+    replicas err less on large glassy models, but cannot tell a disordered set from those beside it
+    (`experiments/ergodicity.py`).
+
+    Args:
+        energy: any energy of n spins, a mixture of experts included.
+        beta: inverse temperature, > 0.
+        key: random key; equal keys give equal results.
+        threshold: time that a bound state must trap the dynamics, in sweeps.
+        functional: the free energy whose minima are candidates; None, for an energy without one,
+            leaves the single-flip minima alone.
+        starts: configurations to quench besides random corners, for example the data, shape
+            `(starts, n)`.
+        library: minima of the functional that were found before; they are then not searched anew.
+        n_starts: random corners that are quenched; equally many descend at zero temperature.
+        capacity: most candidates to be certified; those of lowest free energy are, minima of the
+            functional first.
+        n_trajectories: from each candidate, at least 16. Time grows with it, with the number of
+            candidates, with the threshold, and with n^2 where all spins are coupled.
+
+    Returns:
+        `BoundStates`, of NumPy arrays; `print(result.verdict)` says what it means.
+
+    Raises:
+        ValueError: as `find_minima` and `certify` do, for a capacity below 1, and for a
+            library of another energy or beta.
+    """
+    n_starts, capacity = check_counts(n_starts=n_starts, capacity=capacity)
+    n_trajectories = check_count("n_trajectories", n_trajectories, least=16)
+    search_key, corner_key, run_key = jax.random.split(key, 3)
+    minima = library
+    if library is not None:
+        library.check_origin(fingerprint(None, energy, beta), "find_bound_states takes a library")
+    elif functional is not None:
+        options = {"n_walkers": n_starts, "n_hops": 0, "starts": starts}
+        minima = find_minima(functional, energy, beta, key=search_key, **options)
+    corners = np.asarray(jax.random.rademacher(corner_key, (n_starts, energy.n_spins), "int8"))
+    given = corners[:0] if starts is None else np.asarray(as_array("starts", starts))
+    with jax.enable_x64(True):
+        beta_64 = float(checked_beta(beta, jnp.float64))
+        alone = minima is None or minima.size == 0
+        rows = np.concatenate([given, corners])
+        flips = flip_library(energy, rows, len(given), beta_64, alone)
+        held, n_all = candidates(energy, minima, flips, capacity)
+        shares = np.asarray(held.weights(beta))
+    options = {"threshold": threshold, "n_trajectories": n_trajectories}
+    certificate = certify(energy, beta, held, key=run_key, **options)
+    return BoundStates(
+        **_states(held, certificate, shares),
+        library=held,
+        completeness=_searched(minima),
+        flip_completeness=_searched(flips),
+        n_flip_minima=flips.size,
+        n_dropped=n_all - held.size,
+        beta=float(beta),
+    )
+
+
+def _states(held: Library, certificate: Certificate, shares: np.ndarray) -> dict[str, Any]:
+    """The metastable sets, the heaviest first, and the certificate led by their representatives."""
+    group, weights = certificate.group, np.bincount(certificate.group, shares)
+    order = np.argsort(-weights, kind="stable")
+    by_weight = np.lexsort((-shares, group))
+    leads = by_weight[np.searchsorted(group[by_weight], order)]
+    weights, multiplicity = weights[order], certificate.multiplicity[leads]
+    m = _means(held, certificate, shares)[order]
+    edges = np.linspace(-1, 1, _BINS + 1)
+    # As a library that `overlap_distribution` understands: `-ln` of the weights is `beta F`; in the
+    # cold the lightest underflow.
+    free_energies = -np.log(np.maximum(weights, np.finfo(float).tiny) / multiplicity)
+    sets = dataclasses.replace(
+        held[leads],
+        magnetizations=m,
+        free_energies=free_energies,
+        multiplicity=multiplicity,
+    )
+    with jax.enable_x64(True):
+        overlaps = np.asarray(overlap_distribution(sets, 1.0, edges))
+    bound = np.isin(np.arange(len(group)), leads)
+    return {
+        "magnetizations": m,
+        "weights": weights,
+        "weight_intervals": np.tile([float(len(leads) == 1), 1.0], (len(leads), 1)),
+        "escape_times": certificate.escape_times[leads],
+        "intervals": certificate.intervals[leads],
+        "multiplicity": multiplicity,
+        "representatives": leads,
+        "certificate": dataclasses.replace(certificate, bound=bound),
+        "overlap_edges": edges,
+        "overlaps": overlaps,
+    }
+
+
+def _means(held: Library, certificate: Certificate, shares: np.ndarray) -> np.ndarray:
+    """Mean magnetization of each set by the shares of its candidates, shape `(sets, n)`."""
+    # A candidate that is in the same set as its image adds nothing.
+    within = (held.multiplicity == 2) & (certificate.multiplicity == 1)
+    sign = np.where(within, 0, certificate.side)
+    # Of a set whose candidates all weigh nothing, each counts.
+    shares = np.maximum(shares, np.finfo(float).tiny)
+    sums = np.zeros((certificate.group.max() + 1, held.magnetizations.shape[1]))
+    np.add.at(sums, certificate.group, (shares * sign)[:, None] * held.magnetizations)
+    return np.clip(sums / np.bincount(certificate.group, shares)[:, None], -1, 1)
+
+
+def _searched(found: Library | None) -> Completeness | None:
+    if found is None or found.overflow or not np.any(found.hits > found.given_hits):
+        return None
+    return completeness(found)
