@@ -25,7 +25,7 @@ for name, make in helpers.ENERGIES.items():
         assert certified.value.dtype == np.float64 and certified.stats["residual"].max() < 1e-8
         assert np.abs(certified.value[0] - first).max() < 1e-3, name
         assert solve(energy, inside).dtype == jnp.float32
-    swept = tg.Gibbs().step(energy, jnp.asarray(corner), 1.0, jax.random.key(2))
+    swept = tg.Gibbs().step(energy, 1.0, jnp.asarray(corner), jax.random.key(2))[0]
     assert swept.dtype == jnp.float32 and set(np.abs(np.asarray(swept))) == {1.0}
 data = tg.datasets.adder(1)
 start = tg.Interactions.from_terms(4, {(0, 1, 2): 0.0, (3,): 0.0})

@@ -172,10 +172,10 @@ def test_samplers_move_alike(sampler):
     @jax.jit
     def sweeps(energy):
         def chain(key):
-            state = sampler.init(energy, jnp.ones(N), 0.7, key)
+            state = sampler.init(energy, 0.7, jnp.ones(N), key)
             keys = jax.random.split(key, 20)
             return jax.lax.fori_loop(
-                0, 20, lambda i, x: sampler.step(energy, x, 0.7, keys[i]), state
+                0, 20, lambda i, x: sampler.step(energy, 0.7, x, keys[i])[0], state
             )
 
         return jax.vmap(chain)(jax.random.split(jax.random.key(0), 64))

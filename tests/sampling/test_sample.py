@@ -192,8 +192,8 @@ def test_states_tell_of_the_replicas():
         n_sweeps=60,
         observers={
             "spins": sampling.Trace(),
-            "state": sampling.StateTrace(),
-            "energies": sampling.StateTrace(lambda energy, s: jax.vmap(energy)(s.replicas)),
+            "state": sampling.Trace(of="state"),
+            "energies": sampling.Trace(lambda energy, s: jax.vmap(energy)(s.replicas), of="state"),
         },
     )
     state = jax.tree.map(np.asarray, seen["state"])
@@ -350,11 +350,11 @@ def test_half_precision_is_refused_by_every_sampler(dtype):
     for sampler in SAMPLERS.values():
         with pytest.raises(TypeError, match=message):
             tg.sample(sampler, energy, 1.0, key=_key(0), n_chains=2, n_sweeps=2)
-        state = sampler.init(energy, jnp.ones(4), 1.0, _key(0))
+        state = sampler.init(energy, 1.0, jnp.ones(4), _key(0))
         with pytest.raises(TypeError, match=message):
-            sampler.step(energy, state, 1.0, _key(0))
+            sampler.step(energy, 1.0, state, _key(0))
     with pytest.raises(TypeError, match="spins must be of dtype float32 or float64"):
-        tg.Gibbs().step(helpers.random_pairwise(4, _key(0)), jnp.ones(4, dtype), 1.0, _key(0))
+        tg.Gibbs().step(helpers.random_pairwise(4, _key(0)), 1.0, jnp.ones(4, dtype), _key(0))
     with pytest.raises(TypeError, match=message):
         sampling.tune_ladder(SAMPLERS["tempering"], energy, key=_key(0))
 
@@ -513,15 +513,15 @@ def test_ladder_of_a_tuned_sampler_has_uniform_swap_rates():
     tuned = sampling.tune_ladder(start, energy, key=_key(0), n_sweeps=1000)
 
     def spread(sampler):
-        state = sampler.init(energy, jnp.ones(n), 2.0, _key(2))
+        state = sampler.init(energy, 2.0, jnp.ones(n), _key(2))
 
         def move(state, key):
-            return sampler.step(energy, state, 2.0, key), None
+            return sampler.step(energy, 2.0, state, key)
 
-        state, _ = jax.lax.scan(move, state, jax.random.split(_key(3), 4000))
+        state, info = jax.lax.scan(move, state, jax.random.split(_key(3), 4000))
         assert state.round_trips > 10
         assert sorted(state.walkers.tolist()) == list(range(6))
-        return np.std(np.asarray(state.rejections) / 2000)
+        return np.std(np.mean(info.acceptance, axis=0, where=info.tried))
 
     assert tuned.betas[0] == 0
     assert tuned.betas[-1] == 2

@@ -23,7 +23,7 @@ def _key(i: int) -> jax.Array:
 @jax.jit
 def _sweep_all(energy, starts, beta, key):
     keys = jax.random.split(key, starts.shape[0])
-    return jax.vmap(lambda s, k: tg.Gibbs().step(energy, s, beta, k))(starts, keys)
+    return jax.vmap(lambda s, k: tg.Gibbs().step(energy, beta, s, k)[0])(starts, keys)
 
 
 @jax.jit
@@ -80,7 +80,7 @@ def test_extreme_temperatures(name, beta):
 def test_dtype_of_the_spins_is_kept(name):
     energy = helpers.ENERGIES[name](4, _key(4))
     for dtype in (jnp.float32, jnp.float64):
-        assert tg.Gibbs().step(energy, jnp.ones(4, dtype), 1.0, _key(0)).dtype == dtype
+        assert tg.Gibbs().step(energy, 1.0, jnp.ones(4, dtype), _key(0))[0].dtype == dtype
 
 
 def test_keys_decide():
@@ -98,7 +98,7 @@ def test_new_parameters_do_not_recompile(name):
     @jax.jit
     def sweep(energy, spins, beta, key):
         traces.append(name)
-        return tg.Gibbs().step(energy, spins, beta, key)
+        return tg.Gibbs().step(energy, beta, spins, key)
 
     energy = helpers.ENERGIES[name](4, _key(4))
     for i in range(3):

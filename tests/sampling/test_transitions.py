@@ -153,7 +153,7 @@ def _ends(sampler, energy, states, beta=BETA, clamp=None, n_draws=N_DRAWS):
     """`n_draws` steps from each of the states."""
     many = jax.tree.map(lambda x: jnp.repeat(x, n_draws, axis=0), states)
     keys = jax.random.split(_key(9), len(jax.tree.leaves(many)[0]))
-    return jax.vmap(lambda x, k: sampler.step(energy, x, beta, k, clamp))(many, keys)
+    return jax.vmap(lambda x, k: sampler.step(energy, beta, x, k, clamp)[0])(many, keys)
 
 
 KERNELS = [
@@ -270,7 +270,7 @@ def test_replicas_are_ergodic(kernel, name):
 def _ends_of_pairs(sampler, energy, n_draws=N_DRAWS) -> np.ndarray:
     s = helpers.configurations(energy.n_spins)
     pairs = jnp.asarray([[a, b] for a in s for b in s], float)
-    state = sampler.init(energy, pairs[0, 0], BETA, _key(0))
+    state = sampler.init(energy, BETA, pairs[0, 0], _key(0))
     if isinstance(sampler, sampling.Houdayer):
         return _indices(_ends(sampler, energy, pairs, n_draws=n_draws))
     states = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(pairs), *x.shape)), state)
@@ -339,7 +339,7 @@ def _check_tempering(kernel, energy, betas, sweeps):
     sampler = tg.ParallelTempering(betas, kernel)
     s = helpers.configurations(energy.n_spins)
     ladders = np.array(list(itertools.product(range(n_states), repeat=n_rungs)))
-    state = sampler.init(energy, jnp.asarray(s[0], float), BETA, _key(0))
+    state = sampler.init(energy, BETA, jnp.asarray(s[0], float), _key(0))
     states = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(ladders), *x.shape)), state)
     states = states._replace(
         replicas=jnp.asarray(s[ladders], float), sweeps=jnp.full(len(ladders), sweeps)
@@ -357,6 +357,6 @@ def _check_tempering(kernel, energy, betas, sweeps):
 )
 def test_cluster_moves_name_what_they_cannot_do(sampler, energy, message):
     energy = helpers.ENERGIES[energy](5, _key(0))
-    state = sampler.init(energy, jnp.ones(5), 1.0, _key(0))
+    state = sampler.init(energy, 1.0, jnp.ones(5), _key(0))
     with pytest.raises(TypeError, match=message):
-        sampler.step(energy, state, 1.0, _key(0))
+        sampler.step(energy, 1.0, state, _key(0))

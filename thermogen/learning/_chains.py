@@ -242,7 +242,7 @@ def _at_samples(
         draw_key, key = jax.random.split(key)
         m = jnp.asarray(embed(energy, 1.0, sample))
         up = jax.random.uniform(draw_key, m.shape, m.dtype) < 0.5 * (1 + m)
-        return sampler.init(energy, jnp.where(up, 1, -1).astype(m.dtype), 1.0, key)
+        return sampler.init(energy, 1.0, jnp.where(up, 1, -1).astype(m.dtype), key)
 
     return jax.vmap(start, out_axes=-1)(visible, jax.random.split(key, len(visible)))
 
@@ -253,6 +253,6 @@ def _move(
     """All chains a few sweeps on."""
 
     def sweep(states, key):
-        return step_chains(sampler, energy, states, 1.0, key), None
+        return step_chains(sampler, energy, 1.0, states, key)[0], None
 
     return jax.lax.scan(sweep, states, jax.random.split(key, n_sweeps))[0]

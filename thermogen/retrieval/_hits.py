@@ -69,8 +69,8 @@ def first_hits(
 def _first_hits(energy, clamp, beta, targets, key, sampler, n_chains, limit):
     corner_key, start_key, key = jax.random.split(key, 3)
     corners = random_corners(energy, n_chains, corner_key, clamp)
-    start = jax.vmap(sampler.init, in_axes=(None, 0, None, 0), out_axes=-1)
-    states = start(energy, corners, beta, jax.random.split(start_key, n_chains))
+    start = jax.vmap(sampler.init, in_axes=(None, None, 0, 0), out_axes=-1)
+    states = start(energy, beta, corners, jax.random.split(start_key, n_chains))
 
     def look(count, states, hits):
         visible = jax.vmap(sampler.spins, in_axes=-1)(states)[:, : targets.shape[1]]
@@ -85,7 +85,7 @@ def _first_hits(energy, clamp, beta, targets, key, sampler, n_chains, limit):
     def sweep(carry):
         count, states, hits = carry
         sweep_key = jax.random.fold_in(key, count)
-        states = step_chains(sampler, energy, states, beta, sweep_key, clamp)
+        states, _ = step_chains(sampler, energy, beta, states, sweep_key, clamp)
         return count + 1, states, look(count + 1, states, hits)
 
     never = jnp.full(n_chains, jnp.inf, corners.dtype)

@@ -237,7 +237,8 @@ def _rung(energy, kernel, clamp):
         spins, log_weights = carry
         beta, change, key = inputs
         log_weights -= change * jax.vmap(energy, in_axes=-1)(spins)
-        return (step_chains(kernel, energy, spins, beta, key, clamp), log_weights), None
+        spins, _ = step_chains(kernel, energy, beta, spins, key, clamp)
+        return (spins, log_weights), None
 
     return rung
 

@@ -2,14 +2,14 @@
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Num, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, Num, PyTree
 
 from .._checks import as_array, as_float, known_spins
 from .._types import Beta, Key, Spins
@@ -22,34 +22,50 @@ Ladder = ArrayLike | Sequence[float]
 Clamp = Num[Array | np.ndarray, " n"] | None
 
 
+class SweepInfo(NamedTuple):
+    """What a step did.
+
+    Attributes:
+        flips: how many spins of the chain's configuration changed.
+    """
+
+    flips: Int[Array, ""]
+
+
 class AbstractSampler(eqx.Module):
     """A pair of pure functions, `init` and `step`, that move ONE chain; `jax.vmap` moves many.
 
     `beta`, the parameters of the energy and the key are traced: new numbers do not recompile.
+    A step returns the new state and what it did, its info. What nobody reads of an info is never
+    computed in a compiled program.
     """
 
     @abc.abstractmethod
-    def init(self, energy: AbstractEnergy, spins: Spins, beta: Beta, key: Key) -> PyTree:
+    def init(self, energy: AbstractEnergy, beta: Beta, spins: Spins, key: Key) -> PyTree:
         """State of a chain that starts at `spins`, shape `(n,)`."""
 
     @abc.abstractmethod
     def step(
         self,
         energy: AbstractEnergy,
-        state: PyTree,
         beta: Beta,
+        state: PyTree,
         key: Key,
         clamp: Clamp = None,
-    ) -> PyTree:
+    ) -> tuple[PyTree, Any]:
         """The state after one sweep, in which every free spin had its chance to change.
 
         Args:
             energy: an energy of n spins.
-            state: what `init` or the last `step` returned.
             beta: inverse temperature.
+            state: what `init` or the last `step` returned.
             key: random key, a new one for each step.
             clamp: +1 or -1 where a spin keeps this value, which the state must hold, and 0 where
                 it is free, shape `(n,)`; the chain samples the conditional distribution of those.
+
+        Returns:
+            The state, and its info: a named tuple of arrays whose first entry is `flips`, how many
+            spins of the chain's configuration changed, as in `SweepInfo`.
         """
 
     @abc.abstractmethod
@@ -68,7 +84,7 @@ class AbstractKernel(AbstractSampler):
     """
 
     def init(
-        self, energy: AbstractEnergy, spins: Spins, beta: Beta, key: Key
+        self, energy: AbstractEnergy, beta: Beta, spins: Spins, key: Key
     ) -> Float[Array, " n"]:
         return as_float(spins)
 
@@ -132,18 +148,23 @@ def checked_clamp(energy: AbstractEnergy, clamp: Clamp) -> Clamp:
     return known_spins("clamp", clamp, energy.n_spins, parameter_dtype(energy))
 
 
+def count_flips(before: Num[Array, " n"], after: Num[Array, " n"]) -> Int[Array, ""]:
+    """How many spins differ."""
+    return jnp.sum(before != after)
+
+
 def step_chains(
     sampler: AbstractSampler,
     energy: AbstractEnergy,
-    states: PyTree,
     beta: Beta,
+    states: PyTree,
     key: Key,
     clamp: Clamp = None,
-) -> PyTree:
-    """Chains side by side, on the LAST axis of all arrays of `states`, one step on.
+) -> tuple[PyTree, Any]:
+    """Chains side by side, on the LAST axis of all arrays of `states` and infos, one step on.
 
     So the kernels want them: to transpose spins takes longer than to update them.
     """
     keys = jax.random.split(key, jax.tree.leaves(states)[0].shape[-1])
-    step = jax.vmap(sampler.step, in_axes=(None, -1, None, 0, None), out_axes=-1)
-    return step(energy, states, beta, keys, clamp)
+    step = jax.vmap(sampler.step, in_axes=(None, None, -1, 0, None), out_axes=-1)
+    return step(energy, beta, states, keys, clamp)

@@ -6,16 +6,44 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._checks import as_float, check_precision
 from .._types import Beta, Key, Spins
 from ..energies import RBM, AbstractEnergy, Interactions, Pairwise
-from ._base import AbstractKernel, AbstractSampler, Clamp
+from ._base import AbstractKernel, AbstractSampler, Clamp, count_flips
 from ._coloring import interaction_edges
 from ._gibbs import Gibbs
 
 Edges = Int[np.ndarray, "edges 2"]
+
+
+class ClusterInfo(NamedTuple):
+    """What a step of `SwendsenWang` did.
+
+    Attributes:
+        flips: how many spins changed.
+        n_clusters: how many clusters there were, single spins included.
+        largest: spins of the largest cluster.
+    """
+
+    flips: Int[Array, ""]
+    n_clusters: Int[Array, ""]
+    largest: Int[Array, ""]
+
+
+class HoudayerInfo(NamedTuple):
+    """What a step of `Houdayer` did.
+
+    Attributes:
+        flips: how many spins of the first replica changed.
+        exchanged: spins of the cluster that changed places, 0 where the replicas were equal.
+        moves: info of the kernel, on a leading axis of the two replicas.
+    """
+
+    flips: Int[Array, ""]
+    exchanged: Int[Array, ""]
+    moves: PyTree
 
 
 class SwendsenWang(AbstractKernel):
@@ -32,11 +60,11 @@ class SwendsenWang(AbstractKernel):
     def step(
         self,
         energy: AbstractEnergy,
-        state: Float[Array, " n"],
         beta: Beta,
+        state: Float[Array, " n"],
         key: Key,
         clamp: Clamp = None,
-    ) -> Float[Array, " n"]:
+    ) -> tuple[Float[Array, " n"], ClusterInfo]:
         check_precision(energy)
         check_precision(state, "state")
         bonds = _bonds(energy)
@@ -54,7 +82,10 @@ class SwendsenWang(AbstractKernel):
         if clamp is not None:
             held = jnp.zeros(state.size, bool).at[clusters].max(clamp != 0)
             flipped &= ~held
-        return jnp.where(flipped[clusters], -state, state)
+        moved = jnp.where(flipped[clusters], -state, state)
+        sizes = jnp.zeros(state.size, int).at[clusters].add(1)
+        info = ClusterInfo(count_flips(state, moved), jnp.sum(sizes > 0), jnp.max(sizes))
+        return moved, info
 
 
 class Houdayer(AbstractSampler):
@@ -75,22 +106,26 @@ class Houdayer(AbstractSampler):
     kernel: AbstractKernel = Gibbs()
 
     def init(
-        self, energy: AbstractEnergy, spins: Spins, beta: Beta, key: Key
+        self, energy: AbstractEnergy, beta: Beta, spins: Spins, key: Key
     ) -> Float[Array, "2 n"]:
         return jnp.tile(as_float(spins), (2, 1))
 
     def step(
         self,
         energy: AbstractEnergy,
-        state: Float[Array, "2 n"],
         beta: Beta,
+        state: Float[Array, "2 n"],
         key: Key,
         clamp: Clamp = None,
-    ) -> Float[Array, "2 n"]:
+    ) -> tuple[Float[Array, "2 n"], HoudayerInfo]:
         move_key, choice_key = jax.random.split(key)
-        move = jax.vmap(self.kernel.step, in_axes=(None, 0, None, 0, None))
-        pair = move(energy, state, beta, jax.random.split(move_key), clamp)
-        return exchange_cluster(energy, pair, choice_key)
+        move = jax.vmap(self.kernel.step, in_axes=(None, None, 0, 0, None))
+        pair, moves = move(energy, beta, state, jax.random.split(move_key), clamp)
+        exchanged = exchange_cluster(energy, pair, choice_key)
+        info = HoudayerInfo(
+            count_flips(state[0], exchanged[0]), count_flips(pair[0], exchanged[0]), moves
+        )
+        return exchanged, info
 
     def spins(self, state: Float[Array, "2 n"]) -> Float[Array, " n"]:
         return state[0]

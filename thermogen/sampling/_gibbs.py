@@ -4,8 +4,9 @@ from jaxtyping import Array, Float
 
 from .._types import Beta, Key, Spins
 from ..energies import AbstractEnergy
-from ._base import AbstractKernel, Clamp
-from ._sweeps import heat_bath, metropolis, sweep
+from ._base import AbstractKernel, Clamp, SweepInfo
+from ._rules import HeatBathRule, MetropolisRule
+from ._sweeps import sweep
 
 
 class Gibbs(AbstractKernel):
@@ -19,12 +20,12 @@ class Gibbs(AbstractKernel):
     def step(
         self,
         energy: AbstractEnergy,
-        state: Spins,
         beta: Beta,
+        state: Spins,
         key: Key,
         clamp: Clamp = None,
-    ) -> Float[Array, " n"]:
-        return sweep(heat_bath, energy, state, beta, key, clamp)
+    ) -> tuple[Float[Array, " n"], SweepInfo]:
+        return sweep(HeatBathRule(), energy, beta, state, key, clamp)
 
 
 class Metropolis(AbstractKernel):
@@ -39,9 +40,9 @@ class Metropolis(AbstractKernel):
     def step(
         self,
         energy: AbstractEnergy,
-        state: Spins,
         beta: Beta,
+        state: Spins,
         key: Key,
         clamp: Clamp = None,
-    ) -> Float[Array, " n"]:
-        return sweep(metropolis, energy, state, beta, key, clamp)
+    ) -> tuple[Float[Array, " n"], SweepInfo]:
+        return sweep(MetropolisRule(), energy, beta, state, key, clamp)

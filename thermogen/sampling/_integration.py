@@ -156,7 +156,7 @@ class Integration(AbstractJob):
 
         def move(i, spins):
             sweep_key = jax.random.fold_in(key, i)
-            return step_chains(self.kernel, energy, spins, beta, sweep_key, self.clamp)
+            return step_chains(self.kernel, energy, beta, spins, sweep_key, self.clamp)[0]
 
         def measure(i, carry):
             # Running means keep their digits in float32, sums of squares do not.

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,139 +16,124 @@ from ..energies import AbstractEnergy
 Population = Float[Array, "chains n"]
 
 
+class Seen(NamedTuple):
+    """All chains at one kept sweep; the first axis of every array is that of the chains.
+
+    Attributes:
+        spins: configurations, shape `(chains, n)`.
+        state: states of the sampler.
+        info: what its last step did, zeros before the first.
+    """
+
+    spins: Population
+    state: PyTree
+    info: PyTree
+
+
 class AbstractObserver(eqx.Module):
     """Three pure functions: `init`, `update` after each kept sweep, and `value` at the end."""
 
     @abc.abstractmethod
-    def init(
-        self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int
-    ) -> PyTree:
-        """What is carried, for chains at `spins` that will be seen `n_kept` times.
-
-        `states` are those of the sampler, one for each chain.
-        """
+    def init(self, energy: AbstractEnergy, seen: Seen, n_kept: int) -> PyTree:
+        """What is carried, for chains that start as they are seen, `n_kept` times from now on."""
 
     @abc.abstractmethod
-    def update(
-        self,
-        carry: PyTree,
-        count: Array,
-        energy: AbstractEnergy,
-        spins: Population,
-        states: PyTree,
-    ) -> PyTree:
-        """The carry after chains were seen at `spins`; `count` sweeps were kept before."""
+    def update(self, carry: PyTree, count: Array, energy: AbstractEnergy, seen: Seen) -> PyTree:
+        """The carry after chains were seen; `count` sweeps were kept before."""
 
     @abc.abstractmethod
     def value(self, carry: PyTree) -> PyTree:
         """The result."""
 
 
-class Trace(AbstractObserver):
+class _Function(AbstractObserver):
+    """`function(energy, x)` of every chain, x its spins, state or info."""
+
+    function: Callable = lambda energy, x: x
+    of: Literal["spins", "state", "info"] = eqx.field(default="spins", static=True)
+
+    def __check_init__(self):
+        if self.of not in Seen._fields:
+            raise ValueError(f"of must be one of {', '.join(Seen._fields)}, got {self.of!r}")
+
+    def _of_each(self, energy: AbstractEnergy, seen: Seen) -> PyTree:
+        function = self.function
+        return jax.vmap(lambda x: jax.tree.map(jnp.asarray, function(energy, x)))(
+            getattr(seen, self.of)
+        )
+
+
+class Trace(_Function):
     """`function(energy, spins)` of every chain at every kept sweep, shape `(chains, kept, ...)`.
 
     The configurations themselves by default. `Trace(lambda energy, spins: energy(spins))` is a
-    record of energies.
+    record of energies. `of="state"` gives the function the state of the sampler, `of="info"` what
+    its last step did: of `ParallelTempering` for example
+    `Trace(lambda energy, state: state.round_trips, of="state")`.
+
+    Attributes:
+        function: of the energy and of one chain; it returns an array or a tree of them.
+        of: what of a chain: `"spins"`, `"state"` or `"info"`.
+
+    Raises:
+        ValueError: for another value of `of`.
     """
 
-    function: Callable = lambda energy, spins: spins
+    def init(self, energy: AbstractEnergy, seen: Seen, n_kept: int) -> PyTree:
+        # Room for all records on the devices on which the chains are.
+        record = self._of_each(energy, seen)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (n_kept, *x.shape)), record)
 
-    def init(
-        self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int
-    ) -> PyTree:
-        return _blank(_of_each(self.function, energy, spins), n_kept)
-
-    def update(
-        self,
-        carry: PyTree,
-        count: Array,
-        energy: AbstractEnergy,
-        spins: Population,
-        states: PyTree,
-    ) -> PyTree:
-        return _write(carry, count, _of_each(self.function, energy, spins))
+    def update(self, carry: PyTree, count: Array, energy: AbstractEnergy, seen: Seen) -> PyTree:
+        record = self._of_each(energy, seen)
+        return jax.tree.map(lambda whole, x: whole.at[count].set(x), carry, record)
 
     def value(self, carry: PyTree) -> PyTree:
-        return _chains_first(carry)
+        return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), carry)
 
 
-class StateTrace(AbstractObserver):
-    """`function(energy, state)` of the sampler's own state, shape `(chains, kept, ...)`.
-
-    The whole state by default, in a tree as the sampler has it. Of `ParallelTempering` for example
-    `StateTrace(lambda energy, state: state.round_trips)`.
-    """
-
-    function: Callable = lambda energy, state: state
-
-    def init(
-        self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int
-    ) -> PyTree:
-        return _blank(_of_each(self.function, energy, states), n_kept)
-
-    def update(
-        self,
-        carry: PyTree,
-        count: Array,
-        energy: AbstractEnergy,
-        spins: Population,
-        states: PyTree,
-    ) -> PyTree:
-        return _write(carry, count, _of_each(self.function, energy, states))
-
-    def value(self, carry: PyTree) -> PyTree:
-        return _chains_first(carry)
-
-
-class Mean(AbstractObserver):
+class Mean(_Function):
     """Mean of `function(energy, spins)` over chains and kept sweeps.
 
-    The magnetizations by default.
+    The magnetizations by default. `Mean(lambda energy, info: info.flips, of="info")` is the mean
+    number of flips.
+
+    Attributes:
+        function: of the energy and of one chain; it returns an array or a tree of them.
+        of: what of a chain: `"spins"`, `"state"` or `"info"`.
+
+    Raises:
+        ValueError: for another value of `of`.
     """
 
-    function: Callable = lambda energy, spins: spins
+    def init(self, energy: AbstractEnergy, seen: Seen, n_kept: int) -> PyTree:
+        return jax.tree.map(jnp.zeros_like, self._mean(energy, seen))
 
-    def init(self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int) -> Array:
-        return jnp.zeros_like(self._mean(energy, spins))
-
-    def update(
-        self,
-        carry: Array,
-        count: Array,
-        energy: AbstractEnergy,
-        spins: Population,
-        states: PyTree,
-    ) -> Array:
+    def update(self, carry: PyTree, count: Array, energy: AbstractEnergy, seen: Seen) -> PyTree:
         # A running mean keeps its digits in float32, a running sum does not.
-        return carry + (self._mean(energy, spins) - carry) / (count + 1)
+        mean = self._mean(energy, seen)
+        return jax.tree.map(lambda old, new: old + (new - old) / (count + 1), carry, mean)
 
-    def value(self, carry: Array) -> Array:
+    def value(self, carry: PyTree) -> PyTree:
         return carry
 
-    def _mean(self, energy, spins):
-        return jnp.mean(_of_each(self.function, energy, spins), axis=0)
+    def _mean(self, energy, seen):
+        return jax.tree.map(lambda x: jnp.mean(x, axis=0), self._of_each(energy, seen))
 
 
 class Correlations(AbstractObserver):
     """Connected correlations `<s_i s_j> - <s_i><s_j>` over chains and kept sweeps, `(n, n)`."""
 
-    def init(
-        self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int
-    ) -> tuple[Array, Array]:
-        n = spins.shape[1]
-        return jnp.zeros(n, spins.dtype), jnp.zeros((n, n), spins.dtype)
+    def init(self, energy: AbstractEnergy, seen: Seen, n_kept: int) -> tuple[Array, Array]:
+        n = seen.spins.shape[1]
+        return jnp.zeros(n, seen.spins.dtype), jnp.zeros((n, n), seen.spins.dtype)
 
     def update(
-        self,
-        carry: tuple,
-        count: Array,
-        energy: AbstractEnergy,
-        spins: Population,
-        states: PyTree,
+        self, carry: tuple, count: Array, energy: AbstractEnergy, seen: Seen
     ) -> tuple[Array, Array]:
         mean, second = carry
-        mean += (jnp.mean(spins, axis=0) - mean) / (count + 1)
-        second += (spins.T @ spins / len(spins) - second) / (count + 1)
+        mean += (jnp.mean(seen.spins, axis=0) - mean) / (count + 1)
+        second += (seen.spins.T @ seen.spins / len(seen.spins) - second) / (count + 1)
         return mean, second
 
     def value(self, carry: tuple[Array, Array]) -> Float[Array, "n n"]:
@@ -163,18 +149,12 @@ class EnergyHistogram(AbstractObserver):
 
     edges: Float[Array, " edges"]
 
-    def init(self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int) -> Array:
+    def init(self, energy: AbstractEnergy, seen: Seen, n_kept: int) -> Array:
         return jnp.zeros(len(self.edges) - 1, int)
 
-    def update(
-        self,
-        carry: Array,
-        count: Array,
-        energy: AbstractEnergy,
-        spins: Population,
-        states: PyTree,
-    ) -> Array:
-        return carry + jnp.histogram(jax.vmap(energy)(spins), self.edges)[0].astype(carry.dtype)
+    def update(self, carry: Array, count: Array, energy: AbstractEnergy, seen: Seen) -> Array:
+        counts, _ = jnp.histogram(jax.vmap(energy)(seen.spins), self.edges)
+        return carry + counts.astype(carry.dtype)
 
     def value(self, carry: Array) -> Array:
         return carry
@@ -186,20 +166,13 @@ class Overlaps(AbstractObserver):
     Each chain is compared with the next, an independent replica of it (Parisi 1983).
     """
 
-    def init(self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int) -> Array:
-        if len(spins) < 2:
+    def init(self, energy: AbstractEnergy, seen: Seen, n_kept: int) -> Array:
+        if len(seen.spins) < 2:
             raise ValueError("n_chains must be at least 2 to compare replicas, got 1")
-        return jnp.zeros(spins.shape[1] + 1, int)
+        return jnp.zeros(seen.spins.shape[1] + 1, int)
 
-    def update(
-        self,
-        carry: Array,
-        count: Array,
-        energy: AbstractEnergy,
-        spins: Population,
-        states: PyTree,
-    ) -> Array:
-        agreeing = jnp.sum(spins == jnp.roll(spins, 1, axis=0), axis=1)
+    def update(self, carry: Array, count: Array, energy: AbstractEnergy, seen: Seen) -> Array:
+        agreeing = jnp.sum(seen.spins == jnp.roll(seen.spins, 1, axis=0), axis=1)
         return carry.at[agreeing].add(1)
 
     def value(self, carry: Array) -> Array:
@@ -227,22 +200,17 @@ class PatternOverlaps(AbstractObserver):
             raise ValueError("patterns must hold spins, -1 or +1, and nothing else")
 
     def init(
-        self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int
+        self, energy: AbstractEnergy, seen: Seen, n_kept: int
     ) -> Int[Array, "patterns values"]:
         n_patterns, n = self.patterns.shape
-        if n != spins.shape[1]:
-            raise ValueError(f"patterns must have {spins.shape[1]} spins each, got {n}")
+        if n != seen.spins.shape[1]:
+            raise ValueError(f"patterns must have {seen.spins.shape[1]} spins each, got {n}")
         return jnp.zeros((n_patterns, n + 1), int)
 
     def update(
-        self,
-        carry: Int[Array, "patterns values"],
-        count: Array,
-        energy: AbstractEnergy,
-        spins: Population,
-        states: PyTree,
+        self, carry: Int[Array, "patterns values"], count: Array, energy: AbstractEnergy, seen: Seen
     ) -> Int[Array, "patterns values"]:
-        agreeing = jnp.sum(self.patterns[:, None] == spins[None], axis=2)
+        agreeing = jnp.sum(self.patterns[:, None] == seen.spins[None], axis=2)
         return carry.at[jnp.arange(len(carry))[:, None], agreeing].add(1)
 
     def value(self, carry: Int[Array, "patterns values"]) -> Int[Array, "patterns values"]:
@@ -254,38 +222,13 @@ class LastStates(AbstractObserver):
 
     k: int
 
-    def init(self, energy: AbstractEnergy, spins: Population, states: PyTree, n_kept: int) -> Array:
+    def init(self, energy: AbstractEnergy, seen: Seen, n_kept: int) -> Array:
         if not 1 <= self.k <= n_kept:
             raise ValueError(f"k must lie between 1 and the {n_kept} kept sweeps, got {self.k}")
-        return jnp.broadcast_to(spins, (self.k, *spins.shape))
+        return jnp.broadcast_to(seen.spins, (self.k, *seen.spins.shape))
 
-    def update(
-        self,
-        carry: Array,
-        count: Array,
-        energy: AbstractEnergy,
-        spins: Population,
-        states: PyTree,
-    ) -> Array:
-        return jnp.concatenate([carry[1:], spins[None]])
+    def update(self, carry: Array, count: Array, energy: AbstractEnergy, seen: Seen) -> Array:
+        return jnp.concatenate([carry[1:], seen.spins[None]])
 
     def value(self, carry: Array) -> Array:
         return jnp.swapaxes(carry, 0, 1)
-
-
-def _of_each(function, energy, xs):
-    """`function(energy, x)` of the configuration or the state x of each chain."""
-    return jax.vmap(lambda x: jax.tree.map(jnp.asarray, function(energy, x)))(xs)
-
-
-def _blank(record, n_kept):
-    """Room for `n_kept` records of all chains, on the devices on which the chains are."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (n_kept, *x.shape)), record)
-
-
-def _write(carry, count, record):
-    return jax.tree.map(lambda whole, x: whole.at[count].set(x), carry, record)
-
-
-def _chains_first(carry):
-    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), carry)

@@ -153,14 +153,14 @@ class PopulationAnnealing(AbstractJob):
     def step(self, state: PopulationState) -> PopulationState:
         k = state.n_done
         beta, change = self.path[k + 1], self.path[k + 1] - self.path[k]
-        move = jax.vmap(self.kernel.step, in_axes=(None, 0, None, 0, None))
+        move = jax.vmap(self.kernel.step, in_axes=(None, None, 0, 0, None))
 
         def rung(spins, starts, log_ratio, key):
             draw_key, move_key = jax.random.split(key)
             log_weights = -change * jax.vmap(self.energy)(spins)
             parents = systematic_draws(jax.nn.softmax(log_weights), draw_key)
             keys = jax.random.split(move_key, self.n_chains)
-            spins = move(self.energy, spins[parents], beta, keys, self.clamp)
+            spins, _ = move(self.energy, beta, spins[parents], keys, self.clamp)
             return spins, starts[parents], log_ratio + log_mean(log_weights)[0]
 
         moved = jax.vmap(rung)(state.spins, state.starts, state.log_ratios, state.keys[:, k])

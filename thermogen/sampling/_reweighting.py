@@ -28,7 +28,7 @@ from ._base import (
     random_corners,
 )
 from ._gibbs import Gibbs
-from ._observers import StateTrace
+from ._observers import Trace
 from ._sample import sample
 from ._tempering import ParallelTempering
 from ._trust import (
@@ -205,7 +205,7 @@ def multi_histogram_reweighting(
         init=random_corners(energy, n_chains, start_key, clamp),
         clamp=clamp,
         callback=callback,
-        observers=StateTrace(_rung_energies),
+        observers=Trace(_rung_energies, of="state"),
     )
     return _solve(energies.swapaxes(1, 2), ladder, log_states(energy, ladder.dtype, clamp))
 

@@ -27,7 +27,7 @@ from ._base import (
     random_corners,
     step_chains,
 )
-from ._observers import AbstractObserver, Trace
+from ._observers import AbstractObserver, Seen, Trace
 
 # Below this share of bonds, colours of independent spins beat blocks of a dense matrix.
 _SPARSE = 0.05
@@ -158,35 +158,44 @@ class Sampling(AbstractJob):
 
     def init(self, key: Key) -> SamplingState:
         _, start_key, sweep_key = jax.random.split(key, 3)
-        starts = jax.vmap(self.sampler.init, in_axes=(None, 0, None, 0))
+        starts = jax.vmap(self.sampler.init, in_axes=(None, None, 0, 0))
         keys = jax.random.split(start_key, len(self.spins))
-        chains = starts(self.energy, self.spins, self.beta, keys)
-
-        def first(observer):
-            return observer.init(self.energy, self.spins, chains, self.n_kept)
-
+        chains = starts(self.energy, self.beta, self.spins, keys)
         # Here and not in the loop, because XLA keeps the layout of what it is given.
         moved = _moved_axes(chains, 0, -1)
+        seen = Seen(self.spins, chains, _moved_axes(self._blank_info(moved), -1, 0))
+
+        def first(observer):
+            return observer.init(self.energy, seen, self.n_kept)
+
         return SamplingState(moved, _each(first, self.observers), jnp.zeros((), int), sweep_key)
 
     def step(self, state: SamplingState) -> SamplingState:
         count, beta = state.n_done, resolved_beta(self.energy, self.beta)
 
-        def sweep(i, chains):
-            key = jax.random.fold_in(state.key, i)
-            return step_chains(self.sampler, self.energy, chains, beta, key, self.clamp)
+        def sweep(i, carry):
+            return self._sweep(beta, carry[0], jax.random.fold_in(state.key, i))
 
         stop = self.burn_in + (count + 1) * self.thin
         start = jnp.where(count == 0, 0, stop - self.thin)
-        chains = jax.lax.fori_loop(start, stop, sweep, state.chains)
-        of_each = _moved_axes(chains, -1, 0)
-        spins = jax.vmap(self.sampler.spins)(of_each)
+        blank = self._blank_info(state.chains)
+        chains, infos = jax.lax.fori_loop(start, stop, sweep, (state.chains, blank))
+        of_each, infos = _moved_axes((chains, infos), -1, 0)
+        seen = Seen(jax.vmap(self.sampler.spins)(of_each), of_each, infos)
 
         def see(observer, carry):
-            return observer.update(carry, count, self.energy, spins, of_each)
+            return observer.update(carry, count, self.energy, seen)
 
         carries = _each(see, self.observers, state.carries)
         return SamplingState(chains, carries, count + 1, state.key)
+
+    def _sweep(self, beta, chains, key):
+        return step_chains(self.sampler, self.energy, beta, chains, key, self.clamp)
+
+    def _blank_info(self, chains):
+        """Zeros in place of the infos of all chains, before the first sweep."""
+        shapes = jax.eval_shape(self._sweep, self.beta, chains, jax.random.key(0))[1]
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     def done(self, state: SamplingState) -> Bool[Array, ""]:
         return state.n_done >= self.n_kept

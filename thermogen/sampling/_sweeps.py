@@ -28,104 +28,109 @@ from ..energies import (
     conditional_field,
     conditional_fields,
 )
-from ._base import Clamp
+from ._base import Clamp, SweepInfo, count_flips
 from ._coloring import color_plan
+from ._rules import AbstractRule
 
 # Spins whose local fields are computed by one matrix product, and whose updates are one kernel.
 _BLOCK = 16
 # Replicas of a coloured energy that share a word.
 _WORD = 32
 
-# Share of its turns in which Metropolis proposes to flip a spin. At 1 it is not ergodic: free
-# spins would flip together for ever. The correlation of free spins is `1 - 2 PROPOSED` a sweep,
-# so that less than 1 forgets faster where it is hot, and more flips faster where it is cold
-# (Peskun 1973). Measured on glasses, lattices and rings, autocorrelation times of energies and
-# pairs at this share are at most 1.3 sweeps near beta = 0 (2.1 at 0.9, 4 at 0.95), and within a
-# tenth of those at 0.9 in the cold.
-PROPOSED = 0.85
-
-# (2 beta h_k, s_k, threshold) -> new s_k
-Rule = Callable[[Array, Array, Array], Array]
 # Numbers of spins, shape (m,) -> random thresholds of all replicas, shape (m, replicas)
 Thresholds = Callable[[Array], Array]
 
 
-def heat_bath(field, spin, threshold):
-    """Up with probability `1 / (1 + exp(-field))`, for a logistic threshold."""
-    return jnp.where(field > threshold, 1, -1).astype(spin.dtype)
-
-
-def metropolis(field, spin, threshold):
-    """Flip with probability `PROPOSED min(1, exp(-s field))`, by `_proposals` as threshold."""
-    return jnp.where(jnp.maximum(spin * field, 0) < threshold, -spin, spin)
-
-
 def sweep(
-    rule: Rule,
+    rule: AbstractRule,
     energy: AbstractEnergy,
-    spins: Spins,
     beta: Beta,
+    spins: Spins,
     key: Key,
     clamp: Clamp = None,
-) -> Float[Array, " n"]:
-    """Update every spin of one chain once by `rule` (`heat_bath` or `metropolis`)."""
+) -> tuple[Float[Array, " n"], SweepInfo]:
+    """Update every spin of one chain once by a rule: the step of a kernel of one's own.
+
+    Args:
+        rule: for example `HeatBathRule()`.
+        energy: an energy of n spins.
+        beta: inverse temperature.
+        spins: one configuration, shape `(n,)`.
+        key: random key.
+        clamp: +1 or -1 where a spin keeps this value, which it must have, and 0 where it is free,
+            shape `(n,)`.
+
+    Returns:
+        The configuration after the sweep, and how many spins changed.
+    """
     check_precision(energy)
     if jnp.issubdtype(jnp.result_type(spins), jnp.floating):
         check_precision(spins, "spins")
     spins = as_float(spins)
     beta = jnp.asarray(beta, spins.dtype)
-    chain = jax.tree.map(lambda x: x[None], (spins, beta, key, clamp))
-    return _replicas(rule)(energy, *chain)[0]
+    chain = jax.tree.map(lambda x: x[None], (beta, spins, key, clamp))
+    swept = _replicas((rule, energy), *chain)[0]
+    return swept, SweepInfo(count_flips(spins, swept))
 
 
-@functools.cache
-def _replicas(rule: Rule):
-    """The sweep of replicas `(R, n)`; every batch axis put upon it becomes more replicas."""
+def _plain(model, beta, spins, keys, clamp):
+    rule, energy = model
+    thresholds = _thresholds(rule, spins.T, keys, clamp)
+    return sweep_population(energy, beta, spins.T, rule, thresholds).T
 
-    def plain(energy, spins, beta, keys, clamp):
-        thresholds = _thresholds(rule, spins.T, keys, clamp)
-        return sweep_population(energy, spins.T, beta, thresholds, rule).T
 
-    batched_sweep = jax.custom_batching.custom_vmap(plain)
+@jax.custom_batching.custom_vmap
+def _replicas(model, beta, spins, keys, clamp):
+    """The sweep of replicas `(R, n)` of a model, which is a rule and an energy.
 
-    @batched_sweep.def_vmap
-    def _(size, batched, energy, *arrays):
-        of_energy, *of_arrays = batched
-        if any(jax.tree.leaves(of_energy)):
-            axes = jax.tree.map(lambda b: 0 if b else None, (of_energy, *of_arrays))
-            return jax.vmap(plain, in_axes=axes, axis_size=size)(energy, *arrays), True
+    Every batch axis put upon the chains becomes more replicas.
+    """
+    return _plain(model, beta, spins, keys, clamp)
 
-        # The new axis comes after those of the replicas: what is mapped last, the chains, stays
-        # contiguous.
-        def flat(x, is_batched):
-            whole = x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
-            return whole.swapaxes(0, 1).reshape(-1, *whole.shape[2:])
 
-        spins = batched_sweep(energy, *jax.tree.map(flat, arrays, tuple(of_arrays)))
-        return spins.reshape(-1, size, spins.shape[-1]).swapaxes(0, 1), True
+@_replicas.def_vmap
+def _(size, batched, model, *arrays):
+    of_model, *of_arrays = batched
+    if any(jax.tree.leaves(of_model)):
+        axes = jax.tree.map(lambda b: 0 if b else None, (of_model, *of_arrays))
+        return jax.vmap(_plain, in_axes=axes, axis_size=size)(model, *arrays), True
 
-    return batched_sweep
+    # The new axis comes after those of the replicas: what is mapped last, the chains, stays
+    # contiguous.
+    def flat(x, is_batched):
+        whole = x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
+        return whole.swapaxes(0, 1).reshape(-1, *whole.shape[2:])
+
+    spins = _replicas(model, *jax.tree.map(flat, arrays, tuple(of_arrays)))
+    return spins.reshape(-1, size, spins.shape[-1]).swapaxes(0, 1), True
 
 
 @functools.singledispatch
 def sweep_population(
     energy: AbstractEnergy,
-    spins: Float[Array, "n replicas"],
     beta: Float[Array, " replicas"],
+    spins: Float[Array, "n replicas"],
+    rule: AbstractRule,
     thresholds: Thresholds,
-    rule: Rule,
 ) -> Float[Array, "n replicas"]:
     """One sweep of all replicas, spin after spin in order.
 
     Open for extension: `sweep_population.register(YourEnergy)` may visit the spins in any order
     that does not depend on the configuration, and at once those that do not interact.
-    `thresholds(sites)` are the random numbers of these spins, shape `(sites, replicas)`.
+
+    Args:
+        energy: an energy of n spins.
+        beta: inverse temperature of each replica, shape `(replicas,)`.
+        spins: the configurations side by side, shape `(n, replicas)`.
+        rule: what becomes of a spin, `rule(2 beta h, spin, threshold)`.
+        thresholds: a function of numbers of spins, shape `(m,)`; it returns the random thresholds
+            of these spins, shape `(m, replicas)`. Each spin is asked for once in a sweep.
     """
     fields = jax.vmap(lambda s, k: conditional_fields(energy, 1.0, s)[k], in_axes=(1, None))
-    return _one_by_one(lambda s, k: 2 * beta * fields(s, k), spins, thresholds, rule)
+    return _one_by_one(lambda s, k: 2 * beta * fields(s, k), spins, rule, thresholds)
 
 
-def _one_by_one(field, spins, thresholds, rule):
+def _one_by_one(field, spins, rule, thresholds):
     """Every spin in turn, by `field(spins, k)` of spin k in all replicas, shape `(replicas,)`."""
     noise = thresholds(jnp.arange(len(spins)))
     return jax.lax.fori_loop(
@@ -134,17 +139,17 @@ def _one_by_one(field, spins, thresholds, rule):
 
 
 @sweep_population.register
-def _(energy: AbstractMultilinear, spins, beta, thresholds, rule):
+def _(energy: AbstractMultilinear, beta, spins, rule, thresholds):
     def field(s, k):
         unit = jnp.zeros(len(s), s.dtype).at[k].set(1)
         slope = jax.vmap(lambda x: jax.jvp(energy, (x,), (unit,))[1], in_axes=1)(s)
         return -2 * beta * slope
 
-    return _one_by_one(field, spins, thresholds, rule)
+    return _one_by_one(field, spins, rule, thresholds)
 
 
 @sweep_population.register
-def _(energy: Mixture, spins, beta, thresholds, rule):
+def _(energy: Mixture, beta, spins, rule, thresholds):
     """Spin after spin; the energies in all experts go on with every spin that flips."""
     noise = thresholds(jnp.arange(len(spins)))
 
@@ -165,7 +170,7 @@ def _(energy: Mixture, spins, beta, thresholds, rule):
 
 
 @sweep_population.register
-def _(energy: Pairwise, spins, beta, thresholds, rule):
+def _(energy: Pairwise, beta, spins, rule, thresholds):
     """Blocks of spins: the fields of a block by one product, corrected as its spins change."""
     n, size = len(spins), min(_BLOCK, len(spins))
     padding = -n % size
@@ -212,7 +217,7 @@ def _update_block(rule, field, own, thresholds, inner, scale):
 
 
 @sweep_population.register
-def _(energy: RBM, spins, beta, thresholds, rule):
+def _(energy: RBM, beta, spins, rule, thresholds):
     """Hidden layer, then visible layer: within a layer nothing interacts."""
     weights, a, b = (x.astype(spins.dtype) for x in jax.tree.leaves(energy))
     scale, sites = (2 * beta)[None, :], jnp.arange(len(spins))
@@ -224,7 +229,7 @@ def _(energy: RBM, spins, beta, thresholds, rule):
 
 
 @sweep_population.register
-def _(energy: Interactions, spins, beta, thresholds, rule):
+def _(energy: Interactions, beta, spins, rule, thresholds):
     """Colour after colour, replicas as the bits of words: products of spins are exclusive ors."""
     plan = color_plan(energy.n_spins, energy.sets)
     n, replicas = spins.shape
@@ -257,7 +262,7 @@ def _(energy: Interactions, spins, beta, thresholds, rule):
 
 
 @sweep_population.register
-def _(energy: Complete, spins, beta, thresholds, rule):
+def _(energy: Complete, beta, spins, rule, thresholds):
     """By the table of all energies: a flip of spin k is a flip of bit k of the index."""
     table = energy.energies().astype(spins.dtype)
     weights = 1 << np.arange(len(spins))
@@ -274,36 +279,14 @@ def _(energy: Complete, spins, beta, thresholds, rule):
     return jax.lax.fori_loop(0, len(spins), update, (spins, index))[0]
 
 
-def _thresholds(rule: Rule, spins, keys, clamp) -> Thresholds:
+def _thresholds(rule: AbstractRule, spins, keys, clamp) -> Thresholds:
     """Thresholds for replicas `(n, R)` with a key each; clamped spins get one never passed."""
     dtype, width = spins.dtype, 64 if spins.dtype == jnp.float64 else 32
-    variate = _logistic if rule is heat_bath else _proposals
 
     def thresholds(sites):
-        noise = variate(random_words(keys, sites, width), width, dtype)
+        noise = rule.variate(random_words(keys, sites, width), dtype)
         if clamp is None:
             return noise
-        never = -spins[sites] * jnp.inf if rule is heat_bath else -jnp.inf
-        return jnp.where(clamp.T[sites] != 0, never, noise)
+        return jnp.where(clamp.T[sites] != 0, rule.never(spins[sites]), noise)
 
     return thresholds
-
-
-def _logistic(words, width: int, dtype):
-    """Logistic variates, symmetric and with tails resolved to 1e-10 (float64: 1e-19).
-
-    One bit of a random word is the sign, the others a uniform number in (0, 1/2): near 0 floats
-    lie dense, whereas `uniform` leaves nothing between 0 and 1e-7 in float32.
-    """
-    half = _open_uniform(words >> 1, width, dtype)
-    negative = jnp.log(half / (1 - half))
-    return jnp.where(words & 1, -negative, negative)
-
-
-def _proposals(words, width: int, dtype):
-    """Exponential variates, shifted so that a share of `PROPOSED` lies above zero."""
-    return np.log(PROPOSED).astype(dtype) - jnp.log(_open_uniform(words, width, dtype))
-
-
-def _open_uniform(words, width: int, dtype):
-    return (words.astype(dtype) + 0.5) * 2.0**-width

@@ -6,14 +6,14 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._checks import check_counts, check_parameters
 from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Beta, Count, Key, Spins
 from ..energies import AbstractEnergy
-from ._base import AbstractSampler, Clamp, Ladder, checked_ladder, random_corners
+from ._base import AbstractSampler, Clamp, Ladder, checked_ladder, count_flips, random_corners
 from ._gibbs import Gibbs
 
 
@@ -26,7 +26,6 @@ class TemperingState(NamedTuple):
         walkers: which replica of the start each rung holds now, shape `(rungs,)`.
         heading: of each walker, the end of the ladder last met: 1 hot, -1 cold, 0 none yet.
         round_trips: how often a walker came back to the cold end by way of the hot one.
-        rejections: sum over attempts of the probability that a swap is refused, `(rungs - 1,)`.
     """
 
     replicas: PyTree
@@ -34,7 +33,25 @@ class TemperingState(NamedTuple):
     walkers: Int[Array, " rungs"]
     heading: Int[Array, " rungs"]
     round_trips: Int[Array, ""]
-    rejections: Float[Array, " gaps"]
+
+
+class TemperingInfo(NamedTuple):
+    """What a step of `ParallelTempering` did.
+
+    Attributes:
+        flips: how many spins of the configuration at the coldest rung changed.
+        acceptance: probability that a swap of neighbours is accepted, whether it was tried or not;
+            its mean over sweeps is the swap rate, shape `(rungs - 1,)`.
+        tried: whether the swap was tried in this step, shape `(rungs - 1,)`.
+        swapped: whether it was made, shape `(rungs - 1,)`.
+        moves: info of the kernel, on a leading axis of rungs.
+    """
+
+    flips: Int[Array, ""]
+    acceptance: Float[Array, " gaps"]
+    tried: Bool[Array, " gaps"]
+    swapped: Bool[Array, " gaps"]
+    moves: PyTree
 
 
 class ParallelTempering(AbstractSampler):
@@ -63,10 +80,10 @@ class ParallelTempering(AbstractSampler):
         """Inverse temperatures of the rungs where the coldest stands at `beta`."""
         return self.betas * (beta / self.betas[-1])
 
-    def init(self, energy: AbstractEnergy, spins: Spins, beta: Beta, key: Key) -> TemperingState:
+    def init(self, energy: AbstractEnergy, beta: Beta, spins: Spins, key: Key) -> TemperingState:
         rungs = self.betas.size
-        start = jax.vmap(self.kernel.init, in_axes=(None, None, 0, 0))
-        replicas = start(energy, spins, self.ladder(beta), jax.random.split(key, rungs))
+        start = jax.vmap(self.kernel.init, in_axes=(None, 0, None, 0))
+        replicas = start(energy, self.ladder(beta), spins, jax.random.split(key, rungs))
         zero = jnp.zeros((), int)
         return TemperingState(
             replicas=replicas,
@@ -74,22 +91,21 @@ class ParallelTempering(AbstractSampler):
             walkers=jnp.arange(rungs),
             heading=jnp.zeros(rungs, int),
             round_trips=zero,
-            rejections=jnp.zeros(rungs - 1, self.betas.dtype),
         )
 
     def step(
         self,
         energy: AbstractEnergy,
-        state: TemperingState,
         beta: Beta,
+        state: TemperingState,
         key: Key,
         clamp: Clamp = None,
-    ) -> TemperingState:
+    ) -> tuple[TemperingState, TemperingInfo]:
         ladder = self.ladder(beta)
         move_key, swap_key = jax.random.split(key)
         move = jax.vmap(self.kernel.step, in_axes=(None, 0, 0, 0, None))
         keys = jax.random.split(move_key, ladder.size)
-        replicas = move(energy, state.replicas, ladder, keys, clamp)
+        replicas, moves = move(energy, ladder, state.replicas, keys, clamp)
 
         energies = jax.vmap(self.kernel.total_energy, in_axes=(None, 0))(energy, replicas)
         accepted = jnp.exp(jnp.minimum(jnp.diff(ladder) * jnp.diff(energies), 0))
@@ -100,15 +116,15 @@ class ParallelTempering(AbstractSampler):
         walkers = exchange(state.walkers)
         hot, cold = walkers[0], walkers[-1]
         returned = (state.heading[cold] == 1).astype(int)
-        return TemperingState(
+        moved = TemperingState(
             replicas=jax.tree.map(exchange, replicas),
             sweeps=state.sweeps + 1,
             walkers=walkers,
             heading=state.heading.at[cold].set(-1).at[hot].set(1),
             round_trips=state.round_trips + returned,
-            rejections=state.rejections
-            + jnp.where(tried, 1 - accepted, 0).astype(state.rejections.dtype),
         )
+        flips = count_flips(self.spins(state), self.spins(moved))
+        return moved, TemperingInfo(flips, accepted, tried, swapped, moves)
 
     def spins(self, state: TemperingState) -> Float[Array, " n"]:
         return self.kernel.spins(jax.tree.map(lambda x: x[-1], state.replicas))
@@ -165,15 +181,17 @@ def _tuned(sampler, energy, key, n_sweeps, n_rounds):
     def round_(carry, key):
         betas, spins = carry
         ladder = eqx.tree_at(lambda s: s.betas, sampler, betas)
-        state = ladder.init(energy, spins, betas[-1], key)
-        keys = jax.random.split(key, n_sweeps)
+        state = ladder.init(energy, betas[-1], spins, key)
 
-        def move(state, key):
-            return ladder.step(energy, state, betas[-1], key), None
+        def move(carry, key):
+            state, refusals = carry
+            state, info = ladder.step(energy, betas[-1], state, key)
+            return (state, refusals + jnp.where(info.tried, 1 - info.acceptance, 0)), None
 
-        state, _ = jax.lax.scan(move, state, keys)
+        start = state, jnp.zeros(betas.size - 1, betas.dtype)
+        (state, refusals), _ = jax.lax.scan(move, start, jax.random.split(key, n_sweeps))
         # A little of everything keeps the barrier increasing where no swap was ever refused.
-        barrier = jnp.cumsum(jnp.append(0.0, state.rejections * 2 / n_sweeps + 1e-6))
+        barrier = jnp.cumsum(jnp.append(0.0, refusals * 2 / n_sweeps + 1e-6))
         steps = jnp.linspace(0.0, barrier[-1], betas.size)
         inner = jnp.interp(steps[1:-1], barrier, betas)
         betas = jnp.concatenate([betas[:1], inner, betas[-1:]])
