@@ -119,14 +119,13 @@ def fantasies(energy: tg.RBM) -> np.ndarray:
         key=jax.random.key(3),
         n_chains=COLUMNS**2,
         n_sweeps=TEMPERING_SWEEPS,
-        thin=TEMPERING_SWEEPS,
         observers={
-            "spins": sampling.Trace(),
-            "ladder": sampling.StateTrace(lambda _, state: (state.round_trips, state.rejections)),
+            "spins": sampling.LastStates(1),
+            "round trips": sampling.Trace(lambda _, state: state.round_trips, of="state"),
+            "rates": sampling.Mean(lambda _, info: info.acceptance, of="info"),
         },
     )
-    trips, rejections = seen["ladder"]
-    rates = 1 - 2 * np.asarray(rejections).mean((0, 1)) / TEMPERING_SWEEPS
+    trips, rates = seen["round trips"][:, -1], seen["rates"]
     print(f"tempering: swap rates {rates.min():.2f} to {rates.max():.2f},", end=" ")
     print(f"{np.mean(trips):.1f} round trips a chain in {TEMPERING_SWEEPS} sweeps")
     return np.asarray(seen["spins"])[:, 0]

@@ -107,6 +107,12 @@ def square_lattice() -> None:
         )
 
 
+SWAPS = {
+    "round trips": sampling.Trace(lambda _, state: state.round_trips, of="state"),
+    "rates": sampling.Mean(lambda _, info: info.acceptance, of="info"),
+}
+
+
 def bimodal() -> None:
     n, beta = 40, 2.2
     energy = tg.Pairwise((1 - jnp.eye(n)) / n, jnp.zeros(n))
@@ -125,20 +131,15 @@ def bimodal() -> None:
             init=np.ones(n),
             observers={
                 "m": sampling.Mean(lambda energy, s: jnp.sign(jnp.sum(s))),
-                **({"swaps": sampling.StateTrace(swaps)} if sampler is tuned else {}),
+                **(SWAPS if sampler is tuned else {}),
             },
         )
         turned = abs(float(seen["m"])) < 0.2
         expected = turned if sampler is tuned else not turned
         print(f"   {name:20} <sign m> = {float(seen['m']):6.3f}  {verdict(expected)}")
         if sampler is tuned:
-            trips, refusals = (np.asarray(x)[:, -1] for x in seen["swaps"])
-            rates = 1 - 2 * refusals.mean(axis=0) / 1200
-            print(f"   round trips a chain: {trips.mean():.0f}; swap rates {np.round(rates, 2)}")
-
-
-def swaps(energy, state):
-    return state.round_trips, state.rejections
+            trips = seen["round trips"][:, -1].mean()
+            print(f"   round trips a chain: {trips:.0f}; swap rates {np.round(seen['rates'], 2)}")
 
 
 def coverage() -> None:

@@ -217,6 +217,63 @@ def _round_trips(walkers) -> list[int]:
     return trips[1:]
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_infos_count_the_spins_that_changed(name):
+    energy = helpers.random_pairwise(4, _key(4))
+    observers = {
+        "spins": sampling.Trace(),
+        "info": sampling.Trace(of="info"),
+        "mean": sampling.Mean(lambda _, info: info.flips, of="info"),
+    }
+    options = {"n_chains": 3, "n_sweeps": 20, "init": np.ones(4)}
+    seen = tg.sample(SAMPLERS[name], energy, 0.8, key=_key(0), observers=observers, **options)
+    before = np.concatenate([np.ones((3, 1, 4)), seen["spins"][:, :-1]], axis=1)
+    flips = np.sum(before != seen["spins"], axis=2)
+    assert flips.any()
+    np.testing.assert_array_equal(seen["info"].flips, flips)
+    np.testing.assert_allclose(seen["mean"], np.mean(flips), rtol=1e-12)
+
+
+def test_info_of_tempering_tells_of_swaps():
+    """Energies before the swaps are those after, exchanged back: an exchange undoes itself."""
+    sampler, energy = SAMPLERS["tempering"], helpers.random_pairwise(4, _key(4))
+    observers = {
+        "energies": sampling.Trace(lambda energy, s: jax.vmap(energy)(s.replicas), of="state"),
+        "walkers": sampling.Trace(lambda _, s: s.walkers, of="state"),
+        "info": sampling.Trace(of="info"),
+    }
+    options = {"n_chains": 3, "n_sweeps": 40, "observers": observers}
+    seen = jax.tree.map(np.asarray, tg.sample(sampler, energy, 0.8, key=_key(0), **options))
+    info, before, walkers = seen["info"], seen["energies"].copy(), seen["walkers"][:, :-1].copy()
+    np.testing.assert_array_equal(
+        info.tried, (np.arange(40)[:, None] + [[0, 1]]) % 2 == 0 * before[..., :2]
+    )
+    for i in range(2):
+        swapped = info.swapped[..., i]
+        assert 0 < swapped.sum() < info.tried[..., i].sum()
+        before[swapped, i], before[swapped, i + 1] = before[swapped, i + 1], before[swapped, i]
+        later = swapped[:, 1:]
+        walkers[later, i], walkers[later, i + 1] = walkers[later, i + 1], walkers[later, i]
+    np.testing.assert_array_equal(walkers, seen["walkers"][:, 1:])
+    expected = np.exp(np.minimum(np.diff([0.1, 0.4, 0.8]) * np.diff(before), 0))
+    np.testing.assert_allclose(info.acceptance, expected, rtol=1e-12)
+
+
+def test_info_of_clusters_tells_their_sizes():
+    magnet = tg.Pairwise(1 - jnp.eye(5), jnp.zeros(5))
+    for beta, n_clusters, largest in [(0.0, 5, 1), (50.0, 1, 5)]:
+        _, info = sampling.SwendsenWang().step(magnet, beta, jnp.ones(5), _key(0))
+        assert (info.n_clusters, info.largest) == (n_clusters, largest)
+    _, info = sampling.Houdayer().step(magnet, 0.0, jnp.ones((2, 5)), _key(1))
+    assert info.moves.flips.shape == (2,)
+    assert 0 < info.exchanged <= 5
+
+
+def test_observers_name_what_they_can_see():
+    with pytest.raises(ValueError, match="of must be one of spins, state, info, got 'chain'"):
+        sampling.Trace(of="chain")
+
+
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np, thermogen as tg
 from jax.sharding import NamedSharding, PartitionSpec

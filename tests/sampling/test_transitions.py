@@ -156,7 +156,47 @@ def _ends(sampler, energy, states, beta=BETA, clamp=None, n_draws=N_DRAWS):
     return jax.vmap(lambda x, k: sampler.step(energy, beta, x, k, clamp)[0])(many, keys)
 
 
+class BelowUniform(sampling.AbstractRule):
+    """The heat bath by uniform thresholds, as a user may write it."""
+
+    def variate(self, words, dtype):
+        return sampling.open_uniform(words, dtype)
+
+    def never(self, spin):
+        return jnp.where(spin > 0, -1.0, 2.0).astype(spin.dtype)
+
+    def __call__(self, field, spin, threshold):
+        return jnp.where(jax.nn.sigmoid(field) > threshold, 1, -1).astype(spin.dtype)
+
+
+class Hesitant(sampling.AbstractRule):
+    """A parameter of its own: the share of its turns in which a spin is proposed to flip."""
+
+    share: float
+
+    def variate(self, words, dtype):
+        return jnp.log(self.share) - jnp.log(sampling.open_uniform(words, dtype))
+
+    def never(self, spin):
+        return jnp.full_like(spin, -jnp.inf)
+
+    def __call__(self, field, spin, threshold):
+        return jnp.where(jnp.maximum(spin * field, 0) < threshold, -spin, spin)
+
+
+class Swept(sampling.AbstractKernel):
+    """A kernel of a rule."""
+
+    rule: sampling.AbstractRule
+
+    def step(self, energy, beta, state, key, clamp=None):
+        return sampling.sweep(self.rule, energy, beta, state, key, clamp)
+
+
 KERNELS = [
+    (Swept(BelowUniform()), helpers.gibbs_matrix, "pairwise", SMALL),
+    (Swept(BelowUniform()), helpers.gibbs_matrix, "rbm", SMALL),
+    (Swept(Hesitant(0.85)), _metropolis, "pairwise", SMALL),
     *((tg.Gibbs(), helpers.gibbs_matrix, name, SMALL) for name in SMALL),
     *((tg.Metropolis(), _metropolis, name, SMALL) for name in SMALL),
     *((sampling.SwendsenWang(), _swendsen_wang, name, PAIRS) for name in PAIRS),
@@ -174,6 +214,20 @@ def test_kernels(kernel, reference, name, energies):
     assert np.abs(matrix - p).max() > 0.05
     starts = jnp.asarray(helpers.configurations(4), float)
     _assert_drawn_from(matrix, _indices(_ends(kernel, energy, starts)))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [sampling.HeatBathRule(), sampling.MetropolisRule(), BelowUniform(), Hesitant(0.9)],
+    ids=lambda rule: type(rule).__name__,
+)
+def test_rules_hold_clamped_spins(rule):
+    energy, start = helpers.random_pairwise(4, _key(4)), jnp.array([1.0, -1.0, 1.0, -1.0])
+    clamp = jnp.array([1.0, -1.0, 0.0, 0.0])
+    keys = jax.random.split(_key(0), 64)
+    ends, _ = jax.vmap(lambda k: sampling.sweep(rule, energy, 0.3, start, k, clamp))(keys)
+    np.testing.assert_array_equal(ends[:, :2], np.tile(start[:2], (64, 1)))
+    assert np.all(np.std(ends[:, 2:], axis=0) > 0.5)
 
 
 def _coupled(signs, n=4) -> tg.Pairwise:

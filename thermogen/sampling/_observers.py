@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -50,7 +50,7 @@ class _Function(AbstractObserver):
     """`function(energy, x)` of every chain, x its spins, state or info."""
 
     function: Callable = lambda energy, x: x
-    of: Literal["spins", "state", "info"] = eqx.field(default="spins", static=True)
+    of: str = eqx.field(default="spins", static=True)
 
     def __check_init__(self):
         if self.of not in Seen._fields:

@@ -1,0 +1,93 @@
+"""How one spin is updated in its field: a rule, and the random variate that the rule asks for."""
+
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt
+
+# Share of its turns in which Metropolis proposes to flip a spin. At 1 it is not ergodic: free
+# spins would flip together for ever. The correlation of free spins is `1 - 2 PROPOSED` a sweep,
+# so that less than 1 forgets faster where it is hot, and more flips faster where it is cold
+# (Peskun 1973). Measured on glasses, lattices and rings, autocorrelation times of energies and
+# pairs at this share are at most 1.3 sweeps near beta = 0 (2.1 at 0.9, 4 at 0.95), and within a
+# tenth of those at 0.9 in the cold.
+PROPOSED = 0.85
+
+
+class AbstractRule(eqx.Module):
+    """What becomes of one spin in its field, given one random number, its threshold.
+
+    All functions are elementwise, on arrays of any one shape, since many spins of many chains are
+    updated at once. `sweep` moves all spins of a chain by a rule; a rule that keeps
+    `1 / (1 + exp(-field))`, the probability of +1, in detailed balance makes it a sampler.
+    """
+
+    @abc.abstractmethod
+    def variate(self, words: UInt[Array, "*shape"], dtype: np.dtype) -> Float[Array, "*shape"]:
+        """Thresholds in `dtype`, of independent uniform random words of 32 or 64 bits."""
+
+    @abc.abstractmethod
+    def never(self, spin: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """The threshold at which a spin, +1 or -1, stays as it is in every field."""
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        field: Float[Array, "*shape"],
+        spin: Float[Array, "*shape"],
+        threshold: Float[Array, "*shape"],
+    ) -> Float[Array, "*shape"]:
+        """The new spin; `field` is `2 beta h`, the logarithm of the odds of +1 to -1."""
+
+
+class HeatBathRule(AbstractRule):
+    """Up with probability `1 / (1 + exp(-field))`: the field exceeds a logistic variate."""
+
+    def variate(self, words: UInt[Array, "*shape"], dtype: np.dtype) -> Float[Array, "*shape"]:
+        """Logistic variates, symmetric and with tails resolved to 1e-10 (float64: 1e-19).
+
+        One bit of a random word is the sign, the others a uniform number in (0, 1/2): near 0 floats
+        lie dense, whereas `uniform` leaves nothing between 0 and 1e-7 in float32.
+        """
+        half = open_uniform(words >> 1, dtype)
+        negative = jnp.log(half / (1 - half))
+        return jnp.where(words & 1, -negative, negative)
+
+    def never(self, spin: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return -spin * jnp.inf
+
+    def __call__(
+        self,
+        field: Float[Array, "*shape"],
+        spin: Float[Array, "*shape"],
+        threshold: Float[Array, "*shape"],
+    ) -> Float[Array, "*shape"]:
+        return jnp.where(field > threshold, 1, -1).astype(spin.dtype)
+
+
+class MetropolisRule(AbstractRule):
+    """A flip with probability `PROPOSED min(1, exp(-s field))`.
+
+    Thresholds are exponential variates, shifted so that a share of `PROPOSED` lies above zero.
+    """
+
+    def variate(self, words: UInt[Array, "*shape"], dtype: np.dtype) -> Float[Array, "*shape"]:
+        return np.log(PROPOSED).astype(dtype) - jnp.log(open_uniform(words, dtype))
+
+    def never(self, spin: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return jnp.full_like(spin, -jnp.inf)
+
+    def __call__(
+        self,
+        field: Float[Array, "*shape"],
+        spin: Float[Array, "*shape"],
+        threshold: Float[Array, "*shape"],
+    ) -> Float[Array, "*shape"]:
+        return jnp.where(jnp.maximum(spin * field, 0) < threshold, -spin, spin)
+
+
+def open_uniform(words: UInt[Array, "*shape"], dtype: np.dtype) -> Float[Array, "*shape"]:
+    """Numbers in (0, 1) of uniform random words, without 0 and 1 themselves."""
+    return (words.astype(dtype) + 0.5) * 2.0 ** (-8 * words.dtype.itemsize)
