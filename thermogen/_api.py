@@ -14,7 +14,6 @@ from . import sampling as sampling
 from . import search as search
 from . import spins as spins
 from . import storage as storage
-from ._solution import RESULTS as RESULTS
 from ._solution import Solution as Solution
 from .energies import RBM as RBM
 from .energies import AbstractEnergy as AbstractEnergy
@@ -69,3 +68,13 @@ from .spins import spins_from_bits as spins_from_bits
 from .spins import spins_from_index as spins_from_index
 from .walsh import inverse_walsh_transform as inverse_walsh_transform
 from .walsh import walsh_transform as walsh_transform
+
+
+class RESULTS(meanfield.RESULTS, sampling.RESULTS):
+    """The result codes of all rooms.
+
+    `RESULTS[result]` is the message of a code, which says what to do, and `result ==
+    RESULTS.converged` is the test. Codes are data: they pass through `jax.jit` and `jax.vmap`,
+    and a batch of solves returns a batch of codes. Each room has a class of its own, such as
+    `meanfield.RESULTS`, that adds codes; a code is the same one in each of these classes.
+    """

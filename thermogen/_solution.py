@@ -9,76 +9,47 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, PyTree
 
+from ._codes import Codes, code
 
-class RESULTS(eqx.Enumeration):
+
+class RESULTS(Codes):
     """Result codes. `RESULTS[code]` is the message; `code == RESULTS.converged` is the test.
 
     Codes are data: they pass through `jax.jit` and `jax.vmap`, and a batch of solves returns a
-    batch of codes.
+    batch of codes. Each room adds its own codes in a class that derives from this one, and
+    `thermogen.RESULTS` has them all. A code is the same one in each of these classes.
     """
 
-    converged = "The tolerance was met."
-    stalled = (
-        "The gradient stayed above the tolerance. Start elsewhere, allow the solver more steps, "
-        "or work in float64 (jax.config.update('jax_enable_x64', True))."
-    )
-    saddle = (
-        "A stationary point was met, but it is not a minimum: some direction has curvature <= 0. "
-        "Start from a point that is not symmetric, for example by adding small noise."
-    )
-    non_finite = (
+    converged = code("The tolerance was met.")
+    non_finite = code(
         "NaN or infinity was met, or no mean-field solve of a fit converged. Check the parameters "
         "of the energy and that beta is positive; for a fit, lower "
         "the learning rate. A fit returns the last parameters that were finite."
     )
-    left_domain = (
-        "The solver left the domain: its effective fields are no longer finite, although energy "
-        "and beta are. Use the default solver, which cannot, or start nearer to the minimum."
-    )
-    step_limit = (
+    step_limit = code(
         "All steps were used. For a stochastic objective this is the regular end; for a "
         "deterministic one raise n_steps."
     )
-    separable = (
+    separable = code(
         "The model predicts every spin of every sample right from the others: larger parameters "
         "lower the loss for ever, and those returned are where the fit stopped. Add a penalty, "
         "such as penalty=thermogen.learning.L2(1e-3), or the ridge that Pseudolikelihood() has "
         "by default."
     )
-    no_inverse = (
+    no_inverse = code(
         "No couplings of this approximation have these correlations: the covariances are not "
         "positive definite, or too strong for a pair of spins (`n_failed` counts these). Raise "
         "the pseudocount of `moments`, or learn with `Pseudolikelihood`."
     )
-    marginal = (
-        "A stationary point so flat that its lowest curvature cannot be told from 0: a "
-        "bifurcation, within the precision of these numbers. Its magnetizations are known only as "
-        "well as the flatness allows, and their derivatives are infinite. Move beta or the "
-        "couplings off the bifurcation, or follow the branch with `meanfield.follow_beta`."
-    )
-    precision_limit = (
+    precision_limit = code(
         "Neither the loss nor its gradient fell any more, although the tolerance was not met: the "
         "numbers are out of precision, and more steps change nothing. Work in float64 "
         "(jax.config.update('jax_enable_x64', True), and parameters of that dtype)."
     )
-    diverged = (
+    diverged = code(
         "The sampled loss ended where no loss can be, or higher than it began and than free spins "
         "have: the chains could not follow the learning. Lower the learning rate "
         "(optimizer=optax.sgd(...)), or give the chains more sweeps between two steps."
-    )
-    few_weights = (
-        "A few chains carry the weight of all, so that neither the estimate nor its spread means "
-        "anything. Take more rungs, then more chains; where chains freeze, tempering "
-        "(`multi_histogram_reweighting`) or cluster moves."
-    )
-    not_relaxed = (
-        "At some rung chains differ by more than each of them varies: they have not relaxed. Take "
-        "more sweeps and burn_in, or more rungs; where chains freeze, tempering "
-        "(`multi_histogram_reweighting`) or cluster moves."
-    )
-    no_overlap = (
-        "Neighbouring rungs share too few energies, so that their ratio of Z is unknown. Add rungs "
-        "between those that are there, or take more sweeps."
     )
 
 

@@ -150,7 +150,7 @@ def _barriers(library):
         free_energies=heights[:1, 1],
         residuals=np.zeros(1),
         indices=np.ones(1, int),
-        result=eqx.tree_at(lambda r: r._value, TRANSITIONS.converged, np.zeros(1, int)),
+        result=TRANSITIONS.named(["converged"]),
         heights=heights,
         mirror_heights=np.full(k, np.inf),
         others=np.zeros((0, n)),
@@ -190,8 +190,7 @@ def _study(picture=(4, 4), n_states=3, n_classes=3, **library):
     ]
     study.library = _library(n_states, n_spins, **library)
     ends = np.resize(study.library.magnetizations[: max(n_states, 1)], (n_samples, n_spins))
-    codes = np.where(np.arange(n_samples) == 0, RESULTS.stalled._value, RESULTS.converged._value)
-    result = eqx.tree_at(lambda r: r._value, RESULTS.converged, codes)
+    result = RESULTS.where(np.arange(n_samples) == 0, RESULTS.stalled, RESULTS.converged)
     study.minima = Solution(ends, result, {}, {})
     if n_states:
         study.bound_states = _ergodicity(study.library)

@@ -7,7 +7,6 @@ really joins.
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from .._batches import cast
 from .._checks import check_count
+from .._codes import Codes, code
 from .._placement import from_anywhere
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
@@ -31,13 +31,13 @@ _LEAST_BEND, _LARGEST_BEND, _LEAST_STRINGS = 0.1, 1.0, 2
 _SAME_SADDLE = 1e-5
 
 
-class TRANSITIONS(eqx.Enumeration):
+class TRANSITIONS(Codes):
     """What became of a top of a string. `TRANSITIONS[code]` is the message."""
 
-    converged = "A saddle of index 1, with a minimum on either side."
-    stalled = "The gradient stayed above the tolerance."
-    wrong_index = "A stationary point, but the number of its unstable directions is not one."
-    open_end = "A saddle of index 1, but the way down from it did not end in a minimum."
+    converged = code("A saddle of index 1, with a minimum on either side.")
+    stalled = code("The gradient stayed above the tolerance.")
+    wrong_index = code("A stationary point, but the number of its unstable directions is not one.")
+    open_end = code("A saddle of index 1, but the way down from it did not end in a minimum.")
 
 
 class Barriers(NamedTuple):
@@ -308,14 +308,10 @@ class _Search:
         return np.array(rows, int)
 
     def _codes(self, points: Points, ends: np.ndarray) -> TRANSITIONS:
-        codes = [TRANSITIONS.converged, TRANSITIONS.open_end, TRANSITIONS.wrong_index]
-        conditions = [
-            ends.min(axis=1, initial=0) >= 0,
-            self._is_saddle(points),
-            points.residuals <= self.tol,
-        ]
-        values = np.select(conditions, [code._value for code in codes], TRANSITIONS.stalled._value)
-        return eqx.tree_at(lambda r: r._value, TRANSITIONS.converged, values)
+        stationary, joins = points.residuals <= self.tol, ends.min(axis=1, initial=0) >= 0
+        found = TRANSITIONS.where(stationary, TRANSITIONS.wrong_index, TRANSITIONS.stalled)
+        found = TRANSITIONS.where(self._is_saddle(points), TRANSITIONS.open_end, found)
+        return TRANSITIONS.where(joins, TRANSITIONS.converged, found)
 
 
 def _distances(m: Float[np.ndarray, "nodes n"]) -> Float[np.ndarray, "nodes nodes"]:

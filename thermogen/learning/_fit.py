@@ -14,9 +14,9 @@ from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
 from .._checks import check_memory, check_precision
 from .._placement import from_anywhere
-from .._solution import RESULTS
 from .._types import Key
 from ..energies import AbstractEnergy, constrain, n_visible, parameter_terms
+from ..sampling import RESULTS
 from ._conditional import constant_spins, default_l2, margins
 from ._objectives import (
     ADAM,

@@ -21,6 +21,7 @@ from ._propagation import belief_propagation as belief_propagation
 from ._response import Validity as Validity
 from ._response import susceptibility as susceptibility
 from ._response import validity as validity
+from ._results import RESULTS as RESULTS
 from ._solve import CORNER_FIELD as CORNER_FIELD
 from ._solve import MirrorDescent as MirrorDescent
 from ._solve import NewtonPolish as NewtonPolish

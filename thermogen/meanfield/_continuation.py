@@ -11,11 +11,11 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from .._checks import check_count, check_finite
 from .._placement import from_anywhere
-from .._solution import RESULTS
 from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractEnergy
 from ._base import AbstractFunctional, variance_at
 from ._curve import Path, Place, correct, inner, metric_at, tangent_at, tolerance
+from ._results import RESULTS
 from ._solve import checked_beta, starting_field
 
 _FIRST_STEP, _SMALLEST_STEP = 0.1, 1e-5  # in units of the largest step

@@ -12,8 +12,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import checked_beta
+from .._codes import Codes
 from .._placement import from_anywhere
-from .._solution import RESULTS, Solution, checked
+from .._solution import Solution, checked
 from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractEnergy
 from ._base import (
@@ -25,6 +26,7 @@ from ._base import (
     variance_at,
 )
 from ._implicit import implicit_root
+from ._results import RESULTS
 
 # Whatever `optimistix.root_find` accepts.
 RootFinder = optx.AbstractRootFinder | optx.AbstractLeastSquaresSolver | optx.AbstractMinimiser
@@ -246,7 +248,7 @@ def solve_from(
     return checked(solution, is_minimum(solution.result)) if throw else solution
 
 
-def is_minimum(result: RESULTS) -> Bool[Array, "..."]:
+def is_minimum(result: Codes) -> Bool[Array, "..."]:
     """Which codes stand for a minimum, be it a marginal one."""
     return (result == RESULTS.converged) | (result == RESULTS.marginal)
 

@@ -44,6 +44,7 @@ from ._population import PopulationEstimate as PopulationEstimate
 from ._population import PopulationState as PopulationState
 from ._population import population_annealing as population_annealing
 from ._population import systematic_draws as systematic_draws
+from ._results import RESULTS as RESULTS
 from ._reweighting import Reweighting as Reweighting
 from ._reweighting import multi_histogram as multi_histogram
 from ._reweighting import multi_histogram_reweighting as multi_histogram_reweighting

@@ -11,7 +11,6 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from .._checks import as_array, check_count, check_parameters
 from .._placement import from_anywhere
-from .._solution import RESULTS
 from .._types import Count, Key
 from ..energies import AbstractEnergy
 from ..runs import AbstractJob, run
@@ -28,6 +27,7 @@ from ._base import (
     step_chains,
 )
 from ._gibbs import Gibbs
+from ._results import RESULTS
 from ._sample import colored
 from ._trust import judged_weights, known_error, widening
 

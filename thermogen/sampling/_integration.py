@@ -9,7 +9,6 @@ from jaxtyping import Array, Bool, Float, Int
 from .._checks import check_count, check_parameters
 from .._linalg import dot
 from .._placement import from_anywhere
-from .._solution import RESULTS
 from .._types import Count, Key
 from ..energies import AbstractEnergy
 from ..runs import AbstractJob, run
@@ -27,6 +26,7 @@ from ._base import (
     step_chains,
 )
 from ._gibbs import Gibbs
+from ._results import RESULTS
 from ._sample import colored
 from ._trust import MAX_RHAT_COOLED, disagreement, first_of, known_error
 

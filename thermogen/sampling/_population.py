@@ -10,7 +10,6 @@ from jaxtyping import Array, Bool, Float, Int
 from .._checks import check_count, check_parameters
 from .._linalg import dot
 from .._placement import from_anywhere
-from .._solution import RESULTS
 from .._types import Count, Key
 from ..energies import AbstractEnergy
 from ..runs import AbstractJob, run
@@ -27,6 +26,7 @@ from ._base import (
     random_corners,
 )
 from ._gibbs import Gibbs
+from ._results import RESULTS
 from ._sample import colored
 from ._trust import MIN_LINEAGES, first_of, known_error, too_few, too_skewed
 

@@ -14,7 +14,6 @@ from jaxtyping import Array, Bool, Float, Num
 from .._checks import as_array, check_count
 from .._linalg import dot
 from .._placement import from_anywhere
-from .._solution import RESULTS
 from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy
 from ._annealing import Estimate, Measurement, log_states
@@ -29,6 +28,7 @@ from ._base import (
 )
 from ._gibbs import Gibbs
 from ._observers import Trace
+from ._results import RESULTS
 from ._sample import sample
 from ._tempering import ParallelTempering
 from ._trust import (

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .._solution import RESULTS
+from ._results import RESULTS
 
 # Of the error bar of a mean of weights: such skewed ones have none.
 MAX_WIDENING = 3.0

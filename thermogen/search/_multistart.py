@@ -15,10 +15,11 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._batches import in_batches, replaced
 from .._checks import check_count, check_finite
+from .._codes import Codes
 from .._linalg import dot
 from .._placement import from_anywhere
-from .._solution import RESULTS, Solution
-from ..meanfield import NewtonPolish
+from .._solution import Solution
+from ..meanfield import RESULTS, NewtonPolish
 from ._library import first_equals, good_turing
 from ._quench import is_converged
 
@@ -64,7 +65,7 @@ class Minima(eqx.Module):
     curvatures: Float[np.ndarray, " K"]
     hits: Int[np.ndarray, " K"]
     assignment: Int[np.ndarray, " proposals"]
-    result: RESULTS
+    result: Codes
 
     def __len__(self) -> int:
         return len(self.potentials)

@@ -15,11 +15,12 @@ from .._batches import cast, in_batches, replaced
 from .._checks import as_array, check_count, check_finite, check_memory
 from .._linalg import dot
 from .._placement import from_anywhere
-from .._solution import RESULTS, Solution
+from .._solution import Solution
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import (
     CORNER_FIELD,
+    RESULTS,
     AbstractFunctional,
     MirrorDescent,
     Problem,

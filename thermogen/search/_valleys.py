@@ -10,8 +10,8 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
 from .._batches import in_batches, replaced
-from .._solution import RESULTS, Solution
-from ..meanfield import Problem
+from .._solution import Solution
+from ..meanfield import RESULTS, Problem
 from ._library import MERGE_TOLERANCE
 from ._merge import joined
 from ._quench import between

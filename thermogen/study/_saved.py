@@ -11,12 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._codes import Codes
 from .._files import PathLike, read_archive, write_archive
-from .._solution import RESULTS
 from ._study import Study
 
 _FORMAT = "thermogen study 2"
-_CODE = type(RESULTS.converged)  # the class of the items of all enumerations
 # Saved as a file of its own.
 _LEFT_OUT = "experts"
 
@@ -64,8 +63,8 @@ def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         # Energies compute with arrays of JAX.
         kinds = {"scalar": np.generic, "jax": jax.Array, "array": np.ndarray}
         return [next(kind for kind, cls in kinds.items() if isinstance(value, cls)), name]
-    if isinstance(value, _CODE):
-        return ["codes", _name(value._enumeration), _encoded(np.asarray(value._value), arrays)]
+    if isinstance(value, Codes):
+        return ["codes", _name(type(value)), value.names.tolist()]
     if isinstance(value, dict):
         return ["dict", [[key, _encoded(part, arrays)] for key, part in value.items()]]
     if type(value) in (list, tuple):
@@ -89,8 +88,7 @@ def _decoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if kind == "enum":
         return _class(rest[0])(rest[1])
     if kind == "codes":
-        parts = {"_value": _decoded(rest[1], arrays), "_enumeration": _class(rest[0])}
-        return _made(_CODE, parts)
+        return _class(rest[0]).named(rest[1])
     if kind == "dict":
         return {key: _decoded(part, arrays) for key, part in rest[0]}
     if kind in ("list", "tuple"):

@@ -1,0 +1,23 @@
+"""How an estimate by Markov chains ends."""
+
+from .. import _solution
+from .._codes import code
+
+
+class RESULTS(_solution.RESULTS):
+    """Result codes of all rooms, and those of estimates by Markov chains."""
+
+    few_weights = code(
+        "A few chains carry the weight of all, so that neither the estimate nor its spread means "
+        "anything. Take more rungs, then more chains; where chains freeze, tempering "
+        "(`multi_histogram_reweighting`) or cluster moves."
+    )
+    not_relaxed = code(
+        "At some rung chains differ by more than each of them varies: they have not relaxed. Take "
+        "more sweeps and burn_in, or more rungs; where chains freeze, tempering "
+        "(`multi_histogram_reweighting`) or cluster moves."
+    )
+    no_overlap = code(
+        "Neighbouring rungs share too few energies, so that their ratio of Z is unknown. Add rungs "
+        "between those that are there, or take more sweeps."
+    )
