@@ -15,7 +15,8 @@ import numpy as np
 
 import thermogen as tg
 from thermogen.landscape import TRANSITIONS, Barriers, barriers
-from thermogen.landscape._barriers import _Search
+from thermogen.landscape._barriers import described
+from thermogen.landscape._network import Network
 from thermogen.landscape._saddles import Points, refined
 from thermogen.search._quench import make_problem
 
@@ -36,12 +37,12 @@ def passes(found: Barriers) -> np.ndarray:
 
 def climbed(library: tg.Library, energy: tg.Pairwise) -> Barriers:
     """The saddles above random points, with what they join."""
-    search = _Search(make_problem(NAIVE, energy, BETA), library, symmetric=True, tol=TOL)
+    search = Network(make_problem(NAIVE, energy, BETA), library, symmetric=True, tol=TOL)
     m = np.random.default_rng(5).uniform(-1, 1, (N_CLIMBS, energy.n_spins))
     points = refined(search.problem, np.arctanh(m), TOL)
     saddles = (points.residuals <= TOL) & (points.indices == 1)
     search.add_points(Points(*(x[saddles] for x in points)))
-    return search.outcome()
+    return described(search)
 
 
 def missed(n: int) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Num, UInt
 
 from .._batches import cast
 from .._checks import as_array, check_count
+from .._linalg import minimax_closure
 from .._placement import from_anywhere
 from .._types import Key
 from ..energies import AbstractEnergy, flip_gaps
@@ -87,8 +88,7 @@ def energy_barriers(
     upper = np.minimum(upper, upper.T)
     np.fill_diagonal(upper, energies)
     np.fill_diagonal(lower, energies)
-    for through in range(len(upper)):
-        upper = np.minimum(upper, np.maximum.outer(upper[:, through], upper[through]))
+    upper = minimax_closure(upper)
     # Sums of many flips round differently.
     return EnergyBarriers(np.minimum(lower, upper), upper)
 
