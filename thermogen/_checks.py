@@ -23,18 +23,26 @@ LARGEST_COUNT = 2**31 - 1
 _SUPPORTED = (jnp.float32, jnp.float64)
 
 
+def as_integer(value: Any) -> int | None:
+    """A Python integer from one of Python, NumPy or JAX; None for what is no integer, or a bool.
+
+    A float is no integer even where it is whole.
+    """
+    try:
+        return None if isinstance(value, bool | np.bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
 def check_count(name: str, value: Any, least: int = 1, most: int = LARGEST_COUNT) -> int:
     """A count as a Python integer, from one of Python, NumPy or JAX.
 
     Raises:
-        TypeError: for what is no integer; a float is none even where it is whole, nor is a bool.
+        TypeError: for what is no integer, see `as_integer`.
         ValueError: for one below `least` or above `most`.
     """
-    try:
-        count = operator.index(value)
-    except TypeError:
-        count = None
-    if count is None or isinstance(value, bool | np.bool):
+    count = as_integer(value)
+    if count is None:
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if not least <= count <= most:
         bound = f"at least {least}" if count < least else f"at most {most}"

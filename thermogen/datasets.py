@@ -18,7 +18,7 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
-from ._checks import as_array, check_memory
+from ._checks import as_array, as_integer, check_memory
 from ._files import open_regular, read_arrays
 
 _MAX_ADDER_BITS = 12  # 4**12 rows of 37 spins: 5 GB
@@ -82,11 +82,8 @@ def bars_and_stripes(n: int) -> Float[np.ndarray, "samples spins"]:
 
 
 def _checked_size(name: str, value: int, most: int) -> int:
-    try:
-        size = operator.index(value)
-    except TypeError:
-        size = -1
-    if isinstance(value, bool) or not 1 <= size <= most:
+    size = as_integer(value)
+    if size is None or not 1 <= size <= most:
         raise ValueError(f"{name} is {value!r}; expected an integer from 1 to {most}")
     return size
 

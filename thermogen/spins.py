@@ -6,7 +6,6 @@ i = sum_k b_k 2**k (little-endian). The last axis is the spin axis.
 """
 
 import functools
-import operator
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Num, Shaped
 
-from ._checks import as_array, check_memory
+from ._checks import as_array, as_integer, check_memory
 
 _MAX_ENUMERATED = 30  # 2**30 rows of 30 float32 are 120 GiB: beyond that, go by chunks
 
@@ -146,11 +145,8 @@ def _index_limit() -> tuple[int, str]:
 
 
 def _check_n(name: str, n: object, most: int, reason: str) -> int:
-    try:
-        size = operator.index(n)  # pyright: ignore[reportArgumentType]
-    except TypeError:
-        size = -1
-    if isinstance(n, bool) or size < 0 or size > most:
+    size = as_integer(n)
+    if size is None or not 0 <= size <= most:
         raise ValueError(f"{name} is {n!r}; expected a static integer from 0 to {most} ({reason})")
     return size
 

@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from .._checks import check_count, check_finite
+from .._codes import Codes
 from .._placement import from_anywhere
 from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractEnergy
@@ -46,7 +47,7 @@ class Branch(eqx.Module):
     curvatures: Float[Array, " capacity"]
     n_unstable: Int[Array, " capacity"]
     size: Int[Array, ""]
-    result: RESULTS
+    result: Codes
     path: Path
     places: Float[Array, "capacity n_plus_1"]
     tangents: Float[Array, "capacity n_plus_1"]
@@ -202,13 +203,19 @@ def _follow(
     end = jax.lax.while_loop(unfinished, functools.partial(_step, path, forward, max_step), start)
     result = RESULTS.where(end.size < capacity, RESULTS.stalled, RESULTS.step_limit)
     result = RESULTS.where(end.done & met, RESULTS.converged, result)
+    return _branch(path, end, result)
+
+
+def _branch(path: Path, end: _State, result: Codes) -> Branch:
+    """The points of a branch, each with its free energy and its curvatures."""
+    dtype = end.places.dtype
 
     def describe(place):
         eigenvalues = jnp.linalg.eigvalsh(path.hessian(place))
         n_unstable = jnp.sum(eigenvalues < 0).astype(dtype)
         return jnp.stack([path.free_energy(place), eigenvalues[0], n_unstable])
 
-    used = jnp.arange(capacity) < end.size
+    used = jnp.arange(len(end.places)) < end.size
     nothing = jnp.array([jnp.nan, jnp.nan, 0.0], dtype)
     figures = jax.lax.map(
         lambda row: jax.lax.cond(row[0], describe, lambda _: nothing, row[1]), (used, end.places)

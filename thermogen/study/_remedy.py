@@ -34,37 +34,17 @@ def compare(study: Study, tell: Tell) -> None:
         tell(1, 1, "left out: one part of the samples has no weight")
         return
     judging = judging / judging.sum()
-    n_spins = spins.shape[1]
-    template = Pairwise(jnp.zeros((n_spins, n_spins)), jnp.zeros(n_spins))
-    found = []
+    mixtures = []
     for index, size in enumerate((1, N_EXPERTS)):
         tell(index, 2, "one model" if size == 1 else f"{size} experts")
-        # A ridge stands for a prior: it weighs more where an expert has a share of the samples.
-        share = size * len(spins) / len(training)
-        objective, penalty = _way_to_learn(share * study.l2, n_spins)
-        mixture = fit_experts(
-            template,
-            training,
-            objective=objective,
-            key=study.key(5),
-            n_experts=size,
-            penalty=penalty,
-            n_rounds=1 if size == 1 else _ROUNDS,
-            weights=weights,
-        )
-        found.append((mixture, _costs(mixture, held_out)))
+        mixtures.append(_learned(study, training, weights, size))
     weights = weights / weights.sum()
+    costs = [_costs(mixture, held_out) for mixture in mixtures]
     contestants = [
-        _judged(
-            study,
-            mixture,
-            float(weights @ _costs(mixture, training)),
-            float(judging @ costs),
-            held_out,
-        )
-        for mixture, costs in found
+        _judged(study, mixture, float(weights @ _costs(mixture, training)), judging @ own, held_out)
+        for mixture, own in zip(mixtures, costs, strict=True)
     ]
-    gains = found[0][1] - found[1][1]
+    gains = costs[0] - costs[1]
     gain, size = judging @ gains, 1 / np.sum(judging**2)
     variance = judging @ (gains - gain) ** 2 * size / max(size - 1, 1)
     study.comparison = Comparison(
@@ -72,10 +52,29 @@ def compare(study: Study, tell: Tell) -> None:
         gain=float(gain),
         error=float(np.sqrt(variance / size)),
         n_held_out=len(held_out),
-        objective=type(_way_to_learn(1.0, n_spins)[0]).__name__,
+        objective=type(_way_to_learn(1.0, spins.shape[1])[0]).__name__,
     )
-    study.experts = found[1][0]
+    study.experts = mixtures[1]
     tell(2, 2, f"experts gain {study.comparison.gain:.3g} nats a sample")
+
+
+def _learned(study: Study, training: np.ndarray, weights: np.ndarray, size: int) -> Mixture:
+    """A mixture of `size` experts, fitted to the training part of the data."""
+    assert study.l2 is not None
+    n_spins = training.shape[1]
+    # A ridge stands for a prior: it weighs more where an expert has a share of the samples.
+    share = size * len(study.source.spins) / len(training)
+    objective, penalty = _way_to_learn(share * study.l2, n_spins)
+    return fit_experts(
+        Pairwise(jnp.zeros((n_spins, n_spins)), jnp.zeros(n_spins)),
+        training,
+        objective=objective,
+        key=study.key(5),
+        n_experts=size,
+        penalty=penalty,
+        n_rounds=1 if size == 1 else _ROUNDS,
+        weights=weights,
+    )
 
 
 def _way_to_learn(l2: float, n_spins: int) -> tuple[AbstractObjective, AbstractPenalty | None]:
@@ -97,7 +96,7 @@ def _costs(mixture: Mixture, rows: np.ndarray) -> np.ndarray:
 
 
 def _judged(
-    study: Study, mixture: Mixture, training: float, held_out: float, rows: np.ndarray
+    study: Study, mixture: Mixture, training: float, held_out: float | np.floating, rows: np.ndarray
 ) -> Contestant:
     size, n_spins = mixture.n_experts, mixture.n_spins
     energy: AbstractEnergy = mixture if size > 1 else mixture.expert(0)
@@ -106,7 +105,7 @@ def _judged(
         n_experts=size,
         n_parameters=size * (n_spins * (n_spins + 1) // 2) + size - 1,
         training=training,
-        held_out=held_out,
+        held_out=float(held_out),
         exact=recalled.exact,
         accuracy=recalled.accuracy,
     )
