@@ -53,6 +53,7 @@ from .runs import AbstractJob as AbstractJob
 from .runs import run as run
 from .sampling import AbstractSampler as AbstractSampler
 from .sampling import Gibbs as Gibbs
+from .sampling import HeatBath as HeatBath
 from .sampling import Metropolis as Metropolis
 from .sampling import ParallelTempering as ParallelTempering
 from .sampling import annealed_importance_sampling as annealed_importance_sampling

@@ -21,6 +21,7 @@ ALARM = 1e-9
 SAMPLERS = {
     "gibbs": tg.Gibbs(),
     "metropolis": tg.Metropolis(),
+    "heat bath": tg.HeatBath(),
     "tempering": tg.ParallelTempering([0.1, 0.4, 0.8]),
     "houdayer": sampling.Houdayer(),
     "swendsen-wang": sampling.SwendsenWang(),
@@ -73,7 +74,7 @@ def test_a_relaxed_population_stays_relaxed(name, energy_name):
 @pytest.mark.parametrize(
     ("name", "energy_name"),
     [
-        *itertools.product(["gibbs", "metropolis"], helpers.ENERGIES),
+        *itertools.product(["gibbs", "metropolis", "heat bath"], helpers.ENERGIES),
         *itertools.product(["houdayer", "swendsen-wang"], ["pairwise", "rbm"]),
         *itertools.product(["tempering"], ["pairwise", "complete"]),
         *itertools.product(["tempering of pairs"], ["pairwise", "rbm"]),

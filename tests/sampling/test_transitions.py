@@ -127,6 +127,14 @@ def _swap(energy, betas, rung) -> np.ndarray:
     return matrix
 
 
+def _random_site(energy, beta, n_steps: int | None = None) -> np.ndarray:
+    """A sweep, or so many steps, of the heat bath: each draws one random spin."""
+    p, _ = helpers.boltzmann(energy, beta)
+    n = energy.n_spins
+    step = sum(helpers.heat_bath_matrix(p, (k,)) for k in range(n)) / n
+    return np.linalg.matrix_power(step, n if n_steps is None else n_steps)
+
+
 def _is_stationary(matrix, p) -> bool:
     return np.allclose(p @ matrix, p, rtol=0, atol=1e-14) and np.allclose(matrix.sum(axis=1), 1)
 
@@ -199,6 +207,7 @@ KERNELS = [
     (Swept(Hesitant(0.85)), _metropolis, "pairwise", SMALL),
     *((tg.Gibbs(), helpers.gibbs_matrix, name, SMALL) for name in SMALL),
     *((tg.Metropolis(), _metropolis, name, SMALL) for name in SMALL),
+    *((tg.HeatBath(), _random_site, name, SMALL) for name in SMALL),
     *((sampling.SwendsenWang(), _swendsen_wang, name, PAIRS) for name in PAIRS),
 ]
 
@@ -209,11 +218,52 @@ def test_kernels(kernel, reference, name, energies):
     p, _ = helpers.boltzmann(energy, BETA)
     matrix = reference(energy, BETA)
     assert _is_stationary(matrix, p)
-    assert _is_reversible(matrix, p) == isinstance(kernel, sampling.SwendsenWang)
+    reversible = isinstance(kernel, sampling.SwendsenWang | tg.HeatBath)
+    assert _is_reversible(matrix, p) == reversible
     # Not the trivial matrix that forgets its start: the comparison can tell kernels apart.
     assert np.abs(matrix - p).max() > 0.05
     starts = jnp.asarray(helpers.configurations(4), float)
     _assert_drawn_from(matrix, _indices(_ends(kernel, energy, starts)))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_walks_that_share_their_sites(name):
+    """Given the sites, some drawn again and some left out, against the product of the steps."""
+    energy, n_draws = SMALL[name](4, _key(4), scale=1.5), 4000
+    p, _ = helpers.boltzmann(energy, BETA)
+    sites = np.random.default_rng(1).integers(0, 4, (2, 8))
+    assert np.any(sites[:, 1:] == sites[:, :-1])
+    live = np.ones((2, 8), bool)
+    live[0, 3] = live[1, 5:] = False
+    steps = [helpers.heat_bath_matrix(p, (k,)) for k in sites[live]]
+    starts = np.repeat(helpers.configurations(4), n_draws, axis=0)
+    rule, key = sampling.HeatBathRule(), _key(3)
+
+    def draw(b):
+        words = jax.random.bits(jax.random.fold_in(key, b), (8, len(starts)), "uint32")
+        thresholds = rule.variate(words, jnp.dtype(float))
+        return sampling.Steps(jnp.asarray(sites)[b], jnp.asarray(live)[b], thresholds)
+
+    beta = jnp.full(len(starts), BETA)
+    walked = jax.jit(lambda s: sampling.walk_population(energy, beta, s, draw, 2))(starts.T)
+    _assert_drawn_from(functools.reduce(np.matmul, steps), _indices(walked.T))
+
+
+@pytest.mark.parametrize("n_steps", [5, 40])
+def test_walks_of_any_length(n_steps):
+    """Sites differ between walks: many of one replica each are the mean over them."""
+    energy, n_draws = helpers.random_pairwise(4, _key(4), scale=1.5), 4000
+    starts = jnp.asarray(np.repeat(helpers.configurations(4), n_draws, axis=0), float)
+
+    @jax.jit
+    @jax.vmap
+    def walk(spins, key):
+        site_key, key = jax.random.split(key)
+        beta = jnp.full(1, BETA)
+        return sampling.walk(energy, beta, spins[:, None], site_key, key[None], n_steps, block=8)
+
+    ends = walk(starts, jax.random.split(_key(5), len(starts)))[..., 0]
+    _assert_drawn_from(_random_site(energy, BETA, n_steps), _indices(ends))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from ._annealing import log_states as log_states
 from ._annealing import reverse_annealed_importance_sampling as reverse_annealed_importance_sampling
 from ._base import AbstractKernel as AbstractKernel
 from ._base import AbstractSampler as AbstractSampler
+from ._base import Progress as Progress
 from ._base import SweepInfo as SweepInfo
 from ._base import parameter_dtype as parameter_dtype
+from ._base import progress as progress
 from ._base import random_corners as random_corners
 from ._base import step_chains as step_chains
 from ._clusters import ClusterInfo as ClusterInfo
@@ -44,6 +46,10 @@ from ._population import PopulationEstimate as PopulationEstimate
 from ._population import PopulationState as PopulationState
 from ._population import population_annealing as population_annealing
 from ._population import systematic_draws as systematic_draws
+from ._random_sites import HeatBath as HeatBath
+from ._random_sites import Steps as Steps
+from ._random_sites import walk as walk
+from ._random_sites import walk_population as walk_population
 from ._results import RESULTS as RESULTS
 from ._reweighting import Reweighting as Reweighting
 from ._reweighting import multi_histogram as multi_histogram

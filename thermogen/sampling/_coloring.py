@@ -45,6 +45,18 @@ def color_plan(
     return members, tuple(_incidences(members, n_spins, table.indices) for table in sets)
 
 
+@functools.lru_cache(maxsize=64)
+def incidences(n_spins: int, sets: tuple[SpinSets, ...]) -> tuple[Incidences, ...]:
+    """Where each spin finds its terms, one entry for each table.
+
+    Numbers of the terms, shape `(n, degree)`, and the other spins of each, `(n, degree, p - 1)`;
+    what is missing is filled as in `color_plan`.
+    """
+    spins = np.arange(n_spins)[None]
+    tables = [_incidences(spins, n_spins, table.indices) for table in sets]
+    return tuple((terms[0], others[0]) for terms, others in tables)
+
+
 def _incidences(members: np.ndarray, n_spins: int, indices: np.ndarray) -> Incidences:
     n_terms, order = indices.shape
     flat = indices.ravel()

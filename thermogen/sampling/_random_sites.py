@@ -1,0 +1,235 @@
+"""The heat bath at random sites: the clock of the physicists' single-spin dynamics."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .._bits import packed, random_words, signs
+from .._checks import as_float, check_precision
+from .._linalg import dot
+from .._types import Beta, Key, Spins
+from ..energies import RBM, AbstractEnergy, Complete, Interactions, Pairwise, conditional_field
+from ._base import AbstractKernel, Clamp, SweepInfo, count_flips
+from ._coloring import incidences
+from ._rules import HeatBathRule
+
+# Steps whose sites are drawn together, and whose local fields are one matrix product.
+_BLOCK = 16
+_RULE = HeatBathRule()
+
+
+class HeatBath(AbstractKernel):
+    """Heat bath at random sites: each step draws one random spin from its conditional distribution.
+
+    A sweep is n steps, so that some spins are drawn several times in it and others not at all. This
+    is the clock of `thermogen.exact.relaxation_times` and of `thermogen.certify` (Glauber, J. Math.
+    Phys. 4, 294 (1963)). `Gibbs` visits every spin in turn, and mixes faster. The state is the
+    configuration, shape `(n,)`.
+    """
+
+    def step(
+        self,
+        energy: AbstractEnergy,
+        beta: Beta,
+        state: Spins,
+        key: Key,
+        clamp: Clamp = None,
+    ) -> tuple[Float[Array, " n"], SweepInfo]:
+        check_precision(energy)
+        if jnp.issubdtype(jnp.result_type(state), jnp.floating):
+            check_precision(state, "state")
+        spins = as_float(state)
+        site_key, key = jax.random.split(key)
+        free = None if clamp is None else jnp.asarray(clamp) == 0
+        beta = jnp.asarray(beta, spins.dtype)[None]
+        # Mapped chains draw sites of their own, and a block of one step wants no inner couplings.
+        options = {"free": free, "block": 1}
+        moved = walk(energy, beta, spins[:, None], site_key, key[None], len(spins), **options)[:, 0]
+        return moved, SweepInfo(count_flips(spins, moved))
+
+
+class Steps(NamedTuple):
+    """Some steps of all replicas in a row.
+
+    Attributes:
+        sites: the spin that each step draws, in all replicas, shape `(steps,)`.
+        live: the steps that count; the others change nothing, shape `(steps,)`.
+        thresholds: random thresholds of `HeatBathRule`, shape `(steps, replicas)`.
+    """
+
+    sites: Int[Array, " steps"]
+    live: Bool[Array, " steps"]
+    thresholds: Float[Array, "steps replicas"]
+
+
+def walk(
+    energy: AbstractEnergy,
+    beta: Float[Array, " replicas"],
+    spins: Float[Array, "n replicas"],
+    site_key: Key,
+    keys: Array,
+    n_steps: int | Int[Array, ""],
+    *,
+    free: Bool[Array, " n"] | None = None,
+    block: int = _BLOCK,
+) -> Float[Array, "n replicas"]:
+    """Heat-bath steps of replicas that visit the same random sites, each by its own thresholds.
+
+    Each replica is a chain of `HeatBath`; given the sites, replicas are independent. They are not
+    without: averages over replicas of one walk keep the noise of the sites.
+
+    Args:
+        energy: an energy of n spins.
+        beta: inverse temperature of each replica.
+        spins: configurations side by side, shape `(n, replicas)`.
+        site_key: random key of the sites.
+        keys: random keys of the thresholds, shape `(replicas,)`.
+        n_steps: how many steps; a new number does not recompile where it is traced.
+        free: spins that may change, shape `(n,)`; None for all.
+        block: steps whose fields are one matrix product, at most 32.
+    """
+    n, width = len(spins), 64 if spins.dtype == jnp.float64 else 32
+
+    def draw(b):
+        steps = b * block + jnp.arange(block)
+        sites = (random_words(site_key[None], steps, 32)[:, 0] % n).astype(jnp.int32)
+        live = steps < n_steps
+        if free is not None:
+            live &= free[sites]
+        return Steps(sites, live, _RULE.variate(random_words(keys, steps, width), spins.dtype))
+
+    return walk_population(energy, beta, spins, draw, -(-n_steps // block))
+
+
+@functools.singledispatch
+def walk_population(
+    energy: AbstractEnergy,
+    beta: Float[Array, " replicas"],
+    spins: Float[Array, "n replicas"],
+    draw: Callable[[Int[Array, ""]], Steps],
+    n_blocks: int | Int[Array, ""],
+) -> Float[Array, "n replicas"]:
+    """All steps of `draw(0)`, ..., `draw(n_blocks - 1)`, one after the other.
+
+    Open for extension: `walk_population.register(YourEnergy)`.
+    """
+    field = jax.vmap(lambda s, k: conditional_field(energy, 1.0, s, k), in_axes=(1, None))
+    return _one_by_one(lambda s, k: 2 * beta * field(s, k), spins, draw, n_blocks)
+
+
+def _one_by_one(field, spins, draw, n_blocks):
+    """By `field(spins, k)` of spin k in all replicas, shape `(replicas,)`."""
+
+    def block(b, spins):
+        sites, live, thresholds = draw(b)
+
+        def step(i, spins):
+            k = sites[i]
+            new = _RULE(field(spins, k), spins[k], thresholds[i])
+            return spins.at[k].set(jnp.where(live[i], new, spins[k]))
+
+        return jax.lax.fori_loop(0, len(sites), step, spins)
+
+    return jax.lax.fori_loop(0, n_blocks, block, spins)
+
+
+@walk_population.register
+def _(energy: Pairwise, beta, spins, draw, n_blocks):
+    """Blocks of steps: their fields by one product, corrected as the spins of the block change."""
+    couplings, fields = energy.matrix.astype(spins.dtype), energy.fields.astype(spins.dtype)
+    scale = 2 * beta
+
+    def write(spins, sites, word):
+        for k, row in enumerate(signs(word, len(sites), spins.dtype, axis=0)):
+            spins = jax.lax.dynamic_update_index_in_dim(spins, row, sites[k], 0)
+        return spins
+
+    def block(b, carry):
+        # What XLA fuses with the updates it computes anew for each of them: the result is written
+        # in the next iteration.
+        spins, sites, word = carry
+        spins = write(spins, sites, word)
+        steps = draw(b)
+        rows = couplings[steps.sites]
+        field = scale[None, :] * (fields[steps.sites][:, None] + dot(rows, spins))
+        word = _block(field, spins[steps.sites], steps, rows[:, steps.sites], scale)
+        return spins, steps.sites, word
+
+    first = jnp.zeros_like(jax.eval_shape(draw, jnp.asarray(0)).sites)
+    start = spins, first, packed(spins[first], axis=0)
+    return write(*jax.lax.fori_loop(0, n_blocks, block, start))
+
+
+def _block(field, own, steps, inner, scale):
+    """Spins of a block in turn, unrolled: one bit each of a word, so that XLA fuses it all."""
+    sites, live, thresholds = steps
+    again = (sites[:, None] == sites[None, :]).astype(own.dtype)
+    field, own, word = list(field), list(own), jnp.zeros_like(scale, jnp.uint32)
+    for k in range(len(own)):
+        new = jnp.where(live[k], _RULE(field[k], own[k], thresholds[k]), own[k])
+        word |= jnp.where(new < 0, np.uint32(1 << k), np.uint32(0))
+        change = new - own[k]
+        scaled = scale * change
+        for j in range(k + 1, len(own)):
+            field[j] += inner[j, k] * scaled
+            own[j] += again[j, k] * change  # the same spin once more
+    return word
+
+
+@walk_population.register
+def _(energy: RBM, beta, spins, draw, n_blocks):
+    visible, n = energy.n_visible, energy.n_spins
+    weights = jnp.zeros((n, n), energy.weights.dtype).at[:visible, visible:].set(energy.weights)
+    fields = jnp.concatenate([energy.visible_fields, energy.hidden_fields])
+    # `Pairwise` takes the mean of a matrix and its transpose.
+    return walk_population(Pairwise(2 * weights, fields), beta, spins, draw, n_blocks)
+
+
+@walk_population.register
+def _(energy: Interactions, beta, spins, draw, n_blocks):
+    """By the terms of each spin; what is missing points to a spin beyond the last."""
+    tables = incidences(energy.n_spins, energy.sets)
+    couplings = [jnp.append(c.astype(spins.dtype), 0) for c in energy.couplings]
+    terms = [
+        jnp.asarray(table)[jnp.asarray(t)] for table, (t, _) in zip(couplings, tables, strict=True)
+    ]
+
+    def field(spins, k):
+        total = jnp.zeros(spins.shape[1], spins.dtype)
+        for weights, (_, others) in zip(terms, tables, strict=True):
+            for d in range(others.shape[1]):
+                product = weights[k, d]
+                for j in range(others.shape[2]):
+                    product = product * spins[jnp.asarray(others)[k, d, j]]
+                total += product
+        return 2 * beta * total
+
+    padded = jnp.pad(spins, ((0, 1), (0, 0)), constant_values=1)
+    return _one_by_one(field, padded, draw, n_blocks)[:-1]
+
+
+@walk_population.register
+def _(energy: Complete, beta, spins, draw, n_blocks):
+    """By the table of all energies: a flip of spin k is a flip of bit k of the index."""
+    table = energy.energies().astype(spins.dtype)
+    weights = 1 << np.arange(len(spins))
+    index = jnp.sum(jnp.where(spins > 0, weights[:, None], 0), axis=0)
+
+    def block(b, index):
+        sites, live, thresholds = draw(b)
+
+        def step(i, index):
+            bit = jnp.asarray(1, index.dtype) << sites[i]
+            down, up = index & ~bit, index | bit
+            new = jnp.where(beta * (table[down] - table[up]) > thresholds[i], up, down)
+            return jnp.where(live[i], new, index)
+
+        return jax.lax.fori_loop(0, len(sites), step, index)
+
+    index = jax.lax.fori_loop(0, n_blocks, block, index)
+    return jnp.where(index[None, :] & weights[:, None] != 0, 1, -1).astype(spins.dtype)
