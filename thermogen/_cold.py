@@ -29,7 +29,7 @@ def above_lowest(
     Args:
         energies: computed in one and the same way, shape `(states,)`.
         where: the states that count, shape `(states,)`; all of them by default.
-        scale: of the terms that the energies are sums of, where those may cancel.
+        scale: size of the terms of which the energies are sums, where those may cancel.
     """
     xp = np if isinstance(energies, np.ndarray) else jnp
     where = xp.ones(energies.shape, bool) if where is None else where

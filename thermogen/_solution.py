@@ -1,4 +1,4 @@
-"""What every solver returns: a value, a result code that tells failure apart, statistics."""
+"""Solutions: the value, a result code that tells failures apart, the state, statistics."""
 
 from collections.abc import Callable
 from typing import Any

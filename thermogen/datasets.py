@@ -1,8 +1,8 @@
 """Binary data sets as host arrays of spins.
 
-Data sets are small, so they live in numpy, one -1 or +1 a spin, as float64: sums and products of
-whole samples are exact, and matrix products are fast. `data.astype("int8")` takes an eighth of the
-memory, but its arithmetic wraps around at 127.
+Data sets are small, so they are NumPy arrays of float64, -1 or +1 for each spin. Sums and products
+of whole samples are exact in float64, and matrix products are fast. `data.astype("int8")` takes
+an eighth of the memory, but its arithmetic wraps around at 127.
 """
 
 import csv
@@ -45,9 +45,9 @@ def adder(n_bits: int) -> Float[np.ndarray, "samples spins"]:
         n_bits: Bits of each summand, 1 to 12.
 
     Returns:
-        Spins of shape (4**n_bits, 3 n_bits + 1), float64: the bits of a, of b and of the sum
-        (n_bits + 1 of them), each little-endian. Row r holds a = r mod 2**n_bits and
-        b = r div 2**n_bits, so that the first 2 n_bits spins are configuration r.
+        Spins of shape `(4**n_bits, 3 * n_bits + 1)`, float64: the bits of a, of b and of the sum
+        (n_bits + 1 of them), each little-endian. Row r holds `a = r % 2**n_bits` and
+        `b = r // 2**n_bits`, so that the first 2 n_bits spins are configuration r.
 
     Raises:
         ValueError: If n_bits is not an integer from 1 to 12.
@@ -67,7 +67,7 @@ def bars_and_stripes(n: int) -> Float[np.ndarray, "samples spins"]:
         n: Rows and columns, 1 to 12.
 
     Returns:
-        Spins of shape (2**(n + 1) - 2, n**2), float64, pixels row by row. First come the 2**n
+        Spins of shape `(2**(n + 1) - 2, n**2)`, float64, pixels row by row. First come the `2**n`
         pictures of constant rows, row k of picture i as spin k of configuration i; then those of
         constant columns in the same order, without the two blank pictures.
 
@@ -141,7 +141,7 @@ def split(
     Args:
         data: Samples, one a row.
         held_out: Share that is held out, in (0, 1); at least one sample on either side.
-        seed: Of NumPy's generator.
+        seed: Seed of NumPy's generator.
 
     Raises:
         ValueError: If the share leaves one of the parts empty.
@@ -273,8 +273,8 @@ def read_table(
     Args:
         path: the file.
         gaps: what stands for an unknown value in a `.csv` file, which is NaN in the table.
-        names: of the array that is read from an archive, the first that it has; else it must
-            hold one table.
+        names: names of arrays in an archive: the first that is there is read. An archive with
+            none of them must hold one table.
     """
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):

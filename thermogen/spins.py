@@ -1,6 +1,5 @@
 """Bits, spins and configuration indices.
 
-
 One convention throughout: bit b <-> spin 2b - 1, and spin k is bit k of the configuration index,
 i = sum_k b_k 2**k (little-endian). The last axis is the spin axis.
 """
@@ -27,8 +26,8 @@ def enumerate_spins(n: int) -> Float[Array, "configurations n"]:
         n: Number of spins, 0 to 30; static under `jax.jit`.
 
     Returns:
-        Spins of shape (2**n, n) in the default float dtype (float64 where x64 is enabled); row i
-        is configuration i. They are floats so that products with couplings neither overflow nor
+        Spins of shape `(2**n, n)` in the default float dtype (float64 where x64 is enabled); row
+        i is configuration i. They are floats so that products with couplings neither overflow nor
         change the couplings' kind.
 
     Raises:
@@ -91,8 +90,8 @@ def spins_from_index(i: Int[ArrayLike, "*batch"], n: int) -> Float[Array, "*batc
     """Spins of the configurations with the given indices.
 
     Args:
-        i: Indices of shape (...), 0 <= i < 2**n. Values traced by JAX cannot be checked: of
-            those, bits beyond n are ignored.
+        i: Indices of shape (...), `0 <= i < 2**n`. Values traced by JAX cannot be checked: their
+            bits beyond n are ignored.
         n: Number of spins; static under `jax.jit`.
 
     Returns:

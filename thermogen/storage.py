@@ -1,7 +1,7 @@
 """Energies and libraries on disk: plain arrays and a readable header, never pickles.
 
-Every write is atomic: the file appears whole or not at all, and an older one stays until then.
-Every file carries a checksum, and what is read passes the checks of its class.
+Every write is atomic: the file appears whole or not at all, and an older file stays until then.
+Every file carries a checksum, and what is read must pass the checks of its class.
 """
 
 import dataclasses

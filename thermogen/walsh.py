@@ -20,8 +20,8 @@ def walsh_transform(values: Num[Array | np.ndarray, " size"]) -> Float[Array, " 
     """Coefficients of a table on products of spins, `c_a = 2^-n sum_i values_i Phi_a(s_i)`.
 
     `Phi_a(s) = prod_{k in a} s_k`; the set a is a bit mask, and spin k of configuration i is +1
-    where bit k of i is set. A table of energies has couplings `J_a = -c_a`. Linear, at the cost
-    of n 2^n additions in about n/5 passes; so is its derivative.
+    where bit k of i is set. A table of energies has couplings `J_a = -c_a`. The transform is
+    linear. It costs n 2^n additions in about n/5 passes, and its derivative costs the same.
 
     Args:
         values: one value for each configuration, shape `(2**n,)`, any n >= 0.

@@ -1,4 +1,4 @@
-"""Everything that can be known exactly, by enumeration of all 2^n configurations: n <= 24.
+"""Exact results by enumeration of all 2^n configurations, for n <= 24.
 
 Every function takes an energy and makes its table of 2^n energies by one Walsh transform.
 """

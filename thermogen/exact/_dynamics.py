@@ -33,7 +33,8 @@ class MetastableSets(NamedTuple):
     Attributes:
         labels: the set of every configuration, 0 for the heaviest, shape `(2**n,)`.
         weights: Boltzmann weight of each set, in decreasing order, shape `(k,)`.
-        relaxation_times: of the k - 1 slow processes between them, in sweeps, longest first.
+        relaxation_times: relaxation times of the k - 1 slow processes between the sets, in
+            sweeps, longest first.
     """
 
     labels: Int[np.ndarray, " configurations"]
@@ -47,8 +48,8 @@ def glauber_spectrum(
 ) -> Float[np.ndarray, " eigenvalues"]:
     """Leading eigenvalues of the heat-bath transition matrix, largest first.
 
-    All lie in [0, 1]; the first is 1. All of them up to n = 10; else the leading ones by a
-    sparse symmetric solver, for n <= 14.
+    All eigenvalues lie in [0, 1], and the first is 1. A dense solver finds all of them for
+    n <= 10; beyond, up to n = 14, a sparse symmetric solver finds the leading ones.
 
     Args:
         energy: an energy of n <= 14 spins.
@@ -80,8 +81,8 @@ def relaxation_times(
 ) -> Float[np.ndarray, " processes"]:
     """Relaxation times `-1/(n ln lambda)` of heat-bath dynamics in sweeps, longest first.
 
-    Infinite where the eigenvalue cannot be told from 1, so for times beyond about 1e15 / n. The
-    equilibrium state is left out: one time fewer than eigenvalues.
+    A time is infinite where its eigenvalue cannot be told from 1, so beyond about 1e15 / n. The
+    eigenvalue 1 of equilibrium is left out, so that there is one time fewer than eigenvalues.
 
     Args and errors: those of `glauber_spectrum`.
     """
@@ -101,7 +102,7 @@ def metastable_sets(energy: AbstractEnergy, beta: Beta, *, threshold: float) -> 
     Args:
         energy: an energy of n <= 14 spins.
         beta: inverse temperature.
-        threshold: in sweeps, > 0.
+        threshold: shortest relaxation time, in sweeps, that parts two sets, > 0.
 
     Raises:
         ValueError: if n > 14 or the threshold is not positive.

@@ -1,8 +1,8 @@
 """Ensembles by enumeration of all 2^n configurations: the ground truth, for n <= 24.
 
-Every function takes an energy and makes its table of 2^n energies by one Walsh transform. All are
-differentiable in the parameters and in beta, and right from beta -> 0 to beta -> infinity, where
-the lowest configurations share all probability.
+Every function takes an energy and makes its table of 2^n energies by one Walsh transform. All
+functions are differentiable in the parameters and in beta. They are right from beta -> 0 to
+beta -> infinity, where the lowest configurations share all probability.
 """
 
 from typing import NamedTuple
@@ -192,14 +192,14 @@ def density_of_states(
 
 
 class Reduction(NamedTuple):
-    """What is lost when an energy is replaced by one with fewer couplings.
+    """The loss where an energy with fewer couplings takes the place of another.
 
     Attributes:
         lost_norm: root of the summed squares of the lost couplings; by Parseval the
             root-mean-square error of E over all configurations, in energy units.
         largest_energy_error: largest error of E at any configuration, in energy units.
         library_mass: Boltzmann weight of the library under the full energy.
-        library_mass_kept: the same under the reduced energy.
+        library_mass_kept: Boltzmann weight of the library under the reduced energy.
     """
 
     lost_norm: Float[Array, ""]

@@ -25,8 +25,8 @@ def single_flip_minima(
 
     Args:
         energy: an energy of n <= 24 spins.
-        threshold: in energy units; the default suits double precision, energies in single
-            precision want about 1e-6 of their size, or rounding makes minima on plateaus.
+        threshold: least rise of E, in energy units. The default suits double precision. Energies
+            in single precision want about 1e-6 of their size, or rounding makes minima on plateaus.
     """
     table = np.asarray(energies(energy))
     # One spin at a time: all neighbours of 24 spins at once would not fit into memory.
@@ -37,12 +37,13 @@ def single_flip_minima(
 
 
 class Retention(NamedTuple):
-    """What a model keeps of the data, and what it adds.
+    """Data that a model holds, and states that it adds.
 
     Attributes:
         library_mass: Boltzmann weight of all configurations of the data.
-        held: how many of the different configurations are strict single-flip minima of E.
-        false_positives: strict single-flip minima that are not data.
+        held: number of different configurations of the data that are strict single-flip minima
+            of E.
+        false_positives: number of strict single-flip minima that are not data.
     """
 
     library_mass: Float[Array, ""]
@@ -58,13 +59,16 @@ def retention(
     *,
     weights: Num[Array | np.ndarray, " samples"] | None = None,
 ) -> Retention:
-    """Which data a model still holds, for example along training; of fixed shape, it jits.
+    """The data that a model still holds, for example along training.
+
+    The result has a fixed shape, so that the function jits.
 
     Args:
         energy: an energy of n <= 24 spins.
         beta: inverse temperature of retrieval, for the library mass; minima do not depend on it.
         data: configurations of +-1, shape `(samples, n)`; repeated ones count once.
-        weights: of each sample; one of weight 0 is no data, all others count alike.
+        weights: weight of each sample; a sample of weight 0 does not count, all others count
+            alike.
 
     Raises:
         ValueError: for data of another number of spins, or values other than +-1.

@@ -25,7 +25,7 @@ from ._saddles import Points
 
 
 class TRANSITIONS(Codes):
-    """What became of a top of a string. `TRANSITIONS[code]` is the message."""
+    """Codes of the tops of strings after refinement. `TRANSITIONS[code]` is the message."""
 
     converged = code("A saddle of index 1, with a minimum on either side.")
     stalled = code("The gradient stayed above the tolerance.")
@@ -51,8 +51,8 @@ class Barriers(NamedTuple):
         heights: lowest G at which two states are joined, by any chain of the saddles and minima
             that were found, shape `(K, K)`, symmetric; infinite where there is none. The
             diagonal is G of the states. An upper bound of the true minimax barrier.
-        mirror_heights: the same between a state and its own mirror image, shape `(K,)`; infinite
-            where the entry stands for itself alone, or no chain was found.
+        mirror_heights: lowest G at which a state and its own mirror image are joined, shape
+            `(K,)`; infinite where the entry stands for itself alone, or no chain was found.
         others: minima met on the way that the library does not hold, shape `(X, n)`, one of
             each pair of mirror images.
     """

@@ -1,4 +1,4 @@
-"""Where, between two stages of a genealogy over beta, states are born and die."""
+"""The beta at which the states of a genealogy are born and die."""
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +16,16 @@ from ._genealogy import Genealogy
 def birth_points(
     functional: AbstractFunctional, energy: AbstractEnergy, family: Genealogy
 ) -> dict[int, Bifurcation]:
-    """At which beta, and how, the states of a genealogy over beta at one energy came to be.
+    """The bifurcations in which the states of a genealogy over beta are born.
 
     Each node that was born is followed back towards the beta of the stage before until it ends
     in a bifurcation (`thermogen.meanfield.follow_beta`), and the parent of each split is followed
     on until it loses its stability. Works in float64.
 
     Args:
-        functional: the free energy that it was made with.
-        energy: the energy that it was made with.
-        family: from `genealogy` with one energy, each beta different from the one before.
+        functional: the free energy of the genealogy.
+        energy: the energy of the genealogy.
+        family: a genealogy of one energy, each beta different from the one before.
 
     Returns:
         The bifurcation at which each node, the key, first appears. A node is left out where no
@@ -45,7 +45,7 @@ def birth_points(
 def death_points(
     functional: AbstractFunctional, energy: AbstractEnergy, family: Genealogy
 ) -> dict[int, Bifurcation]:
-    """At which beta, and how, states ended before the last stage; see `birth_points`."""
+    """The bifurcations in which states end before the last stage; see `birth_points`."""
     return _ends_of(family, np.flatnonzero(family.died), 1, functional, energy)
 
 

@@ -1,4 +1,4 @@
-"""The genealogy of minima: how states are born, go on and die from stage to stage."""
+"""The genealogy of minima: births, deaths and descent of states from stage to stage."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -143,15 +143,15 @@ def genealogy(
 ) -> Genealogy:
     """Follow the minima of G from stage to stage: one energy at many beta, or many energies.
 
-    At every stage `find_minima` searches afresh. Then the states of each stage are quenched
-    at the next, and those of each stage at the one before, and what they fall into joins its
-    stage, until nothing new is found: states missed by one search are caught where a neighbour
-    in beta saw them, and every state has a parent. Stages from hot to cold give the merge tree of
+    At every stage `find_minima` searches afresh. Then the states of each stage are quenched at
+    both neighbouring stages, and the minima that they reach join those stages, until nothing new
+    is found. A state that one search missed is thereby found from a neighbour in beta, and every
+    state has a parent. Stages from hot to cold give the merge tree of
     the states over beta; energies from the course of a training give the birth of its states.
 
     Stages should be so close that a state stays within its own basin from one to the next: a
-    state that moves further counts as a death and a birth. `birth_points` tells. Numbers may
-    change from stage to stage without recompiling.
+    state that moves further counts as a death and a birth, which `birth_points` reveals. Numbers
+    may change from stage to stage without recompiling.
 
     Args:
         functional: the free energy, such as `NaiveMeanField()`.
@@ -159,8 +159,8 @@ def genealogy(
         betas: one inverse temperature for all stages, or one for each, shape `(S,)`; > 0, in
             any order.
         key: random key; equal keys give equal genealogies.
-        n_walkers: of the fresh search at each stage.
-        n_hops: of the fresh search at each stage.
+        n_walkers: number of walkers of the fresh search at each stage.
+        n_hops: number of hops of each of these walkers.
         capacity: most states that the fresh search of a stage can hold.
         starts: spins or magnetizations that the fresh search of each stage quenches first, for
             example the data, shape `(starts, n)`.

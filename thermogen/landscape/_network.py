@@ -18,7 +18,7 @@ _SAME_SADDLE = 1e-5
 
 
 class Network:
-    """What is known so far: minima, the saddles between them, and what was tried.
+    """The minima and saddles known so far, and the pairs that were tried.
 
     Minima are nodes, their mirror images nodes of their own. The first K nodes are the states of
     the library.

@@ -1,4 +1,4 @@
-"""What the states of a library say together: ln Z, complexity, overlaps, a rigorous bound.
+"""Thermodynamics of the states of a library: ln Z, complexity, overlaps, a rigorous bound.
 
 All sums count a state of multiplicity 2 twice, once for its mirror image. They are sums over the
 states that were found: a search that missed some makes ln Z and the complexity too low.
@@ -28,10 +28,10 @@ _Edges = Float[Array | np.ndarray, " edges"]
 def log_partition(library: Library, beta: Beta) -> Float[Array, ""]:
     """`ln Z = ln sum_a exp(-beta F_a)` of the library's states; minus infinity for none.
 
-    An estimate (De Dominicis and Young 1983), not a bound: it
-    takes the states for disjoint. Minima parted by barriers below 1/beta are one state that the
-    sum counts more than once, by at most the logarithm of their number; and each F_a has the
-    error of its functional. `mixture_bound` is rigorous. Jits and vmaps.
+    The sum is an estimate (De Dominicis and Young 1983), not a bound: it takes the states for
+    disjoint. Minima parted by barriers below 1/beta are one state, which the sum counts more than
+    once; that raises ln Z by at most the logarithm of their number. Each F_a has the error of its
+    functional. `mixture_bound` is rigorous. The function jits and vmaps.
 
     Args:
         library: states and their free energies in energy units.
@@ -111,7 +111,7 @@ def overlap_distribution(library: Library, beta: Beta, edges: _Edges) -> Float[A
     about these values by the order of n^-1/2. Sums to 1 if the bins cover [-1, 1]. Jits and vmaps.
 
     Args:
-        library: at least one state.
+        library: a library of at least one state.
         beta: inverse temperature.
         edges: increasing overlaps, shape `(bins + 1,)`.
 

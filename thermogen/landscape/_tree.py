@@ -17,12 +17,11 @@ class DisconnectivityTree(NamedTuple):
     """A binary tree whose leaves are K states and whose nodes are the barriers that join them.
 
     Attributes:
-        free_energies: of the states, shape `(K,)`.
-        linkage: in the format of `scipy.cluster.hierarchy`, shape `(K - 1, 4)`: the two clusters
-            that node K + i joins, left and right, its height above the lowest state, its number
-            of leaves. Heights are infinite where nothing joins
-            the two: such rows, always the last, hold a forest together, and scipy's functions
-            want them cut off.
+        free_energies: free energy of each state, shape `(K,)`.
+        linkage: the tree in the format of `scipy.cluster.hierarchy`, shape `(K - 1, 4)`. Row i
+            holds the two clusters that node K + i joins, left and right, its height above the
+            lowest state, and its number of leaves. An infinite height joins two trees of a
+            forest. Such rows are the last, and scipy's functions want them cut off.
         heights: free energy of each node, shape `(K - 1,)`, in increasing order; `linkage[:, 2]`
             plus the lowest free energy.
         leaves: the states from left to right, such that the leaves of every node are neighbours,
@@ -43,14 +42,15 @@ def disconnectivity_tree(
 ) -> DisconnectivityTree:
     """Join states in the order of the barriers between them, by single linkage.
 
-    Becker and Karplus (J. Chem. Phys. 106, 1495 (1997)). Barriers of single steps do as well as
-    those closed over chains: single linkage closes them. Works for energies E just as well.
+    The tree is that of Becker and Karplus (J. Chem. Phys. 106, 1495 (1997)). Barriers of single
+    steps give the same tree as barriers closed over chains. Energies E may take the place of free
+    energies.
 
     Args:
-        free_energies: of K >= 2 states, shape `(K,)`.
+        free_energies: free energies of K >= 2 states, shape `(K,)`.
         barriers: free energy of the barrier between two states, shape `(K, K)`, symmetric;
-            infinite where there is none. The diagonal is not used. For instance
-            `Barriers.heights`, or `thermogen.exact.barriers`.
+            infinite where there is none. The diagonal is not used. `Barriers.heights` and
+            `thermogen.exact.barriers` have this form.
 
     Raises:
         ValueError: for fewer than two states, shapes that disagree, values that are not finite

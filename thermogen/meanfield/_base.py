@@ -55,9 +55,9 @@ def _value(
 
 
 def checked_point(energy: AbstractEnergy, m: Spins, name: str = "m") -> Magnetizations:
-    """Magnetizations of all spins as a floating array, if they lie in the cube.
+    """Magnetizations of all spins as a floating array.
 
-    And if the energy is of a dtype in which functionals compute.
+    They must lie in the cube, and the energy must be of a dtype in which functionals compute.
     """
     check_precision(energy)
     if jnp.shape(m) != (energy.n_spins,):
@@ -104,7 +104,7 @@ class Taylor(NamedTuple):
 
 
 class Problem(eqx.Module):
-    """What is minimised: the free energy G(m) of one energy at one inverse temperature.
+    """The free energy G(m) of one energy at one inverse temperature, as a function to minimise.
 
     Whatever must be right close to saturation is a function of the effective field theta, at
     m = tanh(theta). A pytree: it jits, vmaps and differentiates.

@@ -161,7 +161,7 @@ def _cavity_fields(k: Float[Array, ""], theta: Float[Array, " p"]) -> Float[Arra
         return jnp.append(least - _before(k, others)[-1], others)
 
     def mismatch(apart):
-        """Of what the second spin receives, and what the others tell it; and the fields."""
+        """What the second spin receives, less what the others tell it; and the fields."""
         x = fields(apart)
         told = _before(k, jnp.append(x[0], x[2:]))[-1]
         return 0.5 * (second - apart) - told, x

@@ -1,4 +1,4 @@
-"""Where a branch of stationary points of G turns or meets another."""
+"""Bifurcations: points where a branch of stationary points of G turns or meets another."""
 
 from typing import NamedTuple
 
@@ -20,15 +20,15 @@ _ZERO = 1e-5
 
 
 class Bifurcation(NamedTuple):
-    """Where a branch turns or meets another.
+    """A point where a branch turns or meets another branch.
 
     Attributes:
         kind: `"saddle-node"`, where two stationary points are born or die (a spinodal, if one of
             them is a minimum); `"pitchfork"`, where two branches leave, mirror images to leading
             order; `"transcritical"`, where another branch crosses.
         parameter: beta, or the strength of the field.
-        magnetizations: shape `(n,)`.
-        free_energy: G there.
+        magnetizations: m at the bifurcation, shape `(n,)`.
+        free_energy: G at the bifurcation, in energy units.
         soft_mode: the direction of m in which G is flat, shape `(n,)`, of length 1.
         n_unstable: number of unstable directions before and after.
     """

@@ -30,7 +30,7 @@ class Branch(eqx.Module):
 
     Attributes:
         parameters: beta, or the strength of the field, shape `(capacity,)`.
-        magnetizations: shape `(capacity, n)`.
+        magnetizations: m of each point, shape `(capacity, n)`.
         free_energies: G, with the term of the field, shape `(capacity,)`.
         curvatures: lowest eigenvalue of `beta sqrt(v_i) G''_ij sqrt(v_j)`, v = 1 - m^2: 1 for
             independent spins, 0 at a spinodal, below 0 where m is no minimum; `(capacity,)`.
@@ -117,9 +117,9 @@ def follow_field(
         init: magnetizations near a stationary point at `strengths[0]`, shape `(n,)`.
         field: direction of the additional field, in energy units per unit of strength, `(n,)`.
         strengths: h at the two ends of the range; either may be larger.
-        toward: see `follow_beta`.
-        max_step: see `follow_beta`.
-        capacity: see `follow_beta`.
+        toward: direction of m in which to set off, as in `follow_beta`.
+        max_step: largest step along the branch, as in `follow_beta`.
+        capacity: room for points.
 
     Raises:
         ValueError: for a beta that is not positive, equal strengths, or arrays of wrong shape.

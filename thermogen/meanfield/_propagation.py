@@ -33,9 +33,9 @@ def belief_propagation(
     """Marginals and free energy of the Bethe approximation, exact on trees.
 
     Damped messages run on the factor graph until they no longer change. They are fields (half the
-    log odds), which need no normalisation. Where they do not settle, the Bethe free energy is
-    descended from where they are: that always converges (Yuille 2002; Heskes 2003). Either way
-    the end point is polished and judged as by `solve`.
+    log odds), which need no normalisation. If they do not settle, a descent of the Bethe free
+    energy goes on from the last messages; that always converges (Yuille 2002; Heskes 2003). Newton
+    steps polish the end point, and `solve` judges it, in both cases.
 
     Args:
         energy: `Pairwise`, `RBM` or `Interactions` of n spins.
@@ -43,7 +43,7 @@ def belief_propagation(
         init: magnetizations whose effective fields the first messages see, shape `(n,)`; by
             default those of the fields of the energy alone.
         damping: share of the old messages that is kept, in [0, 1).
-        tol: as for `solve`.
+        tol: largest `|dG/dm|` that counts as converged, as in `solve`.
         max_steps: limit on the rounds of messages, and again on the steps of the descent.
         throw: raise if the result is not `converged`.
 

@@ -46,7 +46,7 @@ def susceptibility(
 
 
 class Validity(NamedTuple):
-    """How far a mean-field state can be believed.
+    """Indicators of how far a mean-field state can be believed.
 
     Attributes:
         stability: de Almeida and Thouless' criterion, `1 - max eigenvalue of beta^2 V (K o K) V`

@@ -1,4 +1,4 @@
-"""How the search for a stationary point of a free energy ends."""
+"""Result codes of the search for a stationary point of a free energy."""
 
 from .. import _solution
 from .._codes import code

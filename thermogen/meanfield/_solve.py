@@ -58,8 +58,8 @@ class MirrorDescent(optx.AbstractRootFinder):
     It is an `optimistix.AbstractRootFinder`, and any other of those may take its place.
 
     Attributes:
-        rtol: with `atol`, stop at `max |r| <= atol + rtol max |theta|`; r is dimensionless.
-        atol: see `rtol`.
+        rtol: relative tolerance: steps end at `max |r| <= atol + rtol max |theta|`.
+        atol: absolute tolerance in the same test; r is dimensionless.
         norm: the norm in that test.
         first_step: initial step size a.
     """
@@ -132,8 +132,8 @@ class NewtonPolish(optx.AbstractRootFinder):
     as well.
 
     Attributes:
-        rtol: with `atol`, stop at `max |r| <= atol + rtol max |theta|`; r is dimensionless.
-        atol: see `rtol`.
+        rtol: relative tolerance: steps end at `max |r| <= atol + rtol max |theta|`.
+        atol: absolute tolerance in the same test; r is dimensionless.
         norm: the norm in that test.
     """
 
@@ -188,17 +188,17 @@ def solve(
 ) -> Solution:
     """Find the minimum of G(m) whose basin holds `init`.
 
-    The solver descends, Newton steps polish, and the end point is judged by what it is: its
-    gradient `dG/dm` (never `dG/dtheta`, which vanishes at saturation) and its Hessian. Runs in
-    the dtype of the energy, the polish included: in float32 `converged` means 1e-4, and `quench`
-    is what certifies in float64. One start a call: use `jax.vmap` for many, or
-    `thermogen.quench` for very many.
+    The solver descends, Newton steps polish, and the gradient `dG/dm` and the Hessian of the end
+    point decide on the result (never `dG/dtheta`, which vanishes at saturation). All of it runs in
+    the dtype of the energy: in float32 `converged` means 1e-4, and `thermogen.quench` certifies
+    minima in float64. A call takes one start: use `jax.vmap` for many, or `thermogen.quench` for
+    very many.
 
     Args:
         functional: the free energy, such as `TAP()`.
         energy: a multilinear energy of n spins.
         beta: inverse temperature, > 0.
-        init: where to start, shape `(n,)`, within [-1, 1]; spins +-1 are welcome.
+        init: start, shape `(n,)`, within [-1, 1]; spins +-1 are welcome.
         solver: any optimistix root finder on `r(theta) = beta dG/dm`, theta = atanh m.
         adjoint: how derivatives by energy and beta are taken: `optimistix.ImplicitAdjoint()`, or
             `optimistix.RecursiveCheckpointAdjoint()` to differentiate through all the steps.
@@ -249,7 +249,7 @@ def solve_from(
 
 
 def is_minimum(result: Codes) -> Bool[Array, "..."]:
-    """Which codes stand for a minimum, be it a marginal one."""
+    """Whether a code stands for a minimum, marginal ones included."""
     return (result == RESULTS.converged) | (result == RESULTS.marginal)
 
 
@@ -420,7 +420,7 @@ def starting_field(energy: AbstractEnergy, init: Spins) -> Magnetizations:
 def checked_problem(
     functional: AbstractFunctional, energy: AbstractEnergy, beta: Beta, dtype: DTypeLike
 ) -> Problem:
-    """What is minimised, if the functional is one and beta positive."""
+    """The problem that is minimised, after a look at functional and beta."""
     if not isinstance(functional, AbstractFunctional):
         raise TypeError(f"functional must be one such as TAP(), got {functional!r}")
     return Problem(functional, energy, checked_beta(beta, dtype))

@@ -18,7 +18,7 @@ def learning_figure(losses: np.ndarray) -> Figure:
     """The loss against the step.
 
     Args:
-        losses: shape `(steps,)`, in nats per sample.
+        losses: the loss of each step, in nats per sample, shape `(steps,)`.
     """
     figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")
     axes = figure.subplots()
@@ -90,7 +90,7 @@ def scan_figure(
 def occupation_figure(
     assignment: np.ndarray, n_states: int, labels: np.ndarray | None = None
 ) -> Figure:
-    """How many samples fall to each state, stacked by class where there are at most ten.
+    """The number of samples that fall to each state, stacked by class if there are at most ten.
 
     Args:
         assignment: state of each sample, shape `(samples,)`; -1 for none.
@@ -135,8 +135,8 @@ def overlaps_figure(edges: np.ndarray, shares: np.ndarray) -> Figure:
     """P(q): how the overlap of two states drawn by weight is distributed.
 
     Args:
-        edges: of the bins, shape `(bins + 1,)`.
-        shares: of the bins, sum 1, shape `(bins,)`.
+        edges: edges of the bins of q, shape `(bins + 1,)`.
+        shares: share of each bin, sum 1, shape `(bins,)`.
     """
     figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")
     axes = figure.subplots()
@@ -159,7 +159,7 @@ def bifurcation_figure(
     """Bifurcation diagram: overlap with a pattern along branches; dashed where unstable.
 
     Args:
-        branches: from `follow_beta` or `follow_field`, all in the same parameter.
+        branches: branches from `follow_beta` or `follow_field`, all in the same parameter.
         bifurcations: points to mark, from `bifurcations`.
         pattern: what the overlap `pattern.m / n` is taken with, shape `(n,)`.
         parameter: label of the horizontal axis.

@@ -40,22 +40,23 @@ def genealogy_figure(
     picture: tuple[int, int] | None = None,
     label: str = "inverse temperature β",
 ) -> Figure:
-    """The tree of the states over the stages; every line is one state, older ones hold younger.
+    """The tree of the states over the stages: one line a state, joined to the state it came from.
 
     A state is joined, where it is born, to the one into which it falls at the stage before.
     Lines are wider where the state is heavier: by the root of its Boltzmann weight among those of
     its stage. No line crosses another.
 
     Args:
-        family: from `genealogy`.
-        births: from `birth_points`: where states were born; else in the middle between stages.
-        deaths: from `death_points`, likewise.
+        family: the genealogy, from `genealogy`.
+        births: where states were born, from `birth_points`. A state without an entry is drawn
+            from the middle between two stages.
+        deaths: where states ended, from `death_points`, likewise.
         positions: where the stages stand on the axis, increasing, for example steps of a
             training, shape `(S,)`; by default beta. With it, `births` and `deaths` must be in
             its units.
         picture: rows and columns of a state, shown at the ends of the lines that reach the last
             stage; spins beyond their product, the hidden ones, are not shown.
-        label: of the axis.
+        label: label of the horizontal axis.
     """
     x = np.asarray(family.betas if positions is None else positions, float)
     low, high = _spans(family, x, births or {}, deaths or {})
@@ -110,7 +111,7 @@ def _spans(
     births: Mapping[int, Bifurcation],
     deaths: Mapping[int, Bifurcation],
 ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
-    """Where the piece of line about each node begins and ends: between stages, or as known."""
+    """Both ends of the piece of line about each node: between stages, or as known."""
     middle = 0.5 * (x[1:] + x[:-1])
     low, high = np.append(x[0], middle)[family.stages], np.append(middle, x[-1])[family.stages]
     for node, point in births.items():

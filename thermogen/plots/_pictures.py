@@ -22,7 +22,7 @@ def thumbnail_png(magnetizations: np.ndarray, picture: tuple[int, int]) -> bytes
     """One state as PNG, one pixel a spin; the page enlarges it.
 
     Args:
-        magnetizations: shape `(n,)`, within [-1, 1].
+        magnetizations: magnetizations of the state, shape `(n,)`, within [-1, 1].
         picture: rows and columns, with product n.
     """
     buffer = io.BytesIO()
@@ -38,9 +38,9 @@ def samples_figure(
     """A few samples: rows of pictures, one row a class where there are labels; else strips.
 
     Args:
-        spins: shape `(samples, n)`, -1 or +1.
+        spins: the samples, shape `(samples, n)`, -1 or +1.
         picture: rows and columns of one sample; `(1, n)` is drawn as a strip.
-        labels: shape `(samples,)`.
+        labels: class of each sample, shape `(samples,)`.
     """
     if picture[0] == 1:
         return _strips_of_samples(_evenly(spins, 64))
@@ -89,7 +89,7 @@ def states_figure(
     """The states at a glance: labelled pictures, or strips beside their free-energy levels.
 
     Args:
-        magnetizations: shape `(K, n)`, lowest free energy first.
+        magnetizations: m of each state, shape `(K, n)`, lowest free energy first.
         free_energies: G of each state in energy units, shape `(K,)`.
         weights: Boltzmann weight of each state, shape `(K,)`.
         hits: number of quenches that ended in each state, shape `(K,)`.

@@ -26,7 +26,7 @@ def recall_figure(
         truths: the samples, shape `(cues, n)`.
         known: True for the spins that were shown, shape `(n,)`, the same for all cues.
         answers: the most probable configurations, shape `(cues, n)`; 0 for no answer.
-        probabilities: of these, given the cue, shape `(cues,)`.
+        probabilities: probability of each answer given its cue, shape `(cues,)`.
         means: mean of each spin given the cue, shape `(cues, n)`.
         picture: rows and columns of one sample; `(1, n)` is drawn as a strip.
     """

@@ -34,10 +34,10 @@ def disconnectivity_figure(
     cut, which a grey band shows.
 
     Args:
-        tree: from `disconnectivity_tree`.
+        tree: the tree, from `disconnectivity_tree`.
         pictures: magnetizations of the states, shape `(K, rows, columns)`, within [-1, 1], shown
-            below their lines; without, the numbers of the states alone.
-        label: of the vertical axis.
+            below their lines. Without pictures the states are numbered.
+        label: label of the vertical axis.
     """
     size, joined = len(tree.leaves), np.isfinite(tree.heights)
     figure = Figure(figsize=(min(max(0.36 * size + 0.9, 4), 2 * WIDTH), 5), layout="constrained")
@@ -93,7 +93,7 @@ class _Cuts:
         return [(float(self.known[k]), float(self.known[k + 1])) for k in rows]
 
     def __call__(self, levels: np.ndarray) -> np.ndarray:
-        """Where levels stand on the axis; infinite ones stay what they are."""
+        """Places of levels on the axis; infinite ones stay infinite."""
         finite = np.where(np.isfinite(levels), levels, self.known[0])
         return np.where(np.isfinite(levels), np.interp(finite, self.known, self.places), levels)
 
@@ -114,7 +114,7 @@ class _Cuts:
 
 
 def _places(tree: DisconnectivityTree) -> tuple[np.ndarray, np.ndarray]:
-    """Where leaves and nodes stand, in the middle of their leaves; and their free energies."""
+    """Places of leaves and nodes, nodes in the middle of their leaves; and their free energies."""
     size = len(tree.leaves)
     x, count = np.zeros(2 * size - 1), np.ones(2 * size - 1)
     x[tree.leaves] = np.arange(size)
@@ -125,7 +125,7 @@ def _places(tree: DisconnectivityTree) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _lines(tree: DisconnectivityTree, x: np.ndarray, y: np.ndarray) -> list:
-    """From every leaf and node straight up, then to its node; from a root a stub."""
+    """Lines from every leaf and node straight up and then to its node; a stub at a root."""
     size = len(tree.leaves)
     parent = np.full(len(x), -1)
     for node, row in enumerate(tree.linkage, start=size):

@@ -1,4 +1,4 @@
-"""Which expert of a mixture a cue belongs to."""
+"""The expert of a mixture that a cue belongs to."""
 
 import equinox as eqx
 import jax
@@ -37,7 +37,7 @@ def gate(
         n_sweeps: number of temperatures.
 
     Returns:
-        Probabilities, shape `(experts,)`.
+        Probability of each expert, shape `(experts,)`.
 
     Raises:
         ValueError: for a cue of wrong shape or other values, and counts that are not positive.

@@ -1,4 +1,4 @@
-"""How long a chain takes to find an answer."""
+"""The time in which a chain finds an answer."""
 
 import equinox as eqx
 import jax
@@ -41,11 +41,11 @@ def first_hits(
         key: random key.
         sampler: moves the chains.
         n_chains: number of chains.
-        n_sweeps: when to give up.
+        n_sweeps: number of sweeps after which a chain gives up.
 
     Returns:
-        Sweeps, 0 for a chain that started at a target and infinity for one that never met any,
-        shape `(n_chains,)`.
+        Number of sweeps of each chain, shape `(n_chains,)`: 0 for a chain that started at a
+        target, and infinity for a chain that never met one.
 
     Raises:
         ValueError: for a cue or targets of a wrong shape, and for counts that are not

@@ -58,17 +58,18 @@ class Annealing(eqx.Module):
 
 
 class Draws(NamedTuple):
-    """What a method found.
+    """Draws of a method, with their weights.
 
     Attributes:
         spins: configurations of all spins, shape `(draws, n)`.
-        means: of each spin given the others of a draw, or magnetizations, shape `(draws, n)`.
+        means: mean of each spin given the others of a draw, or magnetizations, shape
+            `(draws, n)`.
         costs: beta times the free energy of the visible spins of each draw, from any zero on,
             shape `(draws,)`.
         log_weights: ln of the weight of each draw, up to a constant; minus infinity for one that
             does not count, shape `(draws,)`.
         log_partition: ln Z of the free spins from the same zero on, where the method estimates it.
-        result: what to report where no draw counts.
+        result: the code of the answers if no draw counts.
     """
 
     spins: Float[Array, "draws n"]
@@ -131,7 +132,7 @@ class Cooled(NamedTuple):
     """Chains cooled to beta.
 
     Attributes:
-        spins: where they ended, shape `(chains, n)`.
+        spins: last configuration of each chain, shape `(chains, n)`.
         costs: `beta (F - lowest)` of these, shape `(chains,)`.
         log_weights: ln of the weight of each, shape `(chains,)`.
         log_partition: ln Z of the free spins, plus `beta lowest`.

@@ -1,4 +1,4 @@
-"""Recall: the known spins are clamped, the unknown ones found, with probabilities."""
+"""Recall: known spins are clamped, and the others are found, with their probabilities."""
 
 from typing import NamedTuple
 
@@ -29,17 +29,17 @@ class Recall(NamedTuple):
     Attributes:
         configurations: different configurations of the visible spins, known spins included,
             shape `(capacity, n)`.
-        probabilities: of each, given the cue, shape `(capacity,)`. What they lack to 1 is the
-            weight of answers that were not found or did not fit. Those of many unknown spins
-            may be 0 in floating point, of answers all the same: see `log_probabilities`.
+        probabilities: probability of each answer given the cue, shape `(capacity,)`. What their
+            sum lacks to 1 is the weight of answers that were not found or did not fit. A
+            probability may round to 0 where many spins are unknown: see `log_probabilities`.
         magnetizations: mean of each spin given the cue, +-1 where it is known, shape `(n,)`. Their
             signs are the answer that gets most spins right.
         ess: effective number of the draws behind that, `(sum w)^2 / sum w^2`; draws of one chain
             that goes on count as if they were independent.
         result: a `RESULTS` code. Where it is not `converged` there are no answers: all
             probabilities are 0, and so are the magnetizations of unknown spins.
-        log_probabilities: ln of the probabilities, finite for every answer and minus infinity in
-            rows that are not used, shape `(capacity,)`.
+        log_probabilities: logarithm of each probability, finite for every answer and minus
+            infinity in rows that are not used, shape `(capacity,)`.
     """
 
     configurations: Float[Array, "capacity n"]
@@ -148,7 +148,7 @@ def _recall(energy, clamp, beta, key, method, counts):
 
 
 def _log_probabilities(draws: Draws, groups, log_weights, n_unknown) -> Float[Array, " draws"]:
-    """Of the answer that each draw is, at the first draw of each; minus infinity at its copies."""
+    """The weight of each answer at its first draw; minus infinity at the copies of that draw."""
     n_draws = len(log_weights)
     first = jnp.arange(n_draws) == jax.ops.segment_min(jnp.arange(n_draws), groups, n_draws)[groups]
     if draws.log_partition is None:

@@ -1,4 +1,4 @@
-"""How good answers are: right, in how many spins, how sure, and what they make up."""
+"""Scores of answers: how often they are right, in how many spins, and how sure they are."""
 
 from typing import NamedTuple
 
@@ -20,15 +20,17 @@ class RecallScores(NamedTuple):
     Attributes:
         exact_match: share of cues whose top answer is the truth.
         spin_accuracy: share of the unknown spins that the top answers have right.
-        marginal_accuracy: the same for the signs of the magnetizations.
+        marginal_accuracy: share of the unknown spins that the signs of the magnetizations have
+            right.
         truth_probability: mean probability that the answers give to the truth.
         misses: share of cues whose truth is not among the answers.
         false_positives: share of cues whose top answer is not in the data.
         false_mass: mean probability of all answers that are not in the data.
         confidence: mean probability of the top answers in equal bins of it, 0 in an empty
             bin, shape `(bins,)`.
-        accuracy: how often these are right, shape `(bins,)`: the reliability curve.
-        counts: cues in each bin, shape `(bins,)`.
+        accuracy: share of the top answers of each bin that are right, shape `(bins,)`: the
+            reliability curve.
+        counts: number of cues in each bin, shape `(bins,)`.
         calibration_error: mean over cues of `|accuracy - confidence|` of their bin (the expected
             calibration error of Naeini, Cooper and Hauskrecht 2015).
     """
@@ -59,12 +61,12 @@ def recall_scores(
     """Judge the answers to many cues against the configurations that the cues were made from.
 
     Args:
-        answers: what `recall` gave, batched over cues.
+        answers: answers of `recall`, batched over cues.
         truths: the configuration behind each cue, shape `(cues, n)`.
-        cues: what was asked: +1 or -1 where a spin was known, 0 where not, shape `(cues, n)`.
+        cues: the cues: +1 or -1 where a spin was known, 0 where not, shape `(cues, n)`.
         data: configurations that are no false positives, shape `(samples, n)`.
-        n_bins: bins of the reliability curve.
-        weights: of each cue, >= 0, shape `(cues,)`; a weight of 3 counts a cue three times.
+        n_bins: number of bins of the reliability curve.
+        weights: weight of each cue, >= 0, shape `(cues,)`; a weight of 3 counts a cue three times.
 
     Raises:
         ValueError: if the shapes disagree.

@@ -120,7 +120,7 @@ def _loss(result: FitResult) -> str:
 
 
 def _scan(study: Study, tell: Tell) -> None:
-    """From hot to cold, for every functional; starts are data and the states found before."""
+    """A scan from hot to cold for every functional, from data and the states found before."""
     spins, settings = study.source.spins, study.settings
     draw = np.random.default_rng(settings.seed)
     chosen = draw.choice(len(spins), min(_SCAN_STARTS, len(spins)), replace=False)

@@ -85,7 +85,7 @@ def _way_to_learn(l2: float, n_spins: int) -> tuple[AbstractObjective, AbstractP
 
 
 def _weights(study: Study) -> np.ndarray:
-    """One a sample, as a column."""
+    """The weight of each sample, as a column."""
     weights = study.source.weights
     return (np.ones(len(study.source.spins)) if weights is None else weights)[:, None]
 

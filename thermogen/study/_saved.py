@@ -52,7 +52,7 @@ def load_study(path: PathLike) -> Study:
 
 
 def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """As JSON knows it: a plain value, or a list of its kind and its contents."""
+    """The form that JSON knows: a plain value, or a list of its kind and its contents."""
     if isinstance(value, enum.Enum):
         return ["enum", _name(type(value)), value.value]
     if value is None or type(value) in (bool, int, float, str):

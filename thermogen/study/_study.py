@@ -1,4 +1,4 @@
-"""What a study is asked, what it has found so far, and its figures."""
+"""Settings and findings of a study, and its figures."""
 
 import math
 from dataclasses import dataclass, field
@@ -113,11 +113,11 @@ class Recollection(NamedTuple):
         truths: the samples, shape `(cues, n_spins)`.
         known: True for the spins that were shown, shape `(n_spins,)`, the same for all cues.
         answers: the most probable configurations, shape `(cues, n_spins)`; 0 for no answer.
-        probabilities: of these, given the cue, shape `(cues,)`.
+        probabilities: probability of each answer given its cue, shape `(cues,)`.
         means: mean of each spin given the cue, shape `(cues, n_spins)`.
         exact: share of the cues whose most probable answer is the sample.
         accuracy: share of the hidden spins that have the sign of their mean.
-        guess: the same if each hidden spin is guessed by its mean over all samples.
+        guess: the accuracy if each hidden spin is guessed by its mean over all samples.
     """
 
     truths: np.ndarray
