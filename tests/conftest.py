@@ -1,4 +1,18 @@
-"""Settings of the whole suite: double precision, strict ranks, reproducible examples."""
+"""Settings of the whole suite: double precision, strict ranks, cheap compilation, what is run."""
+
+import collections
+import os
+import pathlib
+
+# Tests compile thousands of small programs, most of which run once: without optimisation XLA takes
+# a fifth of the time for them. Speed is not tested here. JAX reads this at its first array.
+CHEAP = (
+    "--xla_backend_optimization_level=0"
+    " --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1"
+)
+if CHEAP not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{CHEAP} {os.environ.get('XLA_FLAGS', '')}"
 
 import hypothesis
 import jax
@@ -18,13 +32,15 @@ hypothesis.settings.load_profile("thermogen")
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
-    """Drops a file's compiled programs after it.
+    """Drops compiled programs after a file, once they are many.
 
     Each keeps several memory maps. The suite's together exceed what Linux allows a process
     (vm.max_map_count, 65530), and XLA then dies in the middle of a compilation.
     """
     yield
-    jax.clear_caches()
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
 
 
 @pytest.fixture
@@ -33,3 +49,32 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+# Of a parametrised test this many cases run where no file is named.
+N_CASES = 2
+
+
+def pytest_configure(config):
+    named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    # Workers are given paths by their controller, and ask it.
+    config.is_cut = getattr(config, "workerinput", {}).get("is_cut", not named)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["is_cut"] = node.config.is_cut
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Marks the cases of a parametrised test that come after its first ones as `further`."""
+    if not config.is_cut:
+        return
+    seen = collections.Counter()
+    for item in items:
+        if not item.get_closest_marker("slow"):
+            function = item.nodeid.partition("[")[0]
+            seen[function] += 1
+            if seen[function] > N_CASES:
+                item.add_marker("further")

@@ -5,9 +5,10 @@ saddles, degeneracy makes rules of acceptance deterministic, rare spins are drow
 the cold freezes chains, and large numbers of spins underflow.
 """
 
+import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,20 +20,30 @@ from scipy.special import gammaln
 import thermogen as tg
 
 
-class Hard(NamedTuple):
-    """One hard model.
+@dataclasses.dataclass(frozen=True)
+class Hard:
+    """One hard model, made when a test first asks for it.
 
     Attributes:
         kind: symmetric, degenerate, biased, cold, huge or bimodal (hard to estimate).
-        energy: the model.
+        make: makes the model.
         beta: inverse temperature.
-        log_partition: exact ln Z at beta.
+        closed: exact ln Z at beta where it has a closed form.
     """
 
     kind: str
-    energy: tg.AbstractMultilinear
+    make: Callable[[], tg.AbstractMultilinear]
     beta: float
-    log_partition: float
+    closed: float | None = None
+
+    @functools.cached_property
+    def energy(self) -> tg.AbstractMultilinear:
+        return self.make()
+
+    @functools.cached_property
+    def log_partition(self) -> float:
+        """Exact ln Z at beta."""
+        return boltzmann(self.energy, self.beta)[1] if self.closed is None else self.closed
 
 
 def on_graph(graph: nx.Graph, coupling: float, fields: float = 0.0) -> tg.Pairwise:
@@ -95,7 +106,7 @@ def free_spins(n: int) -> tg.Interactions:
     return tg.Interactions(n, [np.arange(n)[:, None]], [np.linspace(-0.3, 0.3, n)])
 
 
-# name -> (kind, energy, beta): so few spins that all configurations can be listed.
+# So few spins that all configurations can be listed.
 _SMALL: dict[str, tuple[str, Callable[[], tg.AbstractMultilinear], float]] = {
     "antiferromagnetic ring of 3": ("symmetric", lambda: on_graph(nx.cycle_graph(3), -1.0), 2.0),
     "antiferromagnetic ring of 5": ("symmetric", lambda: on_graph(nx.cycle_graph(5), -1.0), 3.0),
@@ -136,21 +147,13 @@ def _large() -> dict[str, Hard]:
     bonds = n * np.log(2.0) + (n - 1) * np.log(np.cosh(1.0))
     weiss = curie_weiss_log_partition(64, 2.5)
     return {
-        "300 free spins": Hard("huge", free_spins(n), 1.0, free),
-        "chain of 300": Hard("huge", chain(n), 1.0, float(bonds)),
-        "Curie-Weiss, 64, ordered": Hard("bimodal", curie_weiss(64), 2.5, weiss),
-    }
-
-
-def _small() -> dict[str, Hard]:
-    made = {name: (kind, make(), beta) for name, (kind, make, beta) in _SMALL.items()}
-    return {
-        name: Hard(kind, energy, beta, boltzmann(energy, beta)[1])
-        for name, (kind, energy, beta) in made.items()
+        "300 free spins": Hard("huge", lambda: free_spins(n), 1.0, free),
+        "chain of 300": Hard("huge", lambda: chain(n), 1.0, float(bonds)),
+        "Curie-Weiss, 64, ordered": Hard("bimodal", lambda: curie_weiss(64), 2.5, weiss),
     }
 
 
 # Hard models of at most 11 spins, whose truth `helpers.boltzmann` and `helpers.energy_table` list.
-HARD: dict[str, Hard] = _small()
+HARD: dict[str, Hard] = {name: Hard(*model) for name, model in _SMALL.items()}
 # Hard models of many spins, whose ln Z has a closed form.
 LARGE: dict[str, Hard] = _large()
