@@ -1,4 +1,4 @@
-"""What a model is: an energy of N spins, and the functions that any energy admits."""
+"""Energies of N spins, and the functions that any energy admits."""
 
 import abc
 import functools
@@ -61,8 +61,9 @@ def local_fields(energy: AbstractEnergy, m: Spins) -> Float[Array, " n"]:
     """Field that the other spins exert on each spin, `-dE/dm_k`.
 
     Args:
-        energy: a multilinear energy of n spins. Of another smooth one, such as a `Mixture`, this
-            is the force at m; `conditional_fields` are the fields between configurations.
+        energy: a multilinear energy of n spins. For another smooth energy, such as a `Mixture`,
+            the result is the force at m; `conditional_fields` are the fields between
+            configurations.
         m: spins or magnetizations, shape `(n,)`.
 
     Returns:
@@ -76,8 +77,8 @@ def local_fields(energy: AbstractEnergy, m: Spins) -> Float[Array, " n"]:
 def flip_gaps(energy: AbstractEnergy, spins: Spins) -> Float[Array, " n"]:
     """Energy cost of every single flip, `E(flip_k s) - E(s)`, of any energy.
 
-    Of a multilinear energy it is `2 s_k h_k(s)` with the local fields. Open for extension:
-    `flip_gaps.register(YourEnergy)`.
+    For a multilinear energy it is `2 s_k h_k(s)` with the local fields. The function is open for
+    extension: `flip_gaps.register(YourEnergy)`.
 
     Args:
         energy: an energy of n spins.
@@ -203,7 +204,7 @@ def constrain(energy: AbstractEnergy) -> PyTree:
 
 @functools.singledispatch
 def parameter_degrees(energy: AbstractEnergy) -> PyTree:
-    """How many spins each parameter couples: 1 for fields, 2 for pairs, and so on.
+    """Number of spins that each parameter couples: 1 for fields, 2 for pairs, and so on.
 
     Penalties and the choice of a description ask for it. The degrees of a multilinear energy
     without a rule are read off how `dE/dp` scales with the magnetizations, `dE/dp(t m) = t^d
@@ -249,7 +250,7 @@ def _degrees_by_scaling(
 
 @functools.singledispatch
 def parameter_terms(energy: AbstractEnergy) -> PyTree:
-    """How many sets of spins each parameter serves: the mean of `(dE/dp)^2` over configurations.
+    """Number of sets of spins a parameter serves: the mean of `(dE/dp)^2` over configurations.
 
     1 for a coupling or a field of its own, the number of bonds where they share one coupling.
     Counted for multilinear energies without a rule for `parameter_degrees`; 1 for all others.
@@ -296,7 +297,7 @@ def _generic(shapes: tuple[tuple[int, ...], ...]) -> list[Array]:
 
 @functools.singledispatch
 def parameter_copies(energy: AbstractEnergy) -> PyTree:
-    """How many entries share one parameter: 2 for the halves of a symmetric matrix, else 1.
+    """Number of entries that share one parameter: 2 for the halves of a symmetric matrix, else 1.
 
     Returns:
         A pytree like the energy, of integers.
@@ -315,7 +316,7 @@ def squared_norm(energy: AbstractEnergy) -> Float[Array, ""]:
 
 @functools.singledispatch
 def n_visible(energy: AbstractEnergy) -> int:
-    """How many of the spins data speak of: all of them, unless the energy has hidden spins."""
+    """Number of spins that data hold: all spins, unless the energy has hidden ones."""
     return energy.n_spins
 
 

@@ -103,7 +103,7 @@ class Complete(AbstractMultilinear):
             data: samples of +-1, shape `(samples, n)`.
             temperature: T > 0, in energy units.
             gap_per_spin: Delta / n >= 0, in energy units.
-            weights: of each sample, >= 0 and relative; equal where None.
+            weights: weight of each sample, >= 0 and relative; equal where None.
         """
         data = np.asarray(as_array("data", data))
         if data.ndim != 2 or not np.all(np.abs(data) == 1):

@@ -198,7 +198,7 @@ def _(energy: Mixture) -> Mixture:
 
 @squared_norm.register
 def _(energy: Mixture) -> Float[Array, ""]:
-    """Of the experts: weights and partition functions are no couplings."""
+    """The squared norm of the experts: weights and partition functions are no couplings."""
     return jnp.sum(jax.vmap(squared_norm)(energy.experts))
 
 

@@ -1,4 +1,4 @@
-"""Which products of spins make up the moments of a sparse energy; found on the host, once.
+"""Products of spins that make up the moments of a sparse energy; found on the host, once.
 
 All plans depend on structure alone. They are cached, and compiled programs hold them as constants.
 """
@@ -66,9 +66,9 @@ class TermRows(NamedTuple):
 
     Attributes:
         terms: numbers of the k terms, shape `(rows, k)`.
-        weight: in how many orders the row occurs, shape `(rows,)`.
+        weight: number of orders in which the row occurs, shape `(rows,)`.
         spins: the spins in any of the terms, padded with the number of spins, `(rows, most)`.
-        members: which of the spins each term holds, shape `(rows, k, most)`.
+        members: True where a term holds a spin, shape `(rows, k, most)`.
     """
 
     terms: np.ndarray
@@ -123,7 +123,7 @@ class Triples(NamedTuple):
 
     Attributes:
         sets: numbers of the three sets, shape `(n_triples, 3)`.
-        weight: in how many orders the triple occurs: 1, 3 or 6.
+        weight: number of orders in which the triple occurs: 1, 3 or 6.
         twice: the spins in two of the sets, shape `(n_triples, i)`.
         thrice: the spins in all three, shape `(n_triples, j)`.
     """

@@ -65,25 +65,26 @@ def fit_experts(
     Args:
         energy: template of one expert, where all of them start.
         data: samples of +-1, shape `(samples, n_visible(energy))`.
-        objective: how an expert learns, as for `fit`.
+        objective: the objective of every expert, as in `fit`.
         key: random key.
         n_experts: number of experts; of a library those states that most samples belong to.
-        n_starts: where `n_experts` alone is given, how many splits are tried: into clusters, as
+        n_starts: number of splits that are tried if `n_experts` alone is given: into clusters, as
             suits patterns, then at random, as suits rules that near configurations do not share.
-            The one of lowest loss is returned.
+            The mixture of lowest loss is returned.
         library: bound states of a parent; a sample belongs to the states in proportion to the
             probability that their product measures, with their hits as weights, give it.
-        shares: of each expert in each sample, >= 0, shape `(samples, experts)`, such as
+        shares: share of each expert in each sample, >= 0, shape `(samples, experts)`, such as
             `basin_shares` gives; rows are divided by their sum.
-        weights: of each sample, as for `fit`: a weight of 3 is three equal samples.
-        held_out_weights: of each held-out sample.
-        held_out: where given, experts are split afterwards as long as the loss of these samples
+        weights: weight of each sample, as in `fit`: a weight of 3 is three equal samples.
+        held_out_weights: weight of each held-out sample.
+        held_out: other samples. Experts are split afterwards as long as the loss of these samples
             falls, then merged as long as it does not rise, by more than two standard errors
             (after Ueda, Nakano, Ghahramani and Hinton 2000).
-        penalty: on the parameters of every expert.
-        optimizer: as for `fit`.
-        n_steps: most steps of the experts in one round; the objective's own default where None.
-        n_rounds: most rounds.
+        penalty: penalty on the parameters of every expert.
+        optimizer: optimiser of every expert, as in `fit`.
+        n_steps: largest number of steps of an expert in one round; the objective's own default
+            where None.
+        n_rounds: largest number of rounds.
         tolerance: rounds end where the loss falls by less, in nats per sample.
         callback: called on the host after every round. An exception that it raises ends the fit.
 

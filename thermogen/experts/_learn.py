@@ -22,7 +22,7 @@ _FLOOR = 1e-3
 
 
 class Round(NamedTuple):
-    """What one round of expectation and maximisation came to.
+    """The outcome of one round of expectation and maximisation.
 
     Attributes:
         mixture: the experts after it.
@@ -36,17 +36,17 @@ class Round(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """How experts are learned: what `fit_experts` passes on from round to round.
+    """The settings with which experts are learned, the same in every round.
 
     Attributes:
-        objective: as for `fit`.
-        penalty: on the parameters of every expert.
-        optimizer: as for `fit`.
+        objective: the objective, as in `fit`.
+        penalty: penalty on the parameters of every expert.
+        optimizer: the optimiser, as in `fit`.
         n_steps: most steps in one round; the objective's own default where None.
-        n_rounds: most rounds.
+        n_rounds: largest number of rounds.
         tolerance: rounds end where the loss falls by less, in nats per sample.
         callback: called on the host after every round.
-        weights: of the samples; equal where None.
+        weights: weight of each sample; equal where None.
     """
 
     objective: AbstractObjective

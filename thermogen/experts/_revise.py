@@ -1,4 +1,4 @@
-"""How many experts: two made one, or one made two, as held-out samples ask for."""
+"""The number of experts: splits and merges, by the loss of held-out samples."""
 
 from typing import Any
 

@@ -36,7 +36,7 @@ def library_shares(
         library: states of a parent; those of hidden spins are left out.
         data: samples of +-1, shape `(samples, visible)`.
         n_states: keep only so many states, those that most samples belong to.
-        weights: of each sample in this count, as for `thermogen.fit`.
+        weights: weight of each sample in this count, as in `thermogen.fit`.
 
     Returns:
         Shares, rows sum to 1, shape `(samples, states)`.
@@ -80,7 +80,7 @@ def basin_shares(
     *,
     certificate: Certificate | None = None,
 ) -> Float[np.ndarray, "samples states"]:
-    """Which basin of attraction of G(m) each sample lies in, as shares 0 and 1.
+    """The basin of attraction of G(m) that each sample lies in, as shares 0 and 1.
 
     Every sample is quenched. One that ends in none of the states belongs to the one that it
     overlaps with most.
@@ -91,7 +91,8 @@ def basin_shares(
         beta: inverse temperature.
         library: minima of the functional.
         data: samples of +-1, shape `(samples, n_visible(energy))`.
-        certificate: of the library: the states of one metastable set are then one.
+        certificate: certificate of the library: the states of one metastable set then count as
+            one.
 
     Returns:
         Shares, shape `(samples, states)`; a column for every state, or set, that holds samples.

@@ -39,13 +39,13 @@ class BoundStates(eqx.Module):
         overlap_edges: edges of the bins of `overlaps`, from -1 to 1, shape `(bins + 1,)`.
         overlaps: P(q) of the metastable sets by their mean magnetizations, shape `(bins,)`; sums
             to 1.
-        completeness: of the quenches of the functional, that is of the minima of G; None where
+        completeness: completeness of the quenches, that is of the minima of G; None where
             none was quenched, or the search had no room for all it found.
-        flip_completeness: of the zero-temperature descents, that is of single-flip minima of E;
-            None where all of them ended on plateaus.
-        n_flip_minima: how many different single-flip minima the descents met, one of each pair of
-            mirror images; no plateaus, unless there is nothing else.
-        n_dropped: candidates left out, the highest, because there was no room.
+        flip_completeness: completeness of the zero-temperature descents, that is of single-flip
+            minima of E; None where all of them ended on plateaus.
+        n_flip_minima: number of different single-flip minima that the descents met, one of each
+            pair of mirror images; no plateaus, unless there is nothing else.
+        n_dropped: number of candidates, the highest, that were left out for lack of room.
         beta: inverse temperature.
     """
 

@@ -189,7 +189,7 @@ def certify(
         key: random key; equal keys give equal certificates.
         threshold: time that a bound state must trap the dynamics, in sweeps of n random-site
             steps, the clock of `thermogen.exact.relaxation_times`.
-        n_trajectories: from each core, at least 16.
+        n_trajectories: number of trajectories from each core, at least 16.
         horizon: length of the trajectories in units of the threshold, at least 3. Longer ones
             narrow the intervals of escape times beyond.
 

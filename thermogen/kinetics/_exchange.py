@@ -24,8 +24,9 @@ class Departures(NamedTuple):
 
     Attributes:
         left: whether it was seen to leave, shape `(starts, trajectories)`.
-        times: when it left or was last seen inside, in sweeps, `(starts, trajectories)`.
-        to: the core to which it went, where it left, `(starts, trajectories)`.
+        times: time in sweeps at which a trajectory left, or was last seen inside, shape
+            `(starts, trajectories)`.
+        to: core to which it went if it left, shape `(starts, trajectories)`.
     """
 
     left: Bool[np.ndarray, "starts trajectories"]
@@ -61,8 +62,8 @@ def metastable_sets(
 
     Args:
         exchange: share of the trajectories from each label that are with each after the lag.
-        lag: in sweeps.
-        threshold: what exchanges more slowly is told apart, in sweeps.
+        lag: lag time in sweeps.
+        threshold: shortest relaxation time that parts two sets, in sweeps.
         images: the image of each label under the global flip; None where there is no symmetry.
     """
     images = np.arange(len(exchange)) if images is None else images
@@ -103,9 +104,9 @@ def count_interval(
     Args:
         early: exchange after half the lag, and
         late: after the lag.
-        lag: in sweeps.
-        n_trajectories: from each label.
-        threshold: of relaxation times, in sweeps.
+        lag: lag time in sweeps.
+        n_trajectories: number of trajectories from each label.
+        threshold: shortest relaxation time that parts two sets, in sweeps.
         images: the image of each label under the global flip.
     """
     rng, counts = np.random.default_rng(0), []

@@ -59,8 +59,9 @@ def find_bound_states(
         n_starts: random corners that are quenched; equally many descend at zero temperature.
         capacity: most candidates to be certified; those of lowest free energy are, minima of the
             functional first.
-        n_trajectories: from each candidate, at least 16. Time grows with it, with the number of
-            candidates, with the threshold, and with n^2 where all spins are coupled.
+        n_trajectories: number of trajectories from each candidate, at least 16. Time grows with
+            it, with the number of candidates, with the threshold, and with n^2 where all spins
+            are coupled.
 
     Returns:
         `BoundStates`, of NumPy arrays; `print(result.verdict)` says what it means.

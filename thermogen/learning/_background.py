@@ -36,8 +36,8 @@ def with_background(
         data: samples of +-1, shape `(samples, n)`.
         gap: Delta > 0 in units of T, a total and not per spin; see `required_gap`.
         key: random key, where the others are drawn.
-        n_background: how many others to draw evenly; None for all of them, n <= 16.
-        weights: of each sample within the share of the data; equal where None.
+        n_background: number of others, drawn evenly; None for all of them, n <= 16.
+        weights: weight of each sample within the share of the data; equal where None.
 
     Returns:
         Configurations, the data first, and their weights, which sum to 1.

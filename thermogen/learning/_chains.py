@@ -126,8 +126,9 @@ class AnnealedState(NamedTuple):
 
     Attributes:
         chains: configurations, shape `(2, n, n_chains)`.
-        log_weights: of the chains, since they were last drawn anew, shape `(2, n_chains)`.
-        log_partition: ln Z when they were last drawn anew, shape `(2,)`.
+        log_weights: logarithms of the weights of the chains since they were last drawn anew,
+            shape `(2, n_chains)`.
+        log_partition: ln Z when the chains were last drawn anew, shape `(2,)`.
         energy: the energy that they sample.
         failed: whether a step ever left so few chains with weight that ln Z is lost, shape `(2,)`.
     """

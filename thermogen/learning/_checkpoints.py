@@ -14,10 +14,10 @@ class Checkpoints:
     the energies tell the births of states along the training.
 
     Args:
-        steps: at which to keep the model, in any order; each call keeps it once at most.
+        steps: steps at which to keep the model, in any order; each call keeps it once at most.
 
     Attributes:
-        steps: at which it was kept, increasing.
+        steps: steps at which the model was kept, increasing.
         energies: the models.
         losses: the loss of each of these steps, in nats per sample.
 

@@ -201,7 +201,7 @@ def moments(
 
     Args:
         data: samples of +-1, shape `(samples, n)`.
-        weights: of each sample, as for `fit`.
+        weights: weight of each sample, as in `fit`.
         pseudocount: number of added samples, >= 0; need not be whole.
 
     Returns:

@@ -140,7 +140,7 @@ def potential(
         energy: an energy of n <= 24 spins, hidden ones included; an `RBM` in one of its layers.
         beta: inverse temperature.
         data: samples of +-1, shape `(batch, n_visible(energy))`.
-        weights: of each sample, >= 0 and relative; equal where None.
+        weights: weight of each sample, >= 0 and relative; equal where None.
 
     Returns:
         A scalar in energy units; times beta it is in nats.

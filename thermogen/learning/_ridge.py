@@ -48,12 +48,12 @@ def choose_l2(
     compared, and what the whole data get.
 
     Args:
-        energy: where every fit starts, as for `fit`.
+        energy: start of every fit, as in `fit`.
         data: samples of +-1, shape `(samples, n_visible(energy))`.
         key: random key, as for `fit`.
         weights: relative weight of each sample, >= 0; equal where None.
         n_folds: parts into which the samples are divided at random, from 2 to their number.
-        seed: of that division.
+        seed: seed of that division.
 
     Raises:
         ValueError: as `fit` does, and for a number of parts out of range.

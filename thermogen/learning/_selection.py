@@ -34,11 +34,11 @@ class Path(eqx.Module):
 
     Attributes:
         energies: the fitted models.
-        results: how each fit ended, a `RESULTS` code.
+        results: result of each fit, a `RESULTS` code.
         degrees: degrees of interaction, ascending, shape `(degrees,)`.
         counts: number of couplings of each degree in each model, shape `(models, degrees)`.
         training: loss of the objective on the training data, in nats, shape `(models,)`.
-        held_out: the same on the held-out data.
+        held_out: loss of the objective on the held-out data, in nats, shape `(models,)`.
         criterion: `2 N loss + K ln N` for N training samples and K parameters (Schwarz 1978),
             shape `(models,)`. A coupling of d spins enters d of the terms of a conditional
             objective, such as the pseudolikelihood, and counts d times there.
@@ -93,10 +93,11 @@ def l1_path(
         energy: all couplings in question; its values are where the first fit starts.
         data: training samples of +-1, shape `(samples, n)`.
         held_out: samples that judge, of the same shape but for their number.
-        strengths: of the penalty, in nats per energy unit, one for each model.
+        strengths: strengths of the penalty, in nats per energy unit, one for each model.
         key: random key.
-        weights: of each training sample, as for `fit`; N of the criterion is what they are worth.
-        held_out_weights: of each sample that judges.
+        weights: weight of each training sample, as in `fit`; N of the criterion is what they are
+            worth.
+        held_out_weights: weight of each sample that judges.
 
     Raises:
         ValueError: as `fit` does, and for an objective that is stochastic.
@@ -131,13 +132,13 @@ def decimate(
     Decimation (Decelle and Ricci-Tersenghi 2014).
 
     Args:
-        objective: as for `l1_path`.
-        energy: as for `l1_path`.
-        data: as for `l1_path`.
-        held_out: as for `l1_path`.
-        key: as for `l1_path`.
-        weights: as for `l1_path`.
-        held_out_weights: as for `l1_path`.
+        objective: an objective, as in `l1_path`.
+        energy: start of the fits, as in `l1_path`.
+        data: training samples, as in `l1_path`.
+        held_out: samples that judge, as in `l1_path`.
+        key: random key.
+        weights: weight of each training sample, as in `l1_path`.
+        held_out_weights: weight of each sample that judges.
         fraction: share of the couplings left that are dropped in each round, in (0, 1).
         n_models: number of models, the full one included.
 
@@ -184,13 +185,13 @@ def grow(
     many; where a single coupling does not lower it, the next degree is opened.
 
     Args:
-        objective: as for `l1_path`.
-        energy: as for `l1_path`.
-        data: as for `l1_path`.
-        held_out: as for `l1_path`.
-        key: as for `l1_path`.
-        weights: as for `l1_path`.
-        held_out_weights: as for `l1_path`.
+        objective: an objective, as in `l1_path`.
+        energy: start of the fits, as in `l1_path`.
+        data: training samples, as in `l1_path`.
+        held_out: samples that judge, as in `l1_path`.
+        key: random key.
+        weights: weight of each training sample, as in `l1_path`.
+        held_out_weights: weight of each sample that judges.
         n_per_round: most couplings that are added at once; larger rounds are faster, and let in
             couplings that would not pay alone.
         n_models: number of models, that of independent spins included.

@@ -37,8 +37,8 @@ class Estimate(NamedTuple):
 
     Attributes:
         log_partition: ln Z.
-        standard_error: of ln Z, by the spread of the weights, wider by up to 3 times where they
-            are skewed; infinite unless `result` is `converged`.
+        standard_error: standard error of ln Z, by the spread of the weights, wider by up to 3
+            times where they are skewed; infinite unless `result` is `converged`.
         ess: effective sample size `(sum w)^2 / sum w^2`, between 1 and the number of chains.
         result: a `RESULTS` code: `few_weights` where the estimate has failed, and what to do.
     """
@@ -54,7 +54,8 @@ class Measurement(NamedTuple):
 
     Attributes:
         value: the estimate.
-        standard_error: by the spread over independent chains; infinite where it cannot be known.
+        standard_error: standard error by the spread over independent chains; infinite where it
+            cannot be known.
     """
 
     value: Float[Array, "*rungs"]
@@ -154,9 +155,9 @@ class AnnealingState(NamedTuple):
     """Chains on their way along a path of inverse temperatures.
 
     Attributes:
-        spins: where they are, shape `(n, chains)`.
-        log_weights: logarithms of their weights, shape `(chains,)`.
-        n_done: rungs that lie behind.
+        spins: configuration of each chain, shape `(n, chains)`.
+        log_weights: logarithms of the weights of the chains, shape `(chains,)`.
+        n_done: number of rungs that lie behind.
         keys: random key of each rung, shape `(rungs,)`.
     """
 

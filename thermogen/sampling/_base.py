@@ -1,4 +1,4 @@
-"""What a sampler is: a Markov chain that leaves the Boltzmann distribution invariant."""
+"""Samplers: Markov chains that leave the Boltzmann distribution invariant."""
 
 import abc
 from collections.abc import Callable, Sequence
@@ -23,10 +23,10 @@ Clamp = Num[Array | np.ndarray, " n"] | None
 
 
 class SweepInfo(NamedTuple):
-    """What a step did.
+    """The info of a step.
 
     Attributes:
-        flips: how many spins of the chain's configuration changed.
+        flips: number of spins of the chain's configuration that changed.
     """
 
     flips: Int[Array, ""]

@@ -19,12 +19,12 @@ Edges = Int[np.ndarray, "edges 2"]
 
 
 class ClusterInfo(NamedTuple):
-    """What a step of `SwendsenWang` did.
+    """The info of a step of `SwendsenWang`.
 
     Attributes:
-        flips: how many spins changed.
-        n_clusters: how many clusters there were, single spins included.
-        largest: spins of the largest cluster.
+        flips: number of spins that changed.
+        n_clusters: number of clusters, single spins included.
+        largest: number of spins of the largest cluster.
     """
 
     flips: Int[Array, ""]
@@ -33,11 +33,12 @@ class ClusterInfo(NamedTuple):
 
 
 class HoudayerInfo(NamedTuple):
-    """What a step of `Houdayer` did.
+    """The info of a step of `Houdayer`.
 
     Attributes:
-        flips: how many spins of the first replica changed.
-        exchanged: spins of the cluster that changed places, 0 where the replicas were equal.
+        flips: number of spins of the first replica that changed.
+        exchanged: number of spins of the cluster that changed places, 0 where the replicas were
+            equal.
         moves: info of the kernel, on a leading axis of the two replicas.
     """
 

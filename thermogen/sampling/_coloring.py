@@ -1,4 +1,4 @@
-"""Which spins may be updated at once: a colouring of the interaction graph, on the host."""
+"""Colouring of the interaction graph, on the host: spins of one colour are updated at once."""
 
 import functools
 import itertools

@@ -15,7 +15,7 @@ _MIN_DRAWS = 4
 
 
 class Diagnosis(NamedTuple):
-    """What the record of an observable tells of its chains; each of shape `(...)`.
+    """Diagnostics of chains from the record of an observable; each of shape `(...)`.
 
     Attributes:
         rhat: `split_rhat`, near 1 if the chains agree.
@@ -75,7 +75,7 @@ def split_rhat(trace: Record) -> OfEach:
 
 
 def effective_sample_size(trace: Record) -> OfEach:
-    """How many independent draws locate the bulk of the distribution as well ("bulk ESS").
+    """Number of independent draws that locate the bulk of the distribution as well ("bulk ESS").
 
     Of the rank-normalised halves of the chains, by Geyer's initial monotone sequence; disagreement
     between chains counts against it. Where no chain moves, each counts as one draw. Vehtari et al.,

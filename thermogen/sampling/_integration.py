@@ -36,14 +36,14 @@ class ThermodynamicIntegral(NamedTuple):
 
     Attributes:
         log_partition: ln Z at `betas[-1]`.
-        standard_error: of ln Z, by the spread over chains, with `quadrature_error` added in
-            quadrature; infinite unless `result` is `converged`.
+        standard_error: standard error of ln Z, by the spread over chains, with
+            `quadrature_error` added in quadrature; infinite unless `result` is `converged`.
         quadrature_error: the part that more rungs reduce, and more sweeps do not.
         mean_energies: `<E>` at each of `betas`, shape `(rungs,)`.
         heat_capacities: `beta^2 (<E^2> - <E>^2)` at each of `betas`, shape `(rungs,)`. Errors of
             both are infinite at rungs where chains disagree.
-        rhat: of the energies of chains at each of `betas`, shape `(rungs,)`: where it exceeds 1.3
-            they differ by more than each of them varies.
+        rhat: R-hat of the energies of the chains at each of `betas`, shape `(rungs,)`. Where it
+            exceeds 1.3 chains differ by more than each of them varies.
         result: a `RESULTS` code: `not_relaxed` where `rhat` is too large at some rung.
     """
 
@@ -110,10 +110,10 @@ class IntegrationState(NamedTuple):
     """Chains on their way along the rungs, and what they measured.
 
     Attributes:
-        spins: where they are, shape `(n, chains)`.
-        means: of E of each chain at each rung, shape `(points, chains)`.
-        variances: of E about it, shape `(points, chains)`.
-        n_done: rungs that lie behind.
+        spins: configuration of each chain, shape `(n, chains)`.
+        means: mean of E of each chain at each rung, shape `(points, chains)`.
+        variances: variance of E of each chain at each rung, shape `(points, chains)`.
+        n_done: number of rungs that lie behind.
         keys: random key of each rung, shape `(points,)`.
     """
 

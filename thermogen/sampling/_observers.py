@@ -72,8 +72,8 @@ class Trace(_Function):
     `Trace(lambda energy, state: state.round_trips, of="state")`.
 
     Attributes:
-        function: of the energy and of one chain; it returns an array or a tree of them.
-        of: what of a chain: `"spins"`, `"state"` or `"info"`.
+        function: function of the energy and of one chain; it returns an array or a tree of arrays.
+        of: the part of a chain that it takes: `"spins"`, `"state"` or `"info"`.
 
     Raises:
         ValueError: for another value of `of`.
@@ -99,8 +99,8 @@ class Mean(_Function):
     number of flips.
 
     Attributes:
-        function: of the energy and of one chain; it returns an array or a tree of them.
-        of: what of a chain: `"spins"`, `"state"` or `"info"`.
+        function: function of the energy and of one chain; it returns an array or a tree of arrays.
+        of: the part of a chain that it takes: `"spins"`, `"state"` or `"info"`.
 
     Raises:
         ValueError: for another value of `of`.

@@ -36,12 +36,12 @@ class PopulationEstimate(NamedTuple):
 
     Attributes:
         log_partition: ln Z.
-        standard_error: of ln Z, by the spread over populations; infinite unless `result` is
-            `converged`.
+        standard_error: standard error of ln Z, by the spread over populations; infinite unless
+            `result` is `converged`.
         ess: effective number of independent replicas, between 1 and all of them: the members of
             a family, which descend from one start, count as one.
         spins: the replicas at the end, shape `(populations, chains, n)`.
-        weights: of the populations, proportional to their estimates of Z, sum 1, shape
+        weights: weights of the populations, proportional to their estimates of Z, sum 1, shape
             `(populations,)`. Means over `spins` with `weights[p] / n_chains` each converge to
             those of Boltzmann faster than plain ones (Machta 2010).
         result: a `RESULTS` code: `few_weights` where few families are left or few populations

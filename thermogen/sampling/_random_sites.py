@@ -89,7 +89,7 @@ def walk(
         spins: configurations side by side, shape `(n, replicas)`.
         site_key: random key of the sites.
         keys: random keys of the thresholds, shape `(replicas,)`.
-        n_steps: how many steps; a new number does not recompile where it is traced.
+        n_steps: number of steps; a new number does not recompile where it is traced.
         free: spins that may change, shape `(n,)`; None for all.
         block: steps whose fields are one matrix product, at most 32.
     """

@@ -1,4 +1,4 @@
-"""How an estimate by Markov chains ends."""
+"""Result codes of estimates by Markov chains."""
 
 from .. import _solution
 from .._codes import code

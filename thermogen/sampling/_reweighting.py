@@ -65,10 +65,10 @@ class Reweighting(eqx.Module):
     Attributes:
         betas: inverse temperatures of the rungs, shape `(rungs,)`.
         log_partitions: ln Z at each rung, shape `(rungs,)`.
-        standard_errors: of each, 0 at the first, whose ln Z is `n ln 2`; infinite unless
-            `converged`.
-        rhat: of the energies of chains at each rung, shape `(rungs,)`: where it exceeds 1.03, by
-            more than chance, they differ by too much of what each of them varies.
+        standard_errors: standard error of each ln Z, 0 at the first, whose ln Z is `n ln 2`;
+            infinite unless `converged`.
+        rhat: R-hat of the energies of the chains at each rung, shape `(rungs,)`. Where it exceeds
+            1.03, by more than chance, chains differ too much for how much each of them varies.
         result: a `RESULTS` code: `no_overlap` where the equations do not determine ln Z,
             `not_relaxed` where `rhat` is too large at some rung, or chains differ in the sum of
             energies from some rung to the coldest, which swaps between these do not change.

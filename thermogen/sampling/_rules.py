@@ -1,4 +1,4 @@
-"""How one spin is updated in its field: a rule, and the random variate that the rule asks for."""
+"""Rules by which one spin is updated in its field, each with its own random variate."""
 
 import abc
 

@@ -62,17 +62,17 @@ def sample(
         beta: inverse temperature.
         key: random key.
         n_chains: number of chains.
-        n_sweeps: sweeps of each chain after burn-in.
-        burn_in: sweeps before the first that counts.
-        thin: every so many sweeps one is kept.
-        init: where chains start, shape `(n,)` or `(n_chains, n)`; random corners by default.
+        n_sweeps: number of sweeps of each chain after burn-in.
+        burn_in: number of sweeps before the first that counts.
+        thin: number of sweeps from one that is kept to the next.
+        init: starts of the chains, shape `(n,)` or `(n_chains, n)`; random corners by default.
         clamp: +1 or -1 where a spin keeps this value, 0 where it is free, shape `(n,)`; chains
             sample the conditional distribution of the free ones.
         observers: one `AbstractObserver` or a tree of them; `Trace()` by default.
         callback: called with the number of kept sweeps done, and of all, about 20 times.
-        sharding: how an array `(n_chains, n)` lies on the devices, for example
-            `NamedSharding(mesh, PartitionSpec("chains"))`; as `init` does by default. Chains stay
-            where they start, and so does what is recorded of each; draws do not depend on it.
+        sharding: placement of an array `(n_chains, n)` on the devices, for example
+            `NamedSharding(mesh, PartitionSpec("chains"))`; by default that of `init`. Chains and
+            their records stay on the device where they start; draws do not depend on it.
 
     Returns:
         Spins, shape `(n_chains, n_sweeps // thin, n)`, or what the observers return, in a tree as
@@ -116,7 +116,7 @@ def sample(
 
 
 class SamplingState(NamedTuple):
-    """Where chains are, and what was seen of them.
+    """States of chains, and records of them.
 
     Attributes:
         chains: states of the sampler, one chain an entry of the LAST axis of all arrays.
@@ -139,11 +139,11 @@ class Sampling(AbstractJob):
         energy: an energy of n spins.
         beta: inverse temperature.
         observers: one `AbstractObserver` or a tree of them.
-        spins: where the chains start, shape `(chains, n)`.
+        spins: starts of the chains, shape `(chains, n)`.
         clamp: +1 or -1 where a spin keeps this value, 0 where it is free, shape `(n,)`, or None.
-        burn_in: sweeps before the first that counts.
-        thin: every so many sweeps one is kept.
-        n_kept: how many are.
+        burn_in: number of sweeps before the first that counts.
+        thin: number of sweeps from one that is kept to the next.
+        n_kept: number of sweeps that are kept.
     """
 
     sampler: AbstractSampler

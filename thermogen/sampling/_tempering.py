@@ -23,9 +23,9 @@ class TemperingState(NamedTuple):
     Attributes:
         replicas: state of the kernel at each rung.
         sweeps: sweeps made.
-        walkers: which replica of the start each rung holds now, shape `(rungs,)`.
-        heading: of each walker, the end of the ladder last met: 1 hot, -1 cold, 0 none yet.
-        round_trips: how often a walker came back to the cold end by way of the hot one.
+        walkers: number of the replica of the start that each rung holds now, shape `(rungs,)`.
+        heading: end of the ladder that each walker met last: 1 hot, -1 cold, 0 none yet.
+        round_trips: number of returns of a walker to the cold end by way of the hot end.
     """
 
     replicas: PyTree
@@ -36,10 +36,10 @@ class TemperingState(NamedTuple):
 
 
 class TemperingInfo(NamedTuple):
-    """What a step of `ParallelTempering` did.
+    """The info of a step of `ParallelTempering`.
 
     Attributes:
-        flips: how many spins of the configuration at the coldest rung changed.
+        flips: number of spins of the configuration at the coldest rung that changed.
         acceptance: probability that a swap of neighbours is accepted, whether it was tried or not;
             its mean over sweeps is the swap rate, shape `(rungs - 1,)`.
         tried: whether the swap was tried in this step, shape `(rungs - 1,)`.

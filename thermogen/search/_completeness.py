@@ -1,4 +1,4 @@
-"""How complete a search is: estimates from how often each state was hit."""
+"""Estimates of the completeness of a search from the number of hits of each state."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from ._multistart import Minima
 
 
 class Completeness(NamedTuple):
-    """What the hit counts of a library say about the states that it does not hold.
+    """Estimates, from the hits of a library, of the states that it does not hold.
 
     The estimates treat quenches as independent draws, and speak of the random starts of
     `find_minima` alone: hits from given `starts`, and from states held, do not count, and

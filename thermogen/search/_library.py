@@ -64,14 +64,14 @@ class Library(eqx.Module):
             down from a saddle led there.
         multiplicity: 2 where an entry stands for itself and for its mirror image under the
             global flip (merged if the energy has that symmetry), else 1, shape `(K,)`.
-        mask: which entries are in use, shape `(K,)`.
+        mask: True for the entries in use, shape `(K,)`.
         overflow: whether states were dropped because the library was full; it keeps the lowest.
-        given_hits: how many of the hits come from starts that were given, or made from states
-            held, shape `(K,)`: these are no independent draws, and say nothing about coverage.
+        given_hits: number of the hits from starts that were given, or made from states held, shape
+            `(K,)`. These are no independent draws, and say nothing about coverage.
         unresolved: number of independent quenches that ended in no certified minimum.
         runs: names of the random keys whose quenches are counted, shape `(R, 2)`.
-        fingerprint: of functional, energy and beta, a row each, shape `(3, 2)`; zeros where
-            unknown.
+        fingerprint: fingerprints of functional, energy and beta, one row each, shape `(3, 2)`;
+            zeros where unknown.
     """
 
     magnetizations: Float[_Array, "K n"]

@@ -112,7 +112,7 @@ def multistart(
 
     Args:
         potential: `potential(parameters)` is a scalar, twice differentiable by JAX.
-        proposals: where to start: a pytree of floating arrays with a leading batch axis, such
+        proposals: starts: a pytree of floating arrays with a leading batch axis, such
             as `jax.vmap(draw)(jax.random.split(key, 256))`.
         invariants: what tells two minima apart. Two minima at which all arrays of
             `invariants(parameters)` agree are one. For a symmetry return what it leaves

@@ -1,4 +1,4 @@
-"""Where results come from: fingerprints of functional, energy and beta, and of a random key."""
+"""The origin of results: fingerprints of functional, energy and beta, and of a random key."""
 
 import dataclasses
 import hashlib
