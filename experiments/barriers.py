@@ -53,7 +53,7 @@ def free_energy_barrier(energy: tg.Pairwise, beta: float) -> float:
     library = tg.find_minima(FUNCTIONAL, energy, beta, key=jax.random.key(0))
     found = barriers(FUNCTIONAL, energy, beta, library)
     between = slowest_rise(found.heights)
-    over = found.mirror_heights - library.free_energies[: library.size]
+    over = found.mirror_heights - library.free_energies
     # Images reverse by way of the lowest pair.
     return max(between, float(over[0])) if np.isfinite(over[0]) else between
 
@@ -108,8 +108,8 @@ def digits(out: pathlib.Path) -> None:
     found = barriers(FUNCTIONAL, energy, 1.0, library)
     seconds = time.perf_counter() - began
     report(library, found, seconds)
-    tree = disconnectivity_tree(library.free_energies[: library.size], found.heights)
-    pictures = library.magnetizations[: library.size].reshape(-1, 8, 8)
+    tree = disconnectivity_tree(library.free_energies, found.heights)
+    pictures = library.magnetizations.reshape(-1, 8, 8)
     save(out, disconnectivity_figure(tree, pictures=pictures))
 
 
@@ -120,7 +120,7 @@ def report(library: tg.Library, found: Barriers, seconds: float) -> None:
     print(f"{np.sum(~converged)} tops of strings failed;", end=" ")
     print(f"{len(found.others)} minima met on the way that the library does not hold")
     off = found.heights + np.diag(np.full(library.size, np.inf))
-    rises = off.min(axis=1) - library.free_energies[: library.size]
+    rises = off.min(axis=1) - library.free_energies
     print(f"rise to the nearest pass: {rises.min():.3f} to {rises.max():.3f};", end=" ")
     print(f"highest barrier on G = {np.max(found.heights):.2f}")
     joined = bool(np.all(np.isfinite(found.heights)))

@@ -58,10 +58,10 @@ def main(out: pathlib.Path = pathlib.Path("results")) -> None:
     energy, patterns = hopfield()
     branches, points = from_the_paramagnet(energy)
     library = tg.find_minima(
-        FUNCTIONAL, energy, COLD, key=jax.random.key(0), n_walkers=256, n_hops=8, capacity=256
+        FUNCTIONAL, energy, COLD, key=jax.random.key(0), n_starts=2304, capacity=256
     )
     # One state stands for itself and its mirror image.
-    states = np.asarray(library.magnetizations)[: int(library.size)]
+    states = np.asarray(library.magnetizations)
     states = np.concatenate([states, -states])
     ends = [np.asarray(b.magnetizations[last(b)]) for b in branches if is_stable_end(b)]
     distances = np.abs(states[None] - np.array(ends)[:, None]).max(axis=2)

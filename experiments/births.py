@@ -24,8 +24,7 @@ from thermogen.plots import genealogy_figure
 
 FUNCTIONAL = tg.NaiveMeanField()
 BETAS = np.linspace(0.2, 1.5, 27)
-N_WALKERS, N_HOPS = 64, 2
-FRESH = N_WALKERS * (N_HOPS + 1)  # quenches of the fresh search of a stage
+FRESH = 192  # quenches of the fresh search of a stage
 KEYS = range(3)
 
 
@@ -51,13 +50,11 @@ def table(family: Genealogy) -> None:
         print(f"{stage:6d}   {beta:4.2f}   {counts}   {alone:10d}")
 
 
-def search(energy: tg.Pairwise, beta: float, seed: int, extra: int, n_walkers: int = N_WALKERS):
+def search(energy: tg.Pairwise, beta: float, seed: int, extra: int, n_starts: int = FRESH):
     """A fresh search, with so many more random corners."""
     corners = np.random.default_rng(seed).choice([-1.0, 1.0], (extra, energy.n_spins))
     key = jax.random.key(1000 + seed)
-    return tg.find_minima(
-        FUNCTIONAL, energy, beta, key=key, n_walkers=n_walkers, n_hops=N_HOPS, starts=corners
-    )
+    return tg.find_minima(FUNCTIONAL, energy, beta, key=key, n_starts=n_starts, starts=corners)
 
 
 def compare(energy: tg.Pairwise, family: Genealogy, seed: int) -> bool:
@@ -82,7 +79,7 @@ def compare(energy: tg.Pairwise, family: Genealogy, seed: int) -> bool:
     print(f"  at beta = 1.5 ({FRESH + sent[-1]} quenches): {sizes[-1]} states;", end=" ")
     print(f"misses {missed[-1]} of the genealogy's, which misses {extra[-1]} of its")
     quenches = FRESH * len(BETAS) + int(sent.sum())
-    large = search(energy, float(BETAS[-1]), seed, 0, round(quenches / (N_HOPS + 1)))
+    large = search(energy, float(BETAS[-1]), seed, 0, quenches)
     unheld = len(coldest) - int(np.sum(large.nearest(coldest) >= 0))
     print(
         f"  at beta = 1.5, cost of all stages ({quenches} quenches): {large.size} states;", end=" "
@@ -101,8 +98,7 @@ def main(out: pathlib.Path = pathlib.Path("docs/images/digits_births.png")) -> N
             energy,
             BETAS,
             key=jax.random.key(seed),
-            n_walkers=N_WALKERS,
-            n_hops=N_HOPS,
+            n_starts=FRESH,
         )
         seconds = time.perf_counter() - began
         if seed == KEYS[0]:

@@ -68,11 +68,10 @@ def measure(name: str, energy, beta: float) -> dict:
             energy,
             beta,
             key=jax.random.key(1),
-            n_walkers=128,
-            n_hops=0,
+            n_starts=128,
             starts=STARTS.get(name),
         )
-        row[f"{functional} states"] = int((library.multiplicity * library.mask).sum())
+        row[f"{functional} states"] = int(library.multiplicity.sum())
         row[functional] = float(tg.landscape.log_partition(library, beta))
         if functional == "naive":
             row["lowest"] = float(-beta * library.free_energies[0])

@@ -122,8 +122,7 @@ def states(energy: tg.Pairwise, data: np.ndarray) -> list[int]:
             energy,
             1.0,
             key=jax.random.key(2),
-            n_walkers=64,
-            n_hops=4,
+            n_starts=320,
             starts=data[::4],
             capacity=1024,
         )[:]

@@ -54,9 +54,7 @@ def missed(n: int) -> None:
     seconds, saddles = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0)
     for seed in range(N_MODELS):
         energy = sk(n, seed)
-        library = tg.find_minima(
-            NAIVE, energy, BETA, key=jax.random.key(seed), n_walkers=128, n_hops=4
-        )
+        library = tg.find_minima(NAIVE, energy, BETA, key=jax.random.key(seed), n_starts=640)
         for way, search in ways.items():
             began = time.perf_counter()
             found = search(library, energy)
@@ -80,7 +78,7 @@ def wide(n: int) -> None:
     for seed in range(2):
         energy = sk(n, seed)
         library = tg.find_minima(
-            NAIVE, energy, 2.0, key=jax.random.key(seed), n_walkers=32, n_hops=0, capacity=16
+            NAIVE, energy, 2.0, key=jax.random.key(seed), n_starts=32, capacity=16
         )
         began = time.perf_counter()
         found = barriers(NAIVE, energy, 2.0, library, n_neighbours=2, n_rounds=1)

@@ -23,15 +23,14 @@ def main(out: pathlib.Path = pathlib.Path("docs/images/digits_library.png")) -> 
     energy = tg.fit(tg.Pseudolikelihood(), start, data, key=jax.random.key(0)).energy
     for name, functional in [("naive mean field", tg.NaiveMeanField()), ("TAP", tg.TAP())]:
         library = tg.find_minima(functional, energy, 1.0, key=jax.random.key(1), starts=data)
-        used = library.mask
-        print(f"{name}: {library.size} minima, max residual {library.residuals[used].max():.1e}")
+        print(f"{name}: {library.size} minima, max residual {library.residuals.max():.1e}")
         if name == "naive mean field":
             figure = states_figure(
-                library.magnetizations[used],
-                library.free_energies[used],
-                np.asarray(library.weights(1.0))[used],
-                library.hits[used],
-                library.curvatures[used],
+                library.magnetizations,
+                library.free_energies,
+                np.asarray(library.weights(1.0)),
+                library.hits,
+                library.curvatures,
                 picture=(8, 8),
             )
             save(out, figure)

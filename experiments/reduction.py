@@ -121,12 +121,11 @@ def product_minima(energy: tg.Complete, beta: float) -> dict[str, Any]:
         beta,
         key=jax.random.key(0),
         starts=starts,
-        n_walkers=1,
-        n_hops=0,
+        n_starts=1,
         capacity=256,
     )
     return {
-        "minima": int(np.sum(library.multiplicity[library.mask])),
+        "minima": int(np.sum(library.multiplicity)),
         "overflow": bool(library.overflow),
         "converged": float(library.hits.sum() / (len(starts) + 1)),
     }

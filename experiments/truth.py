@@ -126,17 +126,15 @@ def minima(name: str, energy, beta: float, key: jax.Array) -> tg.Library | None:
     """Minima of a functional, None where it does not apply."""
     # Bethe solves an equation for each of the 120 factors of a 3-spin model at every step.
     slow = name == "Bethe" and isinstance(energy, tg.Interactions)
-    walkers, hops = (16, 0) if slow else (32, 2)
+    n_starts = 16 if slow else 96
     try:
-        return tg.find_minima(
-            FUNCTIONALS[name], energy, beta, key=key, n_walkers=walkers, n_hops=hops
-        )
+        return tg.find_minima(FUNCTIONALS[name], energy, beta, key=key, n_starts=n_starts)
     except TypeError:
         return None
 
 
 def expanded(library: tg.Library) -> np.ndarray:
-    return library.expanded()[:].magnetizations
+    return library.expanded().magnetizations
 
 
 def certified(candidates, energy, beta: float, key: jax.Array) -> tg.Certificate | None:

@@ -42,7 +42,7 @@ COUNTS = {
     ),
     "search": (
         lambda **a: tg.find_minima(NAIVE, ENERGY, 1.0, key=KEY, **a),
-        "n_walkers n_hops capacity",
+        "n_starts capacity",
     ),
     "certify": (
         lambda **a: tg.certify(ENERGY, 1.0, DATA[:1], key=KEY, **{"threshold": 20} | a),

@@ -21,7 +21,7 @@ from thermogen import RESULTS, _signals, cli, storage
 from thermogen.energies import RBM, Interactions, Pairwise
 
 # Equal for all, so that they share what is compiled.
-QUICK = ["--functional", "naive", "--walkers", "4", "--hops", "1"]
+QUICK = ["--functional", "naive", "--starts", "8"]
 FILES = ["library.npz", "model.eqx", "report.html", "study.npz", "summary.json"]
 
 
@@ -212,15 +212,14 @@ def test_an_interruption_before_all_writes_nothing(tmp_path, monkeypatch):
         (["adder:1", "--threshold", "0"], "threshold must be positive and finite, got 0.0"),
         (["adder:1", "--l2", "1e300"], "l2 must be at most 1e+09, got 1e+300"),
         (["adder:1", "--l2", "-1"], "l2 must be finite and not negative, got -1.0"),
-        (["adder:1", "--walkers", "0"], "n_walkers must be at least 1, got 0"),
-        (["adder:1", "--walkers", str(10**12)], "n_walkers must be at most 2147483647"),
-        (["adder:1", "--walkers", str(10**9)], "needs about"),
-        (["adder:1", "--hops", str(10**9)], "the study would take about"),
+        (["adder:1", "--starts", "0"], "n_starts must be at least 1, got 0"),
+        (["adder:1", "--starts", str(10**12)], "n_starts must be at most 2147483647"),
+        (["adder:1", "--starts", str(10**9)], "needs about"),
+        (["adder:1", "--starts", str(10**7)], "the study would take about"),
         (["adder:1", "--beta", "1e308"], "beta must lie between 1e-09 and 1e+09, got 1e+308"),
         (["adder:1", "--threshold", "1e300"], "threshold must lie between 1e-09 and 1e+09"),
         (["adder:2", "--threshold", "1e9"], "days; ask for a lower threshold"),
         (["adder:1", "--seed", str(2**64)], "seed must be at most 18446744073709551615"),
-        (["adder:1", "--hops", "-1"], "n_hops must be at least 0, got -1"),
         (["adder:1", "--seed", "-1"], "seed must be at least 0, got -1"),
         (["adder:1", "--out", "bad.csv"], "File exists"),
     ],

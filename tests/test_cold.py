@@ -70,9 +70,9 @@ def test_equal_states_of_a_library_weigh_the_same_at_any_beta():
     """Two blocks of four spins with free signs: states that are no mirror images are equal."""
     couplings = np.kron(np.eye(2), 0.1 * (np.ones((4, 4)) - np.eye(4)))
     energy = tg.Pairwise(couplings, np.zeros(8))
-    library = tg.find_minima(
-        tg.NaiveMeanField(), energy, 8.0, key=jax.random.key(0), n_walkers=32, n_hops=0
-    )[:]
+    library = tg.find_minima(tg.NaiveMeanField(), energy, 8.0, key=jax.random.key(0), n_starts=32)[
+        :
+    ]
     assert library.size == 2
     for beta in (8.0, 1e10, 1e300):
         np.testing.assert_allclose(library.weights(beta), 0.5, rtol=1e-6)

@@ -32,7 +32,7 @@ start = tg.Interactions.from_terms(4, {(0, 1, 2): 0.0, (3,): 0.0})
 objective = tg.MeanFieldLikelihood(tg.TAP())
 fitted = tg.fit(objective, start, data, key=jax.random.key(0), n_steps=20)
 library = tg.find_minima(
-    tg.TAP(), fitted.energy, 1.0, key=jax.random.key(0), n_walkers=4, n_hops=1, starts=data
+    tg.TAP(), fitted.energy, 1.0, key=jax.random.key(0), n_starts=8, starts=data
 )
 assert library.size >= 1 and abs(float(library.weights(1.0).sum()) - 1) < 1e-5
 print("single precision works")

@@ -70,13 +70,13 @@ SLOW = {
     "reweighting": lambda e, b, m, x, k: sampling.multi_histogram_reweighting(
         e, betas - 0.1, key=k, burn_in=2, **few),
     "search": lambda e, b, m, x, k: tg.find_minima(
-        tg.NaiveMeanField(), e, b, key=k, n_walkers=8, n_hops=1)[:],
+        tg.NaiveMeanField(), e, b, key=k, n_starts=16)[:],
     "certify": lambda e, b, m, x, k: tg.certify(e, b, x, key=k, threshold=2, n_trajectories=32),
     "find_bound_states": lambda e, b, m, x, k: tg.find_bound_states(
         e, b, key=k, threshold=2, n_starts=8, n_trajectories=32),
     "barriers": lambda e, b, m, x, k: tg.barriers(
         tg.NaiveMeanField(), e, b,
-        tg.find_minima(tg.NaiveMeanField(), e, b, key=k, n_walkers=8, n_hops=0)[:]),
+        tg.find_minima(tg.NaiveMeanField(), e, b, key=k, n_starts=8)[:]),
     "multistart": lambda e, b, m, x, k: search.multistart(
         lambda p: jnp.sum((p["a"] ** 2 - 1) ** 2), {"a": x * 0.7}),
     "follow": lambda e, b, m, x, k: meanfield.follow_beta(tap, e, (0.1, b / 4), m),

@@ -154,16 +154,14 @@ def test_missing_files(tmp_path):
 
 @pytest.fixture
 def library():
-    used = np.array([True, True, False])
     return Library(
-        magnetizations=np.array([[0.5, -0.5], [-0.9, 0.9], [0, 0]]),
-        free_energies=np.array([-2.0, -1.0, np.inf]),
-        residuals=np.array([1e-12, 1e-10, np.inf]),
-        curvatures=np.array([0.5, 0.25, 0]),
-        hits=np.array([7, 1, 0]),
-        multiplicity=np.array([1, 2, 1]),
-        mask=used,
-        overflow=np.array(False),
+        magnetizations=np.array([[0.5, -0.5], [-0.9, 0.9]]),
+        free_energies=np.array([-2.0, -1.0]),
+        residuals=np.array([1e-12, 1e-10]),
+        curvatures=np.array([0.5, 0.25]),
+        hits=np.array([7, 1]),
+        multiplicity=np.array([1, 2]),
+        kind=np.array([0, 1], np.int8),
     )
 
 
@@ -175,6 +173,19 @@ def test_a_library_comes_back(tmp_path, library):
         assert new.dtype == np.asarray(old).dtype
         np.testing.assert_array_equal(new, old)
     np.testing.assert_array_equal(loaded.weights(2.0), library.weights(2.0))
+
+
+def test_unused_places_are_not_stored(tmp_path, library):
+    padded = jax.tree.map(lambda x: np.repeat(x, 2, axis=0) if np.ndim(x) else x, library)
+    padded = dataclasses.replace(
+        padded, mask=np.arange(4) < 2, runs=library.runs, fingerprint=library.fingerprint
+    )
+    storage.save_library(tmp_path / "library.npz", padded)
+    assert storage.load_library(tmp_path / "library.npz").hits.shape == (2,)
+    with pytest.raises(ValueError, match="mask holds what no library can"):
+        storage.save_library(
+            tmp_path / "library.npz", dataclasses.replace(padded, mask=np.arange(4) > 1)
+        )
 
 
 def test_damaged_libraries_are_refused(tmp_path, library):
@@ -331,16 +342,17 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("magnetizations", np.array([[0.5, -1.5], [-0.9, 0.9], [0, 0]])),
-        ("magnetizations", np.zeros((3, 2), complex)),
-        ("free_energies", np.array([-2.0, np.nan, np.inf])),
-        ("residuals", np.array([-1.0, 0.0, 0.0])),
-        ("hits", np.array([7, -1, 0])),
-        ("hits", np.array([7.0, 1.0, 0.0])),
-        ("multiplicity", np.array([1, 3, 1])),
-        ("mask", np.array([True, False, True])),
-        ("mask", np.array([1, 1, 0])),
-        ("hits", np.array([7, 1])),
+        ("magnetizations", np.array([[0.5, -1.5], [-0.9, 0.9]])),
+        ("magnetizations", np.zeros((2, 2), complex)),
+        ("free_energies", np.array([-2.0, np.nan])),
+        ("residuals", np.array([-1.0, 0.0])),
+        ("hits", np.array([7, -1])),
+        ("hits", np.array([7.0, 1.0])),
+        ("multiplicity", np.array([1, 3])),
+        ("mask", np.array([1, 1])),
+        ("hits", np.array([7, 1, 0])),
+        ("fields", np.zeros((2, 3))),
+        ("kind", np.array([0, 9], np.int8)),
         ("overflow", np.array([False, False])),
     ],
 )

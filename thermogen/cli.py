@@ -113,8 +113,7 @@ def study_data(
         Path | None,
         typer.Option(help="A .csv, .npy or .npz file of one weight a sample; equal if not given."),
     ] = None,
-    walkers: Annotated[int, typer.Option(help="Walkers of the search.")] = 64,
-    hops: Annotated[int, typer.Option(help="Hops of each walker.")] = 8,
+    starts: Annotated[int, typer.Option(help="Random starts of the search.")] = 576,
     threshold: Annotated[
         float, typer.Option(help="Sweeps that a bound state must trap the dynamics.")
     ] = 20.0,
@@ -131,11 +130,11 @@ def study_data(
       thermogen study digits
       thermogen study adder:3 --out adder
       thermogen study digits --functional tap --beta 1.5
-      thermogen study samples.csv --walkers 256 --hops 32
+      thermogen study samples.csv --starts 8192
     """
     with contextlib.ExitStack() as stack:
         with _one_line("study"), _signals.interruptible():
-            settings = study.Settings(beta, functional, l2, walkers, hops, threshold, seed)
+            settings = study.Settings(beta, functional, l2, starts, threshold, seed)
             job = study.Study(study.load_source(data, weights), settings)
             for note in study.check_size(job):
                 print(f"thermogen study: {note}", file=sys.stderr)

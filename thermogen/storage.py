@@ -21,10 +21,10 @@ from ._files import PathLike, open_regular, read_archive, write_archive
 from ._files import replace as replace
 from ._files import write_atomically as write_atomically
 from .energies import RBM, AbstractEnergy, Complete, Interactions, Mixture, Pairwise, constrain
-from .search import PER_STATE, Library
+from .search import PER_STATE, Kind, Library
 
 _ENERGY_FORMAT = "thermogen energy"
-_LIBRARY_FORMAT = "thermogen library 2"
+_LIBRARY_FORMAT = "thermogen library 3"
 _VERSION = 2
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 _DIGEST = hashlib.sha256().digest_size
@@ -251,6 +251,8 @@ def save_library(path: PathLike, library: Library) -> None:
     """
     arrays = {name: np.asarray(getattr(library, name)) for name in _library_fields()}
     _check_library(arrays)
+    if not np.all(arrays["mask"]):
+        arrays |= {name: arrays[name][arrays["mask"]] for name in PER_STATE}
     write_archive(path, _LIBRARY_FORMAT, arrays)
 
 
@@ -283,17 +285,20 @@ def _check_library(arrays: dict[str, np.ndarray]) -> None:
     if m.ndim != 2 or mask.shape != m.shape[:1] or arrays["overflow"].shape != ():
         raise ValueError(f"magnetizations and mask have shapes {m.shape} and {mask.shape}")
     counts = dict.fromkeys(("hits", "given_hits", "multiplicity", "unresolved"), "iu")
-    kinds = {**counts, "mask": "b", "overflow": "b", "runs": "u", "fingerprint": "u"}
-    for name in ("magnetizations", "free_energies", "residuals", "curvatures", *kinds):
+    kinds = {**counts, "kind": "i", "mask": "b", "overflow": "b", "runs": "u", "fingerprint": "u"}
+    for name in _library_fields():
         array = arrays[name]
         if array.dtype.kind not in kinds.get(name, "f"):
             raise ValueError(f"{name} has dtype {array.dtype}")
-        if name in PER_STATE[1:] and array.shape != mask.shape:
+        of_spins = name in ("magnetizations", "fields")
+        if name in PER_STATE and array.shape != (m.shape if of_spins else mask.shape):
             raise ValueError(f"its arrays differ in length: {name} has shape {array.shape}")
     held = {name: arrays[name][mask] for name in PER_STATE}
     sound = {
         "mask": not np.any(np.diff(mask.astype(int)) > 0),  # states first, then unused places
         "magnetizations": np.all(np.abs(held["magnetizations"]) <= 1),
+        "fields": not np.any(np.isnan(held["fields"])),
+        "kind": np.all(np.isin(held["kind"], list(Kind))),
         "free_energies": np.all(np.isfinite(held["free_energies"])),
         "residuals": np.all(held["residuals"] >= 0),
         "curvatures": not np.any(np.isnan(held["curvatures"])),

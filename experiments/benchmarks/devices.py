@@ -114,8 +114,7 @@ def search(dtype):
         spin_glass(dtype),
         2.0,
         key=jax.random.key(0),
-        n_walkers=2048,
-        n_hops=0,
+        n_starts=2048,
         capacity=4096,
     )
 

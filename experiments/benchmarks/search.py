@@ -250,7 +250,7 @@ PEERS = {
 }
 
 
-def search(name, energy, beta, seed, n_walkers):
+def search(name, energy, beta, seed, n_starts):
     """One call of the search, and its seconds."""
     began = time.perf_counter()
     library = tg.find_minima(
@@ -258,21 +258,20 @@ def search(name, energy, beta, seed, n_walkers):
         energy,
         beta,
         key=jax.random.key(seed),
-        n_walkers=n_walkers,
-        n_hops=0,
-        capacity=n_walkers,
+        n_starts=n_starts,
+        capacity=n_starts,
     )
     return library, time.perf_counter() - began
 
 
-def fitting_walkers(name, energy, beta) -> int:
-    """How many walkers fit into the budget: asked of runs that also compile."""
-    n_walkers = 2048
-    search(name, energy, beta, 90, n_walkers)
+def fitting_starts(name, energy, beta) -> int:
+    """How many starts fit into the budget: asked of runs that also compile."""
+    n_starts = 2048
+    search(name, energy, beta, 90, n_starts)
     for margin in (0.6, 0.95):
-        _, seconds = search(name, energy, beta, 91, n_walkers)
-        n_walkers = int(n_walkers * margin * BUDGET / seconds)
-    return n_walkers
+        _, seconds = search(name, energy, beta, 91, n_starts)
+        n_starts = int(n_starts * margin * BUDGET / seconds)
+    return n_starts
 
 
 def race(name: str, beta: float, seeds) -> None:
@@ -282,11 +281,11 @@ def race(name: str, beta: float, seeds) -> None:
         f"{'contender':>20}{'seed':>6}{'seconds':>9}{'quenches':>10}{'minima':>8}{'wrong':>7}{'ours/it':>9}"
     )
     energies = {seed: tg.Pairwise(couplings(n, seed), np.zeros(n)) for seed in seeds}
-    n_walkers = fitting_walkers(name, energies[seeds[0]], beta)
+    n_starts = fitting_starts(name, energies[seeds[0]], beta)
     for seed in seeds:
         landscape = Landscape(couplings(n, seed), beta, name)
-        library, seconds = search(name, energies[seed], beta, seed, n_walkers)
-        rows = [("find_minima", seconds, n_walkers, library.magnetizations[: library.size])]
+        library, seconds = search(name, energies[seed], beta, seed, n_starts)
+        rows = [("find_minima", seconds, n_starts, library.magnetizations)]
         for label, peer in PEERS.items():
             began = time.perf_counter()
             found = peer(landscape, n, np.random.default_rng(seed), began + BUDGET)
@@ -307,12 +306,12 @@ def growth(sizes) -> None:
     print("naive at beta = 2: cost of a new state")
     print(f"{'n':>6}{'quenches':>10}{'minima':>8}{'coverage':>10}{'ms/quench':>11}{'ms/new':>14}")
     for n in sizes:
-        energy, n_walkers = tg.Pairwise(couplings(n, 0), np.zeros(n)), 2**18 // n
-        search("naive", energy, 2.0, 0, n_walkers)
-        library, seconds = search("naive", energy, 2.0, 1, n_walkers)
-        each = 1e3 * seconds / np.array([n_walkers, library.size])
+        energy, n_starts = tg.Pairwise(couplings(n, 0), np.zeros(n)), 2**18 // n
+        search("naive", energy, 2.0, 0, n_starts)
+        library, seconds = search("naive", energy, 2.0, 1, n_starts)
+        each = 1e3 * seconds / np.array([n_starts, library.size])
         print(
-            f"{n:6}{n_walkers:10}{library.size:8}{library.coverage():10.2f}"
+            f"{n:6}{n_starts:10}{library.size:8}{library.coverage():10.2f}"
             f"{each[0]:11.3f}{each[1]:14.3f}",
             flush=True,
         )

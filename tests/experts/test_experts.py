@@ -150,7 +150,7 @@ def test_basins_of_a_parent_and_its_certified_sets():
     np.fill_diagonal(strong, 0.0)
     fields = np.where(np.arange(N) < 3, 0.0, 0.6)  # the second block is held up
     energy = tg.Pairwise(strong, fields)
-    library = tg.find_minima(tg.NaiveMeanField(), energy, 1.0, key=KEY, n_walkers=64, n_hops=0)
+    library = tg.find_minima(tg.NaiveMeanField(), energy, 1.0, key=KEY, n_starts=64)
     data = configurations(N)
     shares = experts.basin_shares(tg.NaiveMeanField(), energy, 1.0, library, data)
     first = np.sign(data[:, :3].sum(axis=1))
@@ -172,12 +172,11 @@ def test_images_go_to_the_set_that_they_are_in():
     couplings[:2, :2], couplings[2:, 2:] = 1.3, 1.0  # the pair, and a block that is never left
     np.fill_diagonal(couplings, 0.0)
     energy, functional = tg.Pairwise(couplings, np.zeros(n)), tg.NaiveMeanField()
-    library = tg.find_minima(functional, energy, 1.0, key=KEY, n_walkers=64, n_hops=0)
+    library = tg.find_minima(functional, energy, 1.0, key=KEY, n_starts=64)
     certificate = tg.certify(energy, 1.0, library, key=KEY, threshold=threshold)
     exact = tg.exact.metastable_sets(energy, 1.0, threshold=threshold)
-    held = np.asarray(library.mask)
-    images = (certificate.side[:, None] * certificate.cores)[held]
-    assert held.sum() == certificate.n_bound == len(exact.weights) == 2
+    images = certificate.side[:, None] * certificate.cores
+    assert library.size == certificate.n_bound == len(exact.weights) == 2
     sets = exact.labels[np.asarray(tg.index_from_spins(images))]
     np.testing.assert_array_equal(sets, sets[0])
     data = configurations(n)
@@ -300,9 +299,7 @@ def test_likelihoods_and_shares_refuse_bits():
     """Zeros in place of -1 gave a finite, wrong likelihood."""
     template = tg.Interactions.from_terms(3, {(k,): 0.0 for k in range(3)})
     mixture = tg.Mixture.of([template, template], [1.0, 1.0], [0.0, 0.0])
-    library = tg.find_minima(
-        tg.NaiveMeanField(), template, 1.0, key=jax.random.key(0), n_walkers=2, n_hops=0
-    )
+    library = tg.find_minima(tg.NaiveMeanField(), template, 1.0, key=jax.random.key(0), n_starts=2)
     bits = np.array([[0, 1, 1]])
     for call in (
         lambda: experts.negative_log_likelihood(mixture, bits),

@@ -166,7 +166,7 @@ def test_single_flip_minima_stand_behind_the_minima_of_the_functional():
 
 def test_the_lowest_of_given_minima_are_kept_and_gaps_of_the_search_are_told():
     energy, _, beta = MODELS["SK"]
-    options = {"key": jax.random.key(0), "n_walkers": 64, "n_hops": 0}
+    options = {"key": jax.random.key(0), "n_starts": 64}
     found = tg.find_minima(tg.NaiveMeanField(), energy, beta, **options)
     assert found.size > 2
     reversed_order = found.sort_by("free_energies", descending=True)

@@ -24,6 +24,7 @@ from thermogen.kinetics._exchange import (
     metastable_sets,
     shares,
 )
+from thermogen.search import PER_STATE
 
 # One number of spins for nearly all tests: programs are shared.
 N = 8
@@ -165,7 +166,7 @@ def test_states_that_are_never_left():
 
 def _library(energy, beta):
     return tg.find_minima(
-        helpers.FUNCTIONALS["naive"], energy, beta, key=_key(0), n_walkers=32, n_hops=0, capacity=6
+        helpers.FUNCTIONALS["naive"], energy, beta, key=_key(0), n_starts=32, capacity=6
     )
 
 
@@ -190,7 +191,7 @@ def test_mirror_images_are_states_of_their_own():
 def test_images_are_the_same_whether_folded_or_listed():
     energy, beta = _hopfield(), 4.0
     library = _library(energy, beta)
-    m = library.magnetizations[: library.size]
+    m = library.magnetizations
     folded, listed = (
         _certify(energy, beta, library),
         _certify(energy, beta, np.concatenate([m, -m])),
@@ -202,7 +203,9 @@ def test_images_are_the_same_whether_folded_or_listed():
 
 
 def test_unused_entries_are_left_alone():
-    library = _library(_hopfield(), 4.0)
+    held = _library(_hopfield(), 4.0)
+    padded = {k: np.concatenate([getattr(held, k)] * 2) for k in PER_STATE}
+    library = tg.Library(**padded | {"mask": np.arange(2 * held.size) < held.size})
     certificate = _certify(_hopfield(), 4.0, library)
     unused = ~library.mask
     assert unused.any()
@@ -529,7 +532,7 @@ def test_rates_of_an_even_glass_are_mirror_images(seed):
     upper = np.triu(np.random.default_rng(seed).normal(size=(N, N)), 1) / np.sqrt(N)
     energy = tg.Pairwise(upper + upper.T, np.zeros(N))
     library = tg.find_minima(
-        tg.NaiveMeanField(), energy, 1.7, key=jax.random.key(seed), n_walkers=32, n_hops=0
+        tg.NaiveMeanField(), energy, 1.7, key=jax.random.key(seed), n_starts=32
     )
     found = tg.certify(energy, 1.7, library, key=jax.random.key(seed), threshold=THRESHOLD)
     used = found.group >= 0

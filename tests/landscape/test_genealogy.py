@@ -45,7 +45,7 @@ def _spinodal(field: float) -> float:
 
 
 def _genealogy(energies, betas, seed=0, **options):
-    return genealogy(NAIVE, energies, betas, key=_key(seed), n_walkers=16, n_hops=1, **options)
+    return genealogy(NAIVE, energies, betas, key=_key(seed), n_starts=32, **options)
 
 
 def _interval(betas: np.ndarray, beta: float) -> int:
@@ -188,7 +188,7 @@ def test_patterns_are_born_where_their_modes_soften():
 @pytest.mark.slow
 def test_continuation_finds_what_a_poor_search_misses():
     energy, betas = _glass(3), GLASS_BETAS
-    family = genealogy(NAIVE, energy, betas, key=_key(), n_walkers=4, n_hops=0)
+    family = genealogy(NAIVE, energy, betas, key=_key(), n_starts=4)
     _assert_sound(family)
     assert np.any(family.hits == 0)
     found = np.bincount(family.stages, family.hits)
@@ -267,7 +267,7 @@ def _segments(figure: Figure) -> tuple[list, list]:
 @pytest.mark.parametrize("seed", [3, 5])
 def test_no_tie_crosses_a_line(seed):
     energy = _glass(seed)
-    family = genealogy(NAIVE, energy, GLASS_BETAS, key=_key(), n_walkers=4, n_hops=0)
+    family = genealogy(NAIVE, energy, GLASS_BETAS, key=_key(), n_starts=4)
     births = birth_points(NAIVE, energy, family)
     deaths = death_points(NAIVE, energy, family)
     figure = plots.genealogy_figure(family, births=births, deaths=deaths, picture=(4, 4))

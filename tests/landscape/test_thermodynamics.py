@@ -87,7 +87,7 @@ def _exact_mixture_bound(library: tg.Library, energy, beta: float, w: np.ndarray
 def _naive_weights(library: tg.Library, energy, beta: float) -> tuple[np.ndarray, np.ndarray]:
     """-beta F of every image by enumeration, and the normalised weights."""
     depths = []
-    for m in library.expanded()[:].magnetizations:
+    for m in library.expanded().magnetizations:
         p = helpers.product_measure(m)
         entropy = -np.sum(p * np.log(p, where=p > 0, out=np.zeros_like(p)))
         depths.append(entropy - beta * p @ helpers.energy_table(energy))
@@ -127,9 +127,7 @@ def _hopfield(n_patterns: int = 2) -> tg.Pairwise:
 
 
 def _found(energy, beta: float) -> tg.Library:
-    return tg.find_minima(
-        NAIVE, energy, beta, key=jax.random.key(0), n_walkers=32, n_hops=2, capacity=32
-    )
+    return tg.find_minima(NAIVE, energy, beta, key=jax.random.key(0), n_starts=96, capacity=32)
 
 
 @pytest.mark.parametrize("beta", [2.0, 20.0])
@@ -238,7 +236,7 @@ def test_bad_complexity():
 
 def test_overlaps_by_hand():
     library = _library()
-    m = library[:].magnetizations
+    m = library.magnetizations
     q = np.asarray(overlaps(library))
     np.testing.assert_allclose(q[:3, :3], m @ m.T / 4)
     assert q.shape == (5, 5) and np.all(q[3:] == 0) and np.all(q[:, 3:] == 0)
@@ -253,7 +251,7 @@ def test_overlaps_by_hand():
 @pytest.mark.parametrize("beta", [0.5, 2.0])
 def test_overlap_distribution_by_hand(beta):
     library, edges = _library(), np.linspace(-1, 1, 9)
-    m = library[:].magnetizations
+    m = library.magnetizations
     states = np.array([m[0], -m[0], m[1], m[2]])
     w = np.exp(-beta * np.array([-3, -3, -2, -1]))
     w /= w.sum()

@@ -49,9 +49,7 @@ def test_steps_within_one_call_are_kept_once():
 def test_states_are_born_along_a_training():
     kept = Checkpoints([20, 40, 60, 80, 100])
     _train(kept)
-    family = genealogy(
-        tg.NaiveMeanField(), kept.energies, 1.0, key=jax.random.key(0), n_walkers=16, n_hops=0
-    )
+    family = genealogy(tg.NaiveMeanField(), kept.energies, 1.0, key=jax.random.key(0), n_starts=16)
     # The first eigenvalue of the couplings passes 1 within the training, and m = 0 gives way.
     largest = [np.linalg.eigvalsh(np.asarray(e.couplings))[-1] for e in kept.energies]
     assert largest[0] < 1 < largest[-1]

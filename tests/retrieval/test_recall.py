@@ -174,7 +174,7 @@ def test_mean_field_counts_each_minimum_once_where_two_have_the_same_signs():
     n, beta, functional = 6, 1.0, tg.NaiveMeanField()
     terms = dict.fromkeys(itertools.combinations(range(n), 3), 0.2)
     energy = tg.Interactions.from_terms(n, {**terms, **{(k,): 0.05 for k in range(n)}})
-    minima = tg.find_minima(functional, energy, beta, key=_key(0), n_walkers=64, n_hops=0)
+    minima = tg.find_minima(functional, energy, beta, key=_key(0), n_starts=64)
     held = minima[:]
     assert held.size == 2 and np.all(held.magnetizations > 0)
     answer = tg.recall(energy, beta, np.zeros(n), key=_key(1), method=functional, n_chains=64)

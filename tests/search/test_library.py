@@ -11,8 +11,9 @@ import pytest
 import thermogen as tg
 from thermogen import storage
 from thermogen.plots import states_figure
-from thermogen.search._library import MERGE_TOLERANCE, PER_STATE, first_equals
+from thermogen.search import MERGE_TOLERANCE, PER_STATE, Kind
 from thermogen.search._merge import Pool
+from thermogen.search._same import first_equals
 
 N = 8
 NAIVE, TAP = helpers.FUNCTIONALS["naive"], helpers.FUNCTIONALS["tap"]
@@ -30,7 +31,6 @@ def _library(**changes) -> tg.Library:
         "hits": np.array([7, 1, 2, 0, 0]),
         "multiplicity": np.array([2, 1, 1, 1, 1]),
         "mask": np.arange(5) < 3,
-        "overflow": np.array(False),
     }
     return tg.Library(**(values | changes))
 
@@ -146,6 +146,8 @@ def test_the_export_holds_the_states_alone():
         "curvatures",
         "hits",
         "multiplicity",
+        "fields",
+        "kind",
     ]
     assert exported["magnetizations"].shape == (3, 3)
     assert all(len(values) == 3 for values in exported.values())
@@ -154,12 +156,12 @@ def test_the_export_holds_the_states_alone():
 
 def test_it_names_itself():
     assert repr(_library()) == (
-        "Library(3 states of 3 spins, capacity 5, G from -3 to -1, 10 hits, coverage 0.9)"
+        "Library(3 states of 3 spins, G from -3 to -1, 10 hits, coverage 0.9)"
     )
     assert repr(_library(overflow=np.array(True))[:1]) == (
-        "Library(1 state of 3 spins, capacity 1, G from -3 to -3, 7 hits, coverage nan, overflow)"
+        "Library(1 state of 3 spins, G from -3 to -3, 7 hits, coverage nan, overflow)"
     )
-    assert repr(_empty(2, 3)) == "Library(0 states of 3 spins, capacity 2)"
+    assert repr(_empty(2, 3)) == "Library(0 states of 3 spins)"
     batch = jax.tree.map(lambda x: np.stack([x, x]), _library())
     assert "f64[2,5,3]" in repr(batch)
     seen = []
@@ -257,7 +259,7 @@ def test_union_of_other_sizes():
 def test_two_searches_are_one_longer_search():
     """The union of two runs holds what either found, and all of their hits."""
     energy = helpers.random_pairwise(N, jax.random.key(11), fields=0.1)
-    options = {"n_walkers": 16, "n_hops": 1, "capacity": 32}
+    options = {"n_starts": 32, "capacity": 32}
     runs = [
         tg.find_minima(NAIVE, energy, 4.0, key=jax.random.key(seed), **options) for seed in (0, 1)
     ]
@@ -296,8 +298,7 @@ SECOND = _minima((0.9, -2.0), (0.1 - 1e-7, -3.0), (0.9, -2.0), (0.3, 5.0))
 def test_an_empty_pool_is_an_empty_library():
     library = _empty(2, 3)
     assert library.size == 0 and not library.overflow
-    assert library.magnetizations.shape == (2, 3)
-    np.testing.assert_array_equal(library.free_energies, np.inf)
+    assert library.magnetizations.shape == library.fields.shape == (0, 3)
 
 
 def test_a_pool_counts_what_it_holds():
@@ -306,12 +307,12 @@ def test_a_pool_counts_what_it_holds():
     np.testing.assert_array_equal(pool.add(SECOND), [3, 0])
     assert pool.add(SECOND).size == 0
     library = pool.library(3)
-    np.testing.assert_array_equal(library.free_energies, [-3, -2, -1, 5, np.inf])
-    np.testing.assert_array_equal(library.hits, [3, 4, 3, 2, 0])
+    np.testing.assert_array_equal(library.free_energies, [-3, -2, -1, 5])
+    np.testing.assert_array_equal(library.hits, [3, 4, 3, 2])
     np.testing.assert_allclose(library.magnetizations[:4, 0], [0.1, 0.9, 0.5, 0.3])
     np.testing.assert_allclose(library.curvatures[:4], np.arctanh(library.magnetizations[:4, 0]))
     np.testing.assert_array_equal(library.multiplicity, 1)
-    np.testing.assert_array_equal(library.mask, [True, True, True, True, False])
+    np.testing.assert_array_equal(library.mask, [True, True, True, True])
     assert not library.overflow
 
 
@@ -335,8 +336,8 @@ def test_a_pool_merges_mirror_images_where_they_count():
     pool = _pool(5, symmetric=True)
     assert len(pool.add(rows)) == 3
     library = pool.library(3)
-    np.testing.assert_array_equal(library.hits, [2, 2, 1, 0, 0])
-    np.testing.assert_array_equal(library.multiplicity, [2, 2, 1, 1, 1])
+    np.testing.assert_array_equal(library.hits, [2, 2, 1])
+    np.testing.assert_array_equal(library.multiplicity, [2, 2, 1])
     assert len(_pool(5).add(rows)) == 5
 
 
@@ -346,13 +347,12 @@ def test_a_pool_merges_mirror_images_where_they_count():
 def test_expanded_shows_every_image():
     library = _library()
     images = library.expanded()
-    assert images.magnetizations.shape == (10, 3) and images.size == 4
-    np.testing.assert_array_equal(images.mask, np.arange(10) < 4)
+    assert images.magnetizations.shape == (4, 3) and images.size == 4 and np.all(images.mask)
     m = library.magnetizations
     np.testing.assert_array_equal(images[:].magnetizations, [m[0], -m[0], m[1], m[2]])
     np.testing.assert_array_equal(images.multiplicity, 1)
-    np.testing.assert_array_equal(images.free_energies[:5], [-3, -3, -2, -1, np.inf])
-    np.testing.assert_array_equal(images.hits[:5], [7, 7, 1, 2, 0])
+    np.testing.assert_array_equal(images.free_energies, [-3, -3, -2, -1])
+    np.testing.assert_array_equal(images.hits, [7, 7, 1, 2])
     weights = library.weights(1.5)
     np.testing.assert_allclose(
         images.weights(1.5)[:4], [weights[0] / 2, weights[0] / 2, weights[1], weights[2]]
@@ -366,7 +366,9 @@ def test_expanded_jits_and_vmaps():
     batch = jax.tree.map(lambda *x: jnp.stack(x), *libraries)
     together = jax.jit(jax.vmap(lambda library: library.expanded()))(batch)
     for i, library in enumerate(libraries):
-        _assert_equal(jax.tree.map(lambda x, i=i: x[i], together), library.expanded())
+        images = jax.tree.map(lambda x, i=i: x[i], together)
+        assert images.mask.shape == (10,)
+        _assert_equal(images[:], library.expanded())
 
 
 # --- points from elsewhere
@@ -396,7 +398,7 @@ def test_points_are_measured_as_they_stand(functional):
 
 def test_minima_are_recognised_and_merged():
     energy = _even(helpers.random_pairwise(N, jax.random.key(11)))
-    found = tg.find_minima(NAIVE, energy, 2.0, key=jax.random.key(0), n_walkers=16, n_hops=1)
+    found = tg.find_minima(NAIVE, energy, 2.0, key=jax.random.key(0), n_starts=32)
     states = found[:].magnetizations
     points = np.concatenate([states, -states, np.zeros((1, N)), states[:1]])
     library = tg.Library.from_magnetizations(NAIVE, energy, 2.0, points)
@@ -462,3 +464,36 @@ def test_nearest_names_a_wrong_shape(unchecked):
     for rows in (np.zeros(N), np.zeros((2, N + 1))):
         with pytest.raises(ValueError, match=rf"magnetizations must have shape \(batch, {N}\)"):
             library.nearest(rows)
+
+
+# --- of solutions
+
+
+def test_a_library_of_quenches():
+    """As the search has it: each minimum once, and what failed is counted and left out."""
+    energy = _even(helpers.random_pairwise(N, jax.random.key(11)))
+    corners = np.concatenate([helpers.configurations(N)[:32], np.zeros((1, N))])
+    ends = tg.quench(NAIVE, energy, 2.0, corners)
+    library = tg.Library.from_solution(NAIVE, energy, 2.0, ends)
+    good = np.asarray(ends.result == tg.RESULTS.converged)
+    assert library.hits.sum() == good.sum() and library.unresolved == np.sum(~good) > 0
+    assert np.all(library.nearest(ends.value[good]) >= 0)
+    np.testing.assert_array_equal(library.kind, Kind.MINIMUM)
+    problem = tg.meanfield.Problem(NAIVE, energy, 2.0)
+    for state in library:
+        gradient = problem.gradient_at(jnp.asarray(state.fields[0]))
+        assert np.abs(gradient).max() < 1e-8
+    found = tg.find_minima(NAIVE, energy, 2.0, key=jax.random.key(0), n_starts=32)
+    assert not found.union(library).overflow and np.any(library.fingerprint)
+    with pytest.raises(ValueError, match="must hold many starts of"):
+        tg.Library.from_solution(NAIVE, energy, 2.0, tg.solve(NAIVE, energy, 2.0, corners[0]))
+
+
+def test_solves_that_were_mapped_make_a_library():
+    energy = helpers.random_pairwise(N, jax.random.key(3), fields=0.2)
+    corners = helpers.configurations(N)[:8]
+    ends = jax.vmap(lambda s: tg.solve(NAIVE, energy, 2.0, s, throw=False))(corners)
+    library = tg.Library.from_solution(NAIVE, energy, 2.0, ends)
+    quenched = tg.Library.from_solution(NAIVE, energy, 2.0, tg.quench(NAIVE, energy, 2.0, corners))
+    np.testing.assert_allclose(library.free_energies, quenched.free_energies, rtol=1e-9)
+    np.testing.assert_allclose(library.curvatures, quenched.curvatures, rtol=1e-5)

@@ -58,7 +58,7 @@ def _certificate(functional, energy, beta, magnetizations):
 
 def test_a_flat_minimum_is_one_state():
     energy = tg.Pairwise(1 - np.eye(N), np.zeros(N))
-    library = tg.find_minima(NAIVE, energy, 1 / (N - 1), key=_key(0), n_walkers=32, n_hops=1)
+    library = tg.find_minima(NAIVE, energy, 1 / (N - 1), key=_key(0), n_starts=64)
     assert library.size == 1 and library.multiplicity[0] == 1
     assert np.max(np.abs(library.magnetizations[0])) < 1e-4
     assert abs(library.curvatures[0]) < 1e-7 and library.residuals[0] < 1e-12
@@ -82,17 +82,17 @@ def _distinct(magnetizations: np.ndarray, symmetric: bool = False) -> tuple[np.n
 
 
 def _held(library: tg.Library) -> np.ndarray:
-    return library.magnetizations[: library.size]
+    return library.magnetizations
 
 
 def _assert_well_formed(library: tg.Library) -> None:
-    size = library.size
-    np.testing.assert_array_equal(library.mask, np.arange(len(library.mask)) < size)
-    assert np.all(np.diff(library.free_energies[:size]) >= 0)
-    assert np.all(np.isinf(library.free_energies[size:]))
-    assert np.all(library.residuals[:size] < 1e-8)
-    assert np.all(library.curvatures[:size] > 0)
-    assert np.all(library.hits[:size] >= 1) and np.all(library.hits[size:] == 0)
+    assert library.mask.shape == (library.size,) and np.all(library.mask)
+    assert np.all(np.diff(library.free_energies) >= 0)
+    assert np.all(library.residuals < 1e-8)
+    assert np.all(library.curvatures > 0)
+    assert np.all(library.hits >= 1)
+    assert np.all(np.isin(library.kind, (tg.search.Kind.MINIMUM, tg.search.Kind.MARGINAL)))
+    np.testing.assert_allclose(library.magnetizations, np.tanh(library.fields), rtol=1e-14)
     assert library.magnetizations.dtype == library.free_energies.dtype == np.float64
 
 
@@ -266,7 +266,7 @@ def test_bad_beta(beta):
 
 
 def _find(functional, energy, beta, seed=0, **options) -> tg.Library:
-    options = {"n_walkers": 16, "n_hops": 3, "capacity": 32} | options
+    options = {"n_starts": 64, "capacity": 32} | options
     library = tg.find_minima(functional, energy, beta, key=_key(seed), **options)
     _assert_well_formed(library)
     return library
@@ -276,7 +276,7 @@ def test_paramagnet_has_one_state():
     library = _find(NAIVE, _curie_weiss(1.0), 0.9 / (1 - 1 / N))
     assert library.size == 1 and library.multiplicity[0] == 1
     np.testing.assert_allclose(library.magnetizations[0], 0, atol=1e-8)
-    assert library.hits[0] == 16 * 4  # every quench of every walker
+    assert library.hits[0] == 16 * 4  # every quench
     np.testing.assert_allclose(library.free_energies[0] * 0.9 / (1 - 1 / N), -N * np.log(2))
     assert not library.overflow
 
@@ -337,12 +337,12 @@ def test_library_is_what_all_corners_fall_to(functional, fields):
     truth, counts = _distinct(solution.value[converged], symmetric=fields == 0)
     assert len(truth) > 1
 
-    library = _find(functional, energy, beta, starts=CORNERS[:16], n_hops=8)
+    library = _find(functional, energy, beta, starts=CORNERS[:16], n_starts=144)
     assert library.size == len(truth)
     assert set(library.nearest(truth)) == set(range(len(truth)))
 
     # One walker more than the corners: its start is one of them again.
-    library = _find(functional, energy, beta, starts=CORNERS, n_walkers=1, n_hops=0)
+    library = _find(functional, energy, beta, starts=CORNERS, n_starts=1)
     index = library.nearest(truth)
     assert set(index) == set(range(library.size))
     extra = library.hits[index] - counts
@@ -353,19 +353,19 @@ def test_library_is_what_all_corners_fall_to(functional, fields):
     np.testing.assert_allclose(library.free_energies[0], lowest, rtol=1e-12)
     held = _held(library)
     paired = (fields == 0) & (np.abs(held).max(axis=1) > 1e-3)  # m = 0 is its own mirror image
-    np.testing.assert_array_equal(library.multiplicity[: library.size], 1 + paired)
+    np.testing.assert_array_equal(library.multiplicity, 1 + paired)
     assert np.any(paired) == (fields == 0)
 
     assert np.abs(held).max() < 1 - 1e-9
     residual, curvature = _certificate(functional, energy, beta, held)
     assert np.max(residual) < 1e-6  # atanh of a rounded m
-    np.testing.assert_allclose(library.curvatures[: library.size], curvature, rtol=1e-6)
+    np.testing.assert_allclose(library.curvatures, curvature, rtol=1e-6)
 
 
 def test_a_full_library_keeps_the_lowest():
-    whole = _find(NAIVE, _glass(0.1), 4.0, starts=CORNERS[:16], n_hops=8)
+    whole = _find(NAIVE, _glass(0.1), 4.0, starts=CORNERS[:16], n_starts=144)
     assert whole.size > 3 and not whole.overflow
-    small = _find(NAIVE, _glass(0.1), 4.0, starts=CORNERS[:16], n_hops=8, capacity=2)
+    small = _find(NAIVE, _glass(0.1), 4.0, starts=CORNERS[:16], n_starts=144, capacity=2)
     assert small.size == 2 and small.overflow
     np.testing.assert_allclose(small.magnetizations, whole.magnetizations[:2], atol=1e-8)
     exact = _find(NAIVE, _curie_weiss(1.0), 3.0, capacity=1)
@@ -394,10 +394,12 @@ def test_keys_decide():
 
 def test_callback_sees_the_library_grow():
     seen = []
-    library = _find(NAIVE, _glass(0.1), 4.0, callback=lambda *x: seen.append(x))
-    assert [hops for _, hops in seen] == [0, 1, 2, 3]
+    options = {"n_starts": 256, "callback": lambda *x: seen.append(x)}
+    library = _find(NAIVE, _glass(0.1), 4.0, **options)
+    done = [count for _, count in seen]
+    assert len(done) > 2 and np.all(np.diff(done) > 0) and done[-1] == 256
     totals = [int(partial.hits.sum()) for partial, _ in seen]
-    assert totals[0] <= 16 and np.all(np.diff(totals) > 0) and totals[-1] <= 4 * 16
+    assert np.all(np.diff(totals) > 0) and np.all(np.array(totals) <= done)
     for partial, _ in seen:
         _assert_well_formed(partial)
         # A state once held stays: the capacity was not reached.
@@ -405,38 +407,37 @@ def test_callback_sees_the_library_grow():
     for x, y in zip(jax.tree.leaves(seen[-1][0]), jax.tree.leaves(library), strict=True):
         np.testing.assert_array_equal(x, y)
 
-    def interrupt(partial, hops):
-        seen.append((partial, hops))
+    def interrupt(partial, count):
+        seen.append((partial, count))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         _find(NAIVE, _glass(0.1), 4.0, callback=interrupt)
-    assert seen[-1][1] == 0
+    assert seen[-1][1] == 64
 
 
-def test_no_hops_is_multistart():
+def test_few_starts_are_one_round():
     seen = []
-    library = _find(NAIVE, _glass(0.1), 4.0, n_hops=0, callback=lambda *x: seen.append(x[1]))
-    assert seen == [0]
+    library = _find(NAIVE, _glass(0.1), 4.0, n_starts=16, callback=lambda *x: seen.append(x[1]))
+    assert seen == [16]
     assert library.hits.sum() <= 16
 
 
-def test_hopping_finds_what_its_starts_do_not():
-    """From a single walker: kicks leave the first basin, and worse minima are left again."""
-    sizes = [_find(NAIVE, _glass(0.1), 4.0, n_walkers=1, n_hops=hops).size for hops in (0, 40)]
+def test_more_starts_find_more():
+    sizes = [_find(NAIVE, _glass(0.1), 4.0, n_starts=count).size for count in (1, 40)]
     assert sizes[0] == 1 and sizes[1] > 2
 
 
 def test_nothing_found_is_an_empty_library(monkeypatch):
-    """A walker that starts at the saddle of a ferromagnet, and is left there."""
+    """A quench that starts at the saddle of a ferromagnet, and is left there."""
     monkeypatch.setattr(_hopping.Search, "scattered", lambda self, corners: 0 * corners)
     monkeypatch.setattr(_hopping, "below_saddles", lambda *_: (np.zeros(0, int), None))
-    library = _find(NAIVE, _curie_weiss(1.0), 3.0, n_walkers=1, n_hops=0)
+    library = _find(NAIVE, _curie_weiss(1.0), 3.0, n_starts=1)
     assert library.size == 0 and not library.overflow and np.isnan(library.coverage())
     assert library.unresolved == 1
     assert list(library.nearest(np.zeros((1, N)))) == [-1]
-    # As long as nothing is held walkers move from corners, and do not claim to cover anything.
-    options = {"n_walkers": 1, "n_hops": 20, "moves": [flip_cluster], "coverage": 1.0}
+    # As long as nothing is held moves start from corners, and do not claim to cover anything.
+    options = {"n_starts": 84, "moves": [flip_cluster], "coverage": 1.0}
     library = _find(NAIVE, _curie_weiss(1.0), 3.0, **options)
     assert library.size == 1 and np.isnan(library.coverage())
 
@@ -449,22 +450,22 @@ def test_searches_find_all_that_corners_fall_to(fields):
     """Models whose minima are enumerated; by default, and by a mix that finds no less."""
     for seed in (11, 12, 13):
         energy = _glass(fields, seed)
-        truth = _find(NAIVE, energy, 4.0, starts=CORNERS, n_walkers=1, n_hops=0)
+        truth = _find(NAIVE, energy, 4.0, starts=CORNERS, n_starts=1)
         assert truth.size > 1
-        for options in ({"n_hops": 7}, {"n_hops": 15, "moves": MOVES}):
+        for options in ({"n_starts": 128}, {"n_starts": 256, "moves": MOVES}):
             library = _find(NAIVE, energy, 4.0, **options)
             assert np.all(library.nearest(_held(truth)) >= 0)
-            assert library.hits.sum() <= 16 * (options["n_hops"] + 1)
+            assert library.hits.sum() <= options["n_starts"]
 
 
-def test_walkers_hop_by_the_moves_that_they_are_given():
+def test_starts_are_made_by_the_moves_that_are_given():
     """A move that stays where it is, or takes the other state, finds nothing more."""
-    starts = {"starts": CORNERS[:16], "n_walkers": 4}
-    held = _find(NAIVE, _glass(0.1), 4.0, n_hops=0, **starts)
+    starts = {"starts": CORNERS[:16]}
+    held = _find(NAIVE, _glass(0.1), 4.0, n_starts=64, **starts)
     for move in (lambda energy, states, key: states[0], lambda energy, states, key: states[1]):
-        library = _find(NAIVE, _glass(0.1), 4.0, n_hops=8, moves=[move], **starts)
+        library = _find(NAIVE, _glass(0.1), 4.0, n_starts=144, moves=[move], **starts)
         np.testing.assert_array_equal(library.free_energies, held.free_energies)
-        assert library.hits.sum() == held.hits.sum() + 4 * 8
+        assert library.hits.sum() == held.hits.sum() + 80
 
 
 def test_mirror_images_are_turned_to_one_side():
@@ -477,16 +478,15 @@ def test_mirror_images_are_turned_to_one_side():
 
     for fields in (0.0, 0.1):
         seen.clear()
-        _find(NAIVE, _glass(fields), 4.0, n_hops=2, moves=[overlap])
+        _find(NAIVE, _glass(fields), 4.0, n_starts=96, moves=[overlap])
         jax.effects_barrier()
-        assert len(seen) == 2 * 16 and (min(seen) >= 0) == (fields == 0)
+        assert len(seen) == 32 and (min(seen) >= 0) == (fields == 0)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_walkers": 0}, "n_walkers must be at least 1, got 0"),
-        ({"n_hops": -1}, "n_hops must be at least 0, got -1"),
+        ({"n_starts": 0}, "n_starts must be at least 1, got 0"),
         ({"capacity": 0}, "capacity must be at least 1, got 0"),
         ({"moves": ()}, "the number of moves must be at least 1, got 0"),
     ],
@@ -511,7 +511,6 @@ def _library(**changes) -> tg.Library:
         "hits": np.array([7, 1, 2, 0, 0]),
         "multiplicity": np.array([2, 1, 1, 1, 1]),
         "mask": np.arange(5) < 3,
-        "overflow": np.array(False),
     }
     return tg.Library(**(values | changes))
 

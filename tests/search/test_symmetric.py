@@ -66,7 +66,7 @@ def _check(energy: tg.Pairwise, beta: float) -> None:
     couplings, fields = np.asarray(energy.couplings), np.asarray(energy.fields)
     truth = _iterated(couplings, fields, beta)
     library = tg.find_minima(NAIVE, energy, beta, key=jax.random.key(0))
-    held = library[:].magnetizations
+    held = library.magnetizations
     np.testing.assert_allclose(np.tanh(beta * (held @ couplings + fields)), held, atol=1e-7)
     assert all(_curvature(couplings, beta, m) > 0 for m in held)
     assert sorted(library.nearest(held)) == list(range(library.size))
@@ -108,8 +108,8 @@ def test_states_born_from_a_pair_of_modes_are_told_apart(n):
     couplings = -nx.to_numpy_array(nx.cycle_graph(n))
     beta = 1.2 / np.linalg.eigvalsh(couplings)[-1]
     energy = tg.Pairwise(couplings, np.zeros(n))
-    library = tg.find_minima(NAIVE, energy, beta, key=jax.random.key(0), n_hops=2)
-    held = library[:].magnetizations
+    library = tg.find_minima(NAIVE, energy, beta, key=jax.random.key(0), n_starts=192)
+    held = library.magnetizations
     assert library.size == n and library.coverage() > 0.9
     assert sorted(library.nearest(np.roll(held, 1, axis=1))) == list(range(n))
     assert all(_curvature(couplings, beta, m) > 1e-6 for m in held)
@@ -142,8 +142,8 @@ def test_what_no_resolved_barrier_parts_is_one_state(n, ratio):
     """Near the critical point of an odd ring: 2n minima on a circle, or one valley all around."""
     couplings = -nx.to_numpy_array(nx.cycle_graph(n))
     energy, beta = tg.Pairwise(couplings, np.zeros(n)), ratio / (2 * np.cos(np.pi / n))
-    library = tg.find_minima(NAIVE, energy, beta, key=jax.random.key(0), n_hops=3)
-    held = library[:].magnetizations
+    library = tg.find_minima(NAIVE, energy, beta, key=jax.random.key(0), n_starts=256)
+    held = library.magnetizations
     resolved = ratio > 1 and _barrier(n, ratio) > 3e-14
     assert library.size == (n if resolved else 1) and not library.overflow
     assert library.hits.sum() + library.unresolved == 256 and library.unresolved < 8
@@ -171,7 +171,7 @@ def test_starts_on_saddles_go_down_both_sides():
     graph = nx.cycle_graph(5)
     energy, corner = on_graph(graph, -1.0), np.ones((4, 5))
     seen = []
-    options = {"n_walkers": 1, "n_hops": 0, "starts": corner}
+    options = {"n_starts": 1, "starts": corner}
     library = tg.find_minima(
         NAIVE, energy, 3.0, key=jax.random.key(1), callback=lambda *x: seen.append(x[0]), **options
     )
@@ -187,7 +187,7 @@ def test_quenches_that_end_nowhere_are_not_covered(monkeypatch):
     scattered = tg.search._minima.Search.scattered
     monkeypatch.setattr(tg.search._minima.Search, "scattered", lambda self, corners: corners)
     energy = on_graph(nx.complete_graph(5), -1.0)
-    library = tg.find_minima(NAIVE, energy, 2.0, key=jax.random.key(0), n_hops=2)
+    library = tg.find_minima(NAIVE, energy, 2.0, key=jax.random.key(0), n_starts=192)
     assert library.unresolved > 0 and library.coverage() <= 1 - library.unresolved / 192
     claim = completeness(library)
     assert claim.coverage == library.coverage() < 1
@@ -198,18 +198,14 @@ def test_quenches_that_end_nowhere_are_not_covered(monkeypatch):
 def test_genealogy_of_a_ring():
     """The states of a frustrated ring are born from m = 0, where a quench stays on the saddle."""
     energy = on_graph(nx.cycle_graph(5), -1.0)
-    family = tg.landscape.genealogy(
-        NAIVE, energy, [0.4, 1.5], key=jax.random.key(0), n_walkers=32, n_hops=1
-    )
+    family = tg.landscape.genealogy(NAIVE, energy, [0.4, 1.5], key=jax.random.key(0), n_starts=64)
     np.testing.assert_array_equal(family.sizes, [1, 5])
     assert np.all(family.parents[1:] == 0) and family.heirs[0] > 0
 
 
 @functools.cache
-def _found(seed: int, n_hops: int = 0, beta: float = 3.0) -> tg.Library:
-    return tg.find_minima(
-        NAIVE, _glass(), beta, key=jax.random.key(seed), n_walkers=24, n_hops=n_hops
-    )
+def _found(seed: int, n_starts: int = 24, beta: float = 3.0) -> tg.Library:
+    return tg.find_minima(NAIVE, _glass(), beta, key=jax.random.key(seed), n_starts=n_starts)
 
 
 @functools.cache
@@ -230,8 +226,7 @@ def test_a_resumed_search_claims_no_more():
         _glass(),
         3.0,
         key=jax.random.key(1),
-        n_walkers=24,
-        n_hops=0,
+        n_starts=24,
         starts=np.repeat(first[:].magnetizations, 3, axis=0),
     )
     assert again.given_hits.sum() == 3 * first.size
@@ -244,7 +239,7 @@ def test_a_resumed_search_claims_no_more():
 
 
 def test_unions_of_one_key_count_once():
-    short, long, other = _found(0), _found(0, n_hops=2), _found(1)
+    short, long, other = _found(0), _found(0, n_starts=72), _found(1)
     both = short.union(long)
     assert both.hits.sum() == long.hits.sum() and both.coverage() == long.coverage()
     three = short.union(other, long)

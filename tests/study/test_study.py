@@ -19,8 +19,7 @@ from thermogen.landscape import TRANSITIONS, Barriers
 from thermogen.learning import FitResult
 from thermogen.meanfield import NaiveMeanField, bifurcations, follow_beta
 from thermogen.plots import _style
-from thermogen.search import Completeness, Library
-from thermogen.search._library import PER_STATE
+from thermogen.search import PER_STATE, Completeness, Kind, Library
 from thermogen.study import _dynamics, _page, _pipeline, _progress, _recall, _remedy
 from thermogen.study._pipeline import STAGES
 
@@ -66,17 +65,16 @@ def test_a_study_learns_weighted_samples_as_repeated_ones(tmp_path):
 # --- studies made by hand
 
 
-def _library(n_states, n_spins, capacity=64, overflow=False):
+def _library(n_states, n_spins, overflow=False):
     draw = np.random.default_rng(n_states)
-    used = np.arange(capacity) < n_states
     return Library(
-        magnetizations=np.where(used[:, None], draw.uniform(-1, 1, (capacity, n_spins)), 0.0),
-        free_energies=np.where(used, np.linspace(-9, -5, capacity), np.inf),
-        residuals=np.where(used, 1e-12, np.inf),
-        curvatures=np.where(used, 0.25, 0.0),
-        hits=np.where(used, 3, 0),
-        multiplicity=np.where(used, 1 + np.arange(capacity) % 2, 1),
-        mask=used,
+        magnetizations=draw.uniform(-1, 1, (n_states, n_spins)),
+        free_energies=np.linspace(-9, -5, n_states),
+        residuals=np.full(n_states, 1e-12),
+        curvatures=np.full(n_states, 0.25),
+        hits=np.full(n_states, 3),
+        multiplicity=1 + np.arange(n_states) % 2,
+        kind=np.full(n_states, Kind.MINIMUM, np.int8),
         overflow=np.array(overflow),
     )
 
@@ -109,8 +107,12 @@ def _certificate(n_states, n_spins):
 def _ergodicity(library):
     """Of the first states of a library, and of one single-flip minimum."""
     flip = library[:1]
-    changes = (np.sign(flip.magnetizations), np.full(1, np.inf))
-    flip = eqx.tree_at(lambda lib: (lib.magnetizations, lib.residuals), flip, changes)
+    flip = dataclasses.replace(
+        flip,
+        magnetizations=np.sign(flip.magnetizations),
+        residuals=np.full(1, np.inf),
+        kind=np.full(1, Kind.FLIP_MINIMUM, np.int8),
+    )
     held = library[: min(library.size, 20)]
     both = {k: np.concatenate([getattr(held, k), getattr(flip, k)]) for k in PER_STATE}
     candidates = Library(**both, overflow=held.overflow)

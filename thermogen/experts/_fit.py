@@ -24,8 +24,8 @@ from ._shares import basin_shares, first_splits, library_shares
 
 Weights = Num[Array | np.ndarray, " _"]
 
-# For the parent: candidates, walkers, and how long a bound state must trap, in sweeps.
-_CAPACITY, _N_WALKERS, _THRESHOLD = 64, 256, 100.0
+# For the parent: candidates, starts, and how long a bound state must trap, in sweeps.
+_CAPACITY, _N_STARTS, _THRESHOLD = 64, 256, 100.0
 
 
 @from_anywhere
@@ -147,8 +147,7 @@ def _bound_state_shares(
         parent,
         1.0,
         key=search_key,
-        n_walkers=_N_WALKERS,
-        n_hops=0,
+        n_starts=_N_STARTS,
         capacity=_CAPACITY,
         starts=starts,
     )

@@ -32,7 +32,7 @@ class BoundStates(eqx.Module):
             `certificate`, shape `(K,)`.
         library: the candidates: minima of the functional that were given or found, lowest first;
             then single-flip minima of E at which none of these lies, m = ±1, as many as there
-            was room for. They are no minima of the functional: their `residuals` are infinite,
+            was room for. They are no minima of the functional: their `kind` says so,
             their `curvatures` 0 and their free energies those of independent flips.
         certificate: what the dynamics makes of the candidates, with a row for each of them. It
             marks the representatives as `certificate.bound`.

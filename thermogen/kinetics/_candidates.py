@@ -7,7 +7,7 @@ from jaxtyping import Array, Int8
 
 from .._batches import in_batches
 from ..energies import AbstractEnergy, is_flip_symmetric
-from ..search import PER_STATE, Library
+from ..search import PER_STATE, Kind, Library
 from ._plateaus import bottoms_of
 from ._trajectories import _TIE, fields_of, prepared
 
@@ -52,11 +52,10 @@ def flip_library(
         free_energies=energies - excitations / beta,
         residuals=np.full(size, np.inf),
         curvatures=np.zeros(size),
+        kind=np.full(size, Kind.FLIP_MINIMUM, np.int8),
         hits=counts[0],
         given_hits=counts[1],
         multiplicity=np.full(size, 1 + symmetric),
-        mask=np.ones(size, bool),
-        overflow=np.array(False),
     ).sort_by("free_energies")
 
 

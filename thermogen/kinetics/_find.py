@@ -77,7 +77,7 @@ def find_bound_states(
     if library is not None:
         library.check_origin(fingerprint(None, energy, beta), "find_bound_states takes a library")
     elif functional is not None:
-        options = {"n_walkers": n_starts, "n_hops": 0, "starts": starts}
+        options = {"n_starts": n_starts, "starts": starts}
         minima = find_minima(functional, energy, beta, key=search_key, **options)
     corners = np.asarray(jax.random.rademacher(corner_key, (n_starts, energy.n_spins), "int8"))
     given = corners[:0] if starts is None else np.asarray(as_array("starts", starts))

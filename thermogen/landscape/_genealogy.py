@@ -16,7 +16,6 @@ from .._types import Beta, Key
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional
 from ..search import (
-    MERGE_TOLERANCE,
     PER_STATE,
     Library,
     below_saddles,
@@ -25,6 +24,7 @@ from ..search import (
     joined,
     lowest_curvatures,
     make_problem,
+    of_minima,
     quench,
 )
 
@@ -136,8 +136,7 @@ def genealogy(
     betas: Beta | Sequence[Beta] | Real[Array | np.ndarray, " S"],
     *,
     key: Key,
-    n_walkers: int = 64,
-    n_hops: int = 2,
+    n_starts: int = 192,
     capacity: int = 256,
     starts: Num[Array | np.ndarray, "starts n"] | None = None,
 ) -> Genealogy:
@@ -159,8 +158,7 @@ def genealogy(
         betas: one inverse temperature for all stages, or one for each, shape `(S,)`; > 0, in
             any order.
         key: random key; equal keys give equal genealogies.
-        n_walkers: number of walkers of the fresh search at each stage.
-        n_hops: number of hops of each of these walkers.
+        n_starts: number of random starts of the fresh search at each stage.
         capacity: most states that the fresh search of a stage can hold.
         starts: spins or magnetizations that the fresh search of each stage quenches first, for
             example the data, shape `(starts, n)`.
@@ -180,11 +178,10 @@ def genealogy(
                 energy,
                 beta,
                 key=jax.random.fold_in(key, k),
-                n_walkers=n_walkers,
-                n_hops=n_hops,
+                n_starts=n_starts,
                 capacity=capacity,
                 starts=starts,
-            )[:],
+            ),
         )
         for k, (energy, beta) in enumerate(zip(listed, beta_of.tolist(), strict=True))
     ]
@@ -245,17 +242,8 @@ class _Stage:
     def _add(self, ends) -> None:
         with jax.enable_x64(True):
             curvatures = lowest_curvatures(make_problem(*self._setting), ends.state["fields"])
-        paired = self.is_even & (np.abs(ends.value).max(axis=1) > MERGE_TOLERANCE)
-        new = Library(
-            magnetizations=ends.value,
-            free_energies=ends.stats["free_energy"],
-            residuals=ends.stats["residual"],
-            curvatures=curvatures,
-            hits=np.zeros(len(paired), int),
-            multiplicity=1 + paired,
-            mask=np.ones(len(paired), bool),
-            overflow=np.asarray(self.library.overflow),
-        ).union()
+        none = np.zeros(len(curvatures), int)
+        new = of_minima(ends, curvatures, none, self.is_even).union()
         both = {
             name: np.concatenate([getattr(self.library, name), getattr(new, name)])
             for name in PER_STATE

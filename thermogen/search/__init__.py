@@ -4,9 +4,10 @@ from ._completeness import Completeness as Completeness
 from ._completeness import completeness as completeness
 from ._completeness import discovery_curve as discovery_curve
 from ._curvature import lowest_curvatures as lowest_curvatures
-from ._library import MERGE_TOLERANCE as MERGE_TOLERANCE
 from ._library import PER_STATE as PER_STATE
+from ._library import Kind as Kind
 from ._library import Library as Library
+from ._library import of_minima as of_minima
 from ._merge import joined as joined
 from ._minima import corner as corner
 from ._minima import crossover as crossover
@@ -20,3 +21,5 @@ from ._quench import fall as fall
 from ._quench import is_converged as is_converged
 from ._quench import make_problem as make_problem
 from ._quench import quench as quench
+from ._same import MERGE_TOLERANCE as MERGE_TOLERANCE
+from ._same import distances as distances

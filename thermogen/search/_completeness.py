@@ -103,7 +103,7 @@ def _counts(library: Library | Minima) -> tuple[np.ndarray, int]:
         raise ValueError("the library must hold at least one state, got an empty one")
     if isinstance(library, Minima):
         return library.hits, library.n_lost
-    hits = np.asarray(library.hits - library.given_hits)[: len(library)]
+    hits = np.asarray(library[:].hits - library[:].given_hits)
     if not hits.any():
         raise ValueError("the library must come from a search: none of its hits is independent")
     return hits, int(library.unresolved)

@@ -1,35 +1,37 @@
 """The library of candidate bound states: certified minima of G(m), each held once."""
 
 import dataclasses
+import enum
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import EllipsisType
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, Int8, UInt32
 
 from .._batches import cast, in_batches
 from .._checks import as_array, check_finite
 from .._cold import above_lowest, beta_as
+from .._solution import Solution
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import (
+    RESULTS,
     AbstractFunctional,
     Problem,
     checked_problem,
+    is_minimum,
     lowest_curvature,
     scaled_hessian,
 )
+from ._curvature import lowest_curvatures
 from ._provenance import fingerprint, mismatch
-
-# Two minima are the same when no magnetization differs by more: where G rises by the fourth power
-# alone, as at a bifurcation, float64 tells the place of a minimum to 2e-5.
-MERGE_TOLERANCE = 1e-4
+from ._same import MERGE_TOLERANCE, added, distances, first_equals, good_turing, groups_by_run
 
 # States are measured in batches of at most this many.
 _BATCH = 32
@@ -39,18 +41,33 @@ _Array = Array | np.ndarray
 _Index = int | np.integer | slice | EllipsisType | list | _Array
 
 
+class Kind(enum.IntEnum):
+    """What a state of a library is, as the code in `Library.kind`."""
+
+    MINIMUM = 0
+    """A minimum of G, verified: no gradient is left, and the Hessian is positive definite."""
+    MARGINAL = 1
+    """A minimum whose lowest curvature cannot be told from 0, as at a bifurcation."""
+    FLIP_MINIMUM = 2
+    """Spins whose energy no single flip lowers; no stationary point of G."""
+    POINT = 3
+    """Any other point, as it was given: nothing was verified."""
+
+
 class Library(eqx.Module):
-    """Distinct minima of a free energy G(m), lowest first.
+    """Distinct states of a free energy G(m), lowest first.
 
-    All arrays have a fixed length K, the capacity; the first `size` entries are in use. Every
-    entry that a search found was certified: its gradient is below tolerance and its Hessian is
-    positive definite. It is a *candidate* for a bound state: that it also traps the dynamics is
-    a separate proof.
+    Every state that a search found was verified in float64: its gradient is below tolerance and
+    its Hessian is positive definite. It is a *candidate* for a bound state: that it also traps the
+    dynamics is a separate proof. `kind` says of each state what it is.
 
-    On the host a library behaves like a sequence of its states. `library[k]`, `library[:10]`,
-    `library[library.hits > 1]` and `library[[4, 0]]` are libraries of NumPy arrays that hold the
-    chosen states, in that order, and have no unused entries; `len` counts the states and `for`
+    On the host all arrays hold one entry a state, and a library behaves like a sequence:
+    `library[k]`, `library[:10]`, `library[library.hits > 1]` and `library[[4, 0]]` are libraries
+    of NumPy arrays that hold the chosen states, in that order; `len` counts the states and `for`
     visits them one by one. `thermogen.storage` writes and reads libraries.
+
+    Under `jax.jit` and `jax.vmap` the arrays have a fixed length K, of which `mask` says what is
+    in use; the states come first, and `library[:]` leaves out the rest once it is on the host.
 
     Libraries know where they come from: `union` joins those of one functional, energy and beta
     alone. What is made by hand, without a fingerprint, may come from anywhere.
@@ -58,17 +75,20 @@ class Library(eqx.Module):
     Attributes:
         magnetizations: m of each state, shape `(K, n)`.
         free_energies: G in energy units, shape `(K,)`; infinite where unused.
-        residuals: max |dG/dm| in energy units, shape `(K,)`.
+        residuals: max |dG/dm| in energy units, shape `(K,)`; infinite where there is no G.
         curvatures: lowest eigenvalue of d^2 G/dm dm in energy units, shape `(K,)`.
         hits: number of quenches that ended in each state, shape `(K,)`; 0 where only the way
             down from a saddle led there.
         multiplicity: 2 where an entry stands for itself and for its mirror image under the
             global flip (merged if the energy has that symmetry), else 1, shape `(K,)`.
+        fields: effective fields theta, m = tanh(theta), shape `(K, n)`. A saturated m rounds to
+            +-1, and only its theta still tells the gradient.
+        kind: a `search.Kind` of each state, shape `(K,)`.
         mask: True for the entries in use, shape `(K,)`.
         overflow: whether states were dropped because the library was full; it keeps the lowest.
         given_hits: number of the hits from starts that were given, or made from states held, shape
             `(K,)`. These are no independent draws, and say nothing about coverage.
-        unresolved: number of independent quenches that ended in no certified minimum.
+        unresolved: number of independent quenches that ended in no verified minimum.
         runs: names of the random keys whose quenches are counted, shape `(R, 2)`.
         fingerprint: fingerprints of functional, energy and beta, one row each, shape `(3, 2)`;
             zeros where unknown.
@@ -80,6 +100,8 @@ class Library(eqx.Module):
     curvatures: Float[_Array, " K"]
     hits: Int[_Array, " K"]
     multiplicity: Int[_Array, " K"]
+    fields: Float[_Array, "K n"]
+    kind: Int8[_Array, " K"]
     mask: Bool[_Array, " K"]
     overflow: Bool[_Array, ""]
     given_hits: Int[_Array, " K"]
@@ -95,26 +117,36 @@ class Library(eqx.Module):
         curvatures: Float[_Array, " K"],
         hits: Int[_Array, " K"],
         multiplicity: Int[_Array, " K"],
-        mask: Bool[_Array, " K"],
-        overflow: Bool[_Array, ""],
+        *,
+        fields: Float[_Array, "K n"] | None = None,
+        kind: Int8[_Array, " K"] | None = None,
+        mask: Bool[_Array, " K"] | None = None,
+        overflow: Bool[_Array, ""] | None = None,
         given_hits: Int[_Array, " K"] | None = None,
         unresolved: Int[_Array, ""] | None = None,
         runs: UInt32[_Array, "R 2"] | None = None,
         fingerprint: UInt32[_Array, "3 2"] | None = None,
     ) -> None:
-        """By default all hits are independent, all quenches resolved, and the origin unknown."""
+        """By default the states are points, all hits independent, and the origin unknown."""
         self.magnetizations, self.free_energies = magnetizations, free_energies
         self.residuals, self.curvatures, self.hits = residuals, curvatures, hits
-        self.multiplicity, self.mask, self.overflow = multiplicity, mask, overflow
+        self.multiplicity, shape = multiplicity, np.shape(hits)
+        self.fields = _fields_of(magnetizations) if fields is None else fields
+        self.kind = np.full(shape, Kind.POINT, np.int8) if kind is None else kind
+        self.mask = np.ones(shape, bool) if mask is None else mask
+        self.overflow = np.array(False) if overflow is None else overflow
         self.given_hits = 0 * hits if given_hits is None else given_hits
         self.unresolved = np.array(0) if unresolved is None else unresolved
         self.runs = np.zeros((0, 2), np.uint32) if runs is None else runs
         self.fingerprint = np.zeros((3, 2), np.uint32) if fingerprint is None else fingerprint
 
     @property
-    def size(self) -> int:
-        """Number of states held."""
-        return int(np.sum(self.mask))
+    def size(self) -> Any:
+        """Number of states held: an int, or an array where libraries are traced or batched."""
+        if isinstance(self.mask, Tracer):
+            return jnp.sum(self.mask, axis=-1)
+        size = np.sum(self.mask, axis=-1)
+        return int(size) if np.ndim(size) == 0 else size
 
     def __len__(self) -> int:
         return self.size
@@ -141,8 +173,8 @@ class Library(eqx.Module):
     def __repr__(self) -> str:
         if isinstance(self.mask, Tracer) or np.ndim(self.mask) != 1:
             return eqx.tree_pformat(dict(vars(self)))
-        k, n = np.shape(self.magnetizations)
-        text = f"{self.size} state{'' if self.size == 1 else 's'} of {n} spins, capacity {k}"
+        n = np.shape(self.magnetizations)[1]
+        text = f"{self.size} state{'' if self.size == 1 else 's'} of {n} spins"
         if self.size:
             held = self[:]
             text += f", G from {held.free_energies.min():.6g} to {held.free_energies.max():.6g}"
@@ -155,9 +187,9 @@ class Library(eqx.Module):
         Raises:
             ValueError: if `name` is no field of one number a state.
         """
-        fields = [field for field in PER_STATE if field not in ("magnetizations", "mask")]
-        if name not in fields:
-            raise ValueError(f"name is {name!r}; expected one of {', '.join(fields)}")
+        names = [x for x in PER_STATE if x not in ("magnetizations", "fields", "mask")]
+        if name not in names:
+            raise ValueError(f"name is {name!r}; expected one of {', '.join(names)}")
         values = getattr(self[:], name)
         return self[np.argsort(-values if descending else values, kind="stable")]
 
@@ -185,7 +217,7 @@ class Library(eqx.Module):
             for name in PER_STATE
         }
         source = np.repeat(np.arange(len(libraries)), [library.size for library in libraries])
-        runs = _groups_by_run(libraries)
+        runs = groups_by_run([library.runs for library in libraries])
         unresolved = np.zeros(len(libraries), int)
         np.maximum.at(unresolved, runs, [int(library.unresolved) for library in libraries])
         fingerprints = np.stack([library.fingerprint for library in libraries])
@@ -218,30 +250,36 @@ class Library(eqx.Module):
             )
 
     def expanded(self) -> "Library":
-        """Mirror images as entries of their own: capacity 2 K and multiplicity 1 throughout.
+        """Mirror images as entries of their own: multiplicity 1 throughout.
 
-        An image follows its state and repeats its figures, hits included. Of fixed shape: it
-        jits and vmaps.
+        An image follows its state and repeats its figures, hits included. Under `jax.jit` and
+        `jax.vmap` the length is 2 K.
         """
         xp = jnp if isinstance(self.mask, Array) else np
-        m = xp.stack([self.magnetizations, -self.magnetizations], axis=1)
+        pairs = [xp.stack([x, -x], axis=1) for x in (self.magnetizations, self.fields)]
+        m, theta = (x.reshape(-1, x.shape[-1]) for x in pairs)
         mask = xp.stack([self.mask, self.mask & (self.multiplicity == 2)], axis=1).reshape(-1)
         # Unused entries go last, all others keep their order.
         order = xp.argsort(~mask, stable=True)
-        twice = {name: xp.repeat(getattr(self, name), 2) for name in PER_STATE[1:]}
+        names = [name for name in PER_STATE if name not in ("magnetizations", "fields")]
+        twice = {name: xp.repeat(getattr(self, name), 2) for name in names}
         twice |= {"multiplicity": xp.ones_like(twice["multiplicity"]), "mask": mask}
         twice |= {
             name: xp.where(mask, twice[name], blank)
             for name, blank in (("free_energies", xp.inf), ("hits", 0), ("given_hits", 0))
         }
-        return Library(
-            magnetizations=(m.reshape(-1, m.shape[-1]) * mask[:, None])[order],
+        twice |= {
+            name: xp.where(mask[:, None], values, 0.0)
+            for name, values in (("magnetizations", m), ("fields", theta))
+        }
+        images = Library(
             **{name: values[order] for name, values in twice.items()},
             **{name: getattr(self, name) for name in _OF_ALL},
         )
+        return images[:] if xp is np else images
 
     def to_dict(self) -> dict[str, np.ndarray]:
-        """The states alone, as plain arrays: `magnetizations` (size, n), all others `(size,)`.
+        """The states as plain arrays: `magnetizations` and `fields` (size, n), others `(size,)`.
 
         A table of pandas follows by `pandas.DataFrame({k: list(v) for k, v in d.items()})`.
         """
@@ -282,23 +320,56 @@ class Library(eqx.Module):
         if not np.all(np.abs(m) <= 1):
             raise ValueError("magnetizations must lie within [-1, 1]")
         with jax.enable_x64(True):
-            exact = cast(energy, np.float64)
-            problem = checked_problem(functional, exact, beta, np.float64)
+            problem = checked_problem(functional, cast(energy, np.float64), beta, np.float64)
             figures = in_batches(functools.partial(_measure, problem), m, _BATCH)
-            symmetric = bool(is_flip_symmetric(exact)) & (np.abs(m).max(axis=1) > MERGE_TOLERANCE)
+            points = cls(
+                m,
+                *figures,
+                hits=np.ones(len(m), int),
+                given_hits=np.ones(len(m), int),
+                multiplicity=multiplicities(m, bool(is_flip_symmetric(problem.energy))),
+                fingerprint=fingerprint(functional, energy, beta),
+            )
+        return points.union()
+
+    @classmethod
+    def from_solution(
+        cls,
+        functional: AbstractFunctional,
+        energy: AbstractEnergy,
+        beta: Beta,
+        solution: Solution,
+    ) -> "Library":
+        """The minima among the ends of many solves, each once, lowest first.
+
+        Every row is one hit, of an independent start; those that did not converge to a minimum
+        are left out, and counted in `unresolved`.
+
+        Args:
+            functional: the free energy that was minimised, such as `TAP()`.
+            energy: its energy.
+            beta: its inverse temperature, > 0.
+            solution: a batch, as `quench` returns it, or `solve` under `jax.vmap`.
+
+        Raises:
+            ValueError: for a solution of one start, or of another number of spins.
+        """
+        if np.ndim(solution.value) != 2 or np.shape(solution.value)[1] != energy.n_spins:
+            raise ValueError(
+                f"solution must hold many starts of {energy.n_spins} spins, got magnetizations of "
+                f"shape {np.shape(solution.value)}"
+            )
+        good = np.asarray(is_minimum(solution.result))
+        minima = jax.tree.map(lambda x: np.asarray(x)[good], solution)
+        with jax.enable_x64(True):
+            problem = checked_problem(functional, cast(energy, np.float64), beta, np.float64)
+            fields = np.asarray(minima.state["fields"], np.float64)
+            curvatures = lowest_curvatures(problem, fields) if len(fields) else np.zeros(0)
+            symmetric = bool(is_flip_symmetric(problem.energy))
+            minima = of_minima(minima, curvatures, np.ones(len(fields), int), symmetric)
             origin = fingerprint(functional, energy, beta)
-        once = np.ones(len(m), int)
-        points = cls(
-            m,
-            *figures,
-            hits=once,
-            multiplicity=1 + symmetric,
-            mask=np.ones(len(m), bool),
-            overflow=np.array(False),
-            given_hits=once,
-            fingerprint=origin,
-        )
-        return _merged(points, np.zeros(len(m), int), np.zeros(1, int))
+        unresolved = np.array(np.sum(~good))
+        return dataclasses.replace(minima, unresolved=unresolved, fingerprint=origin).union()
 
     def weights(self, beta: Beta) -> Float[Array, " K"]:
         """Boltzmann weight `exp(-beta G)` of each state, mirror images counted; sums to 1."""
@@ -341,15 +412,11 @@ class Library(eqx.Module):
         n = self.magnetizations.shape[-1]
         if rows.ndim != 2 or rows.shape[1] != n:
             raise ValueError(f"magnetizations must have shape (batch, {n}), got {rows.shape}")
-        nearest = np.full(len(rows), -1)
-        closest = np.full(len(rows), MERGE_TOLERANCE)
+        nearest, closest = np.full(len(rows), -1), np.full(len(rows), MERGE_TOLERANCE)
         for k in range(self.size):
-            distance = np.abs(rows - self.magnetizations[k]).max(axis=1)
-            if self.multiplicity[k] == 2:
-                mirrored = np.abs(rows + self.magnetizations[k]).max(axis=1)
-                distance = np.minimum(distance, mirrored)
-            nearest = np.where(distance < closest, k, nearest)
-            closest = np.minimum(distance, closest)
+            apart = distances(self.magnetizations[k], rows, self.multiplicity[k] == 2)
+            nearest = np.where(apart < closest, k, nearest)
+            closest = np.minimum(apart, closest)
         return nearest
 
 
@@ -358,39 +425,36 @@ _OF_ALL = ("overflow", "unresolved", "runs", "fingerprint")
 PER_STATE = [field.name for field in dataclasses.fields(Library) if field.name not in _OF_ALL]
 
 
-def good_turing(hits: Int[np.ndarray, " K"], unresolved: int = 0) -> float:
-    """One minus the share of quenches that were alone in their state, or found none (Good 1953).
-
-    NaN where no quench found a state.
-    """
-    if not hits.sum():
-        return float("nan")
-    return float(1 - (np.sum(hits == 1) + unresolved) / (hits.sum() + unresolved))
+def multiplicities(m: Float[np.ndarray, "K n"], symmetric: bool) -> Int[np.ndarray, " K"]:
+    """2 for each state that differs from its mirror image, where that is a state as well."""
+    return 1 + (symmetric & (np.abs(m).max(axis=1, initial=0) > MERGE_TOLERANCE))
 
 
-def first_equals(
-    count: int, equals: Callable[[int, np.ndarray], Bool[np.ndarray, " rows"]]
-) -> Int[np.ndarray, " count"]:
-    """For each of `count` rows the first row that it equals, taken in order, else itself.
+def of_minima(
+    minima: Solution,
+    curvatures: Float[np.ndarray, " K"],
+    hits: Int[np.ndarray, " K"],
+    symmetric: bool,
+) -> Library:
+    """Distinct minima as a library, in the order in which they are given."""
+    m, stats = np.asarray(minima.value, np.float64), minima.stats
+    marginal = np.asarray(minima.result == RESULTS.marginal)
+    return Library(
+        m,
+        *(np.asarray(stats[name], np.float64) for name in ("free_energy", "residual")),
+        curvatures,
+        hits,
+        multiplicities(m, symmetric),
+        fields=np.asarray(minima.state["fields"], np.float64),
+        kind=np.where(marginal, Kind.MARGINAL, Kind.MINIMUM).astype(np.int8),
+    )
 
-    Args:
-        count: number of rows.
-        equals: whether row k equals each of some later rows.
-    """
-    leader = np.full(count, -1)
-    for k in range(count):
-        if leader[k] < 0:
-            free = np.flatnonzero(leader < 0)
-            leader[free[equals(k, free)]] = k
-            leader[k] = k
-    return leader
 
-
-def _groups_by_run(libraries: list[Library]) -> Int[np.ndarray, " libraries"]:
-    """A number for each library; those that share a run, by any chain of others, have one."""
-    names = [set(map(bytes, library.runs)) for library in libraries]
-    shared = np.array([[not a.isdisjoint(b) for b in names] for a in names])
-    return scipy.sparse.csgraph.connected_components(shared | np.eye(len(names), dtype=bool))[1]
+def _fields_of(m: Float[_Array, "K n"]) -> Float[_Array, "K n"]:
+    if not isinstance(m, np.ndarray):
+        return jnp.arctanh(m)
+    with np.errstate(divide="ignore"):
+        return np.arctanh(m)
 
 
 def _merged(
@@ -406,24 +470,16 @@ def _merged(
     m = rows.magnetizations
 
     def equals(k: int, others: np.ndarray) -> np.ndarray:
-        distance = np.abs(m[others] - m[k]).max(axis=1)
-        if rows.multiplicity[k] == 2:
-            distance = np.minimum(distance, np.abs(m[others] + m[k]).max(axis=1))
-        return distance < MERGE_TOLERANCE
+        return distances(m[k], m[others], rows.multiplicity[k] == 2) < MERGE_TOLERANCE
 
     first, index = np.unique(first_equals(len(m), equals), return_inverse=True)
-
-    def added(counts: np.ndarray) -> Int[np.ndarray, " states"]:
-        table = np.zeros((len(runs), len(first)), int)
-        np.add.at(table, (source, index), counts)
-        largest = np.zeros_like(table)
-        np.maximum.at(largest, runs, table)
-        return largest.sum(axis=0)
-
-    every, given_hits = np.asarray(rows.hits), np.asarray(rows.given_hits)
-    given = added(given_hits)
-    hits = given + added(every - given_hits)
-    return dataclasses.replace(rows[first], hits=hits, given_hits=given).sort_by("free_energies")
+    given_hits, own_hits = (
+        added(counts, source, index, runs)
+        for counts in (rows.given_hits, rows.hits - rows.given_hits)
+    )
+    return dataclasses.replace(
+        rows[first], hits=given_hits + own_hits, given_hits=given_hits
+    ).sort_by("free_energies")
 
 
 @eqx.filter_jit

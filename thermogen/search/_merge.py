@@ -1,5 +1,6 @@
 """Merge points of a landscape on the host, in time that hardly grows with how many are held."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -7,7 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from .._solution import Solution
-from ._library import MERGE_TOLERANCE, Library
+from ..meanfield import RESULTS
+from ._library import Library, of_minima
+from ._same import MERGE_TOLERANCE, distances
 
 # Points that a descent left closer than this, with equal patterns, are taken to have one end.
 _TOGETHER = 1e-3
@@ -124,31 +127,12 @@ class Pool:
             self._keep(self.states, np.delete(np.arange(held), gone))
 
     def library(self, n_spins: int) -> Library:
-        """The states as NumPy arrays of the fixed length `capacity`, lowest first."""
-        size, padding = len(self.hits), self._capacity - len(self.hits)
-        if self.states is None:
-            m, free_energies, residuals = np.zeros((0, n_spins)), np.zeros(0), np.zeros(0)
-        else:
-            m, stats = self.states.value, self.states.stats
-            free_energies, residuals = stats["free_energy"], stats["residual"]
-        order = np.argsort(free_energies, kind="stable")
-        paired = self._symmetric & (np.abs(m).max(axis=1) > MERGE_TOLERANCE)
-
-        def padded(x, fill):
-            widths = [(0, padding)] + [(0, 0)] * (x.ndim - 1)
-            return np.pad(x[order], widths, constant_values=fill)
-
-        return Library(
-            magnetizations=padded(m, 0.0),
-            free_energies=padded(free_energies, np.inf),
-            residuals=padded(residuals, np.inf),
-            curvatures=padded(self._curvatures, 0.0),
-            hits=padded(self.hits, 0),
-            given_hits=padded(self.given_hits, 0),
-            multiplicity=padded(1 + paired, 1),
-            mask=np.arange(self._capacity) < size,
-            overflow=np.array(self.overflow),
-        )
+        """The states as a library, lowest first."""
+        states = no_minima(n_spins) if self.states is None else self.states
+        held = of_minima(states, self._curvatures, self.hits, self._symmetric)
+        return dataclasses.replace(
+            held, given_hits=self.given_hits, overflow=np.array(self.overflow)
+        ).sort_by("free_energies")
 
     def _keys(self, m: Float[np.ndarray, "rows n"]) -> tuple[list[int], np.ndarray]:
         """Cell of each row, and its projection, which is the same for copies."""
@@ -163,10 +147,8 @@ class Pool:
         """The state that row `row` of m is; one more than there are if it is new."""
         for near in (cell, cell - 1, cell + 1):
             for state in self._cells.get(near, ()):
-                other = m[places[state]]
-                if np.abs(m[row] - other).max() < MERGE_TOLERANCE:
-                    return state
-                if self._symmetric and np.abs(m[row] + other).max() < MERGE_TOLERANCE:
+                other = m[places[state] : places[state] + 1]
+                if distances(m[row], other, self._symmetric)[0] < MERGE_TOLERANCE:
                     return state
         return len(places)
 
@@ -186,3 +168,11 @@ class Pool:
 def joined(*solutions: Solution) -> Solution:
     """Batches of solves one after the other."""
     return jax.tree.map(lambda *x: np.concatenate(x), *solutions)
+
+
+def no_minima(n_spins: int) -> Solution:
+    """A batch of no solves."""
+    none = np.zeros(0)
+    fields, stats = np.zeros((0, n_spins)), {"free_energy": none, "residual": none}
+    codes = jax.tree.map(lambda x: np.full(0, x), RESULTS.converged)
+    return Solution(fields, codes, {"fields": fields}, stats)

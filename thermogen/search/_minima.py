@@ -17,10 +17,11 @@ from .._types import Beta, Key, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric, local_fields
 from ..meanfield import CORNER_FIELD, AbstractFunctional
 from ._curvature import lowest_curvatures
-from ._library import Library, good_turing
+from ._library import Library
 from ._merge import Pool
 from ._provenance import fingerprint, run_of
 from ._quench import below_saddles, fall, is_converged, make_problem, starting_fields
+from ._same import good_turing
 from ._valleys import Valleys
 
 # A new start from two states that are held, shape (2, n), of which it may ignore either.
@@ -28,6 +29,8 @@ Move = Callable[[AbstractEnergy, Float[Array, "2 n"], Key], Magnetizations]
 
 # Effective fields of random starts, drawn evenly: |m| from 0.964 to 0.9993.
 _DEPTHS = (0.5 * CORNER_FIELD, CORNER_FIELD)
+# Starts of the first round; a later one takes as many as were done before it, up to the most.
+_LEAST_ROUND, _MOST_ROUND = 64, 1024
 
 
 def corner(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
@@ -65,8 +68,7 @@ def find_minima(
     beta: Beta,
     *,
     key: Key,
-    n_walkers: int = 64,
-    n_hops: int = 8,
+    n_starts: int = 576,
     capacity: int = 256,
     starts: Num[Array | np.ndarray, "starts n"] | None = None,
     coverage: float | None = None,
@@ -75,15 +77,15 @@ def find_minima(
 ) -> Library:
     """Enumerate minima of G(m) by quenches from data and from random points near corners.
 
-    First every row of `starts` and `n_walkers` random corners are quenched. Then each of
-    `n_walkers` walkers hops `n_hops` times: it makes a new start by one of `moves`, drawn evenly,
-    from two states drawn evenly from those held, and quenches it. By default that is a corner
+    First every row of `starts` is quenched, then `n_starts` starts more, in rounds. Those of the
+    first round are random corners; each later one is made by one of `moves`, drawn evenly, from two
+    states drawn evenly from those held. By default that is a corner
     again, for plain multistart brings more new states in equal time than any move from known
     states or a mix of them (`experiments/moves.py`), and keeps the quenches independent, as
     estimates of completeness want them. Random corners are moved inwards, each spin by as much as
     chance will, for at a corner itself a quench keeps the symmetries of the energy. What ends on
     a saddle all the same goes on down both sides; the states that it finds are held, but it
-    counts as a quench that found none. Only certified minima enter the library: saddles and
+    counts as a quench that found none. Only verified minima enter the library: saddles and
     points that did not converge never do. Marginal minima between which G does not rise by more
     than rounding, as along a flat valley, are one state.
 
@@ -92,17 +94,16 @@ def find_minima(
         energy: a multilinear energy of n spins.
         beta: inverse temperature, > 0.
         key: random key; equal keys give equal libraries.
-        n_walkers: number of walkers.
-        n_hops: number of hops of each walker.
+        n_starts: number of quenches in all, those of given `starts` not counted.
         capacity: most states that the library can hold.
         starts: spins or magnetizations to quench first, for example the data, shape
             `(starts, n)`; see `thermogen.energies.embed` for energies with hidden spins.
-        coverage: hop no more once this share of random starts is estimated to end in states that
-            are held (Good and Turing), in (0, 1]; None for all `n_hops`.
+        coverage: stop once this share of random starts is estimated to end in states that are held
+            (Good and Turing), in (0, 1]; None for all `n_starts`.
         moves: functions `move(energy, states, key)` that make one start, shape `(n,)`, of two
             states, shape `(2, n)`: `corner`, `flip_cluster`, `crossover` or others.
-        callback: called on the host with the library so far and the number of hops done, at
-            first with 0. An exception that it raises ends the search.
+        callback: called on the host after every round with the library so far and the number of
+            starts done. An exception that it raises ends the search.
 
     Returns:
         A `Library` of NumPy arrays, lowest free energy first.
@@ -110,8 +111,7 @@ def find_minima(
     Raises:
         ValueError: for counts that are not positive, or bad `starts`, `coverage` or `beta`.
     """
-    n_walkers, capacity = check_counts(n_walkers=n_walkers, capacity=capacity)
-    n_hops = check_count("n_hops", n_hops, least=0)
+    n_starts, capacity = check_counts(n_starts=n_starts, capacity=capacity)
     check_count("the number of moves", len(moves))
     if coverage is not None and not 0 < coverage <= 1:
         raise ValueError(f"coverage must lie in (0, 1], got {coverage}")
@@ -123,18 +123,21 @@ def find_minima(
     if starts is not None and not np.all(np.abs(np.asarray(starts)) <= 1):
         raise ValueError("starts must lie within [-1, 1]")
     search = Search(functional, energy, beta, capacity, key)
-    first, n_given = search.scattered(search.corners(n_walkers)), 0
+    done = min(n_starts, _LEAST_ROUND)
+    first, n_given = search.scattered(search.corners(done)), 0
     if starts is not None:
         first, n_given = np.concatenate([np.asarray(starts, float), first]), len(starts)
     search.quench(first, given=np.arange(len(first)) < n_given)
-    for hop in range(n_hops + 1):
+    while True:
         if callback is not None:
-            callback(search.library(), hop)
-        if hop == n_hops or search.covers(coverage):
+            callback(search.library(), done)
+        if done == n_starts or search.covers(coverage):
             break
-        chosen = search.rng.integers(len(moves), size=n_walkers)
-        hops, given = search.moved(tuple(moves), chosen)
-        search.quench(hops, given=given)
+        count = min(n_starts - done, done, _MOST_ROUND)
+        chosen = search.rng.integers(len(moves), size=count)
+        made, given = search.moved(tuple(moves), chosen)
+        search.quench(made, given=given)
+        done += count
     return search.library()
 
 
@@ -211,9 +214,9 @@ class Search:
         return pairs
 
     def moved(
-        self, moves: tuple[Move, ...], chosen: Int[np.ndarray, " walkers"]
-    ) -> tuple[Float[np.ndarray, "walkers n"], Bool[np.ndarray, " walkers"]]:
-        """A new start for each walker by the move chosen for it, and which came from states."""
+        self, moves: tuple[Move, ...], chosen: Int[np.ndarray, " starts"]
+    ) -> tuple[Float[np.ndarray, "starts n"], Bool[np.ndarray, " starts"]]:
+        """New starts, each by the move chosen for it, and which came from states."""
         key = jax.random.key(int(self.rng.integers(2**31)))
         with jax.enable_x64(True):
             pairs = jnp.asarray(self.parents(len(chosen)))
@@ -239,10 +242,10 @@ class Search:
 def _move(
     energy: AbstractEnergy,
     moves: tuple[Move, ...],
-    pairs: Float[Array, "walkers 2 n"],
-    chosen: Int[Array, " walkers"],
+    pairs: Float[Array, "starts 2 n"],
+    chosen: Int[Array, " starts"],
     key: Key,
-) -> Float[Array, "walkers n"]:
+) -> Float[Array, "starts n"]:
     def single(pair, choice, key):
         # All moves are made, for they cost nothing beside a quench.
         return jnp.stack([move(energy, pair, key) for move in moves])[choice]

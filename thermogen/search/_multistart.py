@@ -20,8 +20,8 @@ from .._linalg import dot
 from .._placement import from_anywhere
 from .._solution import Solution
 from ..meanfield import RESULTS, NewtonPolish
-from ._library import first_equals, good_turing
 from ._quench import is_converged
+from ._same import first_equals, good_turing
 
 # Precision and tolerance of the descent before each attempt to polish, as in a quench.
 _STAGES: tuple[tuple[DTypeLike, float], ...] = (

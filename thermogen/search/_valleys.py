@@ -12,9 +12,9 @@ from scipy.spatial.distance import cdist
 from .._batches import in_batches, replaced
 from .._solution import Solution
 from ..meanfield import RESULTS, Problem
-from ._library import MERGE_TOLERANCE
 from ._merge import joined
 from ._quench import between
+from ._same import MERGE_TOLERANCE
 
 # Points of one valley that lie closer than this need not all be remembered.
 _SPACING = 0.02

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from .. import plots
 from .._solution import RESULTS
 from ..landscape import disconnectivity_tree
-from ..search import Library
+from ..search import Kind, Library
 from ._pipeline import STAGES
 from ._robustness import robustness
 from ._study import ScanPoint, Study
@@ -161,7 +161,7 @@ def _bound_states(study: Study) -> list[_Bound]:
             thumbnail=_thumbnail(found.library, candidate, picture),
             weight=float(found.weights[k]),
             mirrored=bool(found.multiplicity[k] == 2),
-            flip_minimum=bool(np.isinf(found.library.residuals[candidate])),
+            flip_minimum=bool(found.library.kind[candidate] == Kind.FLIP_MINIMUM),
             escape_time=float(found.escape_times[k]),
             interval=(float(found.intervals[k, 0]), float(found.intervals[k, 1])),
             samples=None if samples is None else int(samples[k]),
@@ -183,7 +183,7 @@ def _standing(study: Study, k: int) -> str:
     """What the certificate makes of candidate k of the library, in a few words."""
     found = study.bound_states
     tested = (
-        found is not None and k < found.library.size and np.isfinite(found.library.residuals[k])
+        found is not None and k < found.library.size and found.library.kind[k] != Kind.FLIP_MINIMUM
     )
     if found is None or not tested:
         return ""

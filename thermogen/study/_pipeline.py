@@ -19,11 +19,10 @@ from ._remedy import compare
 from ._robustness import vary
 from ._study import Functional, ScanPoint, Study
 
-# The scan shows a trend, so it takes fewer samples and hops than the search at the chosen beta.
-# Walkers and capacity are those of the search: other shapes would compile anew.
+# The scan shows a trend, so it takes fewer samples and starts than the search at the chosen beta.
 _SCAN_FACTORS = np.geomspace(0.3, 2.0, 8)
-_SCAN_STARTS = 256
-_SCAN_HOPS = 2
+_SCAN_SAMPLES = 256
+_SCAN_STARTS = 192
 _CAPACITY = 1024
 _QUENCH_CHUNK = 1024
 # Cross-validation: in five parts, in two where there are many samples; none where they are few.
@@ -123,7 +122,7 @@ def _scan(study: Study, tell: Tell) -> None:
     """A scan from hot to cold for every functional, from data and the states found before."""
     spins, settings = study.source.spins, study.settings
     draw = np.random.default_rng(settings.seed)
-    chosen = draw.choice(len(spins), min(_SCAN_STARTS, len(spins)), replace=False)
+    chosen = draw.choice(len(spins), min(_SCAN_SAMPLES, len(spins)), replace=False)
     starts = spins[chosen].astype(float)
     points = [(name, float(settings.beta * f)) for name in Functional for f in _SCAN_FACTORS]
     held = starts[:0]
@@ -133,12 +132,11 @@ def _scan(study: Study, tell: Tell) -> None:
             study.energy,
             beta,
             key=jax.random.fold_in(study.key(1), index),
-            n_walkers=settings.n_walkers,
-            n_hops=min(_SCAN_HOPS, settings.n_hops),
+            n_starts=min(_SCAN_STARTS, settings.n_starts),
             capacity=_CAPACITY,
             starts=np.concatenate([starts, held]),
         )
-        held = np.asarray(library.magnetizations)[np.asarray(library.mask)]
+        held = np.asarray(library.magnetizations)
         coverage, overflow = library.coverage(), bool(library.overflow)
         study.scan.append(ScanPoint(name.value, beta, library.size, coverage, overflow))
         tell(index + 1, len(points), f"{name.value}: {_count(library)} at beta = {beta:.3g}")
@@ -161,9 +159,9 @@ def _search(study: Study, tell: Tell) -> None:
     """The data enter as the minima they fell to, so that no sample is quenched twice at length."""
     settings = study.settings
 
-    def keep(library: Library, hops: int) -> None:
+    def keep(library: Library, done: int) -> None:
         study.library = library
-        tell(hops, settings.n_hops, f"{_count(library)} after {hops} hops")
+        tell(done, settings.n_starts, f"{_count(library)} after {done} starts")
 
     assert study.minima is not None
     study.library = find_minima(
@@ -171,8 +169,7 @@ def _search(study: Study, tell: Tell) -> None:
         study.energy,
         settings.beta,
         key=study.key(2),
-        n_walkers=settings.n_walkers,
-        n_hops=settings.n_hops,
+        n_starts=settings.n_starts,
         capacity=_CAPACITY,
         starts=study.minima.value[study.certified()],
         callback=keep,

@@ -12,6 +12,7 @@ from ._study import Study, Variation
 
 _STRONGER = 10
 _RESAMPLES = 2
+_STARTS = 64
 # Starts near the solution: what is not there by then has no minimum.
 _MOST_STEPS = 400
 
@@ -52,8 +53,7 @@ def _variation(study: Study, what: str, l2: float, counts: np.ndarray) -> Variat
         learned.energy,
         settings.beta,
         key=study.key(7),
-        n_walkers=settings.n_walkers,
-        n_hops=0,
+        n_starts=min(_STARTS, settings.n_starts),
         starts=np.concatenate([states, some_samples(study)]),
     )
     varied = bound_states(study, learned.energy, minima)

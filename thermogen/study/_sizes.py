@@ -29,18 +29,18 @@ def check_size(study: Study) -> list[str]:
         hint = f"the table looks transposed: it has {rows} rows, the samples, and {n} columns"
         notes.append(f"{hint}, the spins")
         hint = f"; {hint}"
-    starts = settings.n_walkers * n * 8.0
+    starts = settings.n_starts * n * 8.0
     try:
         check_memory(f"a study of {n} spins", _TABLES * 8.0 * n**2 + 16 * starts)
     except ValueError as error:
         raise ValueError(f"{error}{hint}") from None
-    quenches = rows + settings.n_walkers * (settings.n_hops + 1 + 3 * _SCANS)
+    quenches = rows + settings.n_starts * (1 + _SCANS)
     seconds = quenches * max(_HESSIAN * n**3, _LEAST_QUENCH) / _RATE
     trajectories = min(_UPDATES, 12288 * n**2)
     sweeping = trajectories * _HORIZON * settings.threshold / _RATE
     total = seconds + sweeping
     if total > _TOO_LONG:
-        cause = "a lower threshold" if sweeping > seconds else "fewer spins, walkers or hops"
+        cause = "a lower threshold" if sweeping > seconds else "fewer spins or starts"
         raise ValueError(f"the study would take about {_time(total)}; ask for {cause}{hint}")
     if total > _LONG:
         notes.append(f"a study of {n} spins will take about {_time(total)}")

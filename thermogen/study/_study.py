@@ -18,7 +18,7 @@ from ..kinetics import BoundStates
 from ..landscape import Barriers
 from ..learning import FitResult, RidgeChoice
 from ..meanfield import TAP, AbstractFunctional, NaiveMeanField, Plefka
-from ..search import Library
+from ..search import Kind, Library
 
 # Beyond these the numbers of a study leave what doubles can hold, or its time what anyone can wait.
 _LEAST, _MOST = 1e-9, 1e9
@@ -50,8 +50,7 @@ class Settings:
         functional: the free energy that is minimised.
         l2: ridge on the couplings, >= 0, in nats per sample and squared energy unit; chosen by
             held-out data where None.
-        n_walkers: random corners in each round of the search, >= 1.
-        n_hops: hops of each walker, >= 0.
+        n_starts: random starts of the search, >= 1.
         threshold: time that a bound state must trap the dynamics, > 0, in sweeps.
         seed: seed of everything random, >= 0.
 
@@ -62,8 +61,7 @@ class Settings:
     beta: float = 1.0
     functional: Functional = Functional.naive
     l2: float | None = None
-    n_walkers: int = 64
-    n_hops: int = 8
+    n_starts: int = 576
     threshold: float = 20.0
     seed: int = 0
 
@@ -78,8 +76,7 @@ class Settings:
             raise ValueError(f"l2 must be finite and not negative, got {self.l2}")
         if self.l2 is not None and self.l2 > _MOST:
             raise ValueError(f"l2 must be at most {_MOST:g}, got {self.l2}")
-        check_count("n_walkers", self.n_walkers)
-        check_count("n_hops", self.n_hops, least=0)
+        check_count("n_starts", self.n_starts)
         check_count("seed", self.seed, least=0, most=2**64 - 1)
 
 
@@ -266,7 +263,7 @@ class Study:
         assignment, found = self.assignment(), self.bound_states
         if assignment is None or found is None:
             return None
-        tested = np.sum(np.isfinite(found.library.residuals))
+        tested = np.sum(found.library.kind != Kind.FLIP_MINIMUM)
         known = (assignment >= 0) & (assignment < tested)
         return np.bincount(found.state_of[assignment[known]], minlength=len(found))
 

@@ -10,7 +10,7 @@ from .._solution import RESULTS
 from ..kinetics import BoundStates
 from ..landscape import TRANSITIONS, Barriers
 from ..learning import FitResult
-from ..search import Library
+from ..search import Kind, Library
 from ._study import Comparison, Recollection, Study, Variation
 
 _FIT_FAILED = "The fit failed, so that nothing is known about the data. Of the model as it is:"
@@ -34,8 +34,7 @@ def summary(study: Study) -> dict[str, Any]:
         "functional": study.settings.functional.value,
         "l2": study.l2,
         "l2_chosen": study.settings.l2 is None,
-        "n_walkers": study.settings.n_walkers,
-        "n_hops": study.settings.n_hops,
+        "n_starts": study.settings.n_starts,
         "threshold": study.settings.threshold,
         "seed": study.settings.seed,
         **_fit_figures(study.fit),
@@ -70,13 +69,12 @@ def _library_figures(library: Library | None) -> dict[str, Any]:
     names = ("n_states", "coverage", "max_residual", "min_curvature", "overflow")
     if library is None:
         return dict.fromkeys(names)
-    mask = np.asarray(library.mask)
-    found = bool(mask.any())
+    found = library.size > 0
     figures = (
         library.size,
         _finite(library.coverage()),
-        float(np.max(library.residuals[mask])) if found else None,
-        float(np.min(library.curvatures[mask])) if found else None,
+        float(np.max(library.residuals)) if found else None,
+        float(np.min(library.curvatures)) if found else None,
         bool(library.overflow),
     )
     return dict(zip(names, figures, strict=True))
@@ -123,7 +121,7 @@ def _bound_state(found: BoundStates, k: int) -> dict[str, Any]:
         "escape_time": _finite(found.escape_times[k]),
         "escape_interval": [_finite(time) for time in found.intervals[k]],
         "multiplicity": int(found.multiplicity[k]),
-        "single_flip_minimum": bool(np.isinf(found.library.residuals[candidate])),
+        "single_flip_minimum": bool(found.library.kind[candidate] == Kind.FLIP_MINIMUM),
         "reason": found.certificate.reason(candidate),
     }
 
