@@ -134,8 +134,8 @@ def predicted(data: np.ndarray, gap: float, rows: np.ndarray) -> np.ndarray:
     """Where a pattern coexists with the others that agree with its cue."""
     energies = np.asarray(tg.exact.energies(table(data, gap)))
     depth = energies.max() - energies[rows]
-    at = learning.coexistence_temperature
-    return np.array([float(at(d, N - N_KNOWN, 1)) for d in depth])
+    at = learning.coexistence_beta
+    return np.array([1 / float(at(d, N - N_KNOWN, 1)) for d in depth])
 
 
 def draw(by_temperature, melting, curves, lands) -> Figure:

@@ -94,7 +94,7 @@ def measure(kind: str, n: int) -> dict:
 
     above = int(np.argmax(mass < 0.5))
     critical = brentq(excess, temperatures[above - 1], temperatures[above], xtol=1e-13)
-    formula = float(tg.learning.coexistence_temperature(gap, n, len(represented)))
+    formula = 1 / float(tg.learning.coexistence_beta(gap, n, len(represented)))
     histograms = {str(f): histogram(energy, f * critical) for f in (0.7, 1.0, 1.4)}
     return {
         "gap": kind,

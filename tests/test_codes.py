@@ -10,7 +10,7 @@ from thermogen import _solution
 from thermogen._codes import Codes
 from thermogen.landscape import TRANSITIONS
 
-ROOMS = [_solution.RESULTS, tg.meanfield.RESULTS, tg.sampling.RESULTS]
+ROOMS = [_solution.RESULTS, tg.meanfield.RESULTS, tg.sampling.RESULTS, tg.learning.RESULTS]
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -25,6 +25,7 @@ def test_each_room_adds_its_own_codes():
     assert not hasattr(_solution.RESULTS, "saddle")
     assert not hasattr(tg.meanfield.RESULTS, "few_weights")
     assert not hasattr(tg.sampling.RESULTS, "saddle")
+    assert not hasattr(tg.sampling.RESULTS, "separable")
     assert tg.RESULTS.saddle != tg.RESULTS.few_weights
     assert "small noise" in tg.RESULTS[tg.RESULTS.saddle]
 

@@ -7,11 +7,12 @@ import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jaxtyping import Array, Bool
 
 import thermogen as tg
-from thermogen import sampling
+from thermogen import learning, sampling
 
 
 class _Walk(NamedTuple):
@@ -41,6 +42,7 @@ class UserJob(tg.AbstractJob):
 
 
 N, CHAINS = 4, 3
+SGD = optax.sgd(1e-2)
 SPINS = jnp.array([[1.0, 1, 1, 1], [1, -1, 1, -1], [-1, -1, 1, 1]])
 HALF = jnp.array([1.0, 0, 0, 0])
 
@@ -66,6 +68,13 @@ JOBS = {
     ),
     "population": lambda energy, beta: sampling.PopulationAnnealing(
         energy, _path(beta), tg.Gibbs(), None, CHAINS, 2
+    ),
+    "fit": lambda energy, beta: learning.Fit(
+        tg.Pseudolikelihood(0.1 * beta),
+        energy,
+        learning.Samples(SPINS, jnp.full(CHAINS, 1 / CHAINS)),
+        optimizer=SGD,
+        n_steps=5,
     ),
     "integration": lambda energy, beta: sampling.Integration(
         energy, _path(beta), SPINS, tg.Gibbs(), None, jnp.array(1), jnp.array(2)

@@ -71,7 +71,7 @@ from .walsh import inverse_walsh_transform as inverse_walsh_transform
 from .walsh import walsh_transform as walsh_transform
 
 
-class RESULTS(meanfield.RESULTS, sampling.RESULTS):
+class RESULTS(meanfield.RESULTS, learning.RESULTS):
     """The result codes of all rooms.
 
     `RESULTS[result]` is the message of a code, which says what to do, and `result ==

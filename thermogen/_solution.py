@@ -27,29 +27,13 @@ class RESULTS(Codes):
         "the learning rate. A fit returns the last parameters that were finite."
     )
     step_limit = code(
-        "All steps were used. For a stochastic objective this is the regular end; for a "
-        "deterministic one raise n_steps."
-    )
-    separable = code(
-        "The model predicts every spin of every sample right from the others: larger parameters "
-        "lower the loss for ever, and those returned are where the fit stopped. Add a penalty, "
-        "such as penalty=thermogen.learning.L2(1e-3), or the ridge that Pseudolikelihood() has "
-        "by default."
-    )
-    no_inverse = code(
-        "No couplings of this approximation have these correlations: the covariances are not "
-        "positive definite, or too strong for a pair of spins (`n_failed` counts these). Raise "
-        "the pseudocount of `moments`, or learn with `Pseudolikelihood`."
+        "All steps were used, or all the room that there was. Allow more of them: `n_steps` of a "
+        "fit, `capacity` of a branch."
     )
     precision_limit = code(
         "Neither the loss nor its gradient fell any more, although the tolerance was not met: the "
         "numbers are out of precision, and more steps change nothing. Work in float64 "
         "(jax.config.update('jax_enable_x64', True), and parameters of that dtype)."
-    )
-    diverged = code(
-        "The sampled loss ended where no loss can be, or higher than it began and than free spins "
-        "have: the chains could not follow the learning. Lower the learning rate "
-        "(optimizer=optax.sgd(...)), or give the chains more sweeps between two steps."
     )
 
 

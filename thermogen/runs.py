@@ -94,22 +94,29 @@ def run(
 
     Raises:
         TypeError: for what is no job.
-        ValueError: for `every` below 1, and for a callback where the job is traced, since nothing
-            runs on the host there.
+        ValueError: for `every` below 1, for a callback where the job is traced, since nothing
+            runs on the host there, and for traced numbers that are no arrays of the job.
     """
     if not isinstance(job, AbstractJob):
         raise TypeError(f"job must be an AbstractJob, got {job!r}")
     if any(isinstance(x, Tracer) for x in jax.tree.leaves((job, key))):
         if callback is not None:
             raise ValueError("callback cannot be called under jax.jit or jax.vmap: leave it out")
-        return job.result(_advanced(job, job.init(key), _FOREVER))
+        # Compiled functions all the same, so that a call under jax.vmap alone compiles once.
+        state, _ = _advance(job, _init(job, key), jnp.asarray(_FOREVER, jnp.int32))
+        return result_of(job, state)
     every = check_count("every", every)
     state = _init(job, key)
     while True:
         limit = _FOREVER if callback is None else every
         state, done = _advance(job, state, jnp.asarray(limit, jnp.int32))
+        if isinstance(done, Tracer):
+            raise ValueError(
+                "job uses a traced number that is none of its arrays, such as a learning rate "
+                "inside an optax transformation: make it a field of the job, or of what it holds"
+            )
         if callback is None or (callback(state) is True) or done:
-            return _result(job, state)
+            return result_of(job, state)
 
 
 @eqx.filter_jit
@@ -126,11 +133,12 @@ def _advance(
 
 
 @eqx.filter_jit
-def _result(job: AbstractJob, state: PyTree[Array]) -> PyTree:
+def result_of(job: AbstractJob, state: PyTree[Array]) -> PyTree:
+    """`job.result(state)`, compiled: what a callback of `run` may ask for."""
     return job.result(state)
 
 
-def _advanced(job: AbstractJob, state: PyTree[Array], limit: int | Int[Array, ""]) -> PyTree[Array]:
+def _advanced(job: AbstractJob, state: PyTree[Array], limit: Int[Array, ""]) -> PyTree[Array]:
     """At most `limit` steps on, fewer where the job is done before."""
 
     def going(carry):

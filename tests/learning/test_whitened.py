@@ -11,14 +11,14 @@ import pytest
 import thermogen as tg
 from thermogen.energies import constrain
 from thermogen.learning import (
+    AbstractMinimiser,
     AbstractObjective,
     Defaults,
     MinimumProbabilityFlow,
     Samples,
     whitened,
 )
-from thermogen.learning._objectives import LBFGS
-from thermogen.learning._whitened import WHITENED_LBFGS
+from thermogen.learning._minimisers import LBFGS, WHITENED_LBFGS
 
 N = 6
 DAMPING = 0.1
@@ -105,7 +105,7 @@ def test_other_energies_pass_through(samples):
 class _ToTheEnd(AbstractObjective):
     """Pseudolikelihood to a gradient far below its own tolerance."""
 
-    optimizer: optax.GradientTransformation = eqx.field(static=True)
+    optimizer: AbstractMinimiser = eqx.field(static=True)
 
     @property
     def defaults(self):

@@ -1,6 +1,6 @@
 """Exact results by enumeration of all 2^n configurations, for n <= 24.
 
-Every function takes an energy and makes its table of 2^n energies by one Walsh transform.
+A function of an energy makes its table of 2^n energies by one Walsh transform; some take a table.
 """
 
 from ._dynamics import MetastableSets as MetastableSets
@@ -27,3 +27,9 @@ from ._minima import Retention as Retention
 from ._minima import barriers as barriers
 from ._minima import retention as retention
 from ._minima import single_flip_minima as single_flip_minima
+from ._tables import boltzmann_weights as boltzmann_weights
+from ._tables import coarse_grain as coarse_grain
+from ._tables import conjoint_potential as conjoint_potential
+from ._tables import generating_function as generating_function
+from ._tables import gibbs_gap as gibbs_gap
+from ._tables import legendre_potential as legendre_potential

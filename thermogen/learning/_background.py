@@ -7,11 +7,11 @@ from scipy.special import expit
 
 from .._checks import check_count
 from .._placement import from_anywhere
-from .._types import Key, Temperature
+from .._types import Beta, Key
 from ..datasets import validate_spins
 from ..spins import enumerate_spins
-from ._objectives import checked_shares
 from ._phases import log_ratio
+from ._samples import checked_shares
 
 _MAX_ENUMERATED = 16
 
@@ -19,7 +19,7 @@ _MAX_ENUMERATED = 16
 @from_anywhere
 def with_background(
     data: Num[Array | np.ndarray, "samples n"],
-    gap: Temperature,
+    gap: Beta,
     *,
     key: Key | None = None,
     n_background: int | None = None,
@@ -28,13 +28,13 @@ def with_background(
     """The data together with configurations that are not represented, and weights for `fit`.
 
     The represented configurations, M of them different, share the weight that the library has
-    behind a gap at T = 1, `M / (M + (2^n - M) exp(-gap))`; the others share the rest. The
+    behind a gap at beta = 1, `M / (M + (2^n - M) exp(-gap))`; the others share the rest. The
     potential then has its minimum at finite parameters, whatever the data: constant spins and
     separable data included.
 
     Args:
         data: samples of +-1, shape `(samples, n)`.
-        gap: Delta > 0 in units of T, a total and not per spin; see `required_gap`.
+        gap: Delta > 0 at beta = 1, a total and not per spin; see `required_gap`.
         key: random key, where the others are drawn.
         n_background: number of others, drawn evenly; None for all of them, n <= 16.
         weights: weight of each sample within the share of the data; equal where None.

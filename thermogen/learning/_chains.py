@@ -23,7 +23,9 @@ from ..sampling import (
     systematic_draws,
 )
 from ._centred import centred_gradient
-from ._objectives import AbstractObjective, Defaults, Samples, per_set
+from ._minimisers import GradientSteps, per_set
+from ._objectives import AbstractObjective, Defaults
+from ._samples import Samples
 
 
 def _decaying(step: ArrayLike) -> Array:
@@ -32,9 +34,13 @@ def _decaying(step: ArrayLike) -> Array:
 
 
 # Made once: a new transformation object would compile anew.
-_SGD = optax.chain(centred_gradient(field_rate=16.0), per_set(), optax.sgd(_decaying))
+_SGD = GradientSteps(
+    optax.chain(centred_gradient(field_rate=16.0), per_set(), optax.sgd(_decaying))
+)
 # Weights of chains degenerate where their fields move faster than this.
-_GENTLE = optax.chain(centred_gradient(field_rate=4.0), per_set(), optax.sgd(_decaying))
+_GENTLE = GradientSteps(
+    optax.chain(centred_gradient(field_rate=4.0), per_set(), optax.sgd(_decaying))
+)
 
 
 class ContrastiveDivergence(AbstractObjective):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from ..energies import AbstractEnergy
-from ._fit import FitResult
+from ._states import FitResult
 
 
 class Checkpoints:

@@ -9,9 +9,10 @@ from jaxtyping import Array, Bool, Float
 
 from .._types import Key
 from ..energies import AbstractEnergy, conditional_fields
-from ._objectives import AbstractObjective, Defaults, Number, Samples, as_number, check_not_negative
+from ._minimisers import WHITENED_LBFGS
+from ._objectives import AbstractObjective, Defaults
 from ._penalties import sums_of_squares
-from ._whitened import WHITENED_LBFGS
+from ._samples import Number, Samples, as_number, check_not_negative
 
 
 def _number_or_none(value: Number | None) -> Number | None:
@@ -56,7 +57,7 @@ class Pseudolikelihood(AbstractObjective):
 
     @property
     def defaults(self) -> Defaults:
-        bounded = self.l2 is None or float(self.l2) > 0
+        bounded = self.l2 is None or self.l2 > 0
         return Defaults(
             WHITENED_LBFGS, 3000, 1e-5, bounded=bounded, bounded_fields=True, conditional=True
         )

@@ -12,12 +12,13 @@ from jaxtyping import Array, Float, Num
 from .._checks import as_array, check_memory
 from .._linalg import dot
 from .._placement import from_anywhere
-from .._solution import RESULTS, Solution, checked
+from .._solution import Solution, checked
 from .._types import Magnetizations
 from ..datasets import validate_spins
 from ..energies import Pairwise
 from ..meanfield import AbstractFunctional, Bethe, Plefka
-from ._objectives import checked_shares
+from ._results import RESULTS
+from ._samples import checked_shares
 
 Vector = Float[Array, " n"]
 Matrix = Float[Array, "n n"]

@@ -8,7 +8,9 @@ from .._checks import check_counts
 from .._types import Key
 from ..energies import AbstractEnergy, embed
 from ..meanfield import AbstractFunctional, is_minimum, solve
-from ._objectives import ADAM, AbstractObjective, Defaults, Samples
+from ._minimisers import ADAM
+from ._objectives import AbstractObjective, Defaults
+from ._samples import Samples
 
 
 class MeanFieldLikelihood(AbstractObjective):

@@ -1,7 +1,7 @@
-"""Penalties on the parameters, and the optimiser for those that set parameters to zero."""
+"""Penalties on the parameters: what is added to the loss, and what it bounds."""
 
 import abc
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
-from jaxtyping import Array, Float, Num, PyTree
+from jaxtyping import Array, Bool, Float, Num, PyTree
 
 from ..energies import (
     AbstractEnergy,
@@ -18,15 +18,49 @@ from ..energies import (
     parameter_degrees,
     visible_free_energy,
 )
-from ._objectives import Number, as_number, check_not_negative, checked_samples, checked_shares
+from ._samples import Number, as_number, check_not_negative, checked_samples, checked_shares
 
-# A step is accepted by the worst of so many losses: spectral steps need not descend each time.
-_MEMORY = 5
-_MAX_HALVINGS = 40
+# A yes or no that may be traced.
+Flag = bool | np.bool | Bool[Array, ""]
+
+
+class Bounds(NamedTuple):
+    """What a penalty keeps finite, whatever the data are.
+
+    Attributes:
+        fields: whether all fields; may be traced.
+        couplings: whether all couplings of two spins and more.
+    """
+
+    fields: Flag
+    couplings: Flag
 
 
 class AbstractPenalty(eqx.Module):
-    """A convex function of the parameters that is added to the loss."""
+    """A convex function of the parameters that is added to the loss.
+
+    A penalty of your own is the equal of those here; it declares what it bounds:
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        class WeakFields(tg.learning.AbstractPenalty):
+            strength: float
+
+            def bounds(self):
+                return tg.learning.Bounds(fields=True, couplings=False)
+
+            def __call__(self, energy):
+                return self.strength * jnp.sum(energy.fields**2)
+        ```
+    """
+
+    @abc.abstractmethod
+    def bounds(self) -> Bounds:
+        """What it keeps finite: then no warning and no `separable` is called for."""
 
     @abc.abstractmethod
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
@@ -34,7 +68,13 @@ class AbstractPenalty(eqx.Module):
 
 
 class AbstractProximal(AbstractPenalty):
-    """A penalty with kinks, which set parameters to zero: it comes with its proximal map."""
+    """A penalty with kinks, which set parameters to zero: it comes with its proximal map.
+
+    Attributes:
+        is_constraint: whether it is infinite somewhere, so that it cannot be a term of a loss.
+    """
+
+    is_constraint: eqx.AbstractClassVar[bool]
 
     @abc.abstractmethod
     def shrink(self, energy: PyTree, step: Float[Array, ""]) -> PyTree:
@@ -71,6 +111,9 @@ class NegativeExamples(AbstractPenalty):
         if not isinstance(self.weights, Tracer):
             checked_shares(self.weights, len(self.data))
 
+    def bounds(self) -> Bounds:
+        return Bounds(fields=False, couplings=False)
+
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         data = checked_samples(energy, self.data)
         examples = checked_samples(energy, self.examples, "examples")
@@ -98,6 +141,9 @@ class L2(AbstractPenalty):
     def __check_init__(self):
         check_not_negative(strength=self.strength, fields=self.fields)
 
+    def bounds(self) -> Bounds:
+        return Bounds(self.fields > 0, self.strength > 0)
+
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         fields, couplings = sums_of_squares(energy)
         return self.fields * fields + self.strength * couplings
@@ -112,10 +158,15 @@ class L1(AbstractProximal):
         strength: in nats per energy unit.
     """
 
+    is_constraint: ClassVar[bool] = False
+
     strength: Number = eqx.field(converter=as_number)
 
     def __check_init__(self):
         check_not_negative(strength=self.strength)
+
+    def bounds(self) -> Bounds:
+        return Bounds(False, self.strength > 0)
 
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         energy = constrain(energy)
@@ -145,10 +196,15 @@ class GroupL1(AbstractProximal):
         strength: in nats per energy unit.
     """
 
+    is_constraint: ClassVar[bool] = False
+
     strength: Number = eqx.field(converter=as_number)
 
     def __check_init__(self):
         check_not_negative(strength=self.strength)
+
+    def bounds(self) -> Bounds:
+        return Bounds(False, self.strength > 0)
 
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         squares, _ = _by_degree(constrain(energy))
@@ -178,7 +234,12 @@ class Support(AbstractProximal):
         allowed: a pytree like the energy, of boolean arrays; True where a parameter is free.
     """
 
+    is_constraint: ClassVar[bool] = True
+
     allowed: PyTree = eqx.field(converter=lambda tree: jax.tree.map(jnp.asarray, tree))
+
+    def bounds(self) -> Bounds:
+        return Bounds(fields=False, couplings=False)
 
     def __call__(self, energy: AbstractEnergy) -> Float[Array, ""]:
         outside = jax.tree.map(lambda x, a: jnp.any((x != 0) & ~a), energy, self.allowed)
@@ -215,66 +276,3 @@ def _by_degree(energy: PyTree) -> tuple[list[Array], list[Array]]:
         sizes.append(sum(jnp.sum(share) for _, share in chosen))
         squares.append(sizes[-1] * sum(jnp.sum(share * x * x) for x, share in chosen))
     return squares, sizes
-
-
-class _SpectralState(NamedTuple):
-    parameters: PyTree
-    gradient: PyTree
-    recent: Float[Array, " memory"]  # losses, penalties included
-
-
-def proximal_gradient() -> optax.GradientTransformationExtraArgs:
-    """Proximal gradient steps of spectral length, for a loss with an `L1` or `GroupL1` penalty.
-
-    SpaRSA (Wright, Nowak and Figueiredo 2009): `x <- shrink(x - t g, t)`, t from the last two
-    gradients (Barzilai and Borwein), halved until the loss lies below the worst of the last five.
-    `fit` hands over the penalty, so that another strength does not compile anew.
-    """
-
-    def init(params: PyTree) -> _SpectralState:
-        dtype = jnp.result_type(*jax.tree.leaves(params))
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return _SpectralState(params, zeros, jnp.full(_MEMORY, -jnp.inf, dtype))
-
-    def update(gradient, state, params, *, value, value_fn, penalty, **_) -> Any:
-        dtype = state.recent.dtype
-        recent = jnp.roll(state.recent, 1).at[0].set(value + penalty(params))
-        bound = jnp.max(recent)
-
-        def attempt(length):
-            moved = jax.tree.map(lambda x, g: x - length * g, params, gradient)
-            new = penalty.shrink(moved, length)
-            step = jax.tree.map(jnp.subtract, new, params)
-            enough = 1e-4 / length * optax.tree.vdot(step, step)
-            return step, value_fn(new) + penalty(new) <= bound - enough
-
-        def again(carry):
-            _, (_, accepted), halvings = carry
-            return ~accepted & (halvings < _MAX_HALVINGS)
-
-        def halve(carry):
-            length, _, halvings = carry
-            return 0.5 * length, attempt(0.5 * length), halvings + 1
-
-        length = _spectral_length(state, params, gradient).astype(dtype)
-        _, (step, _), _ = jax.lax.while_loop(again, halve, (length, attempt(length), 0))
-        return step, _SpectralState(params, gradient, recent)
-
-    # Named arguments of its own are what the extra arguments are for.
-    rule: Any = update
-    return optax.GradientTransformationExtraArgs(init, rule)
-
-
-def _spectral_length(state: _SpectralState, params: PyTree, gradient: PyTree) -> Array:
-    """`|s|^2 / s.y` of the last step s and the change y of the gradient along it."""
-    s = jax.tree.map(jnp.subtract, params, state.parameters)
-    y = jax.tree.map(jnp.subtract, gradient, state.gradient)
-    squared, curvature = (jnp.asarray(optax.tree.vdot(s, x)) for x in (s, y))
-    known = curvature > 0
-    return jnp.where(known, jnp.clip(squared / jnp.where(known, curvature, 1), 1e-6, 1e6), 1.0)
-
-
-def stationarity(penalty: AbstractProximal, energy: PyTree, gradient: PyTree) -> Float[Array, ""]:
-    """Largest entry of `x - shrink(x - g, 1)`: zero at a minimum of loss and penalty."""
-    moved = penalty.shrink(jax.tree.map(jnp.subtract, energy, gradient), jnp.ones(()))
-    return optax.tree.norm(jax.tree.map(jnp.subtract, energy, moved), ord=jnp.inf)

@@ -2,7 +2,7 @@
 
 Of 2^n configurations, M are represented and lie at energy 0, all others at the gap Delta. With
 `L = ln((2^n - M)/M)`, the entropy by which the rest outnumbers the library, everything follows from
-the odds `Delta/T - L` of finding the system in the library.
+the odds `beta Delta - L` of finding the system in the library.
 """
 
 import math
@@ -19,20 +19,20 @@ from .._types import Beta
 
 
 @from_anywhere
-def coexistence_temperature(gap: Beta, n: int, n_represented: int) -> Float[Array, ""]:
-    """`T_c = Delta / ln((2^n - M)/M)`, where library and rest hold half of the weight each.
+def coexistence_beta(gap: Beta, n: int, n_represented: int) -> Float[Array, ""]:
+    """`beta_c = ln((2^n - M)/M) / Delta`, where library and rest hold half of the weight each.
 
-    Below T_c the library holds the weight, above it the rest does. T_c stays finite for large n
-    only if the gap grows in proportion to n.
+    Beyond beta_c the library holds the weight, below it the rest does. beta_c stays above 0 and
+    finite for large n only if the gap grows in proportion to n.
 
     Args:
         gap: Delta > 0, a total and not per spin, in energy units.
         n: number of spins.
         n_represented: M, with `1 <= M < 2^(n-1)`: a library of half of all configurations or
-            more holds the weight at every temperature.
+            more holds the weight at every beta.
 
     Returns:
-        T_c in energy units.
+        The inverse temperature beta_c.
 
     Raises:
         ValueError: if M is outside its range, or the gap is not positive.
@@ -43,42 +43,43 @@ def coexistence_temperature(gap: Beta, n: int, n_represented: int) -> Float[Arra
             f"n_represented must be less than 2**(n-1) for coexistence, got {n_represented} of "
             f"2**{n} configurations"
         )
-    return _positive("gap", gap) / entropy
+    return entropy / _positive("gap", gap)
 
 
 @from_anywhere
-def library_mass(gap: Beta, n: int, n_represented: int, temperature: Beta) -> Float[Array, ""]:
-    """Weight of the library, `M / (M + (2^n - M) exp(-Delta/T))`, between 0 and 1.
+def library_mass(gap: Beta, n: int, n_represented: int, beta: Beta) -> Float[Array, ""]:
+    """Weight of the library, `M / (M + (2^n - M) exp(-beta Delta))`, between 0 and 1.
 
     Args:
         gap: Delta, a total and not per spin, in energy units.
         n: number of spins.
         n_represented: M, with `1 <= M < 2^n`.
-        temperature: T > 0, in energy units.
+        beta: inverse temperature, above 0.
 
     Raises:
-        ValueError: if M is outside its range, or the temperature is not positive.
+        ValueError: if M is outside its range, or beta is not positive.
     """
     entropy = log_ratio(n, n_represented)
-    return jax.nn.sigmoid(gap / _positive("temperature", temperature) - entropy)
+    return jax.nn.sigmoid(gap * _positive("beta", beta) - entropy)
 
 
 @from_anywhere
 def required_gap(
     represented: int | Num[Array | np.ndarray, "samples n"],
     n: int,
-    temperature: Beta,
+    beta: Beta,
     mass: Beta,
 ) -> Float[Array, ""]:
-    """The gap at which the library holds a given weight: `T [L + ln(p/(1-p))]`.
+    """The gap at which the library holds a given weight: `[L + ln(p/(1-p))] / beta`.
 
-    The inverse of `library_mass`. Per spin it tends to `T (ln 2 - ln(M)/n)`, whatever the mass.
+    The inverse of `library_mass`. Per spin it tends to `(ln 2 - ln(M)/n) / beta`, whatever the
+    mass.
 
     Args:
         represented: M with `1 <= M < 2^n`, or data of +-1, shape `(samples, n)`, whose different
             samples are counted.
         n: number of spins.
-        temperature: T > 0, in energy units.
+        beta: inverse temperature, above 0.
         mass: p, the wanted weight of the library, between 0 and 1.
 
     Returns:
@@ -86,7 +87,7 @@ def required_gap(
         more than p without any gap, `p < M/2^n`.
 
     Raises:
-        ValueError: if M, the temperature or the mass is outside its range, or the data do not
+        ValueError: if M, beta or the mass is outside its range, or the data do not
             have n spins.
     """
     if not isinstance(represented, int | np.integer):
@@ -94,7 +95,7 @@ def required_gap(
     mass = _positive("mass", mass)
     _positive("1 - mass", 1 - mass)
     odds = log_ratio(n, int(represented)) + jnp.log(mass) - jnp.log1p(-mass)
-    return _positive("temperature", temperature) * odds
+    return odds / _positive("beta", beta)
 
 
 def log_ratio(n: int, n_represented: int) -> float:

@@ -6,11 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from .._checks import check_count
 from .._types import Key
 from ..energies import AbstractEnergy
 from ._conditional import Pseudolikelihood, default_l2, margins
 from ._fit import fit
-from ._objectives import Samples, checked_samples, checked_shares
+from ._samples import Samples, checked_samples, checked_shares
 
 # A hundred times the default of `Pseudolikelihood` to a thousandth of it, in steps of root ten.
 _RELATIVE = 10 ** np.arange(2, -3.01, -0.5)
@@ -60,8 +61,7 @@ def choose_l2(
     """
     rows = np.asarray(checked_samples(energy, data))
     share, size = checked_shares(weights, len(rows))
-    if not 2 <= n_folds <= len(rows):
-        raise ValueError(f"n_folds must be from 2 to the {len(rows)} samples, got {n_folds}")
+    n_folds = check_count("n_folds", n_folds, 2, len(rows))
     fold = np.random.default_rng(seed).permutation(len(rows)) % n_folds
     strengths = float(default_l2(rows.shape[1], size)) * _RELATIVE
     held_out = np.zeros(len(strengths))

@@ -14,15 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num, PyTree
 
-from .._checks import check_counts
+from .._checks import check_count, check_counts
 from .._placement import from_anywhere
-from .._solution import RESULTS
 from .._types import Key
 from ..datasets import validate_spins
 from ..energies import AbstractEnergy, constrain, parameter_copies, parameter_degrees
-from ._fit import FitResult, fit
-from ._objectives import AbstractObjective, Samples, checked_shares
+from ._fit import fit
+from ._objectives import AbstractObjective
 from ._penalties import L1, AbstractPenalty, Support
+from ._results import RESULTS
+from ._samples import Samples, checked_shares
+from ._states import FitResult
 
 Training = Num[Array | np.ndarray, "samples n"]
 HeldOut = Num[Array | np.ndarray, "judges n"]
@@ -146,10 +148,9 @@ def decimate(
         ValueError: as `fit` does, and for an objective that is stochastic, or `fraction` or
             `n_models` outside their range.
     """
-    if not 0 < fraction < 1 or n_models < 1:
-        raise ValueError(
-            f"fraction must lie in (0, 1) and n_models be at least 1, got {fraction} and {n_models}"
-        )
+    n_models = check_count("n_models", n_models)
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction must lie in (0, 1), got {fraction}")
     search = _Selection(energy, data, held_out, objective, key, weights, held_out_weights)
     models = [search.model(search.present(lambda degree: degree >= 0), energy)]
     while len(models) < n_models:

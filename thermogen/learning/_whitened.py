@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._linalg import dot
 from ..energies import Pairwise
-from ._objectives import Samples
+from ._samples import Samples
 
 # Added to all variances. From 0.03 to 0.3 the number of steps changes by a quarter, on the digits
 # (l2 = 1e-3) and at strong couplings.
@@ -113,11 +113,3 @@ def whitened(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     # Named arguments of its own are what the extra arguments are for.
     rule: Any = update
     return optax.GradientTransformationExtraArgs(init, rule)
-
-
-# Made once: a new transformation object would compile anew.
-WHITENED_LBFGS = optax.chain(
-    whitened(optax.scale_by_lbfgs()),
-    optax.scale(-1.0),
-    optax.scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one"),
-)
