@@ -51,6 +51,15 @@ def adder(n_bits: int) -> Float[np.ndarray, "samples spins"]:
 
     Raises:
         ValueError: If n_bits is not an integer from 1 to 12.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+        table = tg.datasets.adder(2)  # all sums of two numbers of 2 bits
+        assert table.shape == (16, 7)
+        ```
     """
     size = _checked_size("n_bits", n_bits, _MAX_ADDER_BITS)
     rows = np.arange(4**size)
@@ -145,6 +154,15 @@ def split(
 
     Raises:
         ValueError: If the share leaves one of the parts empty.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+        training, held_out = tg.datasets.split(tg.datasets.adder(2), held_out=0.25)
+        assert len(training) == 12 and len(held_out) == 4
+        ```
     """
     rows = np.asarray(as_array("data", data))
     n_held_out = round(held_out * len(rows))
@@ -174,6 +192,16 @@ def load(path: str | os.PathLike[str]) -> Float[np.ndarray, "samples spins"]:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not such a table; the message says what is wrong and where.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        np.save("bits.npy", np.array([[0, 1], [1, 1]]))
+        assert tg.datasets.load("bits.npy").tolist() == [[-1, 1], [1, 1]]
+        ```
     """
     table, lines = read_table(Path(path))
     return table_spins(table, str(path), lines)

@@ -32,6 +32,14 @@ def enumerate_spins(n: int) -> Float[Array, "configurations n"]:
 
     Raises:
         ValueError: If n is not an integer from 0 to 30.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+        assert tg.enumerate_spins(2).tolist() == [[-1, -1], [1, -1], [-1, 1], [1, 1]]
+        ```
     """
     n = _check_n("n", n, _MAX_ENUMERATED, "enumeration needs memory for 2**n rows")
     itemsize = jnp.dtype(jnp.result_type(float)).itemsize
@@ -48,6 +56,15 @@ def spins_from_bits(bits: Shaped[ArrayLike, "*shape"]) -> Float[Array, "*shape"]
 
     Returns:
         Spins of the same shape; float input keeps its dtype, the rest takes the default float.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        assert tg.spins_from_bits(np.array([0, 1, 1])).tolist() == [-1, 1, 1]
+        ```
     """
     array = jnp.asarray(as_array("bits", bits))
     is_float = jnp.issubdtype(array.dtype, jnp.floating)
@@ -78,6 +95,15 @@ def index_from_spins(spins: Num[ArrayLike, "*batch n"]) -> Int[Array, "*batch"]:
     Raises:
         ValueError: If `spins` has no axis, or n > 31 (63 where x64 is enabled): the index would
             not fit the default integer.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        assert tg.index_from_spins(np.array([1, -1, 1])) == 5
+        ```
     """
     bits = bits_from_spins(spins)
     if bits.ndim == 0:
@@ -100,6 +126,14 @@ def spins_from_index(i: Int[ArrayLike, "*batch"], n: int) -> Float[Array, "*batc
     Raises:
         ValueError: If n is not an integer from 0 to 31 (63 where x64 is enabled), or `i` is not
             made of integers from 0 to 2**n - 1.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+        assert tg.spins_from_index(5, 3).tolist() == [1, -1, 1]
+        ```
     """
     n = _check_n("n", n, *_index_limit())
     if not isinstance(i, Tracer):
@@ -119,6 +153,15 @@ def overlap(a: Num[ArrayLike, "... n"], b: Num[ArrayLike, "... n"]) -> Float[Arr
 
     Raises:
         ValueError: If either is a scalar, or their last axes differ.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        assert tg.overlap(np.array([1, 1, 1, 1]), np.array([1, 1, 1, -1])) == 0.5
+        ```
     """
     a, b = jnp.asarray(as_array("a", a)), jnp.asarray(as_array("b", b))
     # An explicit check, for a last axis of 1 would silently broadcast.

@@ -144,6 +144,17 @@ def save_energy(path: PathLike, energy: AbstractEnergy) -> None:
     Raises:
         ValueError: for an energy of another class, or with parameters that are not finite.
         OSError: if the file cannot be written.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        tg.storage.save_energy("model.eqx", energy)
+        assert jnp.array_equal(tg.storage.load_energy("model.eqx").couplings, energy.couplings)
+        ```
     """
     described = _described(energy)
     energy = _rebuilt(constrain(energy))

@@ -31,6 +31,16 @@ def walsh_transform(values: Num[Array | np.ndarray, " size"]) -> Float[Array, " 
 
     Raises:
         ValueError: if the length is not a power of two.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        # The product of spins 0 and 1 is the set with the bit mask 0b11 = 3.
+        assert tg.walsh_transform(np.array([1.0, -1.0, -1.0, 1.0])).tolist() == [0, 0, 0, 1]
+        ```
     """
     table = _checked("values", values)
     return transform_every_spin(table, _ONE_SPIN) / table.size

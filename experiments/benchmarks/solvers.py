@@ -21,8 +21,8 @@ import numpy as np
 import optimistix as optx
 
 import thermogen as tg
-from thermogen.meanfield import MirrorDescent
-from thermogen.meanfield._solve import NewtonPolish, expanded, residual_at
+from thermogen.meanfield import MirrorDescent, NewtonPolish
+from thermogen.meanfield._solve import expanded, residual_at
 
 WINDOW = 5
 N_STEPS = 512

@@ -69,6 +69,17 @@ def local_fields(energy: AbstractEnergy, m: Spins) -> Float[Array, " n"]:
     Returns:
         Fields in energy units, shape `(n,)`; entry k does not depend on `m[k]` where the energy
         is multilinear.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        assert tg.local_fields(energy, jnp.array([1.0, 0.0, 0.5])).tolist() == [0.5, 1.5, 1.0]
+        ```
     """
     return -jnp.asarray(jax.grad(energy)(as_float(m)))
 
@@ -86,6 +97,17 @@ def flip_gaps(energy: AbstractEnergy, spins: Spins) -> Float[Array, " n"]:
 
     Returns:
         Energy differences, shape `(n,)`. All are positive at a single-flip minimum.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        assert tg.flip_gaps(energy, jnp.ones(3)).tolist() == [4, 4, 4]
+        ```
     """
     s = as_float(spins)
     return jax.vmap(lambda k: energy(s.at[k].multiply(-1)) - energy(s))(jnp.arange(s.size))

@@ -92,6 +92,17 @@ class Interactions(AbstractMultilinear):
     Raises:
         ValueError: if tables and couplings disagree, if a spin is outside 0..n-1 or repeated
             within a set, or if a set occurs twice.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        # A field on spin 0 and a coupling of three spins.
+        energy = tg.Interactions.from_terms(3, {(0,): 0.5, (0, 1, 2): 2.0})
+        assert energy(jnp.ones(3)) == -2.5
+        ```
     """
 
     n_spins: int = eqx.field(static=True)

@@ -43,6 +43,17 @@ class Pairwise(AbstractMultilinear):
     Raises:
         ValueError: if the shapes disagree, or if couplings with known values are not finite, not
             symmetric, or have a non-zero diagonal.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        assert energy(jnp.ones(3)) == -3
+        ```
     """
 
     couplings: Float[Array, "n n"]

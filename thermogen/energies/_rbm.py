@@ -40,6 +40,16 @@ class RBM(AbstractMultilinear):
 
     Raises:
         ValueError: if the shapes disagree.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.RBM(jnp.ones((3, 2)), jnp.zeros(3), jnp.zeros(2))
+        assert energy.n_spins == 5 and tg.energies.n_visible(energy) == 3
+        ```
     """
 
     weights: Float[Array, "v h"]

@@ -85,6 +85,18 @@ def relaxation_times(
     eigenvalue 1 of equilibrium is left out, so that there is one time fewer than eigenvalues.
 
     Args and errors: those of `glauber_spectrum`.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        cold, hot = (tg.exact.relaxation_times(energy, beta)[0] for beta in (1.0, 0.5))
+        assert cold > hot  # the reversal of all spins
+        ```
     """
     leading = glauber_spectrum(energy, beta, n_eigenvalues=n_eigenvalues)
     return _sweeps(leading[1:], energy.n_spins)

@@ -24,7 +24,19 @@ from ._layers import layered_log_partition
 
 @from_anywhere
 def energies(energy: AbstractEnergy) -> Float[Array, " configurations"]:
-    """The energy of every configuration, shape `(2**n,)`; row i is configuration i."""
+    """The energy of every configuration, shape `(2**n,)`; row i is configuration i.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        assert jnp.allclose(tg.exact.energies(energy), jnp.array([-3, 1, 1, 1, 1, 1, 1, -3]))
+        ```
+    """
     check_parameters(energy)
     return complete(energy).energies()
 
@@ -60,6 +72,18 @@ def log_partition(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
 
     For an RBM the smaller layer alone is enumerated, up to 24 spins of it, and the other is summed
     out in closed form.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        z = 2 * jnp.exp(3.0) + 6 * jnp.exp(-1.0)
+        assert jnp.isclose(tg.exact.log_partition(energy, 1.0), jnp.log(z))
+        ```
     """
     if isinstance(energy, RBM):
         cold, value = _layered(energy, beta)
@@ -87,7 +111,19 @@ def _layered(energy: RBM, beta: Beta) -> tuple[Float[Array, ""], Float[Array, ""
 
 @from_anywhere
 def probabilities(energy: AbstractEnergy, beta: Beta) -> Float[Array, " configurations"]:
-    """Boltzmann probabilities `exp(-beta E_i)/Z`, shape `(2**n,)`."""
+    """Boltzmann probabilities `exp(-beta E_i)/Z`, shape `(2**n,)`.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        assert jnp.isclose(jnp.sum(tg.exact.probabilities(energy, 0.5)), 1)
+        ```
+    """
     return jax.nn.softmax(log_weights(energies(energy), beta)[1])
 
 
@@ -117,13 +153,37 @@ def heat_capacity(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
 
 @from_anywhere
 def magnetizations(energy: AbstractEnergy, beta: Beta) -> Float[Array, " n"]:
-    """`<s_k>`, shape `(n,)`."""
+    """`<s_k>`, shape `(n,)`.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        free = tg.Pairwise(jnp.zeros((3, 3)), jnp.full(3, 0.5))
+        assert jnp.allclose(tg.exact.magnetizations(free, 2.0), jnp.tanh(1.0))
+        ```
+    """
     return _moments(probabilities(energy, beta))[0]
 
 
 @from_anywhere
 def correlations(energy: AbstractEnergy, beta: Beta) -> Float[Array, "n n"]:
-    """`<s_i s_j>`, not connected, shape `(n, n)`; the diagonal is 1."""
+    """`<s_i s_j>`, not connected, shape `(n, n)`; the diagonal is 1.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Interactions.from_terms(3, {(0, 1): 1.0, (1, 2): 1.0})
+
+        # Along a chain the correlation of neighbours is tanh(beta J).
+        assert jnp.isclose(tg.exact.correlations(energy, 0.5)[0, 2], jnp.tanh(0.5) ** 2)
+        ```
+    """
     return _moments(probabilities(energy, beta))[1]
 
 
@@ -159,6 +219,18 @@ def conditional(
 
     Raises:
         ValueError: for a cue of another shape or with other values.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        p = tg.exact.conditional(energy, 1.0, jnp.array([1, 0, 0]))
+        assert jnp.isclose(p[7], 1 / (1 + 3 * jnp.exp(-4.0)))  # configuration 7: all spins up
+        ```
     """
     table = energies(energy)
     cue = known_spins("cue", cue, energy.n_spins, table.dtype)

@@ -48,6 +48,19 @@ def gibbs_potential(energy: AbstractEnergy, beta: Beta, m: Magnetizations) -> Fl
     Raises:
         ValueError: if m has the wrong shape or leaves the open cube, or beta is not positive.
         RuntimeError: if the fields are not found.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        # Without a field the magnetizations are 0, and G is the free energy there.
+        potential = tg.exact.gibbs_potential(energy, 1.0, jnp.zeros(3))
+        assert jnp.isclose(potential, tg.exact.free_energy(energy, 1.0))
+        ```
     """
     checked_beta(beta, positive=True)
     m = as_float(as_array("m", m))

@@ -27,6 +27,17 @@ def single_flip_minima(
         energy: an energy of n <= 24 spins.
         threshold: least rise of E, in energy units. The default suits double precision. Energies
             in single precision want about 1e-6 of their size, or rounding makes minima on plateaus.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        assert tg.exact.single_flip_minima(energy).tolist() == [0, 7]  # all down, all up
+        ```
     """
     table = np.asarray(energies(energy))
     # One spin at a time: all neighbours of 24 spins at once would not fit into memory.
@@ -110,6 +121,18 @@ def barriers(energy: AbstractEnergy, indices: Int[np.ndarray, " k"]) -> Float[np
 
     Returns:
         Energies of the highest point on the way, shape `(k, k)`, symmetric.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        between = tg.exact.barriers(energy, tg.exact.single_flip_minima(energy))
+        assert jnp.allclose(between, jnp.array([[-3, 1], [1, -3]]), atol=1e-5)
+        ```
     """
     table, indices = np.asarray(energies(energy)), np.asarray(as_array("indices", indices))
     basin = _basins(table, energy.n_spins)

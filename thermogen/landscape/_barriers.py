@@ -104,6 +104,22 @@ def barriers(
     Raises:
         ValueError: for an empty library, one of another number of spins, functional, energy or
             beta, or bad counts or beta.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        # The two states are mirror images: one row, over whose barrier the model reverses at m = 0.
+        found = tg.barriers(naive, energy, 1.0, library)
+        assert jnp.isclose(found.mirror_heights[0], naive(energy, 1.0, jnp.zeros(3)))
+        ```
     """
     if library.size == 0:
         raise ValueError("library must hold at least one state, got an empty one")

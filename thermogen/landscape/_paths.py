@@ -66,6 +66,20 @@ def energy_barriers(
 
     Raises:
         ValueError: for configurations of wrong shape, not +-1 or not distinct, or bad counts.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        ends = jnp.stack([-jnp.ones(3), jnp.ones(3)])
+        found = tg.landscape.energy_barriers(energy, ends, key=jax.random.key(0), width=4)
+        assert found.lower[0, 1] == found.upper[0, 1] == 1
+        ```
     """
     spins = np.asarray(as_array("configurations", configurations), float)
     if spins.ndim != 2 or len(spins) == 0 or spins.shape[1] != energy.n_spins:

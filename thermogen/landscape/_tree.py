@@ -55,6 +55,20 @@ def disconnectivity_tree(
     Raises:
         ValueError: for fewer than two states, shapes that disagree, values that are not finite
             (but for infinite barriers), or barriers that are not symmetric or below a state.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        states = tg.exact.single_flip_minima(energy)
+        between = tg.exact.barriers(energy, states)
+        tree = tg.disconnectivity_tree(between.diagonal(), between)
+        assert tree.n_trees == 1 and jnp.allclose(tree.heights, 1, atol=1e-5)
+        ```
     """
     free_energies, barriers = np.array(free_energies, float), np.array(barriers, float)
     _check(free_energies, barriers)

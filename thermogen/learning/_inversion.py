@@ -80,6 +80,19 @@ def invert(
         ValueError: for arguments of wrong shape, a spin with |m| >= 1, or correlations that are
             not connected (where the values are known, outside jit).
         RuntimeError: with `throw`, if there is no such model; the message says what to do.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Interactions.from_terms(3, {(0, 1): 1.0, (1, 2): 1.0})
+
+        c = tg.exact.correlations(energy, 1.0)
+        found = tg.learning.invert(tg.Bethe(), jnp.zeros(3), c).value  # exact on trees
+        assert jnp.allclose(found.couplings[0], jnp.array([0, 1, 0]), atol=1e-3)
+        ```
     """
     m = jnp.asarray(as_array("magnetizations", magnetizations))
     c = jnp.asarray(as_array("covariances", covariances))
@@ -212,6 +225,17 @@ def moments(
         ValueError: for data other than +-1 or a negative pseudocount; if a spin is constant, or
             the covariances are singular, as with less samples than spins or with copies of a
             spin, and the pseudocount is 0.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        data = jnp.array([[1, 1], [1, 1], [-1, -1], [1, -1]])
+        means, covariances = tg.learning.moments(data, pseudocount=0.0)
+        assert means.tolist() == [0.5, 0] and covariances.tolist() == [[0.75, 0.5], [0.5, 1]]
+        ```
     """
     spins = validate_spins(data).astype(float)
     if not 0 <= pseudocount < np.inf:

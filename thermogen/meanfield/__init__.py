@@ -23,8 +23,6 @@ from ._response import susceptibility as susceptibility
 from ._response import validity as validity
 from ._results import RESULTS as RESULTS
 from ._solve import CORNER_FIELD as CORNER_FIELD
-from ._solve import MirrorDescent as MirrorDescent
-from ._solve import NewtonPolish as NewtonPolish
 from ._solve import checked_problem as checked_problem
 from ._solve import descend as descend
 from ._solve import is_minimum as is_minimum
@@ -32,3 +30,5 @@ from ._solve import judge as judge
 from ._solve import polish as polish
 from ._solve import resolution as resolution
 from ._solve import solve as solve
+from ._solvers import MirrorDescent as MirrorDescent
+from ._solvers import NewtonPolish as NewtonPolish

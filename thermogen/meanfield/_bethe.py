@@ -34,6 +34,17 @@ class Bethe(AbstractFunctional):
 
     Raises:
         TypeError: at the call, for an energy that is not `Pairwise`, `RBM` or `Interactions`.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Interactions.from_terms(3, {(0, 1): 1.0, (1, 2): 1.0})
+
+        assert jnp.isclose(tg.Bethe()(energy, 0.5, jnp.zeros(3)), tg.exact.free_energy(energy, 0.5))
+        ```
     """
 
     def excess(self, energy: AbstractEnergy, beta: Beta, m: Magnetizations) -> Float[Array, ""]:

@@ -85,6 +85,20 @@ def follow_beta(
 
     Raises:
         ValueError: for betas that are not positive or equal, or arrays of wrong shape.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        start = tg.solve(tg.NaiveMeanField(), energy, 1.0, jnp.ones(3)).value
+        branch = tg.meanfield.follow_beta(tg.NaiveMeanField(), energy, (1.0, 0.8), start)
+        assert branch.result == tg.RESULTS.converged
+        assert jnp.isclose(branch.parameters[branch.size - 1], 0.8)
+        ```
     """
     capacity = _checked_sizes(max_step, capacity)
     theta = starting_field(energy, init)

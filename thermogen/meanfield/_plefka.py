@@ -63,10 +63,37 @@ def expansion_term(
 
 
 def NaiveMeanField() -> Plefka:
-    """Naive mean field, `Plefka(1)`: `G = <E> - T S`, an upper bound on the free energy."""
+    """Naive mean field, `Plefka(1)`: `G = <E> - T S`, an upper bound on the free energy.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        # At m = 0 the mean energy is 0 and the entropy n ln 2.
+        assert jnp.isclose(tg.NaiveMeanField()(energy, 0.5, jnp.zeros(3)), -6 * jnp.log(2.0))
+        ```
+    """
     return Plefka(1)
 
 
 def TAP() -> Plefka:
-    """Thouless-Anderson-Palmer, `Plefka(2)`: naive mean field plus the Onsager reaction."""
+    """Thouless-Anderson-Palmer, `Plefka(2)`: naive mean field plus the Onsager reaction.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        # At m = 0 the Onsager reaction adds -beta/2 times the sum of all J^2.
+        naive, tap = (g(energy, 0.5, jnp.zeros(3)) for g in (tg.NaiveMeanField(), tg.TAP()))
+        assert jnp.isclose(tap - naive, -0.75)
+        ```
+    """
     return Plefka(2)

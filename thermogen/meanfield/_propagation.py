@@ -13,7 +13,8 @@ from .._types import Beta, Magnetizations, Spins
 from ..energies import AbstractMultilinear
 from ._base import Problem
 from ._bethe import Bethe, factors, outgoing
-from ._solve import MirrorDescent, checked_beta, solve_from, starting_field
+from ._solve import checked_beta, solve_from, starting_field
+from ._solvers import MirrorDescent
 
 # The fields u that every interaction exerts on each of its spins: one (n_terms, p) table an order.
 Messages = list[Float[Array, "_ _"]]
@@ -57,6 +58,18 @@ def belief_propagation(
         TypeError: for an energy that is no list of interactions.
         ValueError: for a beta that is not positive, or an `init` of wrong shape or range.
         RuntimeError: with `throw`, if no minimum was reached.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Interactions.from_terms(3, {(0, 1): 1.0, (1, 2): 1.0})
+
+        found = tg.meanfield.belief_propagation(energy, 0.5)
+        assert jnp.isclose(found.stats["free_energy"], tg.exact.free_energy(energy, 0.5))
+        ```
     """
     start = jnp.zeros(energy.n_spins) if init is None else jnp.asarray(as_array("init", init))
     theta = starting_field(energy, start)

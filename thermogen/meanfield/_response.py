@@ -37,6 +37,19 @@ def susceptibility(
 
     Raises:
         ValueError: for a beta that is not positive, or m of wrong shape or outside the cube.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Interactions.from_terms(3, {(0, 1): 1.0, (1, 2): 1.0})
+
+        # On a tree the linear response of the Bethe free energy is exact.
+        response = tg.susceptibility(tg.Bethe(), energy, 0.5, jnp.zeros(3))
+        assert jnp.allclose(response, 0.5 * tg.exact.correlations(energy, 0.5), atol=1e-5)
+        ```
     """
     m = checked_point(energy, m)
     theta, beta = jnp.arctanh(m), checked_beta(beta, m.dtype)

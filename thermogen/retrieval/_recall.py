@@ -93,6 +93,20 @@ def recall(
         ValueError: for a cue of wrong shape or with other values, and for a beta or counts that
             are not positive.
         TypeError: for another method.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        answers = tg.recall(energy, 1.0, jnp.array([1, 0, 0]), key=jax.random.key(0))
+        assert answers.configurations[0].tolist() == [1, 1, 1]
+        assert jnp.isclose(answers.probabilities[0], 1 / (1 + 3 * jnp.exp(-4.0)), atol=0.02)
+        ```
     """
     counts = check_counts(n_chains=n_chains, n_sweeps=n_sweeps, capacity=capacity)
     check_parameters(energy)

@@ -93,6 +93,22 @@ def annealed_importance_sampling(
         ValueError: if `n_chains` is not positive, known parameters are not finite, known `betas` do
             not increase from 0 or above, or `clamp` holds other values.
         TypeError: if `n_chains` is no integer, or parameters are not of float32 or float64.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        betas = jnp.linspace(0.1, 1.0, 10)
+        found = tg.annealed_importance_sampling(energy, betas, key=jax.random.key(0), n_chains=100)
+        assert found.result == tg.RESULTS.converged
+        exact = tg.exact.log_partition(energy, 1.0)
+        assert abs(found.log_partition - exact) < 5 * found.standard_error
+        ```
     """
     check_parameters(energy)
     n_chains = check_count("n_chains", n_chains)

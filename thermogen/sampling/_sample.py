@@ -83,6 +83,23 @@ def sample(
             finite, and `init` or `clamp` of a wrong shape or with other entries.
         TypeError: for what is no sampler, such as `Gibbs` in place of `Gibbs()`, counts that are
             no integers, and parameters of another dtype than float32 or float64.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        spins = tg.sample(
+            tg.Gibbs(), energy, 0.5, key=jax.random.key(0), n_chains=100, n_sweeps=20, burn_in=20
+        )
+        means = jnp.mean(spins[:, :, 0] * spins[:, :, 1])
+        assert spins.shape == (100, 20, 3)
+        assert jnp.isclose(means, tg.exact.correlations(energy, 0.5)[0, 1], atol=0.2)
+        ```
     """
     if not isinstance(sampler, AbstractSampler):
         raise TypeError(f"sampler must be one such as Gibbs(), got {sampler!r}")

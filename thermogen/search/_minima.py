@@ -110,6 +110,21 @@ def find_minima(
 
     Raises:
         ValueError: for counts that are not positive, or bad `starts`, `coverage` or `beta`.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        # One row stands for a state and its mirror image.
+        assert len(library) == 1 and library.multiplicity[0] == 2
+        ```
     """
     n_starts, capacity = check_counts(n_starts=n_starts, capacity=capacity)
     check_count("the number of moves", len(moves))

@@ -90,6 +90,20 @@ def quench(
 
     Raises:
         ValueError: for a beta that is not positive, or starts of wrong shape or range.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        starts = jnp.array([[1.0, 1.0, 1.0], [-1.0, -1.0, 1.0]])
+        ends = tg.quench(tg.NaiveMeanField(), energy, 1.0, starts)
+        assert jnp.all(ends.result == tg.RESULTS.converged)
+        assert jnp.allclose(jnp.sign(ends.value[:, 0]), jnp.array([1, -1]))
+        ```
     """
     check_finite("tol", tol, positive=True)
     max_steps = check_count("max_steps", max_steps)
