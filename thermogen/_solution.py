@@ -41,12 +41,12 @@ class Solution(eqx.Module):
     """The outcome of a solve.
 
     Attributes:
-        value: what was solved for.
+        value: the solution itself.
         result: a `RESULTS` code, or an array of codes where solves were batched. Nothing that
             did not converge says `converged`.
-        state: what determines the value beyond its own precision, by name. The effective fields
-            theta of a minimum are `state["fields"]`: a magnetization tanh(theta) that has rounded
-            to 1 no longer tells them.
+        state: arrays that determine the value beyond its own precision, by name. The effective
+            fields theta of a minimum are `state["fields"]`: a magnetization tanh(theta) that has
+            rounded to 1 no longer tells them.
         stats: figures that describe the solve, by name, such as its residual and its number of
             steps.
     """

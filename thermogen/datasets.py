@@ -300,7 +300,7 @@ def read_table(
 
     Args:
         path: the file.
-        gaps: what stands for an unknown value in a `.csv` file, which is NaN in the table.
+        gaps: marks of an unknown value in a `.csv` file; it becomes NaN in the table.
         names: names of arrays in an archive: the first that is there is read. An archive with
             none of them must hold one table.
     """

@@ -1,4 +1,4 @@
-"""What takes long is a job: pure functions of arrays of fixed shapes, and one driver for all."""
+"""Jobs, which are pure functions of arrays of fixed shapes, and the one driver that runs them."""
 
 import abc
 from collections.abc import Callable
@@ -66,7 +66,7 @@ class AbstractJob(eqx.Module):
 
     @abc.abstractmethod
     def result(self, state: PyTree[Array]) -> PyTree:
-        """What the state means; that of a run that was stopped early, too."""
+        """The result that a state stands for, also the state of a run that was stopped early."""
 
 
 def run(
@@ -83,7 +83,7 @@ def run(
     with the last of them.
 
     Args:
-        job: what to do.
+        job: the job to run.
         key: random key, for `job.init`.
         callback: called on the host with the state after every few steps and at the end. Where it
             returns True the run stops, with the result so far; an exception ends it.
@@ -139,7 +139,7 @@ def result_of(job: AbstractJob, state: PyTree[Array]) -> PyTree:
 
 
 def _advanced(job: AbstractJob, state: PyTree[Array], limit: Int[Array, ""]) -> PyTree[Array]:
-    """At most `limit` steps on, fewer where the job is done before."""
+    """The state after at most `limit` steps, fewer if the job is done before."""
 
     def going(carry):
         count, state = carry

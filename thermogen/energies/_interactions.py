@@ -171,7 +171,7 @@ def _product(x: Num[Array, "*rows p"]) -> Num[Array, "*rows"]:
 
 @nonlinear_variance.register
 def _(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
-    """By the derivatives of U while interactions are short, by pairs of long interactions."""
+    """Derivatives of U serve short interactions, pairs of terms serve long ones."""
     m = as_float(m)
     pairs = _pairs(energy.n_spins, energy.sets)
     if pairs is not None:
@@ -184,7 +184,7 @@ def _(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
 
 @nonlinear_third_moment.register
 def _(energy: Interactions, m: Magnetizations) -> Float[Array, ""]:
-    """Of short terms by triples of their subsets; what involves a long one by triples of terms.
+    """Triples of subsets serve short terms; triples of terms serve what involves a long one.
 
     The former is `-sum c_A c_B c_C <d_A d_B d_C>` with `d_A = prod_{k in A} (s_k - m_k)`.
     """

@@ -147,7 +147,7 @@ def _(energy: Pairwise) -> Pairwise:
 
 @conditional_fields.register
 def _(energy: Pairwise, beta: Beta, visible: Spins) -> Float[Array, " n"]:
-    """As `local_fields`, without the value of the energy."""
+    """`local_fields`, without the value of the energy."""
     return pair_fields(energy.couplings, as_float(visible)) + energy.fields
 
 

@@ -54,7 +54,7 @@ def glauber_spectrum(
     Args:
         energy: an energy of n <= 14 spins.
         beta: inverse temperature.
-        n_eigenvalues: how many, at least 1; by default all for n <= 10 and 32 beyond.
+        n_eigenvalues: number of eigenvalues, at least 1; by default all for n <= 10 and 32 beyond.
 
     Raises:
         ValueError: if n > 14 or n_eigenvalues < 1.

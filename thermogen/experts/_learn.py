@@ -27,7 +27,7 @@ class Round(NamedTuple):
     Attributes:
         mixture: the experts after it.
         loss: negative log-likelihood of the training data, in nats per sample.
-        result: how the fit of the experts ended, a `RESULTS` code.
+        result: result of the fit of the experts, a `RESULTS` code.
     """
 
     mixture: Mixture

@@ -51,7 +51,7 @@ class Genealogy(NamedTuple):
         magnetizations: m of each node, shape `(N, n)`.
         free_energies: G in energy units, shape `(N,)`.
         curvatures: lowest eigenvalue of d^2 G/dm dm in energy units, shape `(N,)`.
-        hits: how many starts of the fresh search of its stage ended in each node, shape `(N,)`;
+        hits: number of starts of the fresh search of a stage that ended in a node, shape `(N,)`;
             0 where continuation, or the way down from a saddle, alone found it.
         multiplicity: 2 where a node stands for itself and its mirror image, else 1, `(N,)`.
         parents: node of the stage before into which each node falls there, shape `(N,)`; -1 in

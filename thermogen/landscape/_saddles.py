@@ -65,7 +65,7 @@ def tops_between(
         problem: functional, energy and beta.
         first: angles arcsin m of one end of each string.
         last: angles of the other.
-        bend: what the middle of the string is moved by at the start.
+        bend: shift of the middle of the string at the start.
     """
     ends = np.stack([first, last, bend], axis=1).astype(np.float32)
     kernel = functools.partial(_strings, cast(problem, jnp.float32))

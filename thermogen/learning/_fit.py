@@ -68,14 +68,14 @@ def fit(
         ```
 
     Args:
-        objective: what to minimise, such as `Pseudolikelihood()`.
-        energy: where to start, for example `Pairwise` with zero couplings or `RBM.random`. Runs
+        objective: the objective, such as `Pseudolikelihood()`.
+        energy: start of the fit, for example `Pairwise` with zero couplings or `RBM.random`. Runs
             in its dtype.
         data: samples of +-1, shape `(samples, n_visible(energy))`.
         key: random key, for mini-batches and for objectives that sample.
-        weights: of each sample, >= 0, shape `(samples,)`; equal where None. Whole numbers say how
-            often a sample occurs; others are relative, and worth `(sum w)^2 / sum w^2` samples
-            (Kish 1965) wherever a prior is weighed against the data.
+        weights: weight of each sample, >= 0, shape `(samples,)`; equal where None. Whole numbers
+            say how often a sample occurs. Other weights are relative, and worth
+            `(sum w)^2 / sum w^2` samples (Kish 1965) wherever a prior is weighed against the data.
         penalty: added to the loss, such as `thermogen.learning.L1(0.01)`. A deterministic objective
             with an L1 or group penalty is minimised by proximal steps, which reach exact zeros;
             where `optimizer` is given, or the loss is stochastic, the penalty is one more term of
@@ -153,7 +153,7 @@ def _is_traced(tree: PyTree) -> bool:
 
 
 def _trimmed(result: FitResult, first: int) -> FitResult:
-    """With the losses of the steps that were taken."""
+    """The result, with the losses of the steps that were taken."""
     assert result.state is not None
     history = np.asarray(result.history, float)[: int(result.state.step) - first]
     return dataclasses.replace(result, history=history)

@@ -162,7 +162,7 @@ def _with_fields(functional: AbstractFunctional, couplings: Matrix, m: Vector) -
 
 
 def _pairs(m: Vector, c: Matrix) -> tuple[Matrix, Matrix]:
-    """Of each pair of spins alone, with covariance c: its coupling, and the field on the first.
+    """Coupling of each pair of spins alone, with covariance c, and the field on the first spin.
 
     The field is that beyond `artanh m`. Not finite where a probability is not positive.
     """

@@ -30,15 +30,15 @@ class Fit(AbstractJob):
     """Learning the parameters of an energy, at beta = 1; a step is one of the minimiser.
 
     Attributes:
-        objective: what to minimise.
-        energy: where to start.
+        objective: the objective.
+        energy: start of the fit.
         samples: the data.
-        penalty: added to the loss, or None.
+        penalty: penalty that is added to the loss, or None.
         minimiser: takes the steps.
-        start: where to go on from; at `energy` where None.
-        entropy: of the data, in nats, by which a sampled likelihood is judged, or None.
-        n_steps: most steps to take.
-        batch_size: samples drawn for each step; all of them where None.
+        start: state to go on from; None to start at `energy`.
+        entropy: entropy of the data, in nats, by which a sampled likelihood is judged, or None.
+        n_steps: largest number of steps.
+        batch_size: number of samples drawn for each step; all of them where None.
         capacity: length of the history.
     """
 

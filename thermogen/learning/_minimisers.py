@@ -26,11 +26,11 @@ class Loss(eqx.Module):
     """The loss of one step, as a minimiser sees it.
 
     Attributes:
-        function: of the parameters: the loss, and what the objective carries on.
+        function: function of the parameters; it returns the loss and what the objective carries on.
         penalty: a penalty with kinks that is no part of the function, or None.
         samples: all data.
         means: those of the data, shape `(visible,)`.
-        carried: what the objective has carried on so far.
+        carried: state that the objective has carried on so far.
     """
 
     function: Callable[[PyTree], tuple[Float[Array, ""], PyTree]]
@@ -54,10 +54,10 @@ class Step(NamedTuple):
     Attributes:
         energy: the parameters after it.
         state: that of the minimiser after it.
-        objective_state: what the objective carries on.
+        objective_state: state that the objective carries on.
         value: the loss before it, with all penalties.
         gradient: the gradient before it.
-        slope: how far the parameters were from stationary.
+        slope: distance of the parameters from stationarity.
     """
 
     energy: PyTree
@@ -82,7 +82,7 @@ class AbstractMinimiser(eqx.Module):
             kinks, so that steps do not come to rest.
         patience: steps in which neither loss nor slope falls, after which the numbers are out of
             precision; None where a loss that rises says nothing.
-        copies: how many times a fit holds the parameters, at least.
+        copies: least number of copies of the parameters that a fit holds.
     """
 
     needs_full_batch: eqx.AbstractClassVar[bool]

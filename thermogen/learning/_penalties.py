@@ -91,8 +91,8 @@ class NegativeExamples(AbstractPenalty):
     Attributes:
         examples: configurations of +-1, shape `(examples, visible)`, for example false positives.
         data: configurations that they are compared with, shape `(samples, visible)`.
-        gap: by which an example should lie above the data, in energy units.
-        strength: in nats per energy unit.
+        gap: energy by which an example should lie above the data, in energy units.
+        strength: strength of the penalty, in nats per energy unit.
         weights: relative weight of each row of `data`, >= 0, shape `(samples,)`; equal where None.
 
     Raises:
@@ -130,8 +130,8 @@ class L2(AbstractPenalty):
     that are seldom up. They then need data in which no spin is constant.
 
     Attributes:
-        strength: of the couplings, in nats per squared energy unit. As a prior of variance
-            `1 / n` it is `n / (2 N)` for N samples of n spins.
+        strength: strength for the couplings, in nats per squared energy unit. As a prior of
+            variance `1 / n` it is `n / (2 N)` for N samples of n spins.
         fields: strength of the fields.
     """
 
@@ -155,7 +155,7 @@ class L1(AbstractProximal):
     Sets couplings to exactly zero (Ravikumar, Wainwright and Lafferty 2010).
 
     Attributes:
-        strength: in nats per energy unit.
+        strength: strength of the penalty, in nats per energy unit.
     """
 
     is_constraint: ClassVar[bool] = False
@@ -193,7 +193,7 @@ class GroupL1(AbstractProximal):
     data ask for interactions.
 
     Attributes:
-        strength: in nats per energy unit.
+        strength: strength of the penalty, in nats per energy unit.
     """
 
     is_constraint: ClassVar[bool] = False
@@ -250,7 +250,7 @@ class Support(AbstractProximal):
 
 
 def sums_of_squares(energy: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Of all fields, and of all couplings of two spins and more, each counted once."""
+    """Squared norms of all fields, and of all other couplings, each counted once."""
     energy = constrain(energy)
 
     def total(chosen):

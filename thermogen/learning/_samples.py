@@ -19,8 +19,8 @@ class Samples(eqx.Module):
     Attributes:
         spins: samples of +-1, shape `(samples, visible)`.
         weights: share of each sample in all means, shape `(samples,)`; they sum to 1.
-        size: how many independent samples they are worth, by which priors are weighed; that of
-            all data for a batch of them. Where None, `1 / sum of squared weights` (Kish 1965).
+        size: number of independent samples that they are worth, by which priors are weighed; for
+            a batch, that of all data. Where None, `1 / sum of squared weights` (Kish 1965).
     """
 
     spins: Num[Array, "samples visible"]

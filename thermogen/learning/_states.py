@@ -17,10 +17,10 @@ class FitState(eqx.Module):
     Attributes:
         energy: the parameters as they are, before any mean and projection.
         average: their running mean over late steps.
-        optimizer_state: of the minimiser.
-        objective_state: of the objective, such as its chains.
+        optimizer_state: state of the minimiser.
+        objective_state: state of the objective, such as its chains.
         step: steps taken so far.
-        lowest_loss: of all steps.
+        lowest_loss: lowest loss of all steps.
         lowest_slope: least distance from stationarity of all steps.
         idle: steps since either of the two fell.
         objective: name of the objective, which is not an array.
@@ -54,7 +54,7 @@ class FitResult(eqx.Module):
             last finite one. Of sampled losses: `few_weights` if the likelihood is no longer known,
             or ended below the entropy of the data, `diverged` if the loss ended where none can be,
             or higher than it began. `unfinished` before the end.
-        state: where the fit stands, to go on from.
+        state: state of the fit, from which it can go on.
     """
 
     energy: AbstractEnergy
@@ -67,8 +67,8 @@ class FitProgress(NamedTuple):
     """What a `Fit` carries from step to step.
 
     Attributes:
-        fit: where the fit stands.
-        means: those of the data, shape `(visible,)`.
+        fit: state of the fit.
+        means: means of the data, shape `(visible,)`.
         key: random key of all steps.
         history: loss of each step, NaN for those to come, shape `(capacity,)`.
         taken: steps taken by this run.

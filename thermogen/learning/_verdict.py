@@ -29,9 +29,9 @@ def judged(
 
     Args:
         history: losses, in nats, of which the first count.
-        taken: how many.
-        n_spins: of the data.
-        entropy: of the data, in nats, if the loss is a likelihood.
+        taken: number of steps.
+        n_spins: number of spins of the data.
+        entropy: entropy of the data, in nats, if the loss is a likelihood.
     """
     n_late = jnp.maximum(1, taken // LATE_PART)
     index = jnp.arange(len(history))

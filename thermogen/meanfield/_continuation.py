@@ -34,7 +34,7 @@ class Branch(eqx.Module):
         free_energies: G, with the term of the field, shape `(capacity,)`.
         curvatures: lowest eigenvalue of `beta sqrt(v_i) G''_ij sqrt(v_j)`, v = 1 - m^2: 1 for
             independent spins, 0 at a spinodal, below 0 where m is no minimum; `(capacity,)`.
-        n_unstable: how many eigenvalues are below 0, shape `(capacity,)`.
+        n_unstable: number of eigenvalues below 0, shape `(capacity,)`.
         size: number of points.
         result: `converged` if an end of the range was reached; `step_limit` if the room ran out;
             `stalled` if no step, however small, met the curve (with size 0: the start is not

@@ -62,7 +62,7 @@ def solve(
         beta: inverse temperature, > 0.
         init: start, shape `(n,)`, within [-1, 1]; spins +-1 are welcome.
         solver: any optimistix root finder on `r(theta) = beta dG/dm`, theta = atanh m.
-        adjoint: how derivatives by energy and beta are taken: `optimistix.ImplicitAdjoint()`, or
+        adjoint: method of derivatives by energy and beta: `optimistix.ImplicitAdjoint()`, or
             `optimistix.RecursiveCheckpointAdjoint()` to differentiate through all the steps.
         tol: largest `|dG/dm|` that counts as converged, in energy units; by default 1e-9 in
             float64 and 1e-4 in float32.

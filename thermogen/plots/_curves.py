@@ -161,7 +161,7 @@ def bifurcation_figure(
     Args:
         branches: branches from `follow_beta` or `follow_field`, all in the same parameter.
         bifurcations: points to mark, from `bifurcations`.
-        pattern: what the overlap `pattern.m / n` is taken with, shape `(n,)`.
+        pattern: pattern of the overlap `pattern.m / n`, shape `(n,)`.
         parameter: label of the horizontal axis.
     """
     figure = Figure(figsize=(WIDTH / 1.5, 3.4), layout="constrained")

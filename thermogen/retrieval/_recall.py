@@ -74,7 +74,7 @@ def recall(
             more than rounding share their probability.
         cue: +1 or -1 where a spin is known, 0 where it is not, shape `(n,)`.
         key: random key.
-        method: how the unknown spins are found:
+        method: the method that finds the unknown spins:
 
             - `Annealing()`: chains that are cooled. An answer has the probability
               `exp(-beta F) / Z` with its own free energy; only Z of the free spins is estimated,

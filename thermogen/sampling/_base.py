@@ -58,7 +58,7 @@ class AbstractSampler(eqx.Module):
         Args:
             energy: an energy of n spins.
             beta: inverse temperature.
-            state: what `init` or the last `step` returned.
+            state: state that `init` or the last `step` returned.
             key: random key, a new one for each step.
             clamp: +1 or -1 where a spin keeps this value, which the state must hold, and 0 where
                 it is free, shape `(n,)`; the chain samples the conditional distribution of those.
@@ -74,7 +74,7 @@ class AbstractSampler(eqx.Module):
 
     @abc.abstractmethod
     def total_energy(self, energy: AbstractEnergy, state: PyTree) -> Float[Array, ""]:
-        """Of all that the state holds: the chain leaves `exp(-beta total_energy)` invariant."""
+        """Energy of the whole state: the chain leaves `exp(-beta total_energy)` invariant."""
 
 
 class AbstractKernel(AbstractSampler):
@@ -127,7 +127,7 @@ def checked_ladder(betas: Ladder, least: int = 1) -> Float[Array, " rungs"]:
 
 
 def parameter_dtype(energy: AbstractEnergy):
-    """Of the parameters; a sum of no terms has none."""
+    """Dtype of the parameters; a sum of no terms has none."""
     return jnp.result_type(*(jax.tree.leaves(energy) or [float]))
 
 

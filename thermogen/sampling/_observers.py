@@ -22,7 +22,7 @@ class Seen(NamedTuple):
     Attributes:
         spins: configurations, shape `(chains, n)`.
         state: states of the sampler.
-        info: what its last step did, zeros before the first.
+        info: info of its last step, zeros before the first.
     """
 
     spins: Population

@@ -120,7 +120,7 @@ class Reweighting(eqx.Module):
         return Measurement(jnp.square(beta) * variance, jnp.square(beta) * error)
 
     def _log_weights(self, beta):
-        """Of all draws at `beta`, against the mixture of all rungs; shape `(chains, samples)`."""
+        """Logarithms of the weights of all draws at `beta`, shape `(chains, samples)`."""
         mixture = jax.lax.map(
             lambda e: jax.nn.logsumexp(_exponents(self._scales, self.betas, e), axis=0),
             self._energies,
@@ -261,7 +261,7 @@ def _checked_from_zero(betas):
 
 
 class _State(NamedTuple):
-    """Of the solve: minus ln Z, how far its equations are missed, and their Jacobian."""
+    """A state of the solve: minus ln Z, the residual of its equations, and their Jacobian."""
 
     scales: Array
     excess: Array
@@ -348,7 +348,7 @@ def _evaluate(scales, betas, samples, n_steps):
 
 
 def _rhat(energies):
-    """Of chains at each rung, of energies of shape `(chains, rungs, draws)`."""
+    """R-hat of the chains at each rung, from energies of shape `(chains, rungs, draws)`."""
     means, variances = jnp.mean(energies, axis=2), jnp.var(energies, axis=2)
     return disagreement(means.T, variances.T, energies.shape[2])
 
@@ -358,7 +358,7 @@ def _worst(state):
 
 
 def _inverse(information):
-    """Of the part that is determined: the scale of the first rung is given."""
+    """Inverse of the part that is determined: the scale of the first rung is given."""
     return jnp.linalg.inv(information[1:, 1:])
 
 

@@ -137,8 +137,8 @@ class SamplingState(NamedTuple):
 
     Attributes:
         chains: states of the sampler, one chain an entry of the LAST axis of all arrays.
-        carries: what the observers carry.
-        n_done: sweeps that were kept.
+        carries: states of the observers.
+        n_done: number of sweeps that were kept.
         key: random key of all sweeps.
     """
 

@@ -59,8 +59,8 @@ class Pool:
     Attributes:
         states: the states held, `value` their magnetizations; None before the first.
         hits: number of quenches that ended in each, and
-        given_hits: how many of them were no independent draws.
-        overflow: whether states gave way.
+        given_hits: number of hits that were no independent draws.
+        overflow: whether states were dropped for lack of room.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Pool:
 
         Args:
             found: converged minima.
-            given: which of them are no independent draws; by default all are independent.
-            each: hits that each row counts for.
+            given: True for rows that are no independent draws; by default all are independent.
+            each: number of hits that each row counts for.
         """
         given = np.zeros(len(found.value), bool) if given is None else given
         held = len(self.hits)

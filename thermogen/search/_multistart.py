@@ -114,7 +114,7 @@ def multistart(
         potential: `potential(parameters)` is a scalar, twice differentiable by JAX.
         proposals: starts: a pytree of floating arrays with a leading batch axis, such
             as `jax.vmap(draw)(jax.random.split(key, 256))`.
-        invariants: what tells two minima apart. Two minima at which all arrays of
+        invariants: function that tells minima apart. Two minima at which all arrays of
             `invariants(parameters)` agree are one. For a symmetry return what it leaves
             unchanged (for hidden units that may be permuted and flipped: the distribution of
             the visible ones), or a canonical member of the orbit; but sorted parameters jump

@@ -29,7 +29,7 @@ class Valleys:
     Only neighbours are compared, which a minimal spanning tree of distances joins.
 
     Args:
-        problem: what is minimised, in float64.
+        problem: the free energy that is minimised, in float64.
         symmetric: whether a state and its mirror image are one.
     """
 

@@ -20,7 +20,7 @@ def progress(title: str) -> Iterator[Tell]:
     """Show that a long step runs, and afterwards one line that says how it went.
 
     Args:
-        title: what is being done.
+        title: title of the stage.
 
     Yields:
         `tell(done, total, note)`, to be called as the step proceeds: `done` of `total` parts are

@@ -84,8 +84,8 @@ class Source(NamedTuple):
     """A data set to be studied.
 
     Attributes:
-        name: what the report calls it.
-        spins: shape `(n_samples, n_spins)`, float64, -1 or +1.
+        name: name of the data in the report.
+        spins: the samples, shape `(n_samples, n_spins)`, float64, -1 or +1.
         labels: one class label a sample, shape `(n_samples,)`, or None.
         picture: rows and columns in which one sample is drawn; `(1, n_spins)` is a strip.
         weights: relative weight of each sample, shape `(n_samples,)`; equal where None.
@@ -153,9 +153,9 @@ class Comparison(NamedTuple):
     Attributes:
         one: one model.
         experts: the mixture.
-        gain: what a held-out sample costs the experts less, in nats.
-        error: standard error of it, over held-out samples.
-        n_held_out: number of these.
+        gain: mean loss of one model less that of the experts, in nats per held-out sample.
+        error: standard error of the gain, over held-out samples.
+        n_held_out: number of held-out samples.
         objective: name of the objective by which both learned.
     """
 
@@ -171,11 +171,11 @@ class Variation(NamedTuple):
     """What became of the bound states in a model that was learned in another way.
 
     Attributes:
-        what: how it was learned.
+        what: the way in which the model was learned.
         bound: number of its bound states, mirror images counted, in words.
-        kept: which of the study's bound states, the heaviest first, are still apart from all
-            heavier ones, shape `(bound,)`.
-        fit_result: how its fit ended, a `RESULTS` code.
+        kept: True for those of the study's bound states, the heaviest first, that are still apart
+            from all heavier ones, shape `(bound,)`.
+        fit_result: result of its fit, a `RESULTS` code.
     """
 
     what: str
@@ -200,18 +200,18 @@ class Study:
 
     Attributes:
         source: the data.
-        settings: what was asked.
+        settings: the settings.
         l2: ridge of that fit, as it was asked for or chosen; None before.
-        ridge: how it was chosen; None before, and where nothing was to choose.
+        ridge: the choice of the ridge; None before, and where nothing was to choose.
         fit: the learned energy and its learning curve; None before.
         scan: number of states against beta.
-        minima: where the quench of every sample ended, in the order of the data; None before.
+        minima: end of the quench of every sample, in the order of the data; None before.
         library: the candidates for bound states; None before the search.
-        bound_states: which of them trap the dynamics; None before the test.
+        bound_states: the candidates that trap the dynamics; None before the test.
         variations: the bound states of models that were learned in other ways.
         barriers: transition states between the states of lowest free energy, as many as the
             tree shows; None before, and where there are fewer than two states.
-        recollection: what the model recalls; None before.
+        recollection: recall of the model; None before.
         comparison: one model against experts; None before, and where there are too few samples.
         experts: the mixture of that comparison.
         seconds: time of each stage that was begun, finished or not.
