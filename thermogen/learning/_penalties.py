@@ -55,6 +55,9 @@ class AbstractPenalty(eqx.Module):
 
             def __call__(self, energy):
                 return self.strength * jnp.sum(energy.fields**2)
+
+        energy = tg.Pairwise(jnp.zeros((2, 2)), jnp.ones(2))
+        assert WeakFields(2.0)(energy) == 4
         ```
     """
 
