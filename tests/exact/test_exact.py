@@ -416,7 +416,7 @@ def test_gibbs_potential_everywhere():
 def test_third_derivative_of_the_gibbs_potential():
     """Of one spin, where beta G = -beta h m - S(m): the third is 2 m / (beta (1 - m^2)^2)."""
     energy = tg.Interactions.from_terms(1, {(0,): 0.7})
-    third = jax.jacfwd(jax.jacfwd(jax.grad(exact.gibbs_potential, 2), 2), 2)
+    third = jax.jit(jax.jacfwd(jax.jacfwd(jax.grad(exact.gibbs_potential, 2), 2), 2))
     ours = third(energy, 2.0, np.array([-0.6]))
     np.testing.assert_allclose(np.ravel(ours), 2 * -0.6 / (2.0 * 0.64**2), rtol=1e-10)
 

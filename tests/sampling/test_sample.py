@@ -299,7 +299,7 @@ print("chains lie on both devices")
 
 def test_chains_on_several_devices_draw_the_same():
     """In a process of its own, which sees this CPU as two devices."""
-    flags = "--xla_force_host_platform_device_count=2"
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SHARDED],
         cwd=pathlib.Path(__file__).parents[2],
