@@ -5,7 +5,8 @@ import os
 import pathlib
 
 # Tests compile thousands of small programs, most of which run once: without optimisation XLA takes
-# a fifth of the time for them. Speed is not tested here. JAX reads this at its first array.
+# a fifth of the time for them. Speed is not tested here, and what computes for long is marked slow:
+# .ci/run gives it another level by XLA_FLAGS. JAX reads this at its first array.
 CHEAP = (
     "--xla_backend_optimization_level=0"
     " --xla_cpu_use_fusion_emitters=false"

@@ -36,6 +36,7 @@ def finished(tmp_path_factory):
     return out, outcome
 
 
+@pytest.mark.slow
 def test_a_study_writes_its_files(finished):
     out, outcome = finished
     assert outcome.exit_code == 0, outcome.output
@@ -56,6 +57,7 @@ def test_a_study_writes_its_files(finished):
     ]
 
 
+@pytest.mark.slow
 def test_the_summary_agrees_with_the_files(finished):
     out, _ = finished
     figures = json.loads((out / "summary.json").read_text())
@@ -111,6 +113,7 @@ def test_experts_are_compared_where_there_are_samples(tmp_path):
     assert "One model against experts" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_is_self_contained(finished):
     page = (finished[0] / "report.html").read_text()
     assert not re.search(r"https?://|//cdn|url\(|<script|<link|@import", page)
@@ -339,6 +342,7 @@ def test_bad_arguments_of_recall_are_named_in_one_line(copies, monkeypatch, argu
 # --- files of a study
 
 
+@pytest.mark.slow
 def test_the_page_is_written_again_from_what_was_saved(finished):
     out, _ = finished
     page = (out / "report.html").read_text()
@@ -350,6 +354,7 @@ def test_the_page_is_written_again_from_what_was_saved(finished):
     assert json.loads(json.dumps(figures)) == json.loads((out / "summary.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_damaged_study_is_not_rendered(finished, tmp_path):
     whole = (finished[0] / "study.npz").read_bytes()
     (tmp_path / "study.npz").write_bytes(whole[:-100])
@@ -371,6 +376,7 @@ def _failing(monkeypatch, failing, error):
     monkeypatch.setattr(storage, "save_energy", save)
 
 
+@pytest.mark.slow
 def test_a_second_study_leaves_the_first_alone_until_it_is_done(finished, tmp_path, monkeypatch):
     for path in finished[0].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -455,6 +461,7 @@ def test_names_of_any_bytes(tmp_path, monkeypatch):
     assert "\\udcff" in (tmp_path / os.fsdecode(b"out\xff") / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_failed_fit_is_said(finished, tmp_path, monkeypatch):
     """On the page, in the figures, and by the exit code."""
 

@@ -295,6 +295,7 @@ def test_a_fit_that_failed_is_said_to_have_failed():
     assert figures["ergodic"] is None
 
 
+@pytest.mark.slow
 def test_a_large_library_is_cut_and_says_so():
     page = tg.study.render(_study(n_states=64, overflow=True))
     assert page.count("<tr><td>") == 40 + 2 + 2
@@ -371,6 +372,7 @@ def test_partial_studies_are_rendered():
     assert "Nothing was learned" in tg.study.render(study)
 
 
+@pytest.mark.slow
 def test_a_bad_expansion_is_warned_of():
     study = _study()
     assert "expansion is not small" not in tg.study.render(study)
@@ -459,6 +461,7 @@ def test_the_scan_marks_lower_bounds():
     assert labels == ["naive mean field", "TAP", "full search", "library full: at least"]
 
 
+@pytest.mark.slow
 def test_bifurcation_diagram_shows_minima_and_saddles_apart():
     energy = Pairwise(np.array([[0.0, 1.0], [1.0, 0.0]]), np.zeros(2))
     functional = NaiveMeanField()
