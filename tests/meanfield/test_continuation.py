@@ -48,6 +48,7 @@ def critical_beta(functional) -> float:
     }[functional]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "functional", [NAIVE, tg.TAP(), pytest.param(tg.Bethe(), marks=pytest.mark.slow)]
 )
@@ -114,6 +115,7 @@ def test_a_field_meets_both_spinodals_of_the_hysteresis_loop():
     np.testing.assert_allclose(second.magnetizations, m * ONES, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_ordered_state_of_a_three_spin_ferromagnet_dies_in_a_saddle_node():
     branch = follow_beta(NAIVE, ferromagnet(0.0, 1.0), (3.0, 0.3), ONES)
     # Stationary: atanh m = 3 beta m^2; there beta is least.
@@ -148,6 +150,7 @@ def test_a_branch_that_comes_from_the_cold_turns_in_the_pitchfork():
     np.testing.assert_allclose(m[-1], -m[0], atol=1e-8)
 
 
+@pytest.mark.slow
 def test_patterns_that_do_not_overlap_are_born_together():
     patterns = np.array([[1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, -1, -1, -1, -1]])
     couplings = patterns.T @ patterns / 8 - 2 / 8 * np.eye(8)
@@ -161,6 +164,7 @@ def test_patterns_that_do_not_overlap_are_born_together():
     np.testing.assert_allclose(inside, modes, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_many_models_at_once_and_no_second_compilation():
     energies = [random_pairwise(5, jax.random.key(i), scale=0.5, fields=0.3) for i in range(3)]
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *energies)
