@@ -74,3 +74,17 @@ def test_experts_guide_runs():
     assert names["certificate"].n_bound >= 1
     np.testing.assert_array_equal(names["answers"].configurations[0], names["patterns"][1])
     assert "bound state" in names["diagnosis"].verdict
+
+
+def test_guide_of_own_classes_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run(ROOT / "docs" / "own.md")
+    chain, loaded, spins = names["chain"], names["loaded"], names["spins"]
+    assert float(loaded.coupling) == float(chain.coupling)
+    value = tg.Bethe()(names["energies"].terms(chain), 1.0, np.zeros(6))
+    assert float(names["bethe"]) == float(value)
+    # Draws of a chain depend on each other: a wide bound.
+    exact = tg.exact.magnetizations(chain, 0.5)
+    np.testing.assert_allclose(np.mean(spins, axis=(0, 1)), exact, atol=0.1)
+    at = tg.solve(tg.TAP(), chain, 0.5, np.full(6, 0.1)).value
+    np.testing.assert_allclose(names["solution"].value, at, atol=1e-8)

@@ -8,19 +8,18 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._checks import check_count
 from ._files import PathLike, open_regular, read_archive, write_archive
 from ._files import replace as replace
 from ._files import write_atomically as write_atomically
-from .energies import RBM, AbstractEnergy, Complete, Interactions, Mixture, Pairwise, constrain
+from .energies import AbstractEnergy, constrain, describe, rebuild
 from .search import PER_STATE, Kind, Library
 
 _ENERGY_FORMAT = "thermogen energy"
@@ -30,116 +29,13 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 _DIGEST = hashlib.sha256().digest_size
 
 
-class _Layout(NamedTuple):
-    """How one class of energy is described, shaped, and made anew from its parts."""
-
-    structure: Callable[[Any], dict[str, Any]]
-    template: Callable[..., AbstractEnergy]
-    # By the constructor, so that its checks are passed.
-    rebuilt: Callable[[Any], AbstractEnergy]
-
-
-def _pairwise(n_spins: int) -> Pairwise:
-    _check_counts(n_spins=n_spins)
-    return Pairwise(jnp.zeros((n_spins, n_spins)), jnp.zeros(n_spins))
-
-
-def _interactions(
-    n_spins: int, sets: list[list[list[int]]], shapes: list[list[int]]
-) -> Interactions:
-    _check_counts(n_spins=n_spins)
-    tables = []
-    for table, (rows, order) in zip(sets, shapes, strict=True):
-        _check_counts(rows=rows, order=order)
-        if len(table) != rows or any(len(row) != order for row in table):
-            raise ValueError(f"a table of sets is not of shape {rows, order}")
-        # JSON knows floats and truth values, which would become integers unseen.
-        if any(type(spin) is not int for row in table for spin in row):
-            raise TypeError("sets must hold integers")
-        tables.append(np.array(table, np.int64).reshape(rows, order))
-    return Interactions(n_spins, tables, [jnp.zeros(len(table)) for table in tables])
-
-
-def _rbm(n_visible: int, n_hidden: int) -> RBM:
-    _check_counts(n_visible=n_visible, n_hidden=n_hidden)
-    return RBM(jnp.zeros((n_visible, n_hidden)), jnp.zeros(n_visible), jnp.zeros(n_hidden))
-
-
-def _complete(n_spins: int) -> Complete:
-    check_count("n_spins", n_spins, least=0, most=40)
-    return Complete(jnp.zeros(2**n_spins))
-
-
-def _mixture(n_experts: int, expert: dict[str, Any]) -> Mixture:
-    _check_counts(n_experts=n_experts)
-    one = _LAYOUTS[expert["class"]].template(**expert["structure"])
-    experts: Any = jax.tree.map(lambda x: jnp.zeros((n_experts, *x.shape)), one)
-    return Mixture(experts, jnp.zeros(n_experts), jnp.zeros(n_experts))
-
-
-def _rebuilt_mixture(energy: Mixture) -> Mixture:
-    for k in range(energy.n_experts):
-        _rebuilt(energy.expert(k))
-    experts = jax.tree.map(jnp.asarray, energy.experts)
-    return Mixture(experts, energy.log_weights, energy.log_partitions)
-
-
-def _check_counts(**values: int) -> None:
-    for name, value in values.items():
-        check_count(name, value, least=0)
-
-
-def _rebuilt(energy: AbstractEnergy) -> AbstractEnergy:
-    return _LAYOUTS[type(energy).__name__].rebuilt(energy)
-
-
-def _described(energy: AbstractEnergy) -> dict[str, Any]:
-    """The class of an energy, which must be known, and its structure."""
-    name = type(energy).__name__
-    if name not in _LAYOUTS:
-        raise ValueError(f"energy is a {name}; expected one of {', '.join(_LAYOUTS)}")
-    return {"class": name, "structure": _LAYOUTS[name].structure(energy)}
-
-
-_LAYOUTS = {
-    "Pairwise": _Layout(
-        lambda energy: {"n_spins": energy.n_spins},
-        _pairwise,
-        lambda energy: Pairwise(energy.couplings, energy.fields),
-    ),
-    "Interactions": _Layout(
-        lambda energy: {
-            "n_spins": energy.n_spins,
-            "sets": [table.indices.tolist() for table in energy.sets],
-            "shapes": [list(table.indices.shape) for table in energy.sets],
-        },
-        _interactions,
-        lambda energy: Interactions(energy.n_spins, energy.sets, energy.couplings),
-    ),
-    "RBM": _Layout(
-        lambda energy: {"n_visible": energy.n_visible, "n_hidden": energy.n_hidden},
-        _rbm,
-        lambda energy: RBM(energy.weights, energy.visible_fields, energy.hidden_fields),
-    ),
-    "Complete": _Layout(
-        lambda energy: {"n_spins": energy.n_spins},
-        _complete,
-        lambda energy: Complete(energy.couplings),
-    ),
-    "Mixture": _Layout(
-        lambda energy: {"n_experts": energy.n_experts, "expert": _described(energy.expert(0))},
-        _mixture,
-        _rebuilt_mixture,
-    ),
-}
-
-
 def save_energy(path: PathLike, energy: AbstractEnergy) -> None:
     """Write an energy: one line of JSON that says what it is, its parameters, and a checksum.
 
     Args:
         path: the file to write, such as `model.eqx`.
-        energy: any energy of the package, mixtures included.
+        energy: an energy of the package, mixtures included, or of a class that registers
+            `thermogen.energies.describe` and `rebuild`.
 
     Raises:
         ValueError: for an energy of another class, or with parameters that are not finite.
@@ -156,8 +52,8 @@ def save_energy(path: PathLike, energy: AbstractEnergy) -> None:
         assert jnp.array_equal(tg.storage.load_energy("model.eqx").couplings, energy.couplings)
         ```
     """
-    described = _described(energy)
-    energy = _rebuilt(constrain(energy))
+    described = {"class": type(energy).__name__, "structure": describe(energy)}
+    energy = _given_back(constrain(energy), described)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(energy)]
     dtype = jnp.result_type(*leaves) if leaves else jnp.dtype("float32")
     header = {
@@ -172,6 +68,19 @@ def save_energy(path: PathLike, energy: AbstractEnergy) -> None:
             stream.write(part)
             digest.update(part)
         stream.write(digest.digest())
+
+
+def _given_back(energy: AbstractEnergy, described: dict[str, Any]) -> AbstractEnergy:
+    """The energy as its class makes it anew, which must be the same."""
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(energy)]
+    order = iter(leaves)
+    made = rebuild(described["class"], described["structure"], lambda *_: next(order))
+    same = jax.tree.structure(made) == jax.tree.structure(energy)
+    if not same or not all(map(np.array_equal, leaves, jax.tree.leaves(made))):
+        raise ValueError(
+            f"energy: the rules describe and rebuild of {described['class']} do not give it back"
+        )
+    return made
 
 
 def _bytes(leaves: list[np.ndarray], dtype: np.dtype) -> Iterator[bytes]:
@@ -201,8 +110,7 @@ def load_energy(path: PathLike) -> AbstractEnergy:
     if hashlib.sha256(view[:-_DIGEST]).digest() != view[-_DIGEST:]:
         raise ValueError(f"{path} is truncated or damaged: its checksum is wrong")
     try:
-        numbers = view[end:-_DIGEST]
-        return _rebuilt(_filled(_template(header), jnp.dtype(header["dtype"]), numbers))
+        return _rebuilt(header, view[end:-_DIGEST])
     # A header of another hand can make almost anything fail: RecursionError, OverflowError, ...
     except Exception as error:
         raise ValueError(f"{path} is truncated or damaged: {error}") from error
@@ -219,34 +127,35 @@ def _read_header(line: bytes, path: PathLike) -> dict[str, Any]:
         raise ValueError(
             f"{path} has format version {header.get('version')!r}; this thermogen reads {_VERSION}"
         )
-    if header.get("class") not in list(_LAYOUTS):  # a list, for the value may be unhashable
+    if header.get("class") not in rebuild.names:  # a list, for the value may be unhashable
         raise ValueError(
             f"{path} holds an energy of the unknown class {header.get('class')!r}; expected one "
-            f"of {', '.join(_LAYOUTS)}"
+            f"of {', '.join(rebuild.names)}: import the module that registers it"
         )
     return header
 
 
-def _template(header: dict[str, Any]) -> AbstractEnergy:
-    """An energy of the shapes that the header announces; it holds no numbers."""
+def _rebuilt(header: dict[str, Any], numbers: memoryview) -> AbstractEnergy:
+    """The energy that the header announces; its parameters must fill the bytes to the last."""
     if header["dtype"] not in _DTYPES:
         raise ValueError(f"its dtype is {header['dtype']!r}; expected one of {', '.join(_DTYPES)}")
-    layout = _LAYOUTS[header["class"]]
-    return eqx.filter_eval_shape(lambda: layout.template(**header["structure"]))
+    dtype, name, structure = jnp.dtype(header["dtype"]), header["class"], header["structure"]
+    shapes = []
 
+    def announce(*shape: int) -> jax.Array:
+        shapes.append(shape)
+        return jnp.zeros(shape)
 
-def _filled(template: AbstractEnergy, dtype: np.dtype, numbers: memoryview) -> AbstractEnergy:
-    """The template with its parameters, which must fill the bytes to the last."""
-    shapes, structure = jax.tree.flatten(template)
-    sizes = [math.prod(shape.shape) for shape in shapes]
+    # Abstract: nothing is allocated before it is clear that the file holds as many numbers.
+    eqx.filter_eval_shape(lambda: rebuild(name, structure, announce))
+    sizes = [math.prod(shape) for shape in shapes]
     if sum(sizes) * dtype.itemsize != len(numbers):
         raise ValueError(
             f"it announces {sum(sizes)} numbers of {dtype} and holds {len(numbers)} bytes"
         )
     table = np.frombuffer(numbers, dtype.newbyteorder("<")).astype(dtype)
-    parts = np.split(table, np.cumsum(sizes, dtype=int))[:-1]
-    leaves = [part.reshape(shape.shape) for part, shape in zip(parts, shapes, strict=True)]
-    return jax.tree.unflatten(structure, leaves)
+    parts = iter(np.split(table, np.cumsum(sizes, dtype=int))[:-1])
+    return rebuild(name, structure, lambda *shape: jnp.asarray(next(parts).reshape(shape)))
 
 
 def save_library(path: PathLike, library: Library) -> None:

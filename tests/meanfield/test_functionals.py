@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import re
 from collections import Counter
 
 import jax
@@ -385,7 +384,8 @@ def test_derivatives_of_factors_at_strong_coupling(p):
 
 
 def test_bethe_names_what_it_supports():
-    with pytest.raises(TypeError, match="Pairwise, RBM or Interactions, got Complete"):
+    message = r"Bethe needs .*Interactions, Pairwise, RBM.* got Complete"
+    with pytest.raises(TypeError, match=message):
         tg.Bethe()(MODELS["complete"], 1.0, np.zeros(6))
 
 
@@ -495,7 +495,8 @@ def test_adaptive_tap_of_a_large_spin_glass():
 
 
 def test_adaptive_tap_names_what_it_supports():
-    with pytest.raises(TypeError, match=re.escape("Pairwise or RBM, got Interactions")):
+    message = "AdaptiveTAP needs .* up to 2 spins, got Interactions with"
+    with pytest.raises(TypeError, match=message):
         tg.AdaptiveTAP()(MODELS["interactions"], 1.0, np.zeros(6))
 
 
@@ -505,9 +506,9 @@ def test_adaptive_tap_names_what_it_supports():
 @jax.jit
 @functools.partial(jax.vmap, in_axes=(None, 0))
 def of_pairs(energy, m):
-    functionals = [tg.Plefka(3), tg.Bethe()]
+    functionals = [tg.Plefka(3), tg.Bethe(), tg.AdaptiveTAP()]
     if not isinstance(energy, tg.Interactions):
-        functionals += [tg.Plefka(4), tg.AdaptiveTAP()]
+        functionals += [tg.Plefka(4)]
     return jnp.stack([functional(energy, 0.8, m) for functional in functionals])
 
 

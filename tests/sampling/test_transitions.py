@@ -455,7 +455,11 @@ def _check_tempering(kernel, energy, betas, sweeps):
     ("sampler", "energy", "message"),
     [
         (sampling.SwendsenWang(), "complete", "SwendsenWang needs .* got Complete"),
-        (sampling.SwendsenWang(), "interactions", r"orders up to 2, got orders \[0, 1, 2, 3, 4\]"),
+        (
+            sampling.SwendsenWang(),
+            "interactions",
+            r"up to 2 spins, got Interactions with orders \[0, 1, 2, 3, 4\]",
+        ),
         (sampling.Houdayer(), "complete", "Houdayer needs .* got Complete"),
     ],
 )

@@ -3,7 +3,7 @@
 import abc
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -140,7 +140,8 @@ def nonlinear_variance(energy: AbstractMultilinear, m: Magnetizations) -> Float[
     pairwise energy this is the familiar `sum_{i<j} J_ij^2 v_i v_j`; interactions of higher order
     also contribute through their second, third, ... derivatives.
 
-    Open for extension: `nonlinear_variance.register(YourEnergy)`.
+    By the `terms` of an energy unless there is a faster rule,
+    `nonlinear_variance.register(YourEnergy)`.
 
     Args:
         energy: a multilinear energy of n spins.
@@ -150,7 +151,7 @@ def nonlinear_variance(energy: AbstractMultilinear, m: Magnetizations) -> Float[
         A scalar in squared energy units.
 
     Raises:
-        TypeError: if no rule is registered for this class of energy.
+        TypeError: if this class of energy has neither terms nor a rule.
     """
     raise _no_rule("the nonlinear variance", nonlinear_variance, energy)
 
@@ -163,7 +164,8 @@ def nonlinear_third_moment(energy: AbstractMultilinear, m: Magnetizations) -> Fl
     Third order of the Plefka expansion (Georges and Yedidia 1991). For an energy of many long
     interactions its cost is the number of triples of spin sets in which no spin occurs once.
 
-    Open for extension: `nonlinear_third_moment.register(YourEnergy)`.
+    By the `terms` of an energy unless there is a faster rule,
+    `nonlinear_third_moment.register(YourEnergy)`.
 
     Args:
         energy: a multilinear energy of n spins.
@@ -173,7 +175,7 @@ def nonlinear_third_moment(energy: AbstractMultilinear, m: Magnetizations) -> Fl
         A scalar in cubed energy units.
 
     Raises:
-        TypeError: if no rule is registered for this class of energy.
+        TypeError: if this class of energy has neither terms nor a rule.
     """
     raise _no_rule("the nonlinear third moment", nonlinear_third_moment, energy)
 
@@ -204,14 +206,21 @@ def _no_rule(
     name: str,
     function: Any,
     energy: AbstractEnergy,
-    remedy: str = "Use a lower order, convert with thermogen.energies.complete (n <= 24), or "
-    "register a rule",
+    remedy: str = "Use a lower order, convert with thermogen.energies.complete (n <= 24), "
+    "register its terms with thermogen.energies.terms.register, or a rule",
 ) -> TypeError:
-    supported = sorted(cls.__name__ for cls in function.registry if cls is not object)
     return TypeError(
-        f"no rule for {name} of {type(energy).__name__}; there is one for "
-        f"{', '.join(supported)}. {remedy} with thermogen.energies.{function.__name__}.register"
+        f"no rule for {name} of {type(energy).__name__}; there is one for {classes_of(function)}. "
+        f"{remedy} with thermogen.energies.{function.__name__}.register"
     )
+
+
+_ANY = (object, AbstractEnergy)
+
+
+def classes_of(function: Any) -> str:
+    """Names of the classes that an open function has rules for."""
+    return ", ".join(sorted(cls.__name__ for cls in function.registry if cls not in _ANY))
 
 
 @functools.singledispatch
@@ -334,6 +343,36 @@ def squared_norm(energy: AbstractEnergy) -> Float[Array, ""]:
     squares = jax.tree.map(lambda x, c: jnp.sum(x * x) / c, energy, parameter_copies(energy))
     terms = jax.tree.leaves(squares)
     return sum(terms, jnp.zeros((), jnp.result_type(*terms or [float])))
+
+
+class Layers(NamedTuple):
+    """Two layers of spins u and w that interact with each other only, `-u W w - a u - b w`.
+
+    Attributes:
+        weights: W in energy units, shape `(first, second)`.
+        first: fields a on the first layer, shape `(first,)`.
+        second: fields b on the second layer, shape `(second,)`.
+    """
+
+    weights: Float[Array, "first second"]
+    first: Float[Array, " first"]
+    second: Float[Array, " second"]
+
+
+@functools.singledispatch
+def layers(energy: AbstractEnergy) -> Layers | None:
+    """The energy as two layers without couplings within each; None for all others.
+
+    Its partition function takes the configurations of the smaller layer alone. Open for extension:
+    `layers.register(YourEnergy)`.
+    """
+    return None
+
+
+def n_enumerated(energy: AbstractEnergy) -> int:
+    """How many spins an exact partition function enumerates: of `layers`, the smaller one's."""
+    pair = layers(energy)
+    return energy.n_spins if pair is None else min(pair.first.size, pair.second.size)
 
 
 @functools.singledispatch

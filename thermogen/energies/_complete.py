@@ -23,8 +23,7 @@ from ._base import (
     parameter_degrees,
 )
 from ._interactions import Interactions
-from ._pairwise import Pairwise
-from ._rbm import RBM
+from ._terms import has_terms, terms
 
 _MAX_SPINS = 24
 
@@ -202,14 +201,16 @@ def _mean(values: Float[Array, " configurations"], m: Magnetizations) -> Float[A
 def complete(energy: AbstractEnergy) -> Complete:
     """The same energy as a table of all 2^n couplings, for n <= 24.
 
-    The couplings of structured energies are placed, not computed; the values at all
-    configurations then cost one transform (`complete(energy).energies()`). An energy without a
-    rule is evaluated 2^n times. Open for extension: `complete.register(YourEnergy)`.
+    The `terms` of an energy are placed, not computed; the values at all configurations then cost
+    one transform (`complete(energy).energies()`). An energy without terms is evaluated 2^n times.
+    Open for extension: `complete.register(YourEnergy)`.
 
     Raises:
         ValueError: if n > 24.
     """
     n = _checked_size(energy)
+    if has_terms(energy):
+        return complete(terms(energy))
     bits = np.arange(n)
 
     def value(index):
@@ -226,30 +227,10 @@ def _(energy: Complete) -> Complete:
 
 @complete.register
 def _(energy: Interactions) -> Complete:
-    masks = [np.sum(1 << table.indices.astype(np.int64), axis=1) for table in energy.sets]
-    return _placed(energy, masks, energy.couplings)
-
-
-@complete.register
-def _(energy: Pairwise) -> Complete:
-    i, j = np.triu_indices(energy.n_spins, 1)
-    masks = [(1 << i) | (1 << j), 1 << np.arange(energy.n_spins)]
-    return _placed(energy, masks, (energy.bonds(i, j), energy.fields))
-
-
-@complete.register
-def _(energy: RBM) -> Complete:
-    single = 1 << np.arange(energy.n_spins)
-    visible, hidden = single[: energy.n_visible], single[energy.n_visible :]
-    masks = [np.ravel(visible[:, None] | hidden), visible, hidden]
-    values = (jnp.ravel(energy.weights), energy.visible_fields, energy.hidden_fields)
-    return _placed(energy, masks, values)
-
-
-def _placed(energy: AbstractMultilinear, masks: list[np.ndarray], values) -> Complete:
-    couplings = jnp.zeros(2 ** _checked_size(energy), jnp.result_type(float, *values))
-    for mask, value in zip(masks, values, strict=True):
-        couplings = couplings.at[mask].set(value)
+    couplings = jnp.zeros(2 ** _checked_size(energy), jnp.result_type(float, *energy.couplings))
+    for table, values in zip(energy.sets, energy.couplings, strict=True):
+        masks = np.sum(1 << table.indices.astype(np.int64), axis=1)
+        couplings = couplings.at[masks].set(values)
     return Complete(couplings)
 
 

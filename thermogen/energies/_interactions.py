@@ -281,6 +281,7 @@ def _pairs(n_spins: int, sets: tuple[SpinSets, ...]) -> TermRows | None:
     return None if has_short_terms(tables, n_spins) else overlap_plan(tables, n_spins)
 
 
+@functools.lru_cache(maxsize=64)
 def _check_sets(n_spins: int, tables: tuple[SpinSets, ...]) -> None:
     seen: set[tuple[int, ...]] = set()
     for table in tables:

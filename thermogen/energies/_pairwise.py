@@ -1,5 +1,6 @@
 """Pairwise energies: the Ising model with arbitrary couplings and fields."""
 
+import functools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -25,6 +26,8 @@ from ._base import (
     parameter_copies,
     parameter_degrees,
 )
+from ._interactions import Interactions, SpinSets
+from ._terms import interactions_of, terms
 
 
 class Pairwise(AbstractMultilinear):
@@ -92,6 +95,18 @@ class Pairwise(AbstractMultilinear):
         spins = one_configuration(self, spins)
         spins = spins.astype(jnp.result_type(spins, self.fields))
         return -pair_form(self.couplings, spins) - dot(self.fields, spins)
+
+
+@terms.register
+def _(energy: Pairwise) -> Interactions:
+    sets = _sites_and_pairs(energy.n_spins)
+    return interactions_of(energy.n_spins, sets, [energy.fields, energy.bonds(*sets[1].indices.T)])
+
+
+@functools.lru_cache(maxsize=64)
+def _sites_and_pairs(n: int) -> tuple[SpinSets, SpinSets]:
+    pairs = np.stack(np.triu_indices(n, 1), axis=1)
+    return SpinSets(np.arange(n)[:, None]), SpinSets(pairs)
 
 
 @nonlinear_variance.register

@@ -1,5 +1,7 @@
 """The restricted Boltzmann machine with +-1 units, as a joint energy of both layers."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,10 +14,12 @@ from .._linalg import dot
 from .._types import Beta, Key, Magnetizations, Spins
 from ._base import (
     AbstractMultilinear,
+    Layers,
     as_parameters,
     conditional_field,
     conditional_fields,
     embed,
+    layers,
     n_visible,
     nonlinear_fourth_cumulant,
     nonlinear_third_moment,
@@ -24,7 +28,9 @@ from ._base import (
     parameter_degrees,
     visible_free_energy,
 )
+from ._interactions import Interactions, SpinSets
 from ._pairwise import bond_cumulant
+from ._terms import interactions_of, terms
 
 
 class RBM(AbstractMultilinear):
@@ -116,6 +122,24 @@ class RBM(AbstractMultilinear):
         visible, hidden = self.split(one_configuration(self, spins))
         fields = dot(self.visible_fields, visible) + dot(self.hidden_fields, hidden)
         return -dot(visible, dot(hidden, self.weights.T)) - fields
+
+
+@terms.register
+def _(energy: RBM) -> Interactions:
+    fields = jnp.concatenate([energy.visible_fields, energy.hidden_fields])
+    sets = _sites_and_bonds(energy.n_visible, energy.n_hidden)
+    return interactions_of(energy.n_spins, sets, [fields, jnp.ravel(energy.weights)])
+
+
+@functools.lru_cache(maxsize=64)
+def _sites_and_bonds(n_visible: int, n_hidden: int) -> tuple[SpinSets, SpinSets]:
+    bonds = np.indices((n_visible, n_hidden)).reshape(2, -1).T + [0, n_visible]
+    return SpinSets(np.arange(n_visible + n_hidden)[:, None]), SpinSets(bonds)
+
+
+@layers.register
+def _(energy: RBM) -> Layers:
+    return Layers(energy.weights, energy.visible_fields, energy.hidden_fields)
 
 
 @nonlinear_variance.register

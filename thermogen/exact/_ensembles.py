@@ -17,7 +17,7 @@ from .._cold import above_lowest, beta_as, resolved_beta
 from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Beta, Key
-from ..energies import RBM, AbstractEnergy, complete
+from ..energies import AbstractEnergy, Layers, complete, layers
 from ..walsh import walsh_transform
 from ._layers import layered_log_partition
 
@@ -70,8 +70,8 @@ def log_weights(
 def log_partition(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`ln Z = ln sum_i exp(-beta E_i)`.
 
-    For an RBM the smaller layer alone is enumerated, up to 24 spins of it, and the other is summed
-    out in closed form.
+    For an energy of two `layers`, such as an RBM, the smaller layer alone is enumerated, up to 24
+    spins of it, and the other is summed out in closed form.
 
     !!! example
 
@@ -85,8 +85,9 @@ def log_partition(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
         assert jnp.isclose(tg.exact.log_partition(energy, 1.0), jnp.log(z))
         ```
     """
-    if isinstance(energy, RBM):
-        cold, value = _layered(energy, beta)
+    pair = layers(energy)
+    if pair is not None:
+        cold, value = _layered(energy, pair, beta)
         # Beyond the largest beta that is resolved its free energy does not change.
         return value * jnp.maximum(beta_as(beta, cold.dtype) / jnp.where(cold == 0, 1, cold), 1)
     lowest, logits = log_weights(energies(energy), beta)
@@ -96,17 +97,20 @@ def log_partition(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
 @from_anywhere
 def free_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`F = -ln Z / beta`, in energy units."""
-    if isinstance(energy, RBM):
-        cold, value = _layered(energy, beta)
+    pair = layers(energy)
+    if pair is not None:
+        cold, value = _layered(energy, pair, beta)
         return -value / cold
     lowest, logits = log_weights(energies(energy), beta)
     return lowest - jax.nn.logsumexp(logits) / beta_as(beta, logits.dtype)
 
 
-def _layered(energy: RBM, beta: Beta) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def _layered(
+    energy: AbstractEnergy, pair: Layers, beta: Beta
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     check_parameters(energy)
-    cold = resolved_beta(energy, beta_as(checked_beta(beta), energy.weights.dtype))
-    return cold, layered_log_partition(energy, cold)
+    cold = resolved_beta(energy, beta_as(checked_beta(beta), pair.weights.dtype))
+    return cold, layered_log_partition(pair, cold)
 
 
 @from_anywhere

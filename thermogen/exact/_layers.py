@@ -1,4 +1,4 @@
-"""ln Z of a restricted Boltzmann machine by enumeration of its smaller layer."""
+"""ln Z of two layers of spins, as of a machine, by enumeration of the smaller one."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from .._linalg import dot
 from .._types import Beta
-from ..energies import RBM
+from ..energies import Layers
 from ..spins import enumerate_spins
 
 _MAX_LAYER = 24
@@ -15,7 +15,7 @@ _MAX_LAYER = 24
 _SPINS_PER_CHUNK = 10
 
 
-def layered_log_partition(energy: RBM, beta: Beta) -> Float[Array, ""]:
+def layered_log_partition(pair: Layers, beta: Beta) -> Float[Array, ""]:
     """`ln sum_u exp(beta c . u) prod_j 2 cosh(beta (d_j + (u W)_j))`, u the smaller layer.
 
     Chunk by chunk, so that neither the value nor its gradient holds all configurations.
@@ -23,13 +23,13 @@ def layered_log_partition(energy: RBM, beta: Beta) -> Float[Array, ""]:
     Raises:
         ValueError: if both layers have more than 24 spins.
     """
-    w, own, other = beta * energy.weights, energy.visible_fields, energy.hidden_fields
+    w, own, other = beta * pair.weights, pair.first, pair.second
     if own.size > other.size:
         w, own, other = w.T, other, own
     if own.size > _MAX_LAYER:
         raise ValueError(
             f"energy must have a layer of at most {_MAX_LAYER} spins to be enumerated, got layers "
-            f"of {energy.n_visible} and {energy.n_hidden}"
+            f"of {pair.first.size} and {pair.second.size}"
         )
     own, other = beta * own, beta * other
     low = min(own.size, _SPINS_PER_CHUNK)

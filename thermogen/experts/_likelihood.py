@@ -13,7 +13,7 @@ from .. import exact
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Key
-from ..energies import RBM, AbstractEnergy, Mixture
+from ..energies import AbstractEnergy, Mixture, n_enumerated
 from ..learning import checked_samples, checked_shares
 from ..sampling import annealed_importance_sampling
 
@@ -43,9 +43,7 @@ def log_partitions(experts: AbstractEnergy, key: Key) -> Float[Array, " experts"
     """
     size = jax.tree.leaves(experts)[0].shape[0]
     first = jax.tree.map(lambda x: x[0], experts)
-    layered = isinstance(first, RBM)
-    n = min(first.n_visible, first.n_hidden) if layered else first.n_spins
-    if n <= _MAX_ENUMERATED:
+    if n_enumerated(first) <= _MAX_ENUMERATED:
         return _exact_log_partitions(experts)
     betas = jnp.linspace(0.0, 1.0, _N_RUNGS + 1)[1:]
     estimates = [

@@ -1,5 +1,6 @@
 """The centred gradient of a restricted Boltzmann machine, as an optax transformation."""
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -43,22 +44,32 @@ def centred_gradient(field_rate: float = 1.0) -> optax.GradientTransformationExt
         means: Float[Array, " visible"],
         **_,
     ) -> Any:
-        def single(gradient: RBM, machine: RBM) -> RBM:
-            return _centred(gradient, machine, means, field_rate)
-
-        if isinstance(updates, Mixture) and isinstance(updates.experts, RBM):
-            centred = jax.vmap(single)(updates.experts, params.experts)
-            return eqx.tree_at(lambda u: u.experts, updates, centred), state
-        return single(updates, params) if isinstance(updates, RBM) else updates, state
+        return _centred(updates, params, means, field_rate), state
 
     # Named arguments of its own are what the extra arguments are for.
     rule: Any = update
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), rule)
 
 
-def _centred(
-    gradient: RBM, machine: RBM, means: Float[Array, " visible"], field_rate: float
-) -> RBM:
+@functools.singledispatch
+def _centred(gradient, params, means, field_rate):
+    """The gradient of an energy as it is, unless it has hidden fields to centre."""
+    return gradient
+
+
+@_centred.register
+def _(
+    gradient: Mixture, params: Mixture, means: Float[Array, " visible"], field_rate: float
+) -> Mixture:
+    def single(gradient, expert):
+        return _centred(gradient, expert, means, field_rate)
+
+    experts = jax.vmap(single)(gradient.experts, params.experts)
+    return eqx.tree_at(lambda u: u.experts, gradient, experts)
+
+
+@_centred.register
+def _(gradient: RBM, machine: RBM, means: Float[Array, " visible"], field_rate: float) -> RBM:
     hidden = jnp.tanh(machine.hidden_fields + dot(means, machine.weights))
     by_visible, by_hidden = gradient.visible_fields, gradient.hidden_fields
     weights = gradient.weights - jnp.outer(means, by_hidden) - jnp.outer(by_visible, hidden)

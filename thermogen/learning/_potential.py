@@ -8,7 +8,13 @@ from jaxtyping import Array, Float, Num
 from .. import exact
 from .._placement import from_anywhere
 from .._types import Beta, Key
-from ..energies import RBM, AbstractEnergy, constrain, n_visible, visible_free_energy
+from ..energies import (
+    AbstractEnergy,
+    constrain,
+    n_enumerated,
+    n_visible,
+    visible_free_energy,
+)
 from ._minimisers import LBFGS
 from ._objectives import AbstractObjective, Defaults
 from ._samples import Samples, checked_samples
@@ -66,9 +72,7 @@ class ExactLikelihood(AbstractObjective):
         return Defaults(LBFGS, 3000, 1e-5)
 
     def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> None:
-        layered = isinstance(energy, RBM)
-        n = min(energy.n_visible, energy.n_hidden) if layered else energy.n_spins
-        if n > _MAX_SPINS:
+        if n_enumerated(energy) > _MAX_SPINS:
             raise ValueError(
                 f"energy must have at most {_MAX_SPINS} spins for ExactLikelihood, an RBM in one "
                 f"of its layers, got {energy.n_spins}, {n_visible(energy)} of them visible"

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from .._linalg import dot, inverse
 from .._types import Beta, Magnetizations
-from ..energies import RBM, AbstractEnergy, Pairwise
+from ..energies import RBM, AbstractEnergy, Pairwise, terms_for
 from ._base import AbstractFunctional
 
 # Steps, and the longest of them in the metric of the determinant.
@@ -30,7 +30,8 @@ class AdaptiveTAP(AbstractFunctional):
     (Opper and Winther 2001, eq. 24 ff., and 2005.)
 
     Raises:
-        TypeError: at the call, for an energy that is not `Pairwise` or `RBM`.
+        TypeError: at the call, for an energy without `thermogen.energies.terms`, or with terms of
+            more than two spins.
     """
 
     def excess(self, energy: AbstractEnergy, beta: Beta, m: Magnetizations) -> Float[Array, ""]:
@@ -41,14 +42,19 @@ class AdaptiveTAP(AbstractFunctional):
 def coupling_matrix(energy: AbstractEnergy) -> Float[Array, "n n"]:
     """Pair couplings J as a symmetric matrix, shape `(n, n)`, in energy units.
 
-    Open for extension: `coupling_matrix.register(YourEnergy)`.
+    By the `terms` of an energy unless there is a faster rule,
+    `coupling_matrix.register(YourEnergy)`.
 
     Raises:
-        TypeError: for an energy with other than pair couplings and fields.
+        TypeError: for an energy without `terms`, or with terms of more than two spins.
     """
-    raise TypeError(
-        f"AdaptiveTAP needs pair couplings: Pairwise or RBM, got {type(energy).__name__}"
-    )
+    listed, n = terms_for("AdaptiveTAP", energy, max_order=2), energy.n_spins
+    matrix = jnp.zeros((n, n), jnp.result_type(float, *listed.couplings))
+    for table, couplings in zip(listed.sets, listed.couplings, strict=True):
+        if table.order == 2:
+            i, j = table.indices.T
+            matrix = matrix.at[i, j].set(couplings).at[j, i].set(couplings)
+    return matrix
 
 
 @coupling_matrix.register

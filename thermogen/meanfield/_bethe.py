@@ -1,7 +1,5 @@
 """The Bethe free energy: exact on trees, an expansion about independent factors elsewhere."""
 
-import functools
-import itertools
 from collections.abc import Callable
 
 import jax
@@ -11,7 +9,7 @@ from jaxtyping import Array, Float
 
 from .._linalg import dot
 from .._types import Beta, Magnetizations
-from ..energies import RBM, AbstractEnergy, Interactions, Pairwise
+from ..energies import AbstractEnergy, terms_for
 from ._base import AbstractFunctional, variance_at
 
 # Steps in the bracket of a factor's equation; bisection alone needs about 60.
@@ -33,7 +31,7 @@ class Bethe(AbstractFunctional):
     digits as exp(2 beta |J|) and want beta |J| below about 12 in float64, 5 in float32.
 
     Raises:
-        TypeError: at the call, for an energy that is not `Pairwise`, `RBM` or `Interactions`.
+        TypeError: at the call, for an energy without `thermogen.energies.terms`.
 
     !!! example
 
@@ -58,39 +56,14 @@ class Bethe(AbstractFunctional):
         return total
 
 
-@functools.singledispatch
 def factors(energy: AbstractEnergy) -> list[tuple[np.ndarray, Float[Array, " terms"]]]:
-    """Spins `(n_terms, p)` and couplings `(n_terms,)` of all interactions, grouped by order p.
-
-    Open for extension: `factors.register(YourEnergy)`.
+    """Spins `(n_terms, p)` and couplings `(n_terms,)` of all terms, grouped by order p.
 
     Raises:
-        TypeError: for an energy that is no list of interactions.
+        TypeError: for an energy without `terms`.
     """
-    raise TypeError(
-        f"Bethe needs a list of interactions: Pairwise, RBM or Interactions, got "
-        f"{type(energy).__name__}; Complete(...).keep or .truncate makes one"
-    )
-
-
-@factors.register
-def _(energy: Interactions):
-    return [(t.indices, c) for t, c in zip(energy.sets, energy.couplings, strict=True)]
-
-
-@factors.register
-def _(energy: Pairwise):
-    i, j = np.triu_indices(energy.n_spins, 1)
-    sites, pairs = np.arange(energy.n_spins)[:, None], np.stack([i, j], axis=1)
-    return [(sites, energy.fields), (pairs, energy.bonds(i, j))]
-
-
-@factors.register
-def _(energy: RBM):
-    spins = np.arange(energy.n_spins)
-    bonds = itertools.product(spins[: energy.n_visible], spins[energy.n_visible :])
-    fields = jnp.concatenate([energy.visible_fields, energy.hidden_fields])
-    return [(spins[:, None], fields), (np.array(list(bonds)), jnp.ravel(energy.weights))]
+    listed = terms_for("Bethe", energy)
+    return [(t.indices, c) for t, c in zip(listed.sets, listed.couplings, strict=True)]
 
 
 # One factor: p spins with weights exp(K prod s). Held at magnetizations m it feels the fields x

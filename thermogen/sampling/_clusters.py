@@ -1,6 +1,5 @@
 """Moves of clusters of spins: Swendsen-Wang, and Houdayer's for pairs of replicas."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -10,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._checks import as_float, check_precision
 from .._types import Beta, Key, Spins
-from ..energies import RBM, AbstractEnergy, Interactions, Pairwise
+from ..energies import AbstractEnergy, terms_for
 from ._base import AbstractKernel, AbstractSampler, Clamp, count_flips
 from ._coloring import interaction_edges
 from ._gibbs import Gibbs
@@ -55,7 +54,7 @@ class SwendsenWang(AbstractKernel):
     couplings do not frustrate each other, as in ferromagnets; in a spin glass one cluster soon
     takes all. A cluster that holds a clamped spin stays. Reversible.
 
-    For energies of fields and pairs: `Pairwise`, `RBM`, and `Interactions` of orders up to 2.
+    For energies whose `thermogen.energies.terms` are fields and pairs.
     """
 
     def step(
@@ -100,8 +99,8 @@ class Houdayer(AbstractSampler):
     kernel.
 
     The state is the pair, shape `(2, n)`; the chain's configuration is the first. For any energy
-    with an interaction graph: `Pairwise`, `RBM`, `Interactions`. A sparse graph must be known by
-    its structure, as in `Interactions`; `sample` sees to that for `Pairwise`.
+    with `thermogen.energies.terms`, whose sets are the interaction graph. A sparse graph must be
+    known by its structure, as in `Interactions`; `sample` sees to that for `Pairwise`.
     """
 
     kernel: AbstractKernel = Gibbs()
@@ -139,7 +138,7 @@ def exchange_cluster(
     energy: AbstractEnergy, pair: Float[Array, "2 n"], key: Key
 ) -> Float[Array, "2 n"]:
     """Houdayer's move alone: symmetric, and the sum of the energies stays."""
-    edges = _edges(energy)
+    edges = interaction_edges(terms_for("Houdayer", energy).sets)
     differ = pair[0] != pair[1]
     clusters = _clusters(edges, jnp.all(differ[edges], axis=1), pair.shape[1])
     # Where the replicas are equal all spins are candidates, and none of them changes.
@@ -175,63 +174,15 @@ class _Bonds(NamedTuple):
     fields: Float[Array, " n"]
 
 
-@functools.singledispatch
 def _bonds(energy: AbstractEnergy) -> _Bonds:
     """An energy of pairs and fields as lists."""
-    raise TypeError(
-        "SwendsenWang needs an energy of fields and pairs (Pairwise, RBM, Interactions of orders "
-        f"up to 2), got {type(energy).__name__}"
-    )
-
-
-@_bonds.register
-def _(energy: Pairwise):
-    edges = _edges(energy)
-    return _Bonds(edges, energy.bonds(*edges.T), energy.fields)
-
-
-@_bonds.register
-def _(energy: RBM):
-    fields = jnp.concatenate([energy.visible_fields, energy.hidden_fields])
-    return _Bonds(_edges(energy), energy.weights.ravel(), fields)
-
-
-@_bonds.register
-def _(energy: Interactions):
-    if any(table.order > 2 for table in energy.sets):
-        orders = [table.order for table in energy.sets]
-        raise TypeError(f"SwendsenWang needs Interactions of orders up to 2, got orders {orders}")
-    fields = jnp.zeros(energy.n_spins, jnp.result_type(float, *energy.couplings))
+    listed = terms_for("SwendsenWang", energy, max_order=2)
+    fields = jnp.zeros(energy.n_spins, jnp.result_type(float, *listed.couplings))
     couplings, edges = [fields[:0]], [np.zeros((0, 2), np.int32)]
-    for table, values in zip(energy.sets, energy.couplings, strict=True):
+    for table, values in zip(listed.sets, listed.couplings, strict=True):
         if table.order == 1:
             fields = fields.at[table.indices[:, 0]].add(values)
         elif table.order == 2:
             edges.append(table.indices)
             couplings.append(values)
     return _Bonds(np.concatenate(edges), jnp.concatenate(couplings), fields)
-
-
-@functools.singledispatch
-def _edges(energy: AbstractEnergy) -> Edges:
-    """The interaction graph: pairs of spins that share a term."""
-    raise TypeError(
-        "Houdayer needs an energy with an interaction graph (Pairwise, RBM, Interactions), got "
-        f"{type(energy).__name__}"
-    )
-
-
-@_edges.register
-def _(energy: Pairwise):
-    return np.stack(np.triu_indices(energy.n_spins, 1), axis=1)
-
-
-@_edges.register
-def _(energy: RBM):
-    grid = np.indices((energy.n_visible, energy.n_hidden)).reshape(2, -1).T
-    return grid + [0, energy.n_visible]
-
-
-@_edges.register
-def _(energy: Interactions):
-    return interaction_edges(energy.sets)

@@ -13,7 +13,16 @@ from .._bits import packed, random_words, signs
 from .._checks import as_float, check_precision
 from .._linalg import dot
 from .._types import Beta, Key, Spins
-from ..energies import RBM, AbstractEnergy, Complete, Interactions, Pairwise, conditional_field
+from ..energies import (
+    RBM,
+    AbstractEnergy,
+    Complete,
+    Interactions,
+    Pairwise,
+    conditional_field,
+    has_terms,
+    terms,
+)
 from ._base import AbstractKernel, Clamp, SweepInfo, count_flips
 from ._coloring import incidences
 from ._rules import HeatBathRule
@@ -116,8 +125,11 @@ def walk_population(
 ) -> Float[Array, "n replicas"]:
     """All steps of `draw(0)`, ..., `draw(n_blocks - 1)`, one after the other.
 
-    Open for extension: `walk_population.register(YourEnergy)`.
+    By the `terms` of an energy, else by its conditional fields. Open for extension:
+    `walk_population.register(YourEnergy)`.
     """
+    if has_terms(energy):
+        return walk_population(terms(energy), beta, spins, draw, n_blocks)
     field = jax.vmap(lambda s, k: conditional_field(energy, 1.0, s, k), in_axes=(1, None))
     return _one_by_one(lambda s, k: 2 * beta * field(s, k), spins, draw, n_blocks)
 

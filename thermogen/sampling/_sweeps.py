@@ -27,6 +27,8 @@ from ..energies import (
     Pairwise,
     conditional_field,
     conditional_fields,
+    has_terms,
+    terms,
 )
 from ._base import Clamp, SweepInfo, count_flips
 from ._coloring import color_plan
@@ -113,7 +115,7 @@ def sweep_population(
     rule: AbstractRule,
     thresholds: Thresholds,
 ) -> Float[Array, "n replicas"]:
-    """One sweep of all replicas, spin after spin in order.
+    """One sweep of all replicas: by the `terms` of an energy, else spin after spin in order.
 
     Open for extension: `sweep_population.register(YourEnergy)` may visit the spins in any order
     that does not depend on the configuration, and at once those that do not interact.
@@ -126,6 +128,8 @@ def sweep_population(
         thresholds: a function of numbers of spins, shape `(m,)`; it returns the random thresholds
             of these spins, shape `(m, replicas)`. Each spin is asked for once in a sweep.
     """
+    if has_terms(energy):
+        return sweep_population(terms(energy), beta, spins, rule, thresholds)
     fields = jax.vmap(lambda s, k: conditional_fields(energy, 1.0, s)[k], in_axes=(1, None))
     return _one_by_one(lambda s, k: 2 * beta * fields(s, k), spins, rule, thresholds)
 
@@ -140,6 +144,9 @@ def _one_by_one(field, spins, rule, thresholds):
 
 @sweep_population.register
 def _(energy: AbstractMultilinear, beta, spins, rule, thresholds):
+    if has_terms(energy):
+        return sweep_population(terms(energy), beta, spins, rule, thresholds)
+
     def field(s, k):
         unit = jnp.zeros(len(s), s.dtype).at[k].set(1)
         slope = jax.vmap(lambda x: jax.jvp(energy, (x,), (unit,))[1], in_axes=1)(s)
@@ -248,12 +255,12 @@ def _(energy: Interactions, beta, spins, rule, thresholds):
         members, incidences = color
         as_signs = functools.partial(signs, size=width, dtype=spins.dtype)
         field = jnp.zeros((*members.shape, words.shape[1], width), spins.dtype)
-        for table, (terms, others) in zip(couplings, incidences, strict=True):
-            for d in range(terms.shape[1]):
+        for table, (rows, others) in zip(couplings, incidences, strict=True):
+            for d in range(rows.shape[1]):
                 minus = jnp.zeros((len(members), words.shape[1]), words.dtype)
                 for j in range(others.shape[2]):
                     minus ^= words[others[:, d, j]]
-                field += table[terms[:, d]][:, None, None] * as_signs(minus)
+                field += table[rows[:, d]][:, None, None] * as_signs(minus)
         new = rule(scale * field, as_signs(words[members]), by_word(thresholds(members)))
         return words.at[members].set(packed(new)), None
 
