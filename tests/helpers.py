@@ -289,6 +289,16 @@ def stationarity(
     return residual, np.linalg.eigvalsh(np.eye(fields.shape[1]) + scaled)[:, 0]
 
 
+def random_tree(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Free energies, all negative as they usually are, and barriers above them."""
+    rng = np.random.default_rng(seed)
+    free_energies = rng.normal(-50, 2, size)
+    rises = rng.exponential(3, (size, size))
+    barriers = np.maximum.outer(free_energies, free_energies) + np.triu(rises, 1)
+    barriers = np.triu(barriers, 1)
+    return free_energies, barriers + barriers.T
+
+
 _LAPACK = {"cholesky", "lu", "eigh", "eig", "qr", "svd", "geqrf", "triangular_solve"}
 
 

@@ -1,23 +1,12 @@
-"""Disconnectivity trees against brute force, and their figure."""
+"""Disconnectivity trees against brute force."""
 
 import jaxtyping
 import numpy as np
 import pytest
 import scipy.cluster.hierarchy
-from matplotlib.figure import Figure
+from helpers import random_tree
 
-from thermogen import plots
 from thermogen.landscape import DisconnectivityTree, disconnectivity_tree
-
-
-def _random(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Free energies, all negative as they usually are, and barriers above them."""
-    rng = np.random.default_rng(seed)
-    free_energies = rng.normal(-50, 2, size)
-    rises = rng.exponential(3, (size, size))
-    barriers = np.maximum.outer(free_energies, free_energies) + np.triu(rises, 1)
-    barriers = np.triu(barriers, 1)
-    return free_energies, barriers + barriers.T
 
 
 def _closed(barriers: np.ndarray) -> np.ndarray:
@@ -68,7 +57,7 @@ def _assert_neighbours(tree: DisconnectivityTree) -> None:
 @pytest.mark.parametrize("size", [2, 3, 12])
 @pytest.mark.parametrize("seed", range(3))
 def test_tree_is_single_linkage(size, seed):
-    free_energies, barriers = _random(size, seed)
+    free_energies, barriers = random_tree(size, seed)
     tree = disconnectivity_tree(free_energies, barriers)
     assert tree.n_trees == 1 and tree.linkage.shape == (size - 1, 4)
     assert np.all(np.diff(tree.heights) >= 0)
@@ -100,7 +89,7 @@ def test_low_states_stand_in_the_middle():
 
 
 def test_a_forest_is_held_together_at_infinity():
-    free_energies, barriers = _random(6, 0)
+    free_energies, barriers = random_tree(6, 0)
     barriers[:4, 4:] = barriers[4:, :4] = np.inf
     tree = disconnectivity_tree(free_energies, barriers)
     assert tree.n_trees == 2
@@ -155,56 +144,3 @@ def test_barriers_may_differ_by_rounding():
     assert disconnectivity_tree(_F, barriers).n_trees == 1
     level = np.maximum.outer(_F, _F) - 1e-15  # at the higher state, but for rounding
     np.testing.assert_allclose(disconnectivity_tree(_F, level).heights, [-1.5, -1.0])
-
-
-# --- the figure
-
-
-def _ends(figure: Figure) -> np.ndarray:
-    (lines,) = figure.axes[0].collections[:1]
-    return np.array([segment[0] for segment in lines.get_segments()])
-
-
-@pytest.mark.parametrize("pictures", [False, True])
-def test_lines_end_at_their_states(pictures):
-    free_energies, barriers = _random(7, 1)
-    tree = disconnectivity_tree(free_energies, barriers)
-    shown = np.random.default_rng(0).uniform(-1, 1, (7, 3, 4)) if pictures else None
-    figure = plots.disconnectivity_figure(tree, pictures=shown)
-    (axes,) = figure.axes
-    ends = _ends(figure)
-    assert len(ends) == 13  # seven states, six nodes
-    # States stand at different places, and higher where their free energy is higher.
-    np.testing.assert_array_equal(np.sort(ends[:7, 0]), np.arange(7))
-    np.testing.assert_array_equal(np.argsort(ends[:7, 1]), np.argsort(free_energies))
-    assert np.argmin(ends[:, 1]) == np.argmin(free_energies)
-    assert sum(text.get_text().isdigit() for text in axes.texts) == 7
-    assert len(axes.artists) == 7 * pictures
-    figure.canvas.draw()
-
-
-def test_an_empty_stretch_is_cut_and_says_so():
-    free_energies = np.array([-10.0, -9.5, -9.0, -8.8])
-    barriers = np.full((4, 4), 90.0)
-    barriers[:2, :2], barriers[2:, 2:] = -9.2, -8.0
-    figure = plots.disconnectivity_figure(disconnectivity_tree(free_energies, barriers))
-    (axes,) = figure.axes
-    assert any(text.get_text() == "cut: 98" for text in axes.texts)
-    ends = _ends(figure)
-    # The rest of the axis keeps one scale.
-    places = np.array([*ends[:4, 1], *ends[4:6, 1]])
-    levels = np.array([*free_energies, -9.2, -8.0])
-    scale = np.polyfit(levels, places, 1)
-    np.testing.assert_allclose(np.polyval(scale, levels), places, atol=1e-12)
-    assert ends[6, 1] - ends[5, 1] < 0.2
-
-
-def test_trees_of_a_forest_are_drawn_apart():
-    free_energies, barriers = _random(6, 0)
-    barriers[:4, 4:] = barriers[4:, :4] = np.inf
-    figure = plots.disconnectivity_figure(disconnectivity_tree(free_energies, barriers))
-    assert len(_ends(figure)) == 10  # six states, four nodes
-    level = plots.disconnectivity_figure(disconnectivity_tree(np.zeros(2), np.ones((2, 2))))
-    assert len(_ends(level)) == 3
-    apart = disconnectivity_tree(np.zeros(2), np.full((2, 2), np.inf))
-    assert len(_ends(plots.disconnectivity_figure(apart))) == 2

@@ -1,5 +1,4 @@
 import dataclasses
-import io
 import json
 import re
 import time
@@ -8,16 +7,13 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matplotlib import image
-from matplotlib.figure import Figure
 
 import thermogen as tg
-from thermogen import RESULTS, Solution, plots
+from thermogen import RESULTS, Solution
 from thermogen.energies import Pairwise
 from thermogen.kinetics import BoundStates, Certificate
 from thermogen.landscape import TRANSITIONS, Barriers
 from thermogen.learning import FitResult
-from thermogen.meanfield import NaiveMeanField, bifurcations, follow_beta
 from thermogen.plots import _style
 from thermogen.search import PER_STATE, Completeness, Kind, Library
 from thermogen.study import _dynamics, _page, _pipeline, _progress, _recall, _remedy
@@ -425,58 +421,6 @@ def test_cues_are_spread_over_the_classes(labelled):
     if labelled:
         assert [int(x) for x in labels[chosen[:8]]] == 2 * [0, 1, 2, 3]
         np.testing.assert_array_equal(np.bincount(labels[chosen])[2:], [8, 2])
-
-
-def test_thumbnails_show_one_pixel_a_spin():
-    png = plots.thumbnail_png(np.array([-1.0, 0, 1, 1, 1, 1]), (2, 3))
-    pixels = image.imread(io.BytesIO(png), format="png")
-    assert pixels.shape == (2, 3, 4)
-    np.testing.assert_allclose(pixels[0, 1, :3], 1, atol=0.02)  # no preference is white
-    assert pixels[0, 2].sum() < pixels[0, 0].sum()  # ink is darker than sand
-
-
-@pytest.mark.parametrize("n_samples", [1, 3, 200])
-@pytest.mark.parametrize("labelled", [True, False])
-@pytest.mark.parametrize("picture", [(4, 4), (1, 10), (1, 200)])
-def test_samples_of_every_size_are_drawn(n_samples, labelled, picture):
-    spins = np.ones((n_samples, picture[0] * picture[1]))
-    labels = np.arange(n_samples) % 4 if labelled else None
-    assert isinstance(plots.samples_figure(spins, picture, labels), Figure)
-
-
-def test_occupation_counts_every_sample():
-    assignment = np.array([0] * 5 + [45] * 3 + [-1] * 2)
-    figure = plots.occupation_figure(assignment, 50)
-    (axes,) = figure.axes
-    ticks = [label.get_text() for label in axes.get_yticklabels()]
-    assert ticks[:2] == ["0", "1"] and ticks[-2:] == ["others", "none"] and len(ticks) == 42
-    assert sum(patch.get_width() for patch in axes.patches) == 10
-
-
-def test_the_scan_marks_lower_bounds():
-    curve = np.array([0.5, 1.0, 2.0]), np.array([1, 10, 64]), np.array([False, False, True])
-    curves = {"naive mean field": curve, "TAP": tuple(x[:2] for x in curve)}
-    figure = plots.scan_figure(curves, (1.0, 12))
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["naive mean field", "TAP", "full search", "library full: at least"]
-
-
-@pytest.mark.slow
-def test_bifurcation_diagram_shows_minima_and_saddles_apart():
-    energy = Pairwise(np.array([[0.0, 1.0], [1.0, 0.0]]), np.zeros(2))
-    functional = NaiveMeanField()
-    trunk = follow_beta(functional, energy, (0.5, 1.5), np.zeros(2))
-    points = bifurcations(trunk)
-    figure = plots.bifurcation_figure([trunk], points, pattern=np.ones(2))
-    (axes,) = figure.axes
-    saddle, minimum = axes.lines[:2]
-    betas, size = np.asarray(trunk.parameters), int(trunk.size)
-    stable = ~np.isnan(np.asarray(minimum.get_ydata(), float))
-    np.testing.assert_array_equal(stable, betas[:size] < 1)
-    dashed = ~np.isnan(np.asarray(saddle.get_ydata(), float))
-    assert np.all(stable | dashed) and (stable & dashed).sum() == 1
-    np.testing.assert_allclose(axes.collections[0].get_offsets(), [[1.0, 0.0]], atol=1e-8)
-    assert plots.figure_png(figure).startswith(b"\x89PNG")
 
 
 # --- progress
