@@ -191,6 +191,7 @@ def test_starts_are_searched_from():
     assert any(np.array_equal(core, up) for core in found.certificate.cores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "functional", [pytest.param(tg.NaiveMeanField(), marks=pytest.mark.slow), None]
 )

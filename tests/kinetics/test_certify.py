@@ -250,6 +250,7 @@ GAPPED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GAPPED)
 def test_a_metastable_paramagnet_is_a_bound_state(name):
     rows, beta, threshold = GAPPED[name]
@@ -545,6 +546,7 @@ def test_rates_of_an_even_glass_are_mirror_images(seed):
     assert low <= found.n_bound <= high and found.count.split()[0] == str(low)
 
 
+@pytest.mark.slow
 def test_the_count_is_open_where_a_time_is_close_to_the_threshold():
     """A double well: which of the two counts a run gives is chance; the interval holds both."""
     energy = _curie_weiss(1.0)
