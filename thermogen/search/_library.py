@@ -217,7 +217,7 @@ class Library(eqx.Module):
             for name in PER_STATE
         }
         source = np.repeat(np.arange(len(libraries)), [library.size for library in libraries])
-        runs = groups_by_run([library.runs for library in libraries])
+        runs = groups_by_run([np.asarray(library.runs) for library in libraries])
         unresolved = np.zeros(len(libraries), int)
         np.maximum.at(unresolved, runs, [int(library.unresolved) for library in libraries])
         fingerprints = np.stack([library.fingerprint for library in libraries])
@@ -413,8 +413,9 @@ class Library(eqx.Module):
         if rows.ndim != 2 or rows.shape[1] != n:
             raise ValueError(f"magnetizations must have shape (batch, {n}), got {rows.shape}")
         nearest, closest = np.full(len(rows), -1), np.full(len(rows), MERGE_TOLERANCE)
+        paired = np.asarray(self.multiplicity) == 2
         for k in range(self.size):
-            apart = distances(self.magnetizations[k], rows, self.multiplicity[k] == 2)
+            apart = distances(self.magnetizations[k], rows, paired[k])
             nearest = np.where(apart < closest, k, nearest)
             closest = np.minimum(apart, closest)
         return nearest
@@ -441,7 +442,8 @@ def of_minima(
     marginal = np.asarray(minima.result == RESULTS.marginal)
     return Library(
         m,
-        *(np.asarray(stats[name], np.float64) for name in ("free_energy", "residual")),
+        np.asarray(stats["free_energy"], np.float64),
+        np.asarray(stats["residual"], np.float64),
         curvatures,
         hits,
         multiplicities(m, symmetric),
@@ -467,14 +469,14 @@ def _merged(
         source: the library of each row.
         runs: a number for each library: of those with one number the largest hits count.
     """
-    m = rows.magnetizations
+    m, paired = rows.magnetizations, np.asarray(rows.multiplicity) == 2
 
     def equals(k: int, others: np.ndarray) -> np.ndarray:
-        return distances(m[k], m[others], rows.multiplicity[k] == 2) < MERGE_TOLERANCE
+        return distances(m[k], m[others], paired[k]) < MERGE_TOLERANCE
 
     first, index = np.unique(first_equals(len(m), equals), return_inverse=True)
     given_hits, own_hits = (
-        added(counts, source, index, runs)
+        added(np.asarray(counts), source, index, runs)
         for counts in (rows.given_hits, rows.hits - rows.given_hits)
     )
     return dataclasses.replace(

@@ -59,7 +59,7 @@ def _fit_figures(result: FitResult | None) -> dict[str, Any]:
         return {"fit_loss": None, "fit_steps": None, "fit_result": None}
     steps = len(result.history)
     return {
-        "fit_loss": _finite(result.history[-1]) if steps else None,
+        "fit_loss": _finite(float(result.history[-1])) if steps else None,
         "fit_steps": steps,
         "fit_result": RESULTS[result.result],
     }
