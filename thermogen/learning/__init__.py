@@ -14,6 +14,7 @@ from ._inversion import SessakMonasson as SessakMonasson
 from ._inversion import invert as invert
 from ._inversion import moments as moments
 from ._job import Fit as Fit
+from ._masked import Path as Path
 from ._meanfield import MeanFieldLikelihood as MeanFieldLikelihood
 from ._minimisers import AbstractMinimiser as AbstractMinimiser
 from ._minimisers import GradientSteps as GradientSteps
@@ -42,7 +43,6 @@ from ._ridge import choose_l2 as choose_l2
 from ._samples import Samples as Samples
 from ._samples import checked_samples as checked_samples
 from ._samples import checked_shares as checked_shares
-from ._selection import Path as Path
 from ._selection import decimate as decimate
 from ._selection import grow as grow
 from ._selection import l1_path as l1_path

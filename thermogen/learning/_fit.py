@@ -64,7 +64,7 @@ def fit(
             return tg.fit(objective, start, data, penalty=penalty, key=jax.random.key(0))
 
         fits = jax.vmap(learned)(jnp.array([0.01, 0.03, 0.1]))
-        assert np.all(fits.result == tg.learning.RESULTS.converged)
+        assert np.all(fits.result == tg.RESULTS.converged)
         ```
 
     Args:
