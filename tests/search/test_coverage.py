@@ -85,6 +85,7 @@ def test_bad_input(library, level, message):
         discovery_curve(_library([3, 1]), np.array([5]))
 
 
+@pytest.mark.slow
 def test_claimed_coverage_against_all_corners():
     """Truth: the share of all corners that fall to states which the library holds.
 
