@@ -13,6 +13,7 @@ import scipy.special
 from jaxtyping import Float, Int
 
 from .._checks import check_count, check_finite
+from .._linalg import simplex_corners
 from .._placement import from_anywhere
 from .._types import Beta
 from ..energies import AbstractEnergy
@@ -187,9 +188,7 @@ def _memberships(
     Boltzmann weight.
     """
     # The deepest configuration of each set: rows that span the space of the leading vectors.
-    pivots = scipy.linalg.qr(vectors.T, mode="economic", pivoting=True)[-1]
-    cores = np.asarray(pivots)[: vectors.shape[1]]
-    coefficients = np.linalg.solve(vectors[cores].T, vectors.T).T
+    cores, coefficients = simplex_corners(vectors)
     factors = log_root[cores] - log_root[:, None]
     resolved = np.max(factors, axis=1) < np.log(_RESOLVED)
     chi = np.where(resolved[:, None], coefficients * np.exp(np.minimum(factors, 99)), 0)

@@ -8,6 +8,8 @@ import scipy.sparse
 import scipy.stats
 from jaxtyping import Bool, Float, Int
 
+from .._linalg import simplex_corners
+
 # A trajectory has left its set when it is seen outside so many times in a row: crossings that
 # turn back at once are none.
 _DWELL = 2
@@ -162,9 +164,7 @@ def _dominant(
     _, vectors, *found = scipy.linalg.schur(
         exchange, output="real", sort=lambda re, im: np.hypot(re, im) > cut
     )
-    basis = vectors[:, : found[0]]
-    corners = np.asarray(scipy.linalg.qr(basis.T, mode="economic", pivoting=True)[-1])[: found[0]]
-    memberships = np.linalg.solve(basis[corners].T, basis.T).T
+    _, memberships = simplex_corners(vectors[:, : found[0]])
     return np.argmax(memberships, axis=1), memberships
 
 

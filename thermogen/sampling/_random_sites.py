@@ -26,6 +26,7 @@ from ..energies import (
 from ._base import AbstractKernel, Clamp, SweepInfo, count_flips
 from ._coloring import incidences
 from ._rules import HeatBathRule
+from ._sweeps import update_in_turn
 
 # Steps whose sites are drawn together, and whose local fields are one matrix product.
 _BLOCK = 16
@@ -156,41 +157,39 @@ def _(energy: Pairwise, beta, spins, draw, n_blocks):
     couplings, fields = energy.matrix.astype(spins.dtype), energy.fields.astype(spins.dtype)
     scale = 2 * beta
 
-    def write(spins, sites, word):
+    def write(spins, sites, live, word):
         for k, row in enumerate(signs(word, len(sites), spins.dtype, axis=0)):
+            row = jnp.where(live[k], row, spins[sites[k]])
             spins = jax.lax.dynamic_update_index_in_dim(spins, row, sites[k], 0)
         return spins
 
     def block(b, carry):
         # What XLA fuses with the updates it computes anew for each of them: the result is written
         # in the next iteration.
-        spins, sites, word = carry
-        spins = write(spins, sites, word)
+        spins = write(*carry)
         steps = draw(b)
         rows = couplings[steps.sites]
         field = scale[None, :] * (fields[steps.sites][:, None] + dot(rows, spins))
-        word = _block(field, spins[steps.sites], steps, rows[:, steps.sites], scale)
-        return spins, steps.sites, word
+        # All changes count from the beginning of the block: of a spin drawn again, the last.
+        inner = jnp.where(_last_visits(steps), rows[:, steps.sites], 0)
+        own = spins[steps.sites]
+        word = update_in_turn(_RULE, field, own, steps.thresholds, inner, scale)
+        return spins, steps.sites, steps.live, word
 
     first = jnp.zeros_like(jax.eval_shape(draw, jnp.asarray(0)).sites)
-    start = spins, first, packed(spins[first], axis=0)
+    start = spins, first, first < 0, packed(spins[first], axis=0)
     return write(*jax.lax.fori_loop(0, n_blocks, block, start))
 
 
-def _block(field, own, steps, inner, scale):
-    """Spins of a block in turn, unrolled: one bit each of a word, so that XLA fuses it all."""
-    sites, live, thresholds = steps
-    again = (sites[:, None] == sites[None, :]).astype(own.dtype)
-    field, own, word = list(field), list(own), jnp.zeros_like(scale, jnp.uint32)
-    for k in range(len(own)):
-        new = jnp.where(live[k], _RULE(field[k], own[k], thresholds[k]), own[k])
-        word |= jnp.where(new < 0, np.uint32(1 << k), np.uint32(0))
-        change = new - own[k]
-        scaled = scale * change
-        for j in range(k + 1, len(own)):
-            field[j] += inner[j, k] * scaled
-            own[j] += again[j, k] * change  # the same spin once more
-    return word
+def _last_visits(steps: Steps) -> Bool[Array, "steps steps"]:
+    """Whether step k is the last before step j that draws its spin, at `[j, k]`."""
+    sites, live, _ = steps
+    order = jnp.arange(len(sites))
+    later = (order[None, :] > order[:, None]) & (sites[None, :] == sites[:, None]) & live[None, :]
+    following = jnp.min(jnp.where(later, order[None, :], len(sites)), axis=1)
+    return (
+        live[None, :] & (order[None, :] < order[:, None]) & (following[None, :] >= order[:, None])
+    )
 
 
 @walk_population.register
@@ -207,13 +206,13 @@ def _(energy: Interactions, beta, spins, draw, n_blocks):
     """By the terms of each spin; what is missing points to a spin beyond the last."""
     tables = incidences(energy.n_spins, energy.sets)
     couplings = [jnp.append(c.astype(spins.dtype), 0) for c in energy.couplings]
-    terms = [
+    strengths = [
         jnp.asarray(table)[jnp.asarray(t)] for table, (t, _) in zip(couplings, tables, strict=True)
     ]
 
     def field(spins, k):
         total = jnp.zeros(spins.shape[1], spins.dtype)
-        for weights, (_, others) in zip(terms, tables, strict=True):
+        for weights, (_, others) in zip(strengths, tables, strict=True):
             for d in range(others.shape[1]):
                 product = weights[k, d]
                 for j in range(others.shape[2]):

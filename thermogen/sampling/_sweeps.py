@@ -202,7 +202,7 @@ def _(energy: Pairwise, beta, spins, rule, thresholds):
         inner = jax.lax.dynamic_slice_in_dim(rows, b * size, size, axis=1)
         field = scale[None, :] * (read(fields, b) + dot(rows, spins))
         noise = thresholds(b * size + jnp.arange(size))
-        word = _update_block(rule, field, own, noise, inner, scale)
+        word = update_in_turn(rule, field, own, noise, inner, scale)
         return spins, word, read(spins, (b + 1) % n_blocks)
 
     start = spins, packed(spins[-size:], axis=0), spins[:size]
@@ -210,7 +210,7 @@ def _(energy: Pairwise, beta, spins, rule, thresholds):
     return write(spins, n_blocks - 1, word)[:n]
 
 
-def _update_block(rule, field, own, thresholds, inner, scale):
+def update_in_turn(rule, field, own, thresholds, inner, scale):
     """Spins of a block in turn, unrolled: one bit each of a word, so that XLA fuses it all."""
     size = len(own)
     field, word = list(field), jnp.zeros(own.shape[1], jnp.uint32)
