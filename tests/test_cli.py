@@ -122,6 +122,7 @@ def test_the_page_is_self_contained(finished):
     assert "adder:2" in page and "interrupted" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("title", "kept", "finished_stages"),
     [
