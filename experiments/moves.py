@@ -23,6 +23,7 @@ first round.
 import functools
 import time
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,11 +31,20 @@ from jaxtyping import Int
 
 import thermogen as tg
 from thermogen._batches import in_batches
+from thermogen.energies import is_flip_symmetric
 from thermogen.meanfield import AbstractFunctional
-from thermogen.search import _minima as _hopping
+from thermogen.search import (
+    below_saddles,
+    corner,
+    crossover,
+    fall,
+    flip_cluster,
+    is_converged,
+    make_problem,
+)
 from thermogen.search._curvature import _by_gradients
 from thermogen.search._merge import Pool
-from thermogen.search._quench import fall, is_converged, starting_fields
+from thermogen.search._quench import starting_fields
 
 N_WALKERS = 512
 
@@ -90,12 +100,14 @@ def softest(search):
 
 
 def warmer(search):
-    functional, energy, beta = search.problem
+    problem = search.problem
+    functional, energy, beta = problem.functional, problem.energy, problem.beta
     return tg.quench(functional, energy, 0.8 * beta, search.corners(N_WALKERS)).value
 
 
 def deflation(search):
-    functional, energy, beta = search.problem
+    problem = search.problem
+    functional, energy, beta = problem.functional, problem.energy, problem.beta
     # A fixed number of states, so that one program serves all rounds.
     states = search.pool.states.value
     chosen = search.rng.choice(len(states), 256, replace=len(states) < 256)
@@ -116,7 +128,7 @@ def mixed(*moves):
 
         def one_round():
             chosen = mix.choose(N_WALKERS, search.rng)
-            new = search.quench(*search.moved(moves, chosen))
+            new = search.quench(search.moved(moves, chosen))
             mix.learn(chosen, new)
             search.made += np.bincount(chosen, minlength=3)
             return new
@@ -137,8 +149,8 @@ def walked(search):
         key = jax.random.key(int(search.rng.integers(2**31)))
         with jax.enable_x64(True):
             none = jnp.zeros(N_WALKERS, int)
-            energy, moves = search.problem.energy, (_hopping.flip_cluster,)
-            starts = np.asarray(_hopping._move(energy, moves, jnp.asarray(pairs), none, key))
+            energy, moves = search.problem.energy, (flip_cluster,)
+            starts = np.asarray(_move(energy, moves, jnp.asarray(pairs), none, key))
             ends = fall(search.problem, starting_fields(starts), known=held_now())
         good = is_converged(ends)
         new = search.pool.add(jax.tree.map(lambda x: x[np.flatnonzero(good)], ends))
@@ -155,10 +167,10 @@ def walked(search):
 
 
 MOVES = {
-    "corner": mixed(_hopping.corner),
-    "cluster": mixed(_hopping.flip_cluster),
-    "crossover": mixed(_hopping.crossover),
-    "mix": mixed(_hopping.corner, _hopping.flip_cluster, _hopping.crossover),
+    "corner": mixed(corner),
+    "cluster": mixed(flip_cluster),
+    "crossover": mixed(crossover),
+    "mix": mixed(corner, flip_cluster, crossover),
     "walkers": walked,
     "soft modes": proposed(softest),
     "warmer": proposed(warmer),
@@ -195,15 +207,63 @@ MODELS = {
 }
 
 
-class Search(_hopping.Search):
-    """That of the library, but for the curvatures of what it holds, which nobody reads."""
+class Search:
+    """Rounds of quenches that collect what they find, and new starts from it."""
 
-    def __init__(self, problem, seed: int = 0):
-        functional, energy, beta = problem
-        super().__init__(functional, energy, beta, 10**6, jax.random.key(seed))
+    def __init__(self, model, seed: int = 0):
+        with jax.enable_x64(True):
+            self.problem = make_problem(*model)
+            self.symmetric = bool(is_flip_symmetric(self.problem.energy))
+        # Nobody reads the curvatures of what it holds.
         self.pool = Pool(10**6, self.symmetric, lambda fields: np.zeros(len(fields)))
+        self.rng = np.random.default_rng(seed)
         self.made = np.zeros(3, int)
         self.first = self.quench(self.scattered(self.corners(N_WALKERS))).size
+
+    def corners(self, count: int) -> np.ndarray:
+        """Random corners of the cube."""
+        return self.rng.choice([-1.0, 1.0], (count, self.problem.energy.n_spins))
+
+    def scattered(self, corners: np.ndarray) -> np.ndarray:
+        """Points near corners in general position: each spin has a depth of its own."""
+        return np.tanh(corners * self.rng.uniform(2, 4, corners.shape))
+
+    def quench(self, starts: np.ndarray) -> np.ndarray:
+        """Quench the starts, hold the minima, and say which starts brought new ones."""
+        with jax.enable_x64(True):
+            ends = fall(self.problem, starting_fields(starts), known=self.pool.states)
+            found = np.flatnonzero(is_converged(ends))
+            fresh = found[self.pool.add(jax.tree.map(lambda x: x[found], ends))]
+            owners, minima = below_saddles(self.problem, ends, self.rng)
+            below = owners if minima is None else owners[self.pool.add(minima)]
+            return np.append(fresh, below)
+
+    def parents(self, count: int) -> np.ndarray:
+        """Pairs of states drawn evenly, each turned to one side where mirror images count."""
+        held = self.pool.states.value
+        pairs = held[self.rng.integers(len(held), size=(count, 2))]
+        if self.symmetric:
+            pairs[np.sum(pairs[:, 0] * pairs[:, 1], axis=1) < 0, 1] *= -1
+        return pairs
+
+    def moved(self, moves, chosen: np.ndarray) -> np.ndarray:
+        """New starts, each by the move chosen for it."""
+        key = jax.random.key(int(self.rng.integers(2**31)))
+        with jax.enable_x64(True):
+            pairs = jnp.asarray(self.parents(len(chosen)))
+            starts = np.array(_move(self.problem.energy, moves, pairs, jnp.asarray(chosen), key))
+        plain = np.array([move is corner for move in moves])[chosen]
+        starts[plain] = self.scattered(starts[plain])
+        return starts
+
+
+@eqx.filter_jit
+def _move(energy, moves, pairs, chosen, key):
+    def single(pair, choice, key):
+        # All moves are made, for they cost nothing beside a quench.
+        return jnp.stack([move(energy, pair, key) for move in moves])[choice]
+
+    return jax.vmap(single)(pairs, chosen, jax.random.split(key, len(chosen)))
 
 
 class Clock:

@@ -20,6 +20,7 @@ from jax._src.interpreters.partial_eval import dce_jaxpr
 
 import thermogen as tg
 from thermogen.sampling._coloring import color_plan
+from thermogen.search import Ends
 
 
 def random_pairwise(n: int, key: jax.Array, scale: float = 1.0, fields: float = 0.3) -> tg.Pairwise:
@@ -333,3 +334,17 @@ def equations(jaxpr: Any) -> Iterator[Any]:
         ):
             if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
                 yield from equations(value)
+
+
+def ends_at(fields: np.ndarray) -> Ends:
+    """Descents that came to rest at these effective fields, one at each."""
+    count, none = len(fields), np.zeros(len(fields), np.int32)
+    return Ends(
+        np.asarray(fields, np.float32),
+        np.arange(count, dtype=np.float32),
+        none + 1,
+        none,
+        np.array(False),
+        np.array(0, np.int32),
+        np.array(count, np.int32),
+    )

@@ -15,12 +15,16 @@ _SIZES = (32, 256, 1024)
 def in_batches(
     kernel: Callable[[Array], PyTree], rows: np.ndarray, largest: int = _SIZES[-1]
 ) -> PyTree:
-    """Apply a batched kernel to all rows, in batches padded to few sizes; NumPy arrays out."""
+    """Apply a batched kernel to all rows, in batches of few sizes; NumPy arrays out.
+
+    Each is the largest that the rows which are left fill, and the last of the smallest size.
+    """
     sizes = [size for size in _SIZES if size < largest] + [largest]
-    outputs = []
-    for first in range(0, len(rows), largest):
-        batch = rows[first : first + largest]
-        size = next(size for size in sizes if size >= len(batch))
+    outputs, first = [], 0
+    while first < len(rows):
+        size = max([size for size in sizes if size <= len(rows) - first], default=sizes[0])
+        batch = rows[first : first + size]
+        first += size
         padding = np.repeat(batch[:1], size - len(batch), axis=0)
         output = kernel(jnp.asarray(np.concatenate([batch, padding])))
         outputs.append(jax.tree.map(lambda x, k=len(batch): np.asarray(x)[:k], output))

@@ -10,8 +10,7 @@ from scipy.optimize import brentq
 
 import thermogen as tg
 from thermogen.meanfield import MirrorDescent
-from thermogen.search import _minima as _hopping
-from thermogen.search import _quench, corner, crossover, flip_cluster
+from thermogen.search import _quench, _verify, corner, crossover, flip_cluster
 
 # One number of spins for nearly all tests: programs are shared.
 N = 8
@@ -429,10 +428,11 @@ def test_more_starts_find_more():
 
 
 def test_nothing_found_is_an_empty_library(monkeypatch):
-    """A quench that starts at the saddle of a ferromagnet, and is left there."""
-    monkeypatch.setattr(_hopping.Search, "scattered", lambda self, corners: 0 * corners)
-    monkeypatch.setattr(_hopping, "below_saddles", lambda *_: (np.zeros(0, int), None))
-    library = _find(NAIVE, _curie_weiss(1.0), 3.0, n_starts=1)
+    """A descent that came to rest on the saddle of a ferromagnet, and is left there."""
+    monkeypatch.setattr(_verify, "below_saddles", lambda *_: (np.zeros(0, int), None))
+    verification = _verify.Verification(NAIVE, _curie_weiss(1.0), 3.0, 32, _key(0))
+    library = verification.library(helpers.ends_at(np.zeros((1, N))))
+    _assert_well_formed(library)
     assert library.size == 0 and not library.overflow and np.isnan(library.coverage())
     assert library.unresolved == 1
     assert list(library.nearest(np.zeros((1, N)))) == [-1]
@@ -461,8 +461,8 @@ def test_searches_find_all_that_corners_fall_to(fields):
 def test_starts_are_made_by_the_moves_that_are_given():
     """A move that stays where it is, or takes the other state, finds nothing more."""
     starts = {"starts": CORNERS[:16]}
-    held = _find(NAIVE, _glass(0.1), 4.0, n_starts=64, **starts)
     for move in (lambda energy, states, key: states[0], lambda energy, states, key: states[1]):
+        held = _find(NAIVE, _glass(0.1), 4.0, n_starts=64, moves=[move], **starts)
         library = _find(NAIVE, _glass(0.1), 4.0, n_starts=144, moves=[move], **starts)
         np.testing.assert_array_equal(library.free_energies, held.free_energies)
         assert library.hits.sum() == held.hits.sum() + 80
@@ -480,7 +480,7 @@ def test_mirror_images_are_turned_to_one_side():
         seen.clear()
         _find(NAIVE, _glass(fields), 4.0, n_starts=96, moves=[overlap])
         jax.effects_barrier()
-        assert len(seen) == 32 and (min(seen) >= 0) == (fields == 0)
+        assert len(seen) > 32 and (min(seen) >= 0) == (fields == 0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import functools
 
+import helpers
 import jax
 import networkx as nx
 import numpy as np
@@ -10,6 +11,7 @@ from families import on_graph, one_hot
 
 import thermogen as tg
 from thermogen.search import _quench, completeness
+from thermogen.search._verify import Verification
 
 NAIVE = tg.NaiveMeanField()
 
@@ -182,16 +184,15 @@ def test_starts_on_saddles_go_down_both_sides():
         assert _curvature(np.asarray(energy.couplings), 3.0, state.magnetizations[0]) > 0
 
 
-def test_quenches_that_end_nowhere_are_not_covered(monkeypatch):
-    """Starts left at exact corners: all end on saddles, and nothing is claimed."""
-    scattered = tg.search._minima.Search.scattered
-    monkeypatch.setattr(tg.search._minima.Search, "scattered", lambda self, corners: corners)
+def test_quenches_that_end_nowhere_are_not_covered():
+    """Descents that keep a symmetry end on saddles, and nothing is claimed."""
     energy = on_graph(nx.complete_graph(5), -1.0)
-    library = tg.find_minima(NAIVE, energy, 2.0, key=jax.random.key(0), n_starts=192)
-    assert library.unresolved > 0 and library.coverage() <= 1 - library.unresolved / 192
+    fields = _quench.starting_fields(helpers.configurations(5))
+    verification = Verification(NAIVE, energy, 2.0, 256, jax.random.key(0))
+    library = verification.library(helpers.ends_at(fields))
+    assert library.unresolved > 0 and library.coverage() <= 1 - library.unresolved / len(fields)
     claim = completeness(library)
     assert claim.coverage == library.coverage() < 1
-    monkeypatch.setattr(tg.search._minima.Search, "scattered", scattered)
     assert tg.find_minima(NAIVE, energy, 2.0, key=jax.random.key(0)).unresolved == 0
 
 

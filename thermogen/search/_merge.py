@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from .._solution import Solution
 from ..meanfield import RESULTS
@@ -74,16 +74,20 @@ class Pool:
         self.states: Solution | None = None
 
     def add(
-        self, found: Solution, given: Bool[np.ndarray, " rows"] | None = None, each: int = 1
+        self,
+        found: Solution,
+        hits: Int[np.ndarray, " rows"] | None = None,
+        given_hits: Int[np.ndarray, " rows"] | None = None,
     ) -> Int[np.ndarray, " new"]:
         """Count the hits of converged minima, hold those that are new, and say which rows were.
 
         Args:
             found: converged minima.
-            given: True for rows that are no independent draws; by default all are independent.
-            each: number of hits that each row counts for.
+            hits: number of hits of each row; one by default.
+            given_hits: number of these that are no independent draws; none by default.
         """
-        given = np.zeros(len(found.value), bool) if given is None else given
+        hits = np.ones(len(found.value), int) if hits is None else hits
+        given_hits = np.zeros(len(found.value), int) if given_hits is None else given_hits
         held = len(self.hits)
         m = found.value if self.states is None else np.concatenate([self.states.value, found.value])
         cells, keys = self._keys(found.value)
@@ -99,8 +103,8 @@ class Pool:
         states = np.array(state_of, int)[copy]
         self.hits, self.given_hits = (
             np.append(old, np.zeros(len(places) - held, int))
-            + each * np.bincount(states, weights, len(places)).astype(int)
-            for old, weights in ((self.hits, None), (self.given_hits, given))
+            + np.bincount(states, new, len(places)).astype(int)
+            for old, new in ((self.hits, hits), (self.given_hits, given_hits))
         )
         fresh = np.array(places[held:], int) - held
         if fresh.size:

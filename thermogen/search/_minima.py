@@ -1,64 +1,27 @@
 """Search for minima: quenches from data, from random corners, by moves from what is held."""
 
-import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Num
+from jax.core import Tracer
+from jaxtyping import Array, Num
 
 from .._checks import as_array, check_count, check_counts
 from .._placement import from_anywhere
-from .._solution import Solution
-from .._types import Beta, Key, Magnetizations
-from ..energies import AbstractEnergy, is_flip_symmetric, local_fields
-from ..meanfield import CORNER_FIELD, AbstractFunctional
-from ._curvature import lowest_curvatures
+from .._types import Beta, Key
+from ..energies import AbstractEnergy
+from ..meanfield import AbstractFunctional, checked_problem
+from ..runs import run
 from ._library import Library
-from ._merge import Pool
-from ._provenance import fingerprint, run_of
-from ._quench import below_saddles, fall, is_converged, make_problem, starting_fields
-from ._same import good_turing
-from ._valleys import Valleys
+from ._search import Move, Search, SearchState, corner
+from ._verify import Verification, precision, verified
 
-# A new start from two states that are held, shape (2, n), of which it may ignore either.
-Move = Callable[[AbstractEnergy, Float[Array, "2 n"], Key], Magnetizations]
-
-# Effective fields of random starts, drawn evenly: |m| from 0.964 to 0.9993.
-_DEPTHS = (0.5 * CORNER_FIELD, CORNER_FIELD)
-# Starts of the first round; a later one takes as many as were done before it, up to the most.
-_LEAST_ROUND, _MOST_ROUND = 64, 1024
-
-
-def corner(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
-    """A random corner of the cube: plain multistart."""
-    return jax.random.rademacher(key, states[0].shape, states.dtype)
-
-
-def flip_cluster(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
-    """The first state with a random spin flipped and spins that it couples to, 1 to n/2 in all.
-
-    The size of the cluster is log-uniform. Members are drawn by the strength of their coupling
-    to the first spin at m, `|dh_k/dm_first|`, times a random number.
-    """
-    m = states[0]
-    n = m.size
-    dice = jax.random.uniform(key, (n + 2,), m.dtype)
-    first = jnp.arange(n) == jnp.floor(n * dice[0])
-    _, coupling = jax.jvp(lambda x: local_fields(energy, x), (m,), (first.astype(m.dtype),))
-    score = (jnp.abs(coupling) + jnp.finfo(m.dtype).eps ** 2) * dice[2:]
-    score = jnp.where(first, jnp.inf, score)
-    size = jnp.floor(jnp.exp(dice[1] * jnp.log(n // 2 + 1))).astype(int)
-    return jnp.where(score >= jnp.sort(score)[n - size], -m, m)
-
-
-def crossover(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
-    """Each spin from one of the two states, at random."""
-    a, b = states
-    return jnp.where(jax.random.bernoulli(key, shape=a.shape), a, b)
+# A few more places are held while the search runs: ends that turn out to be one state, or none.
+_ROOM = 4
+# Starts between two calls of the callback.
+_BETWEEN_LOOKS = 64
 
 
 @from_anywhere
@@ -77,9 +40,9 @@ def find_minima(
 ) -> Library:
     """Enumerate minima of G(m) by quenches from data and from random points near corners.
 
-    First every row of `starts` is quenched, then `n_starts` starts more, in rounds. Those of the
-    first round are random corners; each later one is made by one of `moves`, drawn evenly, from two
-    states drawn evenly from those held. By default that is a corner
+    First every row of `starts` descends, then `n_starts` starts more. The first 64 of these are
+    random corners; each later one is made by one of `moves`, drawn evenly, from two states drawn
+    evenly from those held. By default that is a corner
     again, for plain multistart brings more new states in equal time than any move from known
     states or a mix of them (`experiments/moves.py`), and keeps the quenches independent, as
     estimates of completeness want them. Random corners are moved inwards, each spin by as much as
@@ -88,6 +51,11 @@ def find_minima(
     counts as a quench that found none. Only verified minima enter the library: saddles and
     points that did not converge never do. Marginal minima between which G does not rise by more
     than rounding, as along a flat valley, are one state.
+
+    Under `jax.jit` and `jax.vmap`, over energies, betas and keys, all of this is one program, with
+    three differences. Minima are verified in the precision of the energy: to 1e-9 in float64, and
+    to 1e-4 in float32. Nothing goes down from saddles, and points of a flat valley are not united.
+    The library is padded to `capacity`.
 
     Args:
         functional: the free energy, such as `TAP()`.
@@ -102,8 +70,8 @@ def find_minima(
             (Good and Turing), in (0, 1]; None for all `n_starts`.
         moves: functions `move(energy, states, key)` that make one start, shape `(n,)`, of two
             states, shape `(2, n)`: `corner`, `flip_cluster`, `crossover` or others.
-        callback: called on the host after every round with the library so far and the number of
-            starts done. An exception that it raises ends the search.
+        callback: called on the host with the library so far and the number of random starts done,
+            after every 64 of them or more. An exception that it raises ends the search.
 
     Returns:
         A `Library` of NumPy arrays, lowest free energy first.
@@ -130,139 +98,47 @@ def find_minima(
     check_count("the number of moves", len(moves))
     if coverage is not None and not 0 < coverage <= 1:
         raise ValueError(f"coverage must lie in (0, 1], got {coverage}")
-    starts = None if starts is None else np.asarray(as_array("starts", starts))
-    if starts is not None and np.shape(starts)[1:] != (energy.n_spins,):
-        raise ValueError(
-            f"starts must have shape (starts, {energy.n_spins}), got {np.shape(starts)}"
-        )
-    if starts is not None and not np.all(np.abs(np.asarray(starts)) <= 1):
+    given = _checked_starts(energy, starts)
+    problem = checked_problem(functional, energy, beta, jnp.float32)
+    traced = any(isinstance(x, Tracer) for x in jax.tree.leaves((problem, key, given)))
+    # On the host, where float64 may be cut to float32 with a warning.
+    low = problem if traced else jax.tree.map(lambda x: np.asarray(x, np.float32), problem)
+    room = min(len(given) + n_starts, _ROOM * capacity)
+    search = Search.of(low, given, n_starts, room, coverage, tuple(moves))
+    if traced:
+        exact = checked_problem(functional, energy, beta, precision(energy))
+        return verified(exact, run(search, key=key, callback=callback), capacity)
+    verification = Verification(functional, energy, beta, capacity, key)
+    looks = None if callback is None else _looks(verification, callback)
+    return verification.library(run(search, key=key, callback=looks))
+
+
+def _checked_starts(
+    energy: AbstractEnergy, starts: Num[Array | np.ndarray, "starts n"] | None
+) -> Array | np.ndarray:
+    n = energy.n_spins
+    given = np.zeros((0, n), np.float32) if starts is None else as_array("starts", starts)
+    if np.shape(given)[1:] != (n,):
+        raise ValueError(f"starts must have shape (starts, {n}), got {np.shape(given)}")
+    if isinstance(given, Tracer):
+        return given
+    given = np.asarray(given)
+    if not np.all(np.abs(given) <= 1):
         raise ValueError("starts must lie within [-1, 1]")
-    search = Search(functional, energy, beta, capacity, key)
-    done = min(n_starts, _LEAST_ROUND)
-    first, n_given = search.scattered(search.corners(done)), 0
-    if starts is not None:
-        first, n_given = np.concatenate([np.asarray(starts, float), first]), len(starts)
-    search.quench(first, given=np.arange(len(first)) < n_given)
-    while True:
-        if callback is not None:
-            callback(search.library(), done)
-        if done == n_starts or search.covers(coverage):
-            break
-        count = min(n_starts - done, done, _MOST_ROUND)
-        chosen = search.rng.integers(len(moves), size=count)
-        made, given = search.moved(tuple(moves), chosen)
-        search.quench(made, given=given)
-        done += count
-    return search.library()
+    return given
 
 
-class Search:
-    """Quenches that collect what they find, and new starts from it."""
+def _looks(
+    verification: Verification, callback: Callable[[Library, int], None]
+) -> Callable[[SearchState], None]:
+    """The callback of a job that calls that of a search, now and then and at the end."""
+    seen = 0
 
-    def __init__(
-        self,
-        functional: AbstractFunctional,
-        energy: AbstractEnergy,
-        beta: Beta,
-        capacity: int,
-        key: Key,
-    ):
-        with jax.enable_x64(True):
-            self.problem = make_problem(functional, energy, beta)
-            self.symmetric = bool(is_flip_symmetric(self.problem.energy))
-        measure = functools.partial(lowest_curvatures, self.problem)
-        self.pool = Pool(capacity, self.symmetric, measure)
-        self._valleys = Valleys(self.problem, self.symmetric)
-        self.rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-        self.unresolved = 0
-        self._origin = {"fingerprint": fingerprint(functional, energy, beta), "runs": run_of(key)}
+    def look(state: SearchState) -> None:
+        nonlocal seen
+        done = int(state.ends.n_starts)
+        if done - seen >= _BETWEEN_LOOKS or not np.any(np.asarray(state.lanes.start) >= 0):
+            seen = done
+            callback(verification.library(state.ends), done)
 
-    def corners(self, count: int) -> Float[np.ndarray, "count n"]:
-        """Random corners of the cube."""
-        return self.rng.choice([-1.0, 1.0], (count, self.problem.energy.n_spins))
-
-    def scattered(self, corners: Float[np.ndarray, "count n"]) -> Float[np.ndarray, "count n"]:
-        """Points near corners in general position: each spin has a depth of its own."""
-        return np.tanh(corners * self.rng.uniform(*_DEPTHS, corners.shape))
-
-    def quench(
-        self,
-        starts: Num[Array | np.ndarray, "starts n"],
-        given: Bool[np.ndarray, " starts"] | None = None,
-    ) -> Int[np.ndarray, " new"]:
-        """Quench the starts, count and hold the minima, and say which starts brought new ones.
-
-        Starts that were `given`, or made from what is held, are no independent draws. What ends
-        on a saddle counts as unresolved; the states below it are held.
-        """
-        given = np.zeros(len(starts), bool) if given is None else given
-        with jax.enable_x64(True):
-            theta = starting_fields(np.asarray(starts))
-            solution = fall(self.problem, theta, known=self.pool.states)
-            good = is_converged(solution)
-            self.unresolved += int(np.sum(~good & ~given))
-            found = np.flatnonzero(good)
-            fresh = self._hold(jax.tree.map(lambda x: x[found], solution), given[found])
-            owners, minima = below_saddles(self.problem, solution, self.rng)
-            below = owners if minima is None else owners[self._hold(minima, each=0)]
-            return np.append(found[fresh], below)
-
-    def _hold(
-        self, minima: Solution, given: Bool[np.ndarray, " rows"] | None = None, each: int = 1
-    ) -> Int[np.ndarray, " new"]:
-        """`Pool.add` of the minima, those along a flat valley as one state."""
-        minima, united = self._valleys.represented(minima)
-        for state, other in united:
-            self.pool.unite(state, other)
-        return self.pool.add(minima, given, each)
-
-    def parents(self, count: int) -> Float[np.ndarray, "count 2 n"]:
-        """Pairs of states drawn evenly, of corners while none is held.
-
-        Where mirror images count the second of a pair is turned to the side of the first.
-        """
-        held = self.corners(2 * count) if self.pool.states is None else self.pool.states.value
-        pairs = held[self.rng.integers(len(held), size=(count, 2))]
-        if self.symmetric:
-            opposed = np.sum(pairs[:, 0] * pairs[:, 1], axis=1) < 0
-            pairs[opposed, 1] *= -1
-        return pairs
-
-    def moved(
-        self, moves: tuple[Move, ...], chosen: Int[np.ndarray, " starts"]
-    ) -> tuple[Float[np.ndarray, "starts n"], Bool[np.ndarray, " starts"]]:
-        """New starts, each by the move chosen for it, and which came from states."""
-        key = jax.random.key(int(self.rng.integers(2**31)))
-        with jax.enable_x64(True):
-            pairs = jnp.asarray(self.parents(len(chosen)))
-            starts = np.array(_move(self.problem.energy, moves, pairs, jnp.asarray(chosen), key))
-        given = np.array([move is not corner for move in moves])[chosen]
-        starts[~given] = self.scattered(starts[~given])
-        return starts, given
-
-    def covers(self, coverage: float | None) -> bool:
-        """Whether the hits of the states claim that coverage; hits of dropped states are lost."""
-        if coverage is None or self.pool.overflow:
-            return False
-        independent = self.pool.hits - self.pool.given_hits
-        return good_turing(independent, self.unresolved) >= coverage
-
-    def library(self) -> Library:
-        """What was found so far."""
-        held = self.pool.library(self.problem.energy.n_spins)
-        return dataclasses.replace(held, unresolved=np.array(self.unresolved), **self._origin)
-
-
-@eqx.filter_jit
-def _move(
-    energy: AbstractEnergy,
-    moves: tuple[Move, ...],
-    pairs: Float[Array, "starts 2 n"],
-    chosen: Int[Array, " starts"],
-    key: Key,
-) -> Float[Array, "starts n"]:
-    def single(pair, choice, key):
-        # All moves are made, for they cost nothing beside a quench.
-        return jnp.stack([move(energy, pair, key) for move in moves])[choice]
-
-    return jax.vmap(single)(pairs, chosen, jax.random.split(key, len(chosen)))
+    return look

@@ -1,0 +1,401 @@
+"""The search as a job: lanes of descents that are harvested as they end, and the ends held."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .._batches import cast
+from .._linalg import dot
+from .._types import Key, Magnetizations
+from ..energies import AbstractEnergy, is_flip_symmetric, local_fields
+from ..meanfield import CORNER_FIELD, MirrorDescent, Problem
+from ..runs import AbstractJob
+
+# A new start from two states that are held, shape (2, n), of which it may ignore either.
+Move = Callable[[AbstractEnergy, Float[Array, "2 n"], Key], Magnetizations]
+
+# All starts descend in float32; what comes together counts as one.
+ROUGH = MirrorDescent(rtol=1e-6, atol=1e-5)
+# Ends that a descent left closer than this are taken to be one.
+TOGETHER = 1e-3
+# So many random starts come before any move, and before any claim of coverage.
+_FIRST = 64
+# Steps of the descents between two harvests, and projections by which ends are looked up.
+_STEPS, _N_CODES = 16, 2
+# Numbers of lanes, of which a search takes the smallest that holds its starts.
+_LANES = (16, 64, 256)
+
+
+def corner(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
+    """A random corner of the cube: plain multistart."""
+    return jax.random.rademacher(key, states[0].shape, states.dtype)
+
+
+def flip_cluster(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
+    """The first state with a random spin flipped and spins that it couples to, 1 to n/2 in all.
+
+    The size of the cluster is log-uniform. Members are drawn by the strength of their coupling
+    to the first spin at m, `|dh_k/dm_first|`, times a random number.
+    """
+    m = states[0]
+    n = m.size
+    dice = jax.random.uniform(key, (n + 2,), m.dtype)
+    first = jnp.arange(n) == jnp.floor(n * dice[0])
+    _, coupling = jax.jvp(lambda x: local_fields(energy, x), (m,), (first.astype(m.dtype),))
+    score = (jnp.abs(coupling) + jnp.finfo(m.dtype).eps ** 2) * dice[2:]
+    score = jnp.where(first, jnp.inf, score)
+    size = jnp.floor(jnp.exp(dice[1] * jnp.log(n // 2 + 1))).astype(int)
+    return jnp.where(score >= jnp.sort(score)[n - size], -m, m)
+
+
+def crossover(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
+    """Each spin from one of the two states, at random."""
+    a, b = states
+    return jnp.where(jax.random.bernoulli(key, shape=a.shape), a, b)
+
+
+class Ends(NamedTuple):
+    """Where descents came to rest, each place once: not verified yet.
+
+    `Search` returns them lowest first.
+
+    Attributes:
+        fields: effective fields theta of each place, m = tanh(theta), shape `(C, n)`.
+        free_energies: G in energy units, shape `(C,)`; infinite where unused.
+        hits: descents that ended in each, shape `(C,)`.
+        given_hits: how many of them came from starts that were given, or made from others.
+        overflow: whether places were dropped because there was no room; the lowest are kept.
+        lost: independent descents that ended nowhere, where numbers are no longer finite.
+        n_starts: descents that have ended, those of given starts not counted.
+    """
+
+    fields: Float[Array, "C n"]
+    free_energies: Float[Array, " C"]
+    hits: Int[Array, " C"]
+    given_hits: Int[Array, " C"]
+    overflow: Bool[Array, ""]
+    lost: Int[Array, ""]
+    n_starts: Int[Array, ""]
+
+
+class _Lanes(NamedTuple):
+    """Descents under way.
+
+    Attributes:
+        fields: where each is, shape `(L, n)`.
+        descent: state of the minimiser of each.
+        n_steps: steps that each has taken, shape `(L,)`.
+        start: number of its start, shape `(L,)`; -1 where a lane is idle.
+        given: whether that start is no independent draw, shape `(L,)`.
+    """
+
+    fields: Float[Array, "L n"]
+    descent: Any
+    n_steps: Int[Array, " L"]
+    start: Int[Array, " L"]
+    given: Bool[Array, " L"]
+
+
+class SearchState(NamedTuple):
+    """A search under way: all that the next step needs."""
+
+    lanes: _Lanes
+    ends: Ends
+    codes: Float[Array, "C codes"]
+    issued: Int[Array, ""]
+    even: Bool[Array, ""]
+    key: Key
+
+
+class Search(AbstractJob):
+    """Descents of G from given starts and from random ones, in lanes of one program.
+
+    A lane whose descent has ended is harvested, and gets the next start at once. Ends that lie
+    together are one. `result` gives the `Ends`, in float32; `find_minima` verifies them. Maps over
+    energies, betas and keys.
+
+    Attributes:
+        problem: what is minimised.
+        starts: spins or magnetizations to descend from first, shape `(S, n)`.
+        n_given: how many of these rows are starts; the rest is padding.
+        n_starts: number of random starts.
+        room: most places that are held.
+        coverage: hand out no more starts once this share of random ones is estimated to end in
+            places held; infinite for all of them.
+        moves: how later random starts are made from what is held, as for `find_minima`.
+        n_lanes: descents at a time.
+        max_steps: limit on the steps of one descent.
+    """
+
+    problem: Problem
+    starts: Float[Array, "S n"]
+    n_given: Int[Array, ""]
+    n_starts: Int[Array, ""]
+    coverage: Float[Array, ""]
+    room: int = eqx.field(static=True)
+    n_lanes: int = eqx.field(static=True)
+    moves: tuple[Move, ...] = eqx.field(static=True, default=(corner,))
+    max_steps: int = eqx.field(static=True, default=4096)
+
+    @classmethod
+    def of(
+        cls,
+        problem: Problem,
+        starts: Float[Array | np.ndarray, "S n"],
+        n_starts: int,
+        room: int,
+        coverage: float | None,
+        moves: tuple[Move, ...],
+    ) -> "Search":
+        """A search of shapes that suit many: new numbers of starts seldom compile anew."""
+        total = len(starts) + n_starts
+        # Where starts are made from what is held, not too many are under way at a time.
+        most = _LANES[-1] if all(move is corner for move in moves) else _FIRST
+        n_lanes = next(lanes for lanes in _LANES if lanes >= min(total, most))
+        padding = _power_of_two(len(starts)) - len(starts)
+        xp = np if isinstance(starts, np.ndarray) else jnp
+        return cls(
+            jax.tree.map(jnp.asarray, problem),
+            jnp.asarray(xp.pad(starts, ((0, padding), (0, 0))), jnp.float32),
+            jnp.asarray(len(starts), jnp.int32),
+            jnp.asarray(n_starts, jnp.int32),
+            jnp.asarray(jnp.inf if coverage is None else coverage, jnp.float32),
+            _power_of_two(room),
+            n_lanes,
+            moves,
+        )
+
+    def init(self, key: Key) -> SearchState:
+        n, number = self.problem.energy.n_spins, jnp.zeros((), jnp.int32)
+        room = self.room
+        fields = jnp.zeros((self.n_lanes, n), jnp.float32)
+        count = jnp.zeros(self.n_lanes, jnp.int32)
+        none = _Lanes(fields, _begun(fields), count, count - 1, count > 0)
+        empty = jnp.zeros(room, jnp.int32)
+        ends = Ends(
+            jnp.zeros((room, n), jnp.float32),
+            jnp.full(room, jnp.inf, jnp.float32),
+            empty,
+            empty,
+            jnp.array(False),
+            number,
+            number,
+        )
+        codes = jnp.full((room, _N_CODES), jnp.inf, jnp.float32)
+        return SearchState(
+            none, ends, codes, number, is_flip_symmetric(self._problem().energy), key
+        )
+
+    def step(self, state: SearchState) -> SearchState:
+        problem, state = self._problem(), self._refilled(state)
+        lanes = _advanced(problem, state.lanes, self.max_steps)
+        ended = (lanes.start >= 0) & _is_over(lanes, self.max_steps)
+        g = jax.vmap(problem.free_energy_at)(lanes.fields)
+        sound = ended & jnp.isfinite(g) & jnp.all(jnp.isfinite(lanes.fields), axis=1)
+        ends, codes = self._harvested(state, lanes, sound, g)
+        random = lanes.start >= self.n_given
+        lost = jnp.sum(ended & ~sound & ~lanes.given, dtype=jnp.int32)
+        ends = ends._replace(
+            lost=ends.lost + lost,
+            n_starts=ends.n_starts + jnp.sum(ended & random, dtype=jnp.int32),
+        )
+        lanes = lanes._replace(start=jnp.where(ended, -1, lanes.start))
+        return state._replace(lanes=lanes, ends=ends, codes=codes)
+
+    def done(self, state: SearchState) -> Bool[Array, ""]:
+        over = (state.issued >= self.n_given + self.n_starts) | self._covers(state.ends)
+        return over & ~jnp.any(state.lanes.start >= 0)
+
+    def result(self, state: SearchState) -> Ends:
+        ends = state.ends
+        order = jnp.argsort(ends.free_energies, stable=True)
+        of_each = ("fields", "free_energies", "hits", "given_hits")
+        return ends._replace(**{name: getattr(ends, name)[order] for name in of_each})
+
+    def _problem(self) -> Problem:
+        return cast(self.problem, jnp.float32)
+
+    def _harvested(
+        self, state: SearchState, lanes: _Lanes, sound: Bool[Array, " L"], g: Float[Array, " L"]
+    ) -> tuple[Ends, Float[Array, "C codes"]]:
+        """What is held with the ends of the lanes that are `sound`: new ones, and hits."""
+        ends, m, codes = state.ends, jnp.tanh(lanes.fields), _codes(jnp.tanh(lanes.fields))
+        place, known = _looked_up(state.codes, ends.fields, codes, m, state.even)
+        known &= sound
+        leader = _first_of_each(codes, m, sound & ~known, state.even)
+        new = sound & ~known & (leader == jnp.arange(len(g)))
+        own = jnp.stack([sound, sound & lanes.given], axis=1).astype(jnp.int32)
+        counts = jnp.zeros_like(own).at[leader].add(jnp.where(known[:, None], 0, own))
+        hits = jnp.stack([ends.hits, ends.given_hits], axis=1)
+        hits = hits.at[place].add(jnp.where(known[:, None], own, 0))
+        # The lowest of the new ones take the highest places: those that are unused first.
+        levels = jnp.where(new, g, jnp.inf)
+        room = min(self.room, len(g))
+        order = jnp.argsort(levels)[:room]
+        highest, slots = jax.lax.top_k(ends.free_energies, room)
+        enters = levels[order] < highest
+        slots = jnp.where(enters, slots, self.room)
+
+        def put(held, values):
+            return held.at[slots].set(values[order], mode="drop")
+
+        hits = put(hits, counts)
+        dropped = (jnp.sum(enters) < jnp.sum(new)) | jnp.any(enters & jnp.isfinite(highest))
+        return ends._replace(
+            fields=put(ends.fields, lanes.fields),
+            free_energies=put(ends.free_energies, levels),
+            hits=hits[:, 0],
+            given_hits=hits[:, 1],
+            overflow=ends.overflow | dropped,
+        ), put(state.codes, codes)
+
+    def _refilled(self, state: SearchState) -> SearchState:
+        """The next starts in the lanes that are idle, as long as there are any."""
+        idle = state.lanes.start < 0
+        number = state.issued + jnp.cumsum(idle, dtype=jnp.int32) - 1
+        begin = idle & (number < self.n_given + self.n_starts) & ~self._covers(state.ends)
+        key, draw_key, move_key = jax.random.split(state.key, 3)
+        shape = state.lanes.fields.shape
+        draw = jax.random.uniform(draw_key, shape, jnp.float32, -1, 1)
+        # Near corners, not at them: |m| from 0.964 to 0.9993.
+        fields = jnp.where(draw < 0, draw - 1, draw + 1) * 0.5 * CORNER_FIELD
+        given = number < self.n_given
+        if any(move is not corner for move in self.moves):
+            keys = jax.random.split(move_key, self.n_lanes)
+            moved, is_corner = jax.vmap(lambda k: self._moved(state, k))(keys)
+            by_move = ~is_corner & (number >= self.n_given + _FIRST)
+            by_move &= jnp.any(jnp.isfinite(state.ends.free_energies))
+            fields, given = jnp.where(by_move[:, None], moved, fields), given | by_move
+        if len(self.starts):
+            own = jnp.arctanh(self.starts[jnp.clip(number, 0, len(self.starts) - 1)])
+            own = jnp.clip(own, -CORNER_FIELD, CORNER_FIELD)
+            fields = jnp.where((number < self.n_given)[:, None], own, fields)
+
+        def chosen(new, kept):
+            return jnp.where(begin.reshape(-1, *[1] * (new.ndim - 1)), new, kept)
+
+        fresh = _Lanes(fields, _begun(fields), jnp.zeros_like(number), number, given)
+        lanes = jax.tree.map(chosen, fresh, state.lanes)
+        issued = state.issued + jnp.sum(begin, dtype=jnp.int32)
+        return state._replace(lanes=lanes, issued=issued, key=key)
+
+    def _moved(self, state: SearchState, key: Key):
+        """A start by one of the moves, drawn evenly, from two places drawn evenly."""
+        keys = jax.random.split(key, 3)
+        # Places are filled from the first one on, and stay filled.
+        size = jnp.sum(jnp.isfinite(state.ends.free_energies))
+        rows = jax.random.randint(keys[0], (2,), 0, jnp.maximum(size, 1))
+        pair = jnp.tanh(state.ends.fields[rows])
+        # A pair of an even energy is turned to one side.
+        opposed = state.even & (jnp.sum(pair[0] * pair[1]) < 0)
+        pair = pair.at[1].multiply(jnp.where(opposed, -1, 1))
+        energy = self._problem().energy
+        made = jnp.stack([move(energy, pair, keys[1]) for move in self.moves])
+        choice = jax.random.randint(keys[2], (), 0, len(self.moves))
+        theta = jnp.clip(jnp.arctanh(made[choice]), -CORNER_FIELD, CORNER_FIELD)
+        return theta, jnp.array([move is corner for move in self.moves])[choice]
+
+    def _covers(self, ends: Ends) -> Bool[Array, ""]:
+        """Whether the hits claim the coverage that is asked for (Good and Turing)."""
+        own = ends.hits - ends.given_hits
+        alone, total = jnp.sum(own == 1) + ends.lost, jnp.sum(own) + ends.lost
+        enough = jnp.minimum(_FIRST, self.n_starts)
+        claimed = 1 - alone / jnp.maximum(total, 1)
+        return (total >= enough) & ~ends.overflow & (claimed >= self.coverage)
+
+
+def _power_of_two(count: int) -> int:
+    """The smallest that is no less; 0 of none."""
+    return 1 << (count - 1).bit_length() if count else 0
+
+
+def _begun(fields: Float[Array, "L n"]):
+    return jax.vmap(lambda row: ROUGH.init(None, row, None, {}, None, None, frozenset()))(fields)
+
+
+def _is_over(lanes: _Lanes, max_steps: int) -> Bool[Array, " L"]:
+    def single(row, descent):
+        return ROUGH.terminate(None, row, None, {}, descent, frozenset())[0]
+
+    return jax.vmap(single)(lanes.fields, lanes.descent) | (lanes.n_steps >= max_steps)
+
+
+def _advanced(problem: Problem, lanes: _Lanes, max_steps: int) -> _Lanes:
+    """All lanes some steps on, fewer where their descents end before."""
+
+    def residual(theta, _):
+        return problem.residual(theta), None
+
+    def single(row, descent):
+        row, descent, _ = ROUGH.step(residual, row, None, {}, descent, frozenset())
+        return row, descent
+
+    def going(carry):
+        lanes, count = carry
+        return (count < _STEPS) & jnp.any((lanes.start >= 0) & ~_is_over(lanes, max_steps))
+
+    def step(carry):
+        lanes, count = carry
+        busy = (lanes.start >= 0) & ~_is_over(lanes, max_steps)
+        moved = jax.vmap(single)(lanes.fields, lanes.descent)
+        kept = lanes.fields, lanes.descent
+        fields, descent = jax.tree.map(
+            lambda new, old: jnp.where(busy.reshape(-1, *[1] * (new.ndim - 1)), new, old),
+            moved,
+            kept,
+        )
+        lanes = lanes._replace(fields=fields, descent=descent, n_steps=lanes.n_steps + busy)
+        return lanes, count + 1
+
+    return jax.lax.while_loop(going, step, (lanes, jnp.zeros((), jnp.int32)))[0]
+
+
+def _codes(m: Float[Array, "rows n"]) -> Float[Array, "rows codes"]:
+    """Projections on a few random directions: rows that lie together have close ones."""
+    probes = np.random.default_rng(0).normal(size=(m.shape[1], _N_CODES))
+    return dot(m, jnp.asarray(probes, m.dtype))
+
+
+def _looked_up(
+    held: Float[Array, "C codes"],
+    fields: Float[Array, "C n"],
+    codes: Float[Array, "L codes"],
+    m: Float[Array, "L n"],
+    symmetric: Bool[Array, ""],
+) -> tuple[Int[Array, " L"], Bool[Array, " L"]]:
+    """The place of nearest code for each row, and whether the row lies together with it."""
+    apart = jnp.max(jnp.abs(codes[:, None] - held[None]), axis=2)
+    mirrored = jnp.max(jnp.abs(codes[:, None] + held[None]), axis=2)
+    apart = jnp.where(symmetric, jnp.minimum(apart, mirrored), apart)
+    place = jnp.argmin(apart, axis=1)
+    near = jnp.tanh(fields[place])
+    distance = jnp.max(jnp.abs(m - near), axis=1)
+    mirror = jnp.max(jnp.abs(m + near), axis=1)
+    distance = jnp.where(symmetric, jnp.minimum(distance, mirror), distance)
+    used = jnp.isfinite(jnp.min(apart, axis=1))
+    return place, used & (distance < TOGETHER)
+
+
+def _first_of_each(
+    codes: Float[Array, "L codes"],
+    m: Float[Array, "L n"],
+    chosen: Bool[Array, " L"],
+    symmetric: Bool[Array, ""],
+) -> Int[Array, " L"]:
+    """For each chosen row the first chosen row that it lies together with, else itself."""
+    itself = jnp.arange(len(m))
+    apart = jnp.max(jnp.abs(codes[:, None] - codes[None]), axis=2)
+    mirrored = jnp.max(jnp.abs(codes[:, None] + codes[None]), axis=2)
+    apart = jnp.where(symmetric, jnp.minimum(apart, mirrored), apart)
+    close = apart < TOGETHER * m.shape[1] ** 0.5
+    leader = jnp.argmax(close & chosen[:, None] & chosen[None], axis=1)
+    distance = jnp.max(jnp.abs(m - m[leader]), axis=1)
+    mirror = jnp.max(jnp.abs(m + m[leader]), axis=1)
+    distance = jnp.where(symmetric, jnp.minimum(distance, mirror), distance)
+    good = chosen & (distance < TOGETHER) & (leader[leader] == leader)
+    return jnp.where(good, leader, itself)
