@@ -1,6 +1,7 @@
 """Search for minima: quenches from data, from random corners, by moves from what is held."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +108,8 @@ def find_minima(
     search = Search.of(low, given, n_starts, room, coverage, tuple(moves))
     if traced:
         exact = checked_problem(functional, energy, beta, precision(energy))
-        return verified(exact, run(search, key=key, callback=callback), capacity)
+        refused: Any = callback
+        return verified(exact, run(search, key=key, callback=refused), capacity)
     verification = Verification(functional, energy, beta, capacity, key)
     looks = None if callback is None else _looks(verification, callback)
     return verification.library(run(search, key=key, callback=looks))

@@ -29,6 +29,8 @@ _FIRST = 64
 _STEPS, _N_CODES = 16, 2
 # Numbers of lanes, of which a search takes the smallest that holds its starts.
 _LANES = (16, 64, 256)
+# A descent begins and ends by what its state says, and asks for no function then.
+_NO_FUNCTION: Any = None
 
 
 def corner(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
@@ -315,12 +317,14 @@ def _power_of_two(count: int) -> int:
 
 
 def _begun(fields: Float[Array, "L n"]):
-    return jax.vmap(lambda row: ROUGH.init(None, row, None, {}, None, None, frozenset()))(fields)
+    return jax.vmap(lambda row: ROUGH.init(_NO_FUNCTION, row, None, {}, None, None, frozenset()))(
+        fields
+    )
 
 
 def _is_over(lanes: _Lanes, max_steps: int) -> Bool[Array, " L"]:
     def single(row, descent):
-        return ROUGH.terminate(None, row, None, {}, descent, frozenset())[0]
+        return ROUGH.terminate(_NO_FUNCTION, row, None, {}, descent, frozenset())[0]
 
     return jax.vmap(single)(lanes.fields, lanes.descent) | (lanes.n_steps >= max_steps)
 
