@@ -23,7 +23,7 @@ import numpy as np
 import thermogen as tg
 from experiments import truth
 from thermogen import sampling
-from thermogen.kinetics._trajectories import descend_all, prepared
+from thermogen.kinetics._descents import descend_all, prepared
 
 THRESHOLD = truth.THRESHOLD
 ESTIMATES = ("library", "rates", "annealed")

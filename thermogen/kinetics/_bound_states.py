@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..search import Completeness, Library
-from ._certify import Certificate
+from ._certificate import Certificate
 
 _NAMED = 3  # states whose weight the verdict names
 # A relaxation time within this factor of the threshold may lie on its other side.
@@ -88,7 +88,7 @@ class BoundStates(eqx.Module):
 
 def _breaking(found: BoundStates) -> str:
     certificate, beta = found.certificate, f"{found.beta:g}"
-    limit = f"{certificate.threshold:g} sweeps"
+    limit = certificate.limit
     if found.ergodic:
         size = found.library.size
         what = "the only candidate is" if size == 1 else f"all {size} candidates are"

@@ -3,13 +3,13 @@
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Int8
+from jaxtyping import Array, Float, Int8
 
 from .._batches import in_batches
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..search import PER_STATE, Kind, Library
+from ._descents import TIE, prepared, slopes_of
 from ._plateaus import bottoms_of
-from ._trajectories import _TIE, fields_of, prepared
 
 _BATCH = 1024
 
@@ -34,8 +34,9 @@ def flip_library(
         bottoms *= bottoms[:, :1]
     spins, end = np.unique(bottoms, axis=0, return_inverse=True)
     counts = _counts(end.reshape(-1), n_given, len(spins))
-    energies, fields = in_batches(lambda rows: _bottom(energy, model, rows), spins, _BATCH)
-    free = np.abs(fields) <= _TIE * np.abs(fields).max(initial=0)
+    energies = in_batches(lambda rows: _energies(energy, rows), spins, _BATCH)
+    fields = spins * slopes_of(model, spins)[0]
+    free = np.abs(fields) <= TIE * np.abs(fields).max(initial=0)
     rows = np.flatnonzero(np.mean(free, axis=1) <= 0.5)
     if alone and rows.size == 0:
         _, rows, plateau = np.unique(
@@ -65,10 +66,8 @@ def _counts(end: np.ndarray, n_given: int, size: int) -> list[np.ndarray]:
 
 
 @eqx.filter_jit
-def _bottom(energy: AbstractEnergy, model: eqx.Module, spins: Int8[Array, "batch n"]):
-    """E and the local fields of each row."""
-    rows = spins.astype(float)
-    return jax.vmap(energy)(rows), jax.vmap(lambda s: fields_of(model, s))(rows)
+def _energies(energy: AbstractEnergy, spins: Int8[Array, "batch n"]) -> Float[Array, " batch"]:
+    return jax.vmap(energy)(spins.astype(float))
 
 
 def candidates(

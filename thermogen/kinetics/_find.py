@@ -14,10 +14,12 @@ from .._types import Beta, Key
 from ..energies import AbstractEnergy
 from ..landscape import overlap_distribution
 from ..meanfield import AbstractFunctional, NaiveMeanField
+from ..sampling import AbstractKernel, HeatBath, Progress
 from ..search import Completeness, Library, completeness, find_minima, fingerprint
 from ._bound_states import BoundStates
 from ._candidates import candidates, flip_library
-from ._certify import Certificate, certify
+from ._certificate import Certificate
+from ._certify import certify
 
 _BINS = 40  # of P(q), over [-1, 1]
 
@@ -30,17 +32,19 @@ def find_bound_states(
     key: Key,
     threshold: float | int = 20,
     functional: AbstractFunctional | None = NaiveMeanField(),
+    dynamics: AbstractKernel = HeatBath(),
     starts: Num[Array | np.ndarray, "starts n"] | None = None,
     library: Library | None = None,
     n_starts: int = 320,
     capacity: int = 64,
     n_trajectories: int = 256,
+    callback: Progress = None,
 ) -> BoundStates:
     """Diagnose whether retrieval from a model is ergodic, and what it breaks into if it is not.
 
     Candidates are minima of the functional and single-flip minima of E, from data and from random
     corners of the cube: neither alone points to all bound states (`experiments/truth.py`).
-    `certify` then starts heat-bath trajectories at each and merges those that exchange within the
+    `certify` then starts trajectories at each and merges those that exchange within the
     threshold. The weight of a set is the sum of `exp(-beta F)` over its candidates. The stationary
     distribution of the rates would be blind to sets that were never left; counts of annealed
     replicas err less on large glassy models, but cannot tell a disordered set from those beside it
@@ -50,9 +54,10 @@ def find_bound_states(
         energy: any energy of n spins, a mixture of experts included.
         beta: inverse temperature, > 0.
         key: random key; equal keys give equal results.
-        threshold: time that a bound state must trap the dynamics, in sweeps.
+        threshold: time that a bound state must trap the dynamics, in sweeps of `dynamics`.
         functional: the free energy whose minima are candidates; None, for an energy without one,
             leaves the single-flip minima alone.
+        dynamics: the kernel of the trajectories, and the clock of all times; see `certify`.
         starts: configurations to quench besides random corners, for example the data, shape
             `(starts, n)`.
         library: minima of the functional that were found before; they are then not searched anew.
@@ -62,6 +67,7 @@ def find_bound_states(
         n_trajectories: number of trajectories from each candidate, at least 16. Time grows with
             it, with the number of candidates, with the threshold, and with n^2 where all spins
             are coupled.
+        callback: called as `certify` does.
 
     Returns:
         `BoundStates`, of NumPy arrays; `print(result.verdict)` says what it means.
@@ -73,27 +79,26 @@ def find_bound_states(
     n_starts, capacity = check_counts(n_starts=n_starts, capacity=capacity)
     n_trajectories = check_count("n_trajectories", n_trajectories, least=16)
     search_key, corner_key, run_key = jax.random.split(key, 3)
-    minima = library
     if library is not None:
         library.check_origin(fingerprint(None, energy, beta), "find_bound_states takes a library")
     elif functional is not None:
         options = {"n_starts": n_starts, "starts": starts}
-        minima = find_minima(functional, energy, beta, key=search_key, **options)
+        library = find_minima(functional, energy, beta, key=search_key, **options)
     corners = np.asarray(jax.random.rademacher(corner_key, (n_starts, energy.n_spins), "int8"))
     given = corners[:0] if starts is None else np.asarray(as_array("starts", starts))
     with jax.enable_x64(True):
         beta_64 = float(checked_beta(beta, jnp.float64))
-        alone = minima is None or minima.size == 0
+        alone = library is None or library.size == 0
         rows = np.concatenate([given, corners])
         flips = flip_library(energy, rows, len(given), beta_64, alone)
-        held, n_all = candidates(energy, minima, flips, capacity)
+        held, n_all = candidates(energy, library, flips, capacity)
         shares = np.asarray(held.weights(beta))
-    options = {"threshold": threshold, "n_trajectories": n_trajectories}
-    certificate = certify(energy, beta, held, key=run_key, **options)
+    options = {"dynamics": dynamics, "n_trajectories": n_trajectories, "callback": callback}
+    certificate = certify(energy, beta, held, key=run_key, threshold=threshold, **options)
     return BoundStates(
         **_states(held, certificate, shares),
         library=held,
-        completeness=_searched(minima),
+        completeness=_searched(library),
         flip_completeness=_searched(flips),
         n_flip_minima=flips.size,
         n_dropped=n_all - held.size,

@@ -1,20 +1,14 @@
 """Bottoms of E below many configurations: zero-temperature descents that walk over plateaus."""
 
-import functools
-
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int8, Num
 
-from .._batches import in_batches
 from .._checks import as_array
 from .._placement import from_anywhere
 from ..energies import AbstractEnergy
-from ._trajectories import _TIE, descend_all, fields_of, prepared
+from ._descents import descend_all, prepared, slopes_of
 
-_BATCH = 1024
 # Most configurations of one plateau that are walked, and bytes for all plateaus at once.
 _LARGEST_PLATEAU, _LEAST_PLATEAU, _BYTES = 1024, 16, 2**27
 # Random configurations in which an idle spin feels nothing.
@@ -46,7 +40,7 @@ def flip_minima(
 
 
 def bottoms_of(
-    model: eqx.Module, starts: Num[Array | np.ndarray, "batch n"]
+    model: AbstractEnergy, starts: Num[Array | np.ndarray, "batch n"]
 ) -> Int8[np.ndarray, "batch n"]:
     """The minimum below each start, plateaus walked; needs 64 bits enabled.
 
@@ -54,7 +48,7 @@ def bottoms_of(
     image of a plateau is its mirror image.
     """
     spins, place = np.unique(descend_all(model, starts), axis=0, return_inverse=True)
-    slopes, ties = in_batches(functools.partial(_slopes, model), spins, _BATCH)
+    slopes, ties = slopes_of(model, spins)
     todo = np.flatnonzero(np.any(np.abs(slopes) <= ties[:, None], axis=1))
     if todo.size == 0:
         return spins[place.reshape(-1)]
@@ -71,24 +65,15 @@ def bottoms_of(
     return spins[place.reshape(-1)]
 
 
-def _idle(model: eqx.Module, n: int) -> Bool[np.ndarray, " n"]:
+def _idle(model: AbstractEnergy, n: int) -> Bool[np.ndarray, " n"]:
     """Spins whose flips cost nothing wherever the others point."""
     probes = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), (_PROBES, n))
-    slopes, ties = in_batches(functools.partial(_slopes, model), probes, _BATCH)
+    slopes, ties = slopes_of(model, probes)
     return np.all(np.abs(slopes) <= ties[:, None], axis=0)
 
 
-@eqx.filter_jit
-def _slopes(
-    model: eqx.Module, spins: Int8[Array, "batch n"]
-) -> tuple[Float[Array, "batch n"], Float[Array, " batch"]]:
-    """Half of what E rises by with each flip, and below which size that counts as nothing."""
-    fields = jax.vmap(lambda s: fields_of(model, s))(spins)
-    return spins * fields, _TIE * jnp.max(jnp.abs(fields), axis=1)
-
-
 def _walked(
-    model: eqx.Module, rows: Int8[np.ndarray, "rows n"], idle: Bool[np.ndarray, " n"]
+    model: AbstractEnergy, rows: Int8[np.ndarray, "rows n"], idle: Bool[np.ndarray, " n"]
 ) -> tuple[Int8[np.ndarray, "rows n"], Bool[np.ndarray, " rows"]]:
     """For each row the member that stands for its plateau, or a way off that leads down.
 
@@ -98,7 +83,7 @@ def _walked(
     walk = _Walk(rows, idle)
     frontier, labels = rows, np.arange(len(rows))
     while len(frontier):
-        slopes, ties = in_batches(functools.partial(_slopes, model), frontier, _BATCH)
+        slopes, ties = slopes_of(model, frontier)
         falls = np.any(slopes < -ties[:, None], axis=1)
         for row in np.flatnonzero(falls):
             walk.exits.setdefault(walk.root(int(labels[row])), frontier[row])

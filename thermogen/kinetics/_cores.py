@@ -1,0 +1,128 @@
+"""Cores of the candidates: what trajectories start from, and are told apart by."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int8
+
+from .._types import Key
+from ._trajectories import Observations
+
+
+class Cores(NamedTuple):
+    """Distinct cores in lexicographic order, in which mirror images stand at opposite ends."""
+
+    spins: Int8[np.ndarray, "cores n"]
+    mirrored: bool
+    closed: bool  # the energy is even, and each image of a core is one
+
+    @classmethod
+    def of(cls, bottoms: Int8[np.ndarray, "states n"], mirrored: bool, even: bool) -> "Cores":
+        spins = np.unique(np.concatenate([bottoms, -bottoms]) if mirrored else bottoms, axis=0)
+        return cls(spins, mirrored, mirrored or (even and np.array_equal(spins, -spins[::-1])))
+
+    def find(self, bottoms: Int8[np.ndarray, "states n"]) -> Int[np.ndarray, " states"]:
+        return np.argmax(np.all(bottoms[:, None] == self.spins, axis=2), axis=1)
+
+    @property
+    def n_starts(self) -> int:
+        """Trajectories start from these first cores alone; the others are mirror images."""
+        return len(self.spins) // (2 if self.mirrored else 1)
+
+    def with_images(self, seen: Observations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Observations from all cores, from those of the first, and from all other starts."""
+        labels, overlaps, nearness = (np.asarray(x) for x in seen)
+        if not self.mirrored:
+            return labels, overlaps, nearness
+        k, last = self.n_starts, len(self.spins) - 1
+
+        def spread(x: np.ndarray, images: np.ndarray) -> np.ndarray:
+            return np.concatenate([x[:k], images[::-1], x[k:]])
+
+        return (
+            spread(labels, last - labels[:k]),
+            spread(overlaps, overlaps[:k]),
+            spread(nearness, nearness[:k]),
+        )
+
+    def images(self, n_labels: int) -> Int[np.ndarray, " labels"]:
+        """The image of each label, itself where there is no symmetry or label beyond the cores."""
+        labels = np.arange(n_labels)
+        if self.closed:
+            labels[: len(self.spins)] = labels[: len(self.spins)][::-1]
+        return labels
+
+    def entries(self, cores: np.ndarray, states: np.ndarray) -> Int[np.ndarray, " cores"]:
+        """The first of `states` whose core, or its image, is each core; `cores` of all states."""
+        entry = np.zeros(len(self.spins), int)
+        for k in states[::-1]:
+            entry[cores[k]] = k
+            if self.mirrored:
+                entry[len(entry) - 1 - cores[k]] = k
+        return entry
+
+
+def starts_of(
+    cores: Cores, disordered: Float[np.ndarray, "states n"], n_trajectories: int, key: Key
+) -> Int8[np.ndarray, "starts trajectories n"]:
+    """Each core many times, then draws from the product measures of the disordered states."""
+    first = np.repeat(cores.spins[: cores.n_starts, None], n_trajectories, axis=1)
+    shape = (len(disordered), n_trajectories, cores.spins.shape[1])
+    dice = np.asarray(jax.random.uniform(key, shape))
+    drawn = np.where(dice < 0.5 * (1 + disordered[:, None]), 1, -1)
+    return np.concatenate([first, drawn.astype(np.int8)])
+
+
+class Entries(NamedTuple):
+    """What `certify` was given, and where each of those in use is observed.
+
+    Attributes:
+        cores: all that trajectories are told apart by.
+        bottoms: core of each entry in use.
+        disordered: those that have none.
+        mask: which of all entries are in use.
+        row: the row of observations of each entry in use: that of its core, or of its own draws.
+        entry: the first entry of each core.
+    """
+
+    cores: Cores
+    bottoms: Int8[np.ndarray, "states n"]
+    disordered: Bool[np.ndarray, " states"]
+    mask: Bool[np.ndarray, " K"]
+    row: Int[np.ndarray, " states"]
+    entry: Int[np.ndarray, " cores"]
+
+    @classmethod
+    def of(
+        cls,
+        cores: Cores,
+        bottoms: Int8[np.ndarray, "states n"],
+        disordered: Bool[np.ndarray, " states"],
+        mask: Bool[np.ndarray, " K"],
+    ) -> "Entries":
+        row = np.zeros(len(disordered), int)
+        row[~disordered] = cores.find(bottoms[~disordered])
+        row[disordered] = len(cores.spins) + np.arange(disordered.sum())
+        return cls(
+            cores, bottoms, disordered, mask, row, cores.entries(row, np.flatnonzero(~disordered))
+        )
+
+    @property
+    def same_core(self) -> Int[np.ndarray, " states"]:
+        """The first entry of the same core, among those in use."""
+        own = np.arange(len(self.row))
+        return np.where(self.disordered, own, self.entry[self.row % len(self.entry)])
+
+    def fill(self, values: np.ndarray, unused: int) -> np.ndarray:
+        """Values of the entries in use, spread over all."""
+        filled = np.full((len(self.mask), *values.shape[1:]), unused, values.dtype)
+        filled[self.mask] = values
+        return filled
+
+    def table(self, values: np.ndarray, entry: Int[np.ndarray, " labels"]) -> np.ndarray:
+        """Rows of observations and columns of labels, added up to entries, spread over all."""
+        places = np.flatnonzero(self.mask)
+        filled = np.zeros((len(self.mask), len(self.mask)))
+        np.add.at(filled, (places[:, None], places[entry][None, :]), values[self.row])
+        return filled

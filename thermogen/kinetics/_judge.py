@@ -1,0 +1,170 @@
+"""The certificate, from what trajectories met."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ._certificate import Certificate
+from ._cores import Cores, Entries
+from ._exchange import (
+    apart,
+    count_interval,
+    departures,
+    escape_times,
+    exchange_rates,
+    fold,
+    inner_times,
+    metastable_sets,
+    shares,
+)
+from ._trajectories import Observations
+
+# Trajectories are looked at this often within the threshold, ...
+LOOKS = 10
+# ... and sets are told apart after a lag of so many thresholds: what relaxes in half of one has
+# then decayed to 2 %, what takes two of them still stands at 37 %.
+_LAG = 2
+# Within half a threshold trajectories from a core show how far it reaches.
+_EARLY = LOOKS // 2
+
+
+def judge(
+    seen: Observations, given: Entries, interval: float, threshold: float, dynamics: str
+) -> Certificate:
+    """The certificate, from trajectories looked at every `interval` sweeps."""
+    cores, looks = given.cores, _LAG * LOOKS
+    labels, overlaps, nearness = cores.with_images(seen)
+    labels, sets, relaxation_times = _sets(labels, nearness, cores, interval, threshold)
+    n_cores, n_labels, lag = len(cores.spins), len(sets), looks * interval
+    images = cores.images(n_labels)
+    home = _homes(labels, sets, n_cores, given.disordered)
+    leaving = departures(labels, sets, home[:, None], interval)
+    times, intervals = escape_times(leaving)
+    inner = inner_times(overlaps[..., :looks], leaving, interval)
+    rates = exchange_rates(labels[:, :, looks - 1 :], sets, interval, images)
+    early, late = (_exchange(labels, n_cores, n_labels, k) for k in (looks // 2, looks))
+    low, high = count_interval(early, late, lag, labels.shape[1], threshold, images)
+    # Columns are the entries of the cores, and after them the first disordered one if it counts.
+    entry = np.append(given.entry, np.flatnonzero(given.disordered)[: n_labels - n_cores])
+    exchange = shares(labels[..., looks - 1], n_labels)
+    parts = _groups(exchange, sets, home, given.row, entry, images if cores.mirrored else None)
+    return Certificate(
+        escape_times=given.fill(times[given.row], 0),
+        intervals=given.fill(intervals[given.row], 0),
+        inner_times=given.fill(inner[given.row], 0),
+        group=given.fill(parts.group, -1),
+        bound=given.fill(parts.bound, False),
+        multiplicity=given.fill(parts.multiplicity, 1),
+        side=given.fill(parts.side, 1),
+        occupations=given.table(exchange, entry),
+        escapes=given.table(shares(leaving.to, n_labels, leaving.left), entry),
+        cores=given.fill(given.bottoms, 0),
+        same_core=given.fill(np.flatnonzero(given.mask)[given.same_core], -1),
+        disordered=given.fill(given.disordered, False),
+        relaxation_times=relaxation_times,
+        rates=rates[np.ix_(parts.order, parts.order)],
+        threshold=threshold,
+        lag=lag,
+        dynamics=dynamics,
+        n_bound_interval=(min(low, len(rates)), max(high, len(rates))),
+    )
+
+
+def _homes(
+    labels: Int[np.ndarray, "starts trajectories times"],
+    sets: Int[np.ndarray, " labels"],
+    n_cores: int,
+    disordered: Bool[np.ndarray, " states"],
+) -> Int[np.ndarray, " starts"]:
+    """The set of each start: that of its core; of draws their own, or where most of them are."""
+    if len(sets) > n_cores:
+        settled = np.full(disordered.sum(), sets[-1])
+    else:
+        ends = sets[labels[n_cores:, :, _LAG * LOOKS - 1]]
+        settled = np.array([np.bincount(x).argmax() for x in ends], int)
+    return np.concatenate([sets[:n_cores], settled])
+
+
+class _Groups(NamedTuple):
+    """Sets with the numbers by which candidates name them, for each of these but `order`."""
+
+    group: Int[np.ndarray, " states"]
+    bound: Bool[np.ndarray, " states"]
+    multiplicity: Int[np.ndarray, " states"]
+    side: Int[np.ndarray, " states"]
+    order: Int[np.ndarray, " sets"]  # by their numbers, a set before its mirror image
+
+
+def _groups(
+    exchange: Float[np.ndarray, "starts labels"],
+    sets: Int[np.ndarray, " labels"],
+    home: Int[np.ndarray, " starts"],
+    row: Int[np.ndarray, " states"],
+    entry: Int[np.ndarray, " labels"],
+    images: Int[np.ndarray, " labels"] | None,
+) -> _Groups:
+    own = home[row]
+    number = _numbers(fold(sets, np.arange(len(sets)) if images is None else images), own)
+    group = number[own]
+    visits = np.zeros((len(number), len(row)))
+    np.add.at(visits, (number[home][:, None], entry[None, :]), exchange)
+    bound = _representatives(group, np.where(np.isin(np.arange(len(row)), entry), visits, -1))
+    leading = np.isin(np.arange(len(number)), own[bound])
+    side = np.where(leading[own], 1, -1)
+    return _Groups(group, bound, np.bincount(number)[group], side, np.lexsort((~leading, number)))
+
+
+def _sets(
+    labels: Int[np.ndarray, "starts trajectories times"],
+    nearness: Float[np.ndarray, "starts trajectories times"],
+    cores: Cores,
+    interval: float,
+    threshold: float | int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels of the trajectories, the metastable set of each label, and relaxation times.
+
+    With disordered starts there may be one label more than cores: for being far from all of
+    them. It stands if more sets are told apart with it. Labels can only hide slow processes, so
+    that those which show more of them are the better ones (Djurdjevac, Sarich and Schütte,
+    Multiscale Model. Simul. 10, 61 (2012)).
+    """
+    n_cores, looks = len(cores.spins), _LAG * LOOKS
+    lag = looks * interval
+    exchange = _exchange(labels[:n_cores], n_cores, n_cores, looks)
+    sets, times = metastable_sets(exchange, lag, threshold, cores.images(n_cores))
+    if len(labels) == n_cores:
+        return labels, sets, times
+    finer = apart(labels, nearness, n_cores, _EARLY)
+    exchange = _exchange(finer, n_cores, n_cores + 1, looks)
+    finer_sets, finer_times = metastable_sets(exchange, lag, threshold, cores.images(n_cores + 1))
+    more = finer_sets.max() > sets.max()
+    return (finer, finer_sets, finer_times) if more else (labels, sets, times)
+
+
+def _exchange(
+    labels: Int[np.ndarray, "starts trajectories times"], n_cores: int, n_labels: int, looks: int
+) -> Float[np.ndarray, "labels labels"]:
+    """Share of the trajectories from each label that have each label after so many looks.
+
+    Disordered starts, the rows after those of the cores, stand for the label beyond these.
+    """
+    exchange = shares(labels[..., looks - 1], n_labels)
+    beyond = exchange[n_cores:].mean(axis=0, keepdims=True) if n_labels > n_cores else exchange[:0]
+    return np.concatenate([exchange[:n_cores], beyond])
+
+
+def _numbers(orbits: Int[np.ndarray, " sets"], homes: Int[np.ndarray, " states"]) -> np.ndarray:
+    """Number of each set in the order in which states name them; mirror images share one."""
+    _, firsts = np.unique(orbits[homes], return_index=True)
+    return np.argsort(np.argsort(firsts))[orbits]
+
+
+def _representatives(
+    group: Int[np.ndarray, " states"], visits: Float[np.ndarray, "groups states"]
+) -> Bool[np.ndarray, " states"]:
+    """The state of each group in which the trajectories of the group are most often."""
+    bound = np.zeros(len(group), bool)
+    for g, counts in enumerate(visits[: group.max() + 1]):
+        bound[np.argmax(np.where(group == g, counts, -2))] = True
+    return bound
