@@ -81,7 +81,7 @@ def test_belief_propagation_refuses_what_it_cannot_do():
         belief_propagation(TREE, -1.0)
     with pytest.raises(ValueError, match=r"init must have shape \(7,\)"):
         belief_propagation(TREE, 1.0, np.zeros(3))
-    with pytest.raises(TypeError, match="Pairwise, RBM or Interactions"):
+    with pytest.raises(TypeError, match="Interactions, Pairwise, RBM"):
         belief_propagation(tg.energies.complete(chain(3)), 1.0)
 
 
