@@ -297,10 +297,11 @@ def test_libraries_of_other_origin_compile_nothing_new():
         traced.append(1)
         return library.hits.sum()
 
-    for library in (_found(0), _found(1), _found(2, beta=3.1)):
+    first, second = _found(0)[:1], _found(1)[:1]
+    for library in (first, second, _found(2, beta=3.1)[:1]):
         assert total(library) == library.hits.sum()
     assert len(traced) == 1
-    stacked = jax.tree.map(lambda *x: np.stack(x), _found(0), _found(1))
+    stacked = jax.tree.map(lambda *x: np.stack(x), first, second)
     assert jax.vmap(lambda library: library.given_hits.sum())(stacked).shape == (2,)
 
 

@@ -261,15 +261,14 @@ class Search(AbstractJob):
         idle = state.lanes.start < 0
         number = state.issued + jnp.cumsum(idle, dtype=jnp.int32) - 1
         begin = idle & (number < self.n_given + self.n_starts) & ~self._covers(state.ends)
-        key, draw_key, move_key = jax.random.split(state.key, 3)
-        shape = state.lanes.fields.shape
-        draw = jax.random.uniform(draw_key, shape, jnp.float32, -1, 1)
-        # Near corners, not at them: |m| from 0.964 to 0.9993.
-        fields = jnp.where(draw < 0, draw - 1, draw + 1) * 0.5 * CORNER_FIELD
+        # By its number each random start has a key of its own, so that a longer search repeats the
+        # starts of a shorter one.
+        draws = jnp.maximum(number - self.n_given, 0)
+        keys = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(state.key, k)))(draws)
+        fields = jax.vmap(self._scattered)(keys[:, 0])
         given = number < self.n_given
         if any(move is not corner for move in self.moves):
-            keys = jax.random.split(move_key, self.n_lanes)
-            moved, is_corner = jax.vmap(lambda k: self._moved(state, k))(keys)
+            moved, is_corner = jax.vmap(lambda k: self._moved(state, k))(keys[:, 1])
             by_move = ~is_corner & (number >= self.n_given + _FIRST)
             by_move &= jnp.any(jnp.isfinite(state.ends.free_energies))
             fields, given = jnp.where(by_move[:, None], moved, fields), given | by_move
@@ -284,7 +283,13 @@ class Search(AbstractJob):
         fresh = _Lanes(fields, _begun(fields), jnp.zeros_like(number), number, given)
         lanes = jax.tree.map(chosen, fresh, state.lanes)
         issued = state.issued + jnp.sum(begin, dtype=jnp.int32)
-        return state._replace(lanes=lanes, issued=issued, key=key)
+        return state._replace(lanes=lanes, issued=issued)
+
+    def _scattered(self, key: Key) -> Float[Array, " n"]:
+        """Effective fields near a random corner, not at it: |m| from 0.964 to 0.9993."""
+        shape = (self.problem.energy.n_spins,)
+        draw = jax.random.uniform(key, shape, jnp.float32, -1, 1)
+        return jnp.where(draw < 0, draw - 1, draw + 1) * 0.5 * CORNER_FIELD
 
     def _moved(self, state: SearchState, key: Key):
         """A start by one of the moves, drawn evenly, from two places drawn evenly."""
