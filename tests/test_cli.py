@@ -485,7 +485,7 @@ def test_tables_that_lie_on_their_side(tmp_path):
     np.save(tmp_path / "spikes.npy", np.resize([1, -1, 1], (20, 60_000)).astype(np.int8))
     outcome = _run("study", tmp_path / "spikes.npy", "--out", tmp_path / "out")
     assert outcome.exit_code == 2 and not (tmp_path / "out").exists()
-    assert "a study of 60000 spins needs about 1.15e+03 GB of memory; this machine has" in (
+    assert "a study of 60000 spins needs about 1.16e+03 GB of memory; this machine has" in (
         outcome.stderr
     )
     assert "the table looks transposed: it has 20 rows, the samples, and 60000 columns" in (
