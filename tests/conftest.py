@@ -5,8 +5,8 @@ import os
 import pathlib
 
 # Tests compile thousands of small programs, most of which run once: without optimisation XLA takes
-# a fifth of the time for them. Speed is not tested here, and what computes for long is marked slow:
-# .ci/run gives it another level by XLA_FLAGS. JAX reads this at its first array.
+# a fifth of the time for them. Speed is not tested here. XLA_FLAGS may give another level, for what
+# computes for long. JAX reads this at its first array.
 CHEAP = (
     "--xla_backend_optimization_level=0"
     " --xla_cpu_use_fusion_emitters=false"
@@ -54,12 +54,15 @@ def unchecked():
 
 # Of a parametrised test this many cases run where no file is named.
 N_CASES = 2
+QUICK = "not slow and not further"
 
 
 def pytest_configure(config):
     named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
     # Workers are given paths by their controller, and ask it.
     config.is_cut = getattr(config, "workerinput", {}).get("is_cut", not named)
+    if not config.is_cut and config.option.markexpr == QUICK:
+        config.option.markexpr = "not slow"
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -74,7 +77,7 @@ def pytest_collection_modifyitems(config, items):
         return
     seen = collections.Counter()
     for item in items:
-        if not item.get_closest_marker("slow"):
+        if not (item.get_closest_marker("slow") or item.get_closest_marker("further")):
             function = item.nodeid.partition("[")[0]
             seen[function] += 1
             if seen[function] > N_CASES:

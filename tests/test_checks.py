@@ -132,6 +132,7 @@ POINTS = {
 }
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", POINTS)
 def test_points_of_any_dtype_are_computed_with_in_full_precision(name, unchecked):
     """Integers came back as integers, and half precision as its own rounding."""

@@ -36,7 +36,7 @@ def finished(tmp_path_factory):
     return out, outcome
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_a_study_writes_its_files(finished):
     out, outcome = finished
     assert outcome.exit_code == 0, outcome.output
@@ -57,7 +57,7 @@ def test_a_study_writes_its_files(finished):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_the_summary_agrees_with_the_files(finished):
     out, _ = finished
     figures = json.loads((out / "summary.json").read_text())
@@ -113,7 +113,7 @@ def test_experts_are_compared_where_there_are_samples(tmp_path):
     assert "One model against experts" in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_the_page_is_self_contained(finished):
     page = (finished[0] / "report.html").read_text()
     assert not re.search(r"https?://|//cdn|url\(|<script|<link|@import", page)
@@ -122,7 +122,7 @@ def test_the_page_is_self_contained(finished):
     assert "adder:2" in page and "interrupted" not in page
 
 
-@pytest.mark.slow
+@pytest.mark.further
 @pytest.mark.parametrize(
     ("title", "kept", "finished_stages"),
     [
@@ -343,7 +343,7 @@ def test_bad_arguments_of_recall_are_named_in_one_line(copies, monkeypatch, argu
 # --- files of a study
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_the_page_is_written_again_from_what_was_saved(finished):
     out, _ = finished
     page = (out / "report.html").read_text()
@@ -355,7 +355,7 @@ def test_the_page_is_written_again_from_what_was_saved(finished):
     assert json.loads(json.dumps(figures)) == json.loads((out / "summary.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_a_damaged_study_is_not_rendered(finished, tmp_path):
     whole = (finished[0] / "study.npz").read_bytes()
     (tmp_path / "study.npz").write_bytes(whole[:-100])
@@ -377,7 +377,7 @@ def _failing(monkeypatch, failing, error):
     monkeypatch.setattr(storage, "save_energy", save)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_a_second_study_leaves_the_first_alone_until_it_is_done(finished, tmp_path, monkeypatch):
     for path in finished[0].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -426,6 +426,7 @@ def test_a_full_disk_is_seen_before_the_work(tmp_path, monkeypatch):
     assert "has room for 1 MB; the study needs about 33.6 MB" in outcome.stderr
 
 
+@pytest.mark.further
 def test_what_cannot_be_written_is_kept_elsewhere(tmp_path, monkeypatch):
     out, temporary = tmp_path / "out", tmp_path / "temporary"
     temporary.mkdir()
@@ -440,6 +441,7 @@ def test_what_cannot_be_written_is_kept_elsewhere(tmp_path, monkeypatch):
     assert sorted(path.name for path in kept.iterdir()) == FILES
 
 
+@pytest.mark.further
 def test_a_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):
     out = tmp_path / "out"
     real = tg.study.run_study
@@ -453,6 +455,7 @@ def test_a_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):
     assert sorted(path.name for path in out.iterdir()) == FILES
 
 
+@pytest.mark.further
 def test_names_of_any_bytes(tmp_path, monkeypatch):
     name = os.fsdecode(b"d\xff\xe9.csv")
     (tmp_path / name).write_text("1,0\n0,1\n")
@@ -462,7 +465,7 @@ def test_names_of_any_bytes(tmp_path, monkeypatch):
     assert "\\udcff" in (tmp_path / os.fsdecode(b"out\xff") / "report.html").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_a_failed_fit_is_said(finished, tmp_path, monkeypatch):
     """On the page, in the figures, and by the exit code."""
 

@@ -285,7 +285,7 @@ def test_forward_mode_agrees_with_reverse_mode(names):
     np.testing.assert_allclose(forward, jacobians[0] @ tangent, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 @pytest.mark.parametrize("names", quick(("pairwise", "tap")))
 def test_unrolled_gradients_agree_with_implicit_ones(names):
     pair = problem(*names)

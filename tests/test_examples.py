@@ -53,7 +53,7 @@ def test_examples_run(room, tmp_path, monkeypatch):
     run(room, FAST[room])
 
 
-@pytest.mark.slow
+@pytest.mark.further
 @pytest.mark.parametrize("room", sorted(set(ROOMS) - set(FAST)))
 def test_examples_that_compile_long_run(room, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -171,10 +171,12 @@ def _run(script: str, *arguments: str) -> None:
     assert done.stdout.endswith("done\n"), done.stdout + done.stderr[-3000:]
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("which", ["quick", pytest.param("slow", marks=pytest.mark.slow)])
 def test_functions_take_arguments_from_a_mesh(which):
     _run(TABLE, which)
 
 
+@pytest.mark.further
 def test_gradients_and_errors_on_a_mesh():
     _run(TRANSFORMS)

@@ -5,6 +5,7 @@ import re
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import thermogen as tg
 
@@ -31,6 +32,7 @@ def test_readme_code_runs():
     assert abs(float(names["log_z"].log_partition) - exact) < 5 * error < 0.2
 
 
+@pytest.mark.further
 def test_sampling_guide_code_runs():
     names = run(ROOT / "docs" / "sampling.md")
     assert names["spins"].shape == (64, 200, 40)
@@ -43,6 +45,7 @@ def test_sampling_guide_code_runs():
     assert float(names["capacity"].value) > 0 and names["diagnosis"].rhat < 1.2
 
 
+@pytest.mark.further
 def test_learning_guide_code_runs():
     names = run(ROOT / "docs" / "learning.md")
     true_bonds = [(0, 1), (2, 3), (4, 5), (5, 6)]
@@ -51,6 +54,7 @@ def test_learning_guide_code_runs():
     assert float(names["kept"].library_mass) > 0.5
 
 
+@pytest.mark.further
 def test_landscape_guide_code_runs():
     names = run(ROOT / "docs" / "landscape.md")
     energy, threshold = names["energy"], 20
@@ -60,6 +64,7 @@ def test_landscape_guide_code_runs():
     assert energy.n_spins == 16 and names["tree"].n_trees == 1
 
 
+@pytest.mark.further
 def test_guide_code_runs():
     names = run(ROOT / "docs" / "functionals.md")
     assert names["trust"].stability > 0
@@ -68,6 +73,7 @@ def test_guide_code_runs():
     assert point.kind == "pitchfork" and np.abs(arm.magnetizations[int(arm.size) - 1]).max() > 0.3
 
 
+@pytest.mark.further
 def test_experts_guide_runs():
     names = run(ROOT / "docs" / "experts.md")
     assert abs(names["log_z"]) < 1e-3
@@ -76,6 +82,7 @@ def test_experts_guide_runs():
     assert "bound state" in names["diagnosis"].verdict
 
 
+@pytest.mark.further
 def test_guide_of_own_classes_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run(ROOT / "docs" / "own.md")

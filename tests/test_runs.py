@@ -88,7 +88,7 @@ JOBS = {
 
 # Variants of jobs that are tried anyhow.
 VARIANTS = ("tempering", "heating")
-NAMES = [pytest.param(n, marks=[pytest.mark.slow] if n in VARIANTS else []) for n in JOBS]
+NAMES = [pytest.param(n, marks=[pytest.mark.further] if n in VARIANTS else []) for n in JOBS]
 
 
 def _energy(seed=0):

@@ -405,7 +405,7 @@ def test_the_chain_is_its_twin(name):
     _assert_alike(QUICK[name])
 
 
-@pytest.mark.slow
+@pytest.mark.further
 @pytest.mark.parametrize("name", SLOW)
 def test_the_chain_is_its_twin_where_it_takes_long(name):
     _assert_alike(SLOW[name])
@@ -416,21 +416,21 @@ def test_what_reads_parameters(name):
     assert OWN[name](CHAIN)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 @pytest.mark.parametrize("name", LEARNING)
 def test_what_learns_takes_the_chain(name):
     learned = jax.tree.leaves(LEARNING[name](CHAIN))
     assert all(np.all(np.isfinite(x)) for x in learned if eqx.is_inexact_array(x))
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_own_objective_learns_the_chain():
     learned = tg.fit(OBJECTIVE, CHAIN, DATA, key=KEY)
     assert learned.result == tg.RESULTS.converged
     np.testing.assert_allclose(_figures(learned.energy), [0.4, 0.04], atol=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_library_of_the_chain_is_saved_and_loaded(tmp_path):
     library = _library(CHAIN)
     storage.save_library(tmp_path / "library.npz", library)
@@ -441,7 +441,7 @@ def test_library_of_the_chain_is_saved_and_loaded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "functional", [tg.TAP(), pytest.param(tg.Bethe(), marks=pytest.mark.slow)], ids=str
+    "functional", [tg.TAP(), pytest.param(tg.Bethe(), marks=pytest.mark.further)], ids=str
 )
 def test_functionals_take_the_terms(functional):
     np.testing.assert_allclose(
@@ -454,7 +454,7 @@ def test_a_mixture_of_chains_is_saved_and_loaded():
     assert eqx.tree_equal(_saved_and_loaded(mixture), mixture)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_clusters_take_the_terms():
     pair = jnp.asarray(CONFIGURATIONS[[5, 44]])
     moved = [sampling.Houdayer().step(e, BETA, pair, KEY)[0] for e in (CHAIN, TWIN)]

@@ -289,7 +289,7 @@ def test_too_many_spins():
         tg.Complete.from_data(np.ones((2, 60)), temperature=1.0, gap_per_spin=1.0)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_an_even_table_has_a_mirror_symmetry():
     """Although rounding leaves couplings of odd degree that are not quite zero."""
     table = np.random.default_rng(0).normal(size=2**8)

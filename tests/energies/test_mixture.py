@@ -81,7 +81,7 @@ def test_value_at_magnetizations_bounds_the_mean(case):
     np.testing.assert_allclose(mixture(corner), table[3], rtol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_naive_mean_field_bounds_the_free_energy():
     mixture, _ = make("pairwise", scale=3.0)
     library = tg.find_minima(tg.NaiveMeanField(), mixture, 1.0, key=jax.random.key(1), n_starts=32)
@@ -122,7 +122,7 @@ def test_samplers_leave_the_mixture_invariant(name, sampler):
     assert abs(chi2 - dof) < 5 * np.sqrt(2 * dof)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_certified_states_are_those_of_the_exact_dynamics():
     mixture, _ = make("pairwise", scale=5.0)
     times = tg.exact.relaxation_times(mixture, 1.0)

@@ -143,6 +143,7 @@ def test_library_shares_are_posteriors_of_product_measures():
         experts.library_shares(library, DATA, 3)
 
 
+@pytest.mark.further
 def test_basins_of_a_parent_and_its_certified_sets():
     """Two blocks of which one is held up: two sets, however many minima of G there are."""
     strong = np.zeros((N, N))
@@ -165,6 +166,7 @@ def test_basins_of_a_parent_and_its_certified_sets():
     np.testing.assert_array_equal(own, first > 0)
 
 
+@pytest.mark.further
 def test_images_go_to_the_set_that_they_are_in():
     """Of two states in one set, each beside the other's image: a pair that turns by itself."""
     n, threshold = 7, 50.0
@@ -313,6 +315,7 @@ def test_likelihoods_and_shares_refuse_bits():
         experts.basin_shares(tg.NaiveMeanField(), template, 1.0, library[:0], 2 * bits - 1)
 
 
+@pytest.mark.further
 def test_whole_weights_are_repetitions():
     """Of the split by a library, of the rounds, of the loss, and of the clusters."""
     data, draw = DATA[:60], np.random.default_rng(1)

@@ -58,6 +58,7 @@ def _of(name: str, cold: bool) -> tg.BoundStates:
 QUICK = {("Curie-Weiss", False), ("Curie-Weiss", True), ("SK", True)}
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(
     ("name", "cold"),
     [
@@ -97,6 +98,7 @@ def test_the_verdict_is_that_of_the_spectrum(name, cold):
     assert np.all(np.diff(found.weights) <= 0)
 
 
+@pytest.mark.further
 def test_rows_are_states_and_candidates_know_theirs():
     found = _of("SK", True)
     rows, certificate = found.representatives, found.certificate
@@ -164,6 +166,7 @@ def test_single_flip_minima_stand_behind_the_minima_of_the_functional():
     assert f"2 candidates were tested, {few.n_dropped} of higher" in few.verdict
 
 
+@pytest.mark.further
 def test_the_lowest_of_given_minima_are_kept_and_gaps_of_the_search_are_told():
     energy, _, beta = MODELS["SK"]
     options = {"key": jax.random.key(0), "n_starts": 64}
@@ -191,7 +194,7 @@ def test_starts_are_searched_from():
     assert any(np.array_equal(core, up) for core in found.certificate.cores)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 @pytest.mark.parametrize(
     "functional", [pytest.param(tg.NaiveMeanField(), marks=pytest.mark.slow), None]
 )

@@ -64,6 +64,7 @@ def _certify(energy, beta, candidates=None, key=0, **options):
     return tg.certify(energy, beta, candidates, key=_key(key), threshold=THRESHOLD, **options)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", MODELS)
 def test_bound_states_are_the_metastable_sets(name):
     energy, beta = MODELS[name]
@@ -171,6 +172,7 @@ def _library(energy, beta):
     )
 
 
+@pytest.mark.further
 def test_mirror_images_are_states_of_their_own():
     energy = _curie_weiss(1.0)
     library = _library(energy, 2.5)
@@ -189,6 +191,7 @@ def test_mirror_images_are_states_of_their_own():
     assert "only bound state" in warm.reason(0)
 
 
+@pytest.mark.further
 def test_images_are_the_same_whether_folded_or_listed():
     energy, beta = _hopfield(), 4.0
     library = _library(energy, beta)
@@ -251,7 +254,7 @@ GAPPED = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.further
 @pytest.mark.parametrize("name", GAPPED)
 def test_a_metastable_paramagnet_is_a_bound_state(name):
     rows, beta, threshold = GAPPED[name]
@@ -275,6 +278,7 @@ def test_a_metastable_paramagnet_is_a_bound_state(name):
     assert 0.35 < found.escape_times[0] / (2**N / len(rows) / N) < 1.3
 
 
+@pytest.mark.further
 def test_a_paramagnet_beside_images_that_share_an_entry():
     energy, beta, threshold = _gapped(CORNERS[[7, 248]]), 1.2, 3.0
     states = np.stack([np.zeros(N), 0.99 * CORNERS[7]])
@@ -349,6 +353,7 @@ def _trajectories_of(energy, beta, cores, starts, n_steps, n_times, dynamics=tg.
     )
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", helpers.ENERGIES)
 def test_looked_up_and_computed_fields_agree(name):
     """The same random numbers lead along the same trajectories, whatever gives the fields."""
@@ -387,6 +392,7 @@ def test_trajectories_are_the_heat_bath():
             assert error < 0.01
 
 
+@pytest.mark.further
 def test_shared_orders_leave_errors_honest():
     """Shares of many runs scatter as those of independent trajectories, mapped over keys."""
     energy, beta, n_trajectories = _curie_weiss(1.0, 0.05), 2.0, 64
@@ -402,6 +408,7 @@ def test_shared_orders_leave_errors_honest():
     assert np.all(excess < 1.4) and np.all(excess > 0.6)
 
 
+@pytest.mark.further
 def test_trajectories_map_over_energies_and_betas():
     energies = [_curie_weiss(1.0, field) for field in (0.0, 0.05)]
     cores = np.array([-np.ones(N), np.ones(N)])
@@ -623,7 +630,7 @@ def test_rates_of_an_even_glass_are_mirror_images(seed):
     assert low <= found.n_bound <= high and found.count.split()[0] == str(low)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_the_count_is_open_where_a_time_is_close_to_the_threshold():
     """A double well: which of the two counts a run gives is chance; the interval holds both."""
     energy = _curie_weiss(1.0)

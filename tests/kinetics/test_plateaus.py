@@ -62,7 +62,7 @@ def test_the_order_and_number_of_starts_do_not_matter():
         np.testing.assert_array_equal(tg.kinetics.flip_minima(energy, rows), whole)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_states_beside_free_spins_are_found_however_cold():
     """Two odd rings and three spins that nothing acts on: 3 x 5 x 2 states modulo the flip."""
     hard = HARD["rings beside free spins"]

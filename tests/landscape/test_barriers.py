@@ -82,6 +82,7 @@ def _assert_ultrametric(heights: np.ndarray) -> None:
 # --- saddles that are known
 
 
+@pytest.mark.further
 def test_a_magnet_reverses_over_the_paramagnet():
     library, found = _found(_curie_weiss())
     assert library.size == 1 and len(found.others) == 0
@@ -133,6 +134,7 @@ def test_two_patterns_are_joined_symmetrically():
 # --- glasses
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("fields", [0.0, 0.1])
 def test_no_lower_pass_is_found_at_random(fields):
     """Minimax heights against those over the saddles that 100 random points climb to."""

@@ -76,6 +76,7 @@ def _assert_sound(family):
         np.testing.assert_allclose(family.weights[at].sum(), 1)
 
 
+@pytest.mark.further
 def test_the_magnet_splits_at_its_critical_point():
     family = _genealogy(_magnet(), BETAS)
     _assert_sound(family)
@@ -149,6 +150,7 @@ def test_states_along_a_field_that_turns():
         birth_points(NAIVE, _magnet(), family)
 
 
+@pytest.mark.further
 def test_patterns_are_born_where_their_modes_soften():
     """Two patterns of unequal weight: the heavy one splits off first, then the light one is born.
 
@@ -207,6 +209,7 @@ def test_continuation_finds_what_a_poor_search_misses():
         assert betas[stage - 1] < point.parameter < betas[stage]
 
 
+@pytest.mark.further
 def test_equal_keys_give_equal_genealogies():
     energy = random_pairwise(N, _key(11), fields=0.1)
     first, again = (_genealogy(energy, BETAS[::3]) for _ in range(2))
@@ -264,6 +267,7 @@ def _segments(figure: Figure) -> tuple[list, list]:
     return ties.get_segments(), lines.get_segments()
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("seed", [3, 5])
 def test_no_tie_crosses_a_line(seed):
     energy = _glass(seed)

@@ -97,6 +97,7 @@ def test_retention_is_the_enumerated_one():
     assert both.held.tolist() == [int(found.held), 0]
 
 
+@pytest.mark.further
 def test_negative_examples_are_unlearned():
     """A false positive of Hopfield patterns, their mixture, is lifted by the gap."""
     rng = np.random.default_rng(1)

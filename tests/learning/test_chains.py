@@ -46,7 +46,7 @@ def _gradient(objective, energy, samples, state, key):
     return value, gradient, state
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_many_sweeps_of_contrastive_divergence_give_the_exact_gradient():
     """One sweep does not: chains that start at the data have not left them."""
     energy, data = _model(), np.ones((20_000, 5))
@@ -61,7 +61,7 @@ def test_many_sweeps_of_contrastive_divergence_give_the_exact_gradient():
     assert np.max(errors[1] / sigma) > 4 * SIGMAS
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_tempered_chains_cross_where_plain_ones_are_caught():
     """Two states of unequal weight; all chains start in the rarer one."""
     couplings = 1.0 - np.eye(6)
@@ -83,6 +83,7 @@ def test_tempered_chains_cross_where_plain_ones_are_caught():
     assert found["plain"] < -0.9
 
 
+@pytest.mark.further
 def test_metropolis_chains_have_hidden_spins():
     """Hidden spins start as spins, which flips alone would never make of their means."""
     rbm = helpers.random_rbm(6, _key(1), scale=1.5)
@@ -96,7 +97,7 @@ def test_metropolis_chains_have_hidden_spins():
     np.testing.assert_allclose(means, exact, atol=SIGMAS * 1.5 / np.sqrt(2000))
 
 
-@pytest.mark.slow
+@pytest.mark.further
 @pytest.mark.parametrize("name", ["pairwise", "rbm"])
 def test_annealed_likelihood_follows_the_exact_one(name):
     """Along a path of learning: values of the loss, and the gradient at its end."""
@@ -122,7 +123,7 @@ def test_annealed_likelihood_follows_the_exact_one(name):
         np.testing.assert_allclose(ours, true, atol=SIGMAS * np.sqrt(2 / 4000))
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_annealed_fit_reports_the_likelihood():
     truth = _model()
     data = _draw(truth, 2000)

@@ -46,6 +46,7 @@ def test_steps_within_one_call_are_kept_once():
     assert kept.steps == [20]
 
 
+@pytest.mark.further
 def test_states_are_born_along_a_training():
     kept = Checkpoints([20, 40, 60, 80, 100])
     _train(kept)

@@ -395,6 +395,7 @@ def test_energies_without_a_rule_have_degrees_too():
     assert fitted.result == tg.RESULTS.converged
 
 
+@pytest.mark.further
 def test_weights_are_repetitions():
     data = helpers.configurations(4)[[3, 5, 9, 14, 2]]
     weighted = _fit(data=data, weights=np.array([3, 1, 1, 2, 0]))
@@ -916,6 +917,7 @@ PIECES = {
 }
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", PIECES)
 def test_calls_in_a_row_are_one_call_to_the_last_bit(name):
     """The state holds all that goes on: parameters, means, optimiser, chains, and the step."""

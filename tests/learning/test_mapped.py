@@ -104,7 +104,7 @@ def test_descents_of_different_length_end_as_they_do_alone():
         np.testing.assert_array_equal(np.asarray(row.energy.couplings) == 0, zeros)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_line_searches_map_too():
     strengths = jnp.array([0.01, 0.1, 1.0])
 
@@ -123,6 +123,7 @@ def test_line_searches_map_too():
         np.testing.assert_allclose(ridges.couplings[k], alone.energy.couplings, atol=1e-5)
 
 
+@pytest.mark.further
 def test_chains_map_over_keys_and_have_a_regular_end():
     objective = tg.PersistentCD(n_chains=8, n_sweeps=1)
 

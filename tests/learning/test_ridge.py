@@ -27,6 +27,7 @@ def _divergence(truth, energy) -> float:
     return float(p @ np.log(p / q))
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(("scale", "count"), [(0.3, 40), (0.3, 600), (2.0, 40), (2.0, 600)])
 def test_the_chosen_ridge_is_nearly_the_best(scale, count):
     """Of those tried, in the divergence of the model from the truth, over a few data sets."""

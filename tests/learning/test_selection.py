@@ -35,6 +35,7 @@ def _bonds(energy):
     return {tuple(map(int, pair)) for pair in np.argwhere(np.triu(energy.couplings))}
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("way", WAYS)
 def test_the_couplings_of_a_sparse_model_are_found(way):
     choose, options = WAYS[way]
@@ -119,6 +120,7 @@ def test_held_out_data_of_another_width(monkeypatch):
         grow(OBJECTIVE, PAIRWISE, TRAINING, HELD_OUT[:, :3], key=KEY)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("way", WAYS)
 def test_whole_weights_are_repetitions(way):
     """Of both kinds of samples: models, losses and the criterion alike."""

@@ -118,6 +118,7 @@ class _ToTheEnd(AbstractObjective):
         return tg.Pseudolikelihood(l2=0.0).loss(energy, batch, state, key)
 
 
+@pytest.mark.further
 def test_same_minimum_in_far_fewer_steps_where_couplings_are_strong():
     n = 14
     truth = helpers.random_pairwise(n, jax.random.key(6), scale=1.5, fields=0.3)

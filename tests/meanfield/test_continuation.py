@@ -48,7 +48,7 @@ def critical_beta(functional) -> float:
     }[functional]
 
 
-@pytest.mark.slow
+@pytest.mark.further
 @pytest.mark.parametrize(
     "functional", [NAIVE, tg.TAP(), pytest.param(tg.Bethe(), marks=pytest.mark.slow)]
 )
@@ -115,7 +115,7 @@ def test_a_field_meets_both_spinodals_of_the_hysteresis_loop():
     np.testing.assert_allclose(second.magnetizations, m * ONES, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_the_ordered_state_of_a_three_spin_ferromagnet_dies_in_a_saddle_node():
     branch = follow_beta(NAIVE, ferromagnet(0.0, 1.0), (3.0, 0.3), ONES)
     # Stationary: atanh m = 3 beta m^2; there beta is least.
@@ -128,6 +128,7 @@ def test_the_ordered_state_of_a_three_spin_ferromagnet_dies_in_a_saddle_node():
     assert 0 < found[-1, 0] < m < found[0, 0]
 
 
+@pytest.mark.further
 def test_a_cubic_term_makes_the_crossing_transcritical():
     trunk = follow_beta(NAIVE, ferromagnet(0.5, 0.05), (0.5, 1.5), ZEROS)
     (point,) = bifurcations(trunk)
@@ -150,7 +151,7 @@ def test_a_branch_that_comes_from_the_cold_turns_in_the_pitchfork():
     np.testing.assert_allclose(m[-1], -m[0], atol=1e-8)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_patterns_that_do_not_overlap_are_born_together():
     patterns = np.array([[1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, -1, -1, -1, -1]])
     couplings = patterns.T @ patterns / 8 - 2 / 8 * np.eye(8)
@@ -164,7 +165,7 @@ def test_patterns_that_do_not_overlap_are_born_together():
     np.testing.assert_allclose(inside, modes, atol=1e-8)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_many_models_at_once_and_no_second_compilation():
     energies = [random_pairwise(5, jax.random.key(i), scale=0.5, fields=0.3) for i in range(3)]
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *energies)

@@ -161,7 +161,7 @@ def test_third_moment_of_long_interactions():
     np.testing.assert_allclose(ours, truth, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 @pytest.mark.parametrize("p", [10, 30, 64])
 def test_one_long_interaction_has_closed_forms(p):
     # y = prod s - prod m - sum of its slopes, of n equal spins: means over the number that is up.

@@ -159,7 +159,7 @@ def test_gradient_of_the_free_energy_needs_no_solve():
     assert compiled_solves(jax.grad(figure("m")), energy.fields) > forward
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_second_derivatives_of_the_free_energy_are_the_response():
     energy, beta = random_pairwise(4, jax.random.key(4)), 0.8
 

@@ -273,7 +273,7 @@ def at_criticality(name: str):
     return betas, jax.jit(jax.vmap(over_starts, (0, None)))(betas, starts)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 @pytest.mark.parametrize("name", ["naive", pytest.param("bethe", marks=pytest.mark.slow)])
 def test_a_bifurcation_is_marginal_and_has_no_derivative(name):
     betas, (slopes, solutions) = at_criticality(name)
@@ -529,7 +529,7 @@ def test_factorisations_wait_for_each_other(program):
     assert not unordered_factorisations(program, PROBLEM.energy)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_a_proof_and_bethe_factorise_once():
     energy = random_interactions(4, jax.random.key(0), orders=(1, 2, 3))
     theta, problem = jnp.zeros((3, 4)), tg.meanfield.Problem(tg.Bethe(), energy, 1.0)

@@ -46,7 +46,7 @@ def test_the_scan_marks_lower_bounds():
     assert labels == ["naive mean field", "TAP", "full search", "library full: at least"]
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_bifurcation_diagram_shows_minima_and_saddles_apart():
     energy = Pairwise(np.array([[0.0, 1.0], [1.0, 0.0]]), np.zeros(2))
     functional = NaiveMeanField()

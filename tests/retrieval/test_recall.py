@@ -169,6 +169,7 @@ def test_mean_field_finds_the_minima_on_the_free_spins():
         assert {tuple(sign * patterns[0]), tuple(sign * patterns[1])} <= found
 
 
+@pytest.mark.further
 def test_mean_field_counts_each_minimum_once_where_two_have_the_same_signs():
     """A magnet of triples in a field, at coexistence of a weak and a strong magnetization."""
     n, beta, functional = 6, 1.0, tg.NaiveMeanField()
@@ -223,6 +224,7 @@ def adder():
     return energy, data, data[rows], masks, answers
 
 
+@pytest.mark.further
 def test_sums_and_summands_are_recalled_without_a_mistake(adder):
     _, data, truths, masks, answers = adder
     unique = jax.tree.map(lambda x: x[:128], answers)
@@ -410,6 +412,7 @@ def test_bad_input_is_named(changes, message):
         tg.recall(energy, **(good | changes))
 
 
+@pytest.mark.further
 def test_gate_is_the_posterior_over_experts_given_the_cue():
     mixture = _mixture(5)
     cues, masks = _cues(5)

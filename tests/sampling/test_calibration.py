@@ -100,6 +100,7 @@ def _runs(name, kernel):
     return jax.jit(jax.vmap(jax.vmap(estimate), in_axes=(None, 0)))
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", ESTIMATORS)
 @pytest.mark.parametrize("kernel", ["gibbs", pytest.param("metropolis", marks=pytest.mark.slow)])
 def test_an_interval_holds_or_there_is_none(kernel, name):
@@ -152,14 +153,15 @@ def test_skewed_weights_hold_what_they_claim(n, width):
     assert np.median(even) < width * np.sqrt(np.expm1(0.6**2) / n)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(
     "name",
     [
         "annealing",
         "reverse annealing",
         "population annealing",
-        pytest.param("integration", marks=pytest.mark.slow),
-        pytest.param("reweighting", marks=pytest.mark.slow),
+        pytest.param("integration", marks=pytest.mark.further),
+        pytest.param("reweighting", marks=pytest.mark.further),
     ],
 )
 def test_intervals_of_a_magnet_hold(name):
@@ -211,6 +213,7 @@ ON_TORUS = {
 }
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", ON_TORUS)
 def test_a_magnet_below_its_critical_temperature_is_refused(name):
     """32 x 32 spins, where domains freeze: 1429.0(9) was claimed for 1438.6. Hot it is easy."""
@@ -235,6 +238,7 @@ def test_a_magnet_in_its_ordered_phase():
     assert abs(found.log_partition - exact) < 3 * found.standard_error < 1
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("kernel", KERNEL_NAMES)
 def test_a_ring_of_eight(kernel):
     """Where Metropolis was a clock: 7.2(5) came for 9.12."""

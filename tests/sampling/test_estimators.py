@@ -127,7 +127,7 @@ def _from_second(measured):
     return sampling.Measurement(*(x[1:] for x in measured))
 
 
-@pytest.mark.slow
+@pytest.mark.further
 @pytest.mark.parametrize("name", ESTIMATORS)
 @pytest.mark.parametrize(
     "kernel",
@@ -274,7 +274,7 @@ def test_systematic_draws():
     np.testing.assert_array_equal(uniform, np.arange(n))
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_effective_sizes_keep_their_limits():
     """All replicas where weights are equal, next to one where a single one decides."""
     energy = _sk(_key(0))
@@ -473,7 +473,7 @@ def _averages_to_zero(excess) -> bool:
     return abs(excess.mean()) < norm.isf(ALARM / 4) * excess.std() / np.sqrt(len(excess))
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_integration_of_three_chains_is_unbiased():
     energy, betas = helpers.random_pairwise(5, _key(5)), np.array([1.0])
     found = jax.tree.map(np.asarray, _short_integrals(energy, betas, 3))
@@ -482,7 +482,7 @@ def test_integration_of_three_chains_is_unbiased():
     assert _averages_to_zero(found.heat_capacities.value - exact["heat capacity"])
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_errors_of_integration_know_those_of_slopes():
     """On one wide interval, where slopes are two fifths of the variance of ln Z. Error bars hold
     to first order in the number of chains: 30 here."""

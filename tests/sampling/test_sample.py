@@ -260,6 +260,7 @@ def test_info_of_tempering_tells_of_swaps():
     np.testing.assert_allclose(info.acceptance, expected, rtol=1e-12)
 
 
+@pytest.mark.further
 def test_info_of_clusters_tells_their_sizes():
     magnet = tg.Pairwise(1 - jnp.eye(5), jnp.zeros(5))
     for beta, n_clusters, largest in [(0.0, 5, 1), (50.0, 1, 5)]:
@@ -297,6 +298,7 @@ print("chains lie on both devices")
 """
 
 
+@pytest.mark.further
 def test_chains_on_several_devices_draw_the_same():
     """In a process of its own, which sees this CPU as two devices."""
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
@@ -444,6 +446,7 @@ def test_a_ladder_may_be_of_another_precision_than_the_energy():
     assert spins.dtype == jnp.float64
 
 
+@pytest.mark.further
 def test_more_spins_than_a_block_have_the_exact_energy():
     """18 spins: the second block starts anew, and padding is no spin."""
     energy = helpers.random_pairwise(18, _key(18), scale=0.8)
@@ -482,6 +485,7 @@ def test_colors_are_independent_and_complete():
         assert all(len(c & set(t)) <= 1 for c in classes for t in table.indices.tolist())
 
 
+@pytest.mark.further
 def test_square_lattice_has_the_energy_of_the_ising_model():
     """-1.1061 per spin at beta = 0.4 on 64 x 64 spins (Onsager 1944)."""
     energies = _energies_of_lattice(tg.Gibbs(), 64, 0.4, n_chains=16, n_sweeps=400)
@@ -537,6 +541,7 @@ def _energies_of_lattice(sampler, size, beta, **counts):
     )
 
 
+@pytest.mark.further
 def test_tempering_crosses_where_gibbs_does_not():
     """A Curie-Weiss magnet of 40 spins at beta = 2.2, started up: only tempering finds down."""
     n, beta = 40, 2.2

@@ -392,6 +392,7 @@ def test_updates_of_one_spin_are_reversible(name, rule):
         assert _is_reversible(rule(p, k), p)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", GRAPHS)
 def test_houdayer(name):
     """On pairs of three spins: a sweep of both, then the exchange, which is reversible."""
@@ -418,6 +419,7 @@ def test_exchange_of_clusters_keeps_the_energy(name):
     np.testing.assert_allclose(total(moved), total(pairs), atol=1e-12)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("kernel", [tg.Gibbs(), tg.Metropolis()])
 def test_tempering_of_two_rungs(kernel, name):
@@ -425,6 +427,7 @@ def test_tempering_of_two_rungs(kernel, name):
     _check_tempering(kernel, energy, np.array([0.3, BETA]), sweeps=0)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("sweeps", [0, 1])
 def test_tempering_swaps_even_and_odd_pairs_in_turn(sweeps):
     energy = helpers.random_pairwise(2, _key(3), scale=2.0)

@@ -85,7 +85,7 @@ def test_bad_input(library, level, message):
         discovery_curve(_library([3, 1]), np.array([5]))
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_claimed_coverage_against_all_corners():
     """Truth: the share of all corners that fall to states which the library holds.
 
@@ -129,6 +129,7 @@ def test_leaders_modulo_the_flip():
     np.testing.assert_array_equal(index, [0, 0])
 
 
+@pytest.mark.further
 def test_the_search_stops_at_the_coverage():
     energy = helpers.random_pairwise(N, jax.random.key(0), fields=0.1)
     rounds, options = [], {"key": jax.random.key(0), "n_starts": 4096}

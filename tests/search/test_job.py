@@ -23,6 +23,7 @@ def _search(n_starts: int = 200, room: int = 64, starts: np.ndarray | None = Non
     return Search.of(problem, starts, n_starts, room, coverage, (corner,))
 
 
+@pytest.mark.further
 def test_searches_map_over_models_and_keys():
     """As one by one: the same minima, hit as often."""
 
@@ -80,6 +81,7 @@ def test_given_starts_come_first_and_are_told_apart():
         assert np.asarray(ends.given_hits)[used][near].sum() == hits
 
 
+@pytest.mark.further
 def test_little_room_keeps_the_lowest():
     whole = tg.run(_search(), key=KEYS[0])
     small = tg.run(_search(room=2), key=KEYS[0])

@@ -189,6 +189,7 @@ def test_what_has_no_minimum_has_none():
     assert len(downhill) == 0 and _codes(downhill, "converged") == 0
 
 
+@pytest.mark.further
 def test_hidden_units_merge():
     """A machine of two hidden units: 2! 2^2 images of each minimum are one minimum."""
     visible = tg.enumerate_spins(4)

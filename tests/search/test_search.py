@@ -326,6 +326,7 @@ def test_hopfield_patterns_are_states():
     np.testing.assert_array_equal(library.multiplicity, 1)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("functional", ["naive", "tap"])
 @pytest.mark.parametrize("fields", [0.0, 0.1])
 def test_library_is_what_all_corners_fall_to(functional, fields):
@@ -361,6 +362,7 @@ def test_library_is_what_all_corners_fall_to(functional, fields):
     np.testing.assert_allclose(library.curvatures, curvature, rtol=1e-6)
 
 
+@pytest.mark.further
 def test_a_full_library_keeps_the_lowest():
     whole = _find(NAIVE, _glass(0.1), 4.0, starts=CORNERS[:16], n_starts=144)
     assert whole.size > 3 and not whole.overflow
@@ -445,6 +447,7 @@ def test_nothing_found_is_an_empty_library(monkeypatch):
 MOVES = (corner, flip_cluster, crossover)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("fields", [0.0, 0.1])
 def test_searches_find_all_that_corners_fall_to(fields):
     """Models whose minima are enumerated; by default, and by a mix that finds no less."""
@@ -468,6 +471,7 @@ def test_starts_are_made_by_the_moves_that_are_given():
         assert library.hits.sum() == held.hits.sum() + 80
 
 
+@pytest.mark.further
 def test_mirror_images_are_turned_to_one_side():
     """Two states of an even energy: a move that shows how they overlap."""
     seen = []

@@ -87,6 +87,7 @@ def _betas(graph: nx.Graph, sign: int) -> list[float]:
     return [0.8 / top, 3.1 / top, 8.3 / top]
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("sign", [-1, 1], ids=["antiferromagnet", "ferromagnet"])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_all_states_of_symmetric_models_are_found(name, sign):
@@ -104,6 +105,7 @@ def test_all_states_of_more_symmetric_models_are_found(name, sign):
         _check(on_graph(graph, float(sign)), beta)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("n", [3, 5, 7])
 def test_states_born_from_a_pair_of_modes_are_told_apart(n):
     """Just above the critical point of an odd ring G hardly differs around a circle of points."""
@@ -158,6 +160,7 @@ def test_one_hot_groups(beta):
     _check(one_hot(2, 4), beta)
 
 
+@pytest.mark.further
 def test_saddles_are_never_certified_however_many_there_are():
     """A batch so large that maxima over NaN are vectorised: m = 0 of an octahedron."""
     energy = on_graph(nx.octahedral_graph(), -1.0)

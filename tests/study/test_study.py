@@ -235,6 +235,7 @@ def test_the_onsager_ratio_is_that_of_the_energy():
     np.testing.assert_allclose(study.onsager_ratios()[0], onsager / abs(first), rtol=1e-6)
 
 
+@pytest.mark.further
 def test_the_page_says_what_bound_states_hang_on():
     study = _study(n_states=3)
     page = tg.study.render(study)
@@ -291,7 +292,7 @@ def test_a_fit_that_failed_is_said_to_have_failed():
     assert figures["ergodic"] is None
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_a_large_library_is_cut_and_says_so():
     page = tg.study.render(_study(n_states=64, overflow=True))
     assert page.count("<tr><td>") == 40 + 2 + 2
@@ -368,7 +369,7 @@ def test_partial_studies_are_rendered():
     assert "Nothing was learned" in tg.study.render(study)
 
 
-@pytest.mark.slow
+@pytest.mark.further
 def test_a_bad_expansion_is_warned_of():
     study = _study()
     assert "expansion is not small" not in tg.study.render(study)
