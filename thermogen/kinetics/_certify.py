@@ -1,5 +1,6 @@
 """Kinetic certificates: which candidates trap the dynamics, and which are one bound state."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +16,7 @@ from ..sampling import AbstractKernel, HeatBath, Progress, progress
 from ..search import Library
 from ._certificate import Certificate
 from ._cores import Cores, Entries, starts_of
-from ._descents import descend_all, prepared, slopes_of
+from ._descents import descents_of, prepared
 from ._dynamics import quickest_form, steps_per_sweep
 from ._judge import LOOKS, judge
 from ._trajectories import Observations, Trajectories
@@ -89,14 +90,23 @@ def certify(
     disordered = np.sqrt(np.mean(used**2, axis=1)) < _DISORDERED
     disordered &= not disordered.all()
     with jax.enable_x64(True):
-        bottoms = descend_all(prepared(energy), used)
-        even = bool(is_flip_symmetric(cast(energy, jnp.float64)))
-        cores = Cores.of(bottoms[~disordered], mirrored, even)
-        draw_key, run_key = jax.random.split(key)
+        energy, model, even, (draw_key, run_key) = _before(energy, key)
+        bottoms, ties = descents_of(model, used)
+        cores = Cores.of(bottoms[~disordered], mirrored, bool(even))
         starts = starts_of(cores, used[disordered], n_trajectories, draw_key)
-        beta = checked_beta(beta, jnp.float64)
-        options = {"key": run_key, "callback": callback}
-        seen = _observe(dynamics, energy, beta, cores, starts, n_steps, horizon * LOOKS, **options)
+        n_times = horizon * LOOKS
+        job = Trajectories(
+            dynamics,
+            quickest_form(energy),
+            checked_beta(beta, jnp.float64),
+            jnp.asarray(_padded(cores.spins)),
+            jnp.asarray(_padded(starts)),
+            jnp.asarray(n_steps, jnp.int32),
+            jnp.asarray(2 * ties[~disordered].max()),
+            n_times,
+        )
+        seen = jax.device_get(run(job, key=run_key, **progress(n_times, callback)))
+    seen = Observations(*(x[: len(starts)] for x in seen))
     read = Entries.of(cores, bottoms, disordered, mask)
     return judge(seen, read, n_steps / per_sweep, float(threshold), type(dynamics).__name__)
 
@@ -111,36 +121,23 @@ def _steps_between_looks(
     return round(per_sweep * threshold / LOOKS)
 
 
-def _observe(
-    dynamics: AbstractKernel,
-    energy: AbstractEnergy,
-    beta: Array,
-    cores: Cores,
-    starts: np.ndarray,
-    n_steps: int,
-    n_times: int,
-    *,
-    key: Key,
-    callback: Progress,
-) -> Observations:
-    """Run the trajectories; numbers of cores and starts are padded, so that few programs serve."""
-    _, ties = slopes_of(prepared(energy), cores.spins)
-    job = Trajectories(
-        dynamics,
-        quickest_form(energy),
-        beta,
-        jnp.asarray(_padded(cores.spins)),
-        jnp.asarray(_padded(starts)),
-        jnp.asarray(n_steps, jnp.int32),
-        jnp.asarray(2 * ties.max()),
-        n_times,
-    )
-    seen = jax.device_get(run(job, key=key, **progress(n_times, callback)))
-    return Observations(*(x[: len(starts)] for x in seen))
+@eqx.filter_jit
+def _before(energy: AbstractEnergy, key: Key):
+    """All that is computed before a descent, as one program.
+
+    Returns:
+        The energy in double precision, its form for descents, whether it is even, and two keys.
+    """
+    energy = cast(energy, jnp.float64)
+    first, second = jax.random.split(key)
+    return energy, prepared(energy), is_flip_symmetric(energy), (first, second)
 
 
 def _padded(x: np.ndarray) -> np.ndarray:
-    """The first row repeated to a power of two of rows; of equal cores the first is the nearest."""
+    """The first row repeated to a power of two of rows, so that few programs serve.
+
+    Of equal cores the first is the nearest.
+    """
     size = 1 << (len(x) - 1).bit_length()
     return np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
 

@@ -68,6 +68,8 @@ def starts_of(
 ) -> Int8[np.ndarray, "starts trajectories n"]:
     """Each core many times, then draws from the product measures of the disordered states."""
     first = np.repeat(cores.spins[: cores.n_starts, None], n_trajectories, axis=1)
+    if len(disordered) == 0:
+        return first
     shape = (len(disordered), n_trajectories, cores.spins.shape[1])
     dice = np.asarray(jax.random.uniform(key, shape))
     drawn = np.where(dice < 0.5 * (1 + disordered[:, None]), 1, -1)

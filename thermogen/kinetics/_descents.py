@@ -16,6 +16,7 @@ TIE = 1e-9
 _BATCH = 1024
 
 
+@eqx.filter_jit
 def prepared(energy: AbstractEnergy) -> AbstractEnergy:
     """The same energy in double precision, in a form whose `conditional_fields` are of all spins.
 
@@ -37,6 +38,13 @@ def descend_all(
 
     Each flips the spin that lowers E most, until none does.
     """
+    return descents_of(model, starts)[0]
+
+
+def descents_of(
+    model: AbstractEnergy, starts: Num[Array | np.ndarray, "batch n"]
+) -> tuple[Int8[np.ndarray, "batch n"], Float[np.ndarray, " batch"]]:
+    """`descend_all`, and the ties of `slopes_of` where they end."""
     spins = np.where(np.asarray(starts) < 0, -1, 1).astype(np.int8)
     return in_batches(functools.partial(_descend_batch, model), spins, _BATCH)
 
@@ -58,7 +66,9 @@ def _slopes_batch(model: AbstractEnergy, spins: Int8[Array, "batch n"]):
     return jax.vmap(lambda s: _slopes(model, s))(spins)
 
 
-def _descend(model: AbstractEnergy, spins: Int8[Array, " n"]) -> Int8[Array, " n"]:
+def _descend(
+    model: AbstractEnergy, spins: Int8[Array, " n"]
+) -> tuple[Int8[Array, " n"], Float[Array, ""]]:
     def downhill(carry):
         _, (slope, tie) = carry
         return jnp.min(slope) < -tie
@@ -68,7 +78,8 @@ def _descend(model: AbstractEnergy, spins: Int8[Array, " n"]) -> Int8[Array, " n
         s = jnp.where(jnp.arange(len(s)) == jnp.argmin(slope), -s, s)
         return s, _slopes(model, s)
 
-    return jax.lax.while_loop(downhill, flip, (spins, _slopes(model, spins)))[0]
+    end, (_, tie) = jax.lax.while_loop(downhill, flip, (spins, _slopes(model, spins)))
+    return end, tie
 
 
 def _slopes(model, spins):

@@ -2,6 +2,7 @@
 
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -85,5 +86,8 @@ def quickest_form(energy: AbstractEnergy) -> AbstractEnergy:
     if isinstance(energy, Pairwise):
         return colored(energy)
     if isinstance(energy, AbstractMultilinear | Mixture) and energy.n_spins <= _MAX_TABLE:
-        return complete(energy)
+        return _table(energy)
     return energy
+
+
+_table = eqx.filter_jit(complete)

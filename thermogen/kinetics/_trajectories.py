@@ -33,7 +33,7 @@ class TrajectoriesState(NamedTuple):
 
     Attributes:
         spins: one configuration of each, shape `(n, starts, trajectories)`.
-        seen: what was met so far, times on the FIRST axis; 0 at times to come.
+        seen: what was met so far; 0 at times to come.
         n_done: how often it was looked at them.
         key: random key of what is to come.
     """
@@ -75,7 +75,7 @@ class Trajectories(AbstractJob):
 
     def init(self, key: Key) -> TrajectoriesState:
         spins = jnp.moveaxis(self.starts, 2, 0).astype(self.tie.dtype)
-        shape = (self.n_times, *spins.shape[1:])
+        shape = (*spins.shape[1:], self.n_times)
         none = jnp.zeros(shape, spins.dtype)
         seen = Observations(jnp.zeros(shape, jnp.int32), none, none)
         return TrajectoriesState(spins, seen, jnp.zeros((), jnp.int32), key)
@@ -92,14 +92,18 @@ class Trajectories(AbstractJob):
             jnp.mean(spins * starts, axis=0),
             towards.reshape(spins.shape[1:]),
         )
-        seen = jax.tree.map(lambda all_, x: all_.at[state.n_done].set(x), state.seen, now)
+        seen = jax.tree.map(
+            lambda all_, x: jax.lax.dynamic_update_index_in_dim(all_, x, state.n_done, -1),
+            state.seen,
+            now,
+        )
         return TrajectoriesState(spins, seen, state.n_done + 1, key)
 
     def done(self, state: TrajectoriesState) -> Bool[Array, ""]:
         return state.n_done >= self.n_times
 
     def result(self, state: TrajectoriesState) -> Observations:
-        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), state.seen)
+        return state.seen
 
     def label(self, spins: Float[Array, "n replicas"]) -> Int[Array, " replicas"]:
         """The core that each configuration belongs to."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._bits import packed, random_words, signs
+from .._bits import random_words
 from .._checks import as_float, check_precision
 from .._linalg import dot
 from .._types import Beta, Key, Spins
@@ -157,11 +157,10 @@ def _(energy: Pairwise, beta, spins, draw, n_blocks):
     couplings, fields = energy.matrix.astype(spins.dtype), energy.fields.astype(spins.dtype)
     scale = 2 * beta
 
-    def write(spins, sites, live, word):
-        for k, row in enumerate(signs(word, len(sites), spins.dtype, axis=0)):
-            row = jnp.where(live[k], row, spins[sites[k]])
-            spins = jax.lax.dynamic_update_index_in_dim(spins, row, sites[k], 0)
-        return spins
+    def write(spins, last, word):
+        # One pass over all spins: updates of single rows would be as many kernels to compile.
+        bit = word[None, :] >> jnp.maximum(last, 0)[:, None].astype(word.dtype) & 1
+        return jnp.where(last[:, None] < 0, spins, 1 - 2 * bit.astype(spins.dtype))
 
     def block(b, carry):
         # What XLA fuses with the updates it computes anew for each of them: the result is written
@@ -174,11 +173,18 @@ def _(energy: Pairwise, beta, spins, draw, n_blocks):
         inner = jnp.where(_last_visits(steps), rows[:, steps.sites], 0)
         own = spins[steps.sites]
         word = update_in_turn(_RULE, field, own, steps.thresholds, inner, scale)
-        return spins, steps.sites, steps.live, word
+        return spins, _last_steps(steps, len(spins)), word
 
-    first = jnp.zeros_like(jax.eval_shape(draw, jnp.asarray(0)).sites)
-    start = spins, first, first < 0, packed(spins[first], axis=0)
+    none = jnp.full(len(spins), -1, jnp.int32)
+    start = spins, none, jnp.zeros(spins.shape[1], jnp.uint32)
     return write(*jax.lax.fori_loop(0, n_blocks, block, start))
+
+
+def _last_steps(steps: Steps, n: int) -> Int[Array, " n"]:
+    """The last step that draws each spin, -1 where none does."""
+    drawn = (steps.sites[None, :] == jnp.arange(n)[:, None]) & steps.live[None, :]
+    order = jnp.arange(len(steps.sites), dtype=jnp.int32)
+    return jnp.max(jnp.where(drawn, order, -1), axis=1)
 
 
 def _last_visits(steps: Steps) -> Bool[Array, "steps steps"]:
