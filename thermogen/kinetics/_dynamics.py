@@ -2,7 +2,6 @@
 
 import functools
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -86,8 +85,5 @@ def quickest_form(energy: AbstractEnergy) -> AbstractEnergy:
     if isinstance(energy, Pairwise):
         return colored(energy)
     if isinstance(energy, AbstractMultilinear | Mixture) and energy.n_spins <= _MAX_TABLE:
-        return _table(energy)
+        return complete(energy)
     return energy
-
-
-_table = eqx.filter_jit(complete)
