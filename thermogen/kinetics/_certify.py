@@ -77,6 +77,19 @@ def certify(
         ValueError: for candidates of wrong shape or range, an empty library, or a beta,
             threshold or count out of range.
         TypeError: for dynamics that are no kernel.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        magnet = tg.Pairwise(np.ones((6, 6)) - np.eye(6), np.zeros(6))
+        up, key = np.ones(6), jax.random.key(0)
+        certificate = tg.certify(magnet, 1.0, np.stack([up, -up]), key=key, threshold=20)
+        assert certificate.n_bound == 2 and np.all(certificate.intervals[:, 0] > 20)
+        ```
     """
     if not isinstance(dynamics, AbstractKernel):
         raise TypeError(f"dynamics must be a kernel such as HeatBath(), got {dynamics!r}")

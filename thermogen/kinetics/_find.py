@@ -75,6 +75,20 @@ def find_bound_states(
     Raises:
         ValueError: as `find_minima` and `certify` do, for a capacity below 1, and for a
             library of another energy or beta.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        magnet = tg.Pairwise(np.ones((6, 6)) - np.eye(6), np.zeros(6))
+        found = tg.find_bound_states(magnet, 1.0, key=jax.random.key(0))
+        # One row for the state that points up and for its mirror image.
+        assert len(found) == 1 and found.multiplicity[0] == 2
+        assert found.verdict.startswith("Broken")
+        ```
     """
     n_starts, capacity = check_counts(n_starts=n_starts, capacity=capacity)
     n_trajectories = check_count("n_trajectories", n_trajectories, least=16)
