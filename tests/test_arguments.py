@@ -158,6 +158,7 @@ def test_parameters_that_are_not_finite_are_refused(unchecked):
             call()
 
 
+@pytest.mark.further
 def test_lists_and_integers_of_numpy_are_welcome(unchecked):
     options = FEW | {"n_chains": np.int32(2), "n_sweeps": jnp.asarray(2)}
     ours = tg.recall(ENERGY, 1, [1, 0, 0], **options)

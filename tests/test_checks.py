@@ -112,6 +112,7 @@ def test_half_precision_is_refused_where_it_would_be_computed_in(name, dtype):
         ENTRIES[name](_energy(0.5, dtype))
 
 
+@pytest.mark.further
 def test_half_precision_is_welcome_where_all_is_float64():
     """The search casts what it is given: the numbers are then those that half precision holds."""
     half = _energy(0.3, jnp.float16)
@@ -290,6 +291,7 @@ def test_no_function_drops_a_mask(name, unchecked):
         call(_first_masked(values))
 
 
+@pytest.mark.further
 def test_a_mask_of_a_cue_means_unknown():
     energy = tg.Pairwise(np.zeros((SPINS, SPINS)), np.ones(SPINS))
     cue = np.ma.array([-1.0, -1.0, 7.0, 1.0], mask=[False, False, True, False])

@@ -262,6 +262,7 @@ def copies(tmp_path_factory):
     return folder
 
 
+@pytest.mark.further
 def test_recall_completes_cues(copies, monkeypatch):
     """One answer where any spin is known, else two."""
     monkeypatch.chdir(copies)
@@ -292,6 +293,7 @@ def test_recall_completes_cues(copies, monkeypatch):
     assert {line.split(",")[0] for line in lines[1:]} == {"0", "1", "2", "3"}
 
 
+@pytest.mark.further
 def test_recall_answers_where_probabilities_underflow(tmp_path, monkeypatch):
     """A hundred and fifty spins in float32 that are unknown and free: ln p = -150 ln 2."""
     monkeypatch.chdir(tmp_path)
@@ -542,6 +544,7 @@ def _check_struck(tmp_path, number, seconds):
     return taken
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(
     ("number", "seconds"), [(signal.SIGINT, 0.7), (signal.SIGTERM, 2.5), (signal.SIGINT, 12.0)]
 )
@@ -556,6 +559,7 @@ def test_signals_at_any_moment(tmp_path, number, seconds):
     assert _check_struck(tmp_path, number, seconds) < 30
 
 
+@pytest.mark.further
 def test_a_signal_that_was_swallowed_is_heard_at_the_next_step(tmp_path, monkeypatch):
     """As one that strikes in a callback of the garbage collector, which can raise nothing."""
     monkeypatch.setattr(_signals, "_caught", None)
@@ -578,6 +582,7 @@ def test_a_signal_that_was_swallowed_is_heard_at_the_next_step(tmp_path, monkeyp
     assert figures["interrupted"] is True and "search" not in figures["stages_finished"]
 
 
+@pytest.mark.further
 def test_a_signal_waits_until_files_are_written(tmp_path, monkeypatch):
     monkeypatch.setattr(_signals, "_caught", None)
     monkeypatch.setattr(tg.study, "progress", _interrupting("Searching for bound states"))

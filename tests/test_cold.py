@@ -11,6 +11,7 @@ from thermogen import energies, landscape
 from thermogen._cold import above_lowest, log_two_cosh
 
 
+@pytest.mark.further
 def test_free_spin_in_a_field_and_its_derivatives():
     """Where |h| has a kink, too."""
     fields, beta = np.array([-2.0, -1e-3, 0, 0.3, 5]), 1.7
@@ -32,6 +33,7 @@ def test_free_spin_in_a_field_and_its_derivatives():
         assert jax.grad(log_two_cosh, 1)(jnp.asarray(5.0), huge) == 0
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_fields_of_a_machine_in_the_cold(dtype):
     machine = helpers.random_rbm(7, jax.random.key(0))
@@ -66,6 +68,7 @@ def test_what_rounding_tells_apart_is_equal():
     np.testing.assert_array_equal(slopes, np.eye(4))
 
 
+@pytest.mark.further
 def test_equal_states_of_a_library_weigh_the_same_at_any_beta():
     """Two blocks of four spins with free signs: states that are no mirror images are equal."""
     couplings = np.kron(np.eye(2), 0.1 * (np.ones((4, 4)) - np.eye(4)))
@@ -81,6 +84,7 @@ def test_equal_states_of_a_library_weigh_the_same_at_any_beta():
         library.weights(np.inf)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("kernel", [tg.Gibbs(), tg.Metropolis()], ids=["gibbs", "metropolis"])
 def test_chains_do_not_overflow(kernel):
     """A magnet in a field from any start: all up, though beta times a field is no float."""

@@ -247,6 +247,7 @@ def strength(request):
     return request.param
 
 
+@pytest.mark.further
 def test_solve_ends_at_a_minimum_of_the_functional(pair, strength):
     _, _, solutions = pair.solved(strength)
     assert np.all(solutions.result == tg.RESULTS.converged)
@@ -273,6 +274,7 @@ def test_free_energy_derivative_is_the_partial_one_at_fixed_m(pair, strength):
     np.testing.assert_allclose(jacobians[0, -1], partial, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("names", quick(("pairwise", "tap"), ("rbm", "naive")))
 def test_forward_mode_agrees_with_reverse_mode(names):
     pair = problem(*names)

@@ -47,6 +47,7 @@ def run(room: str, least: int) -> None:
         exec(compile(code, f"<example of {room}.{name}>", "exec"), {})
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("room", sorted(FAST))
 def test_examples_run(room, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -43,6 +43,7 @@ TEMPERED = [
 SAMPLED = [(name, s) for name in HARD for s in SAMPLERS if s != "tempering" or name in TEMPERED]
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(("name", "sampler"), SAMPLED)
 def test_samplers_keep_the_law_of_hard_models(name, sampler):
     hard, (spins, table, p) = HARD[name], listed(name)
@@ -111,6 +112,7 @@ ESTIMATED = [
 ]
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("estimator", list(ESTIMATORS))
 @pytest.mark.parametrize("name", ESTIMATED)
 def test_estimates_of_hard_models_hold_or_say_that_they_fail(name, estimator):
@@ -149,6 +151,7 @@ OBJECTIVES = {
 }
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("objective", list(OBJECTIVES))
 @pytest.mark.parametrize("kind", KINDS)
 def test_learned_rates_are_those_of_the_data(kind, objective):

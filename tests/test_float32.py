@@ -39,6 +39,7 @@ print("single precision works")
 """
 
 
+@pytest.mark.further
 def test_the_default_configuration_works():
     command = [sys.executable, "-W", "error", "-c", SCRIPT]
     tests = pathlib.Path(__file__).parent

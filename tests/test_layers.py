@@ -179,6 +179,7 @@ def test_what_the_plan_allows_passes(tmp_path, file, source):
     assert _plant(tmp_path, file, source) == []
 
 
+@pytest.mark.further
 def test_any_room_can_be_imported_first():
     """Each in a process of its own, forked where what they all need has been imported."""
     rooms = [room for layer in LAYERS[2:-1] for room in layer]

@@ -43,6 +43,7 @@ def _assert_precise(function, *arguments):
     ]
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", helpers.ENERGIES)
 def test_energies(name):
     energy, batch = _energy(name), jnp.ones((3, N), jnp.float32)

@@ -122,6 +122,7 @@ def test_shapes_of_a_state_never_change(name):
     assert jax.eval_shape(job.done, state) == jax.ShapeDtypeStruct((), bool)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_in_pieces_and_from_a_stored_state_ends_at_the_same_bits(name):
     job, key, seen = _job(name), jax.random.key(1), []
@@ -144,6 +145,7 @@ def test_a_run_in_pieces_and_from_a_stored_state_ends_at_the_same_bits(name):
     _assert_equal(eqx.filter_jit(lambda job, state: job.result(state))(job, state), whole)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", NAMES)
 def test_jobs_map_over_energies_betas_and_keys(name):
     """One program for all; each row is what the job gives alone."""

@@ -478,6 +478,7 @@ def _(energy: Ring):
     return tg.Interactions(energy.n_spins, [pairs], [jnp.full(len(pairs), energy.coupling)])
 
 
+@pytest.mark.further
 def test_pairs_of_a_ring_are_couplings_and_bonds():
     ring = Ring(N, jnp.asarray(0.7))
     couplings = 0.7 * (np.roll(np.eye(N), 1, axis=0) + np.roll(np.eye(N), -1, axis=0))
@@ -490,6 +491,7 @@ def test_pairs_of_a_ring_are_couplings_and_bonds():
         tg.AdaptiveTAP()(CHAIN, BETA, M)
 
 
+@pytest.mark.further
 def test_a_class_without_rules_takes_the_general_road_or_says_what_to_register():
     """Chains move spin by spin and the table is evaluated, with the same numbers."""
     alone = Alone(N, CHAIN.coupling, CHAIN.field)

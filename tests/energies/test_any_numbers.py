@@ -72,6 +72,7 @@ def clean_pairwise(raw: tg.Pairwise) -> tg.Pairwise:
     return tg.Pairwise(couplings, -table @ S / len(S))
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", RAW)
 def test_configurations(name):
     energy, table = RAW[name], table_of(RAW[name])
@@ -106,6 +107,7 @@ def held(energy, m):
     return np.where(clamp == 0, m, clamp)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", [name for name in RAW if name != "mixture"])
 def test_moments_under_the_product_measure(name):
     energy = RAW[name]
@@ -185,6 +187,7 @@ def test_samplers_move_alike(sampler):
     assert np.std(ends) > 0
 
 
+@pytest.mark.further
 def test_chains_of_a_matrix_with_one_triangle():
     lower = tg.Pairwise(np.zeros((6, 6)), np.zeros(6))
     below = np.tril(np.eye(6, k=-1)) * 2.0
@@ -198,6 +201,7 @@ def test_chains_of_a_matrix_with_one_triangle():
     np.testing.assert_allclose(spins.T @ spins / len(spins), truth, atol=0.1)
 
 
+@pytest.mark.further
 def test_minima_files_norms_and_fits(tmp_path):
     raw = RAW["pairwise"]
     clean = clean_pairwise(raw)
@@ -224,6 +228,7 @@ def test_minima_files_norms_and_fits(tmp_path):
         np.testing.assert_allclose(fits[0].history, fits[1].history, rtol=1e-9)
 
 
+@pytest.mark.further
 def test_plain_optax_never_leaves_the_set():
     energy, optimizer = RAW["pairwise"], optax.adam(0.05)
     energy = clean_pairwise(energy)

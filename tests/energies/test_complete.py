@@ -64,6 +64,7 @@ def couplings_by_mask(interactions):
 # --- a table of energies and its couplings
 
 
+@pytest.mark.further
 @settings(max_examples=40)
 @given(
     st.integers(0, 6).flatmap(

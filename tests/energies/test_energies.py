@@ -124,6 +124,7 @@ def test_the_diagonal_is_inert():
     np.testing.assert_allclose(gradient, gradient.T, atol=1e-16)
 
 
+@pytest.mark.further
 def test_derivative_by_a_bond_is_carried_half_by_each_entry():
     energy, m = random_pairwise(4, jax.random.key(0)), jnp.array([0.1, -0.5, 0.7, 0.3])
     gradient = jax.grad(lambda e: e(m))(energy)
@@ -327,6 +328,7 @@ def test_random_rbm_has_the_means_of_the_data():
 # --- the global flip
 
 
+@pytest.mark.further
 def test_flip_symmetry_is_exact():
     bonds = random_pairwise(5, jax.random.key(0), fields=0.0)
     rbm = random_rbm(5, jax.random.key(0))

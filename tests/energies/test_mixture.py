@@ -46,6 +46,7 @@ def everything(mixture, s):
     }
 
 
+@pytest.mark.further
 def test_energy_gaps_and_fields_are_those_of_the_table(case):
     mixture, table = case
     n = mixture.n_spins
@@ -61,6 +62,7 @@ def test_energy_gaps_and_fields_are_those_of_the_table(case):
     np.testing.assert_allclose(np.sum(ours["responsibilities"], axis=1), 1, rtol=1e-12)
 
 
+@pytest.mark.further
 def test_complete_table_and_normalisation(case):
     mixture, table = case
     np.testing.assert_allclose(tg.exact.energies(mixture), table, rtol=1e-11, atol=1e-12)
@@ -68,6 +70,7 @@ def test_complete_table_and_normalisation(case):
     np.testing.assert_allclose(mixture.weights, WEIGHTS, rtol=1e-12)
 
 
+@pytest.mark.further
 def test_value_at_magnetizations_bounds_the_mean(case):
     mixture, table = case
     n = mixture.n_spins
@@ -96,6 +99,7 @@ def test_expansion_beyond_the_mean_is_refused():
         tg.TAP()(mixture, 1.0, np.zeros(N))
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", ["pairwise", "rbm"])
 @pytest.mark.parametrize("sampler", [tg.Gibbs(), tg.Metropolis()], ids=["gibbs", "metropolis"])
 def test_samplers_leave_the_mixture_invariant(name, sampler):
@@ -134,6 +138,7 @@ def test_certified_states_are_those_of_the_exact_dynamics():
     assert certificate.n_bound == slow
 
 
+@pytest.mark.further
 def test_learning_moves_experts_and_weights_and_finds_any_distribution():
     """The exact gradient of the mixture, and a fit that reaches the entropy of its data."""
     mixture, _ = make("pairwise", scale=0.2)

@@ -479,6 +479,7 @@ def test_beta_is_one_finite_number(unchecked):
                 function(energy, beta)
 
 
+@pytest.mark.further
 def test_gibbs_potential_in_single_precision():
     energy = random_pairwise(4, jax.random.key(1))
     single = jax.tree.map(lambda x: x.astype(jnp.float32), energy)
@@ -625,6 +626,7 @@ def test_independent_spins_relax_one_by_one(n):
         np.testing.assert_allclose(sweeps, -1 / (n * np.log(1 - 1 / n)), rtol=1e-12)
 
 
+@pytest.mark.further
 def test_sparse_spectrum_is_the_dense_one():
     n, beta = 11, 1.2
     energy = random_pairwise(n, jax.random.key(3))

@@ -53,6 +53,7 @@ def rounds():
     return seen, mixture
 
 
+@pytest.mark.further
 def test_mixture_is_normalised_and_its_loss_is_the_likelihood(rounds):
     seen, mixture = rounds
     p = np.asarray(tg.exact.probabilities(mixture, 1.0))
@@ -80,6 +81,7 @@ def test_experts_divide_the_data_by_patterns(rounds):
     np.testing.assert_allclose(np.sort(mixture.weights), [1 / 3, 2 / 3], atol=0.05)
 
 
+@pytest.mark.further
 def test_loss_lies_between_the_entropy_and_that_of_one_model(rounds):
     _, mixture = rounds
     _, counts = np.unique(np.asarray(tg.index_from_spins(DATA)), return_counts=True)
@@ -89,6 +91,7 @@ def test_loss_lies_between_the_entropy_and_that_of_one_model(rounds):
     assert entropy <= loss < one.history[-1] - 0.3
 
 
+@pytest.mark.further
 def test_another_objective_and_number_of_rounds(rounds):
     """Pseudolikelihood is not the likelihood: the best round is returned."""
     seen = []
@@ -128,6 +131,7 @@ def test_new_numbers_compile_nothing(rounds, caplog):
     assert not compiled
 
 
+@pytest.mark.further
 def test_library_shares_are_posteriors_of_product_measures():
     m = np.array([[0.9, 0.9, 0.9, -0.9, -0.9, -0.9], [0.8, -0.8, 0.8, 0.8, 0.8, -0.8]])
     library = tg.Library.from_magnetizations(
@@ -199,6 +203,7 @@ def test_number_of_experts_comes_from_the_certified_library():
     assert max(agreement, 1 - agreement) > 0.97
 
 
+@pytest.mark.further
 def test_experts_are_learned_in_their_own_precision():
     start = jax.tree.map(lambda x: x.astype(jnp.float32), TEMPLATE)
     options = {"objective": EXACT, "key": KEY, "n_experts": 2, "n_starts": 1, "n_rounds": 2}
@@ -242,6 +247,7 @@ def test_held_out_loss_splits_one_expert_and_merges_three():
         assert mixture.n_experts == 2
 
 
+@pytest.mark.further
 def test_annealed_partition_functions_agree_with_enumeration(monkeypatch):
     keys = jax.random.split(KEY, 3)
     machines = jax.vmap(lambda k: tg.RBM.random(4, np.zeros(N), key=k, scale=0.5))(keys)
@@ -260,6 +266,7 @@ def test_annealed_partition_functions_agree_with_enumeration(monkeypatch):
         experts.log_partitions(cold, KEY)
 
 
+@pytest.mark.further
 def test_centred_steps_of_experts_are_those_of_each_alone():
     keys = jax.random.split(KEY, 2)
     machines = jax.vmap(lambda k: tg.RBM.random(3, np.zeros(N), key=k, scale=0.5))(keys)
@@ -297,6 +304,7 @@ def test_bad_input_is_named(arguments, message):
         tg.fit_experts(TEMPLATE, arguments.pop("data", DATA), objective=EXACT, key=KEY, **arguments)
 
 
+@pytest.mark.further
 def test_likelihoods_and_shares_refuse_bits():
     """Zeros in place of -1 gave a finite, wrong likelihood."""
     template = tg.Interactions.from_terms(3, {(k,): 0.0 for k in range(3)})

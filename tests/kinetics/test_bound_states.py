@@ -110,6 +110,7 @@ def test_rows_are_states_and_candidates_know_theirs():
     np.testing.assert_array_equal(found.intervals, certificate.intervals[rows])
 
 
+@pytest.mark.further
 def test_candidates_of_one_set_are_one_state():
     """The lightest candidates but one together outweigh the heaviest."""
     found = _of("SK", True)
@@ -126,6 +127,7 @@ def test_candidates_of_one_set_are_one_state():
     np.testing.assert_allclose(made.magnetizations[1:], m[[0, 2]])
 
 
+@pytest.mark.further
 def test_a_magnet_trapped_twice():
     """The rows of the result agree with each other, and the words with the figures."""
     found = _of("Curie-Weiss", True)
@@ -148,6 +150,7 @@ def test_a_magnet_trapped_twice():
     assert found.completeness is not None and found.completeness.coverage == 1
 
 
+@pytest.mark.further
 def test_single_flip_minima_stand_behind_the_minima_of_the_functional():
     energy, _, beta = MODELS["SK"]
     minima = _of("SK", True).library[:1]
@@ -183,6 +186,7 @@ def test_the_lowest_of_given_minima_are_kept_and_gaps_of_the_search_are_told():
     assert "not tested is a bound state" in full.verdict
 
 
+@pytest.mark.further
 def test_starts_are_searched_from():
     """A state against the field, whose basin the only corner misses, is found from the data."""
     energy, beta, up = _curie_weiss(-0.3), 6.0, np.ones(N)
@@ -213,6 +217,7 @@ def test_a_mixture_of_experts(functional):
     np.testing.assert_allclose(found.weights, exact.weights[sets], atol=0.05)
 
 
+@pytest.mark.further
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="capacity must be at least 1, got 0"):
         _diagnose(_curie_weiss(), 1.0, capacity=0)

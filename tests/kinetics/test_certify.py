@@ -116,6 +116,7 @@ def _exact_escape_time(energy, beta, cores, home, stride):
     return float(times[start].item() - 0.5) * stride / energy.n_spins
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("field", [0.0, 0.05])
 def test_escape_times_are_exact(field):
     """Against the mean of the very event, by linear equations on all configurations."""
@@ -146,6 +147,7 @@ def test_rates_and_relaxation_times_are_exact():
     np.testing.assert_allclose(certificate.rates.sum(axis=1), 0, atol=1e-15)
 
 
+@pytest.mark.further
 def test_inner_time_of_independent_spins():
     """A spin is drawn once a sweep, so that the overlap falls to its mean as exp(-t)."""
     certificate = _certify(_curie_weiss(0.0, 0.2), 1.0, n_trajectories=4096)
@@ -154,6 +156,7 @@ def test_inner_time_of_independent_spins():
     np.testing.assert_allclose(certificate.inner_times, expected, rtol=0.05)
 
 
+@pytest.mark.further
 def test_states_that_are_never_left():
     certificate = _certify(_curie_weiss(1.0), 20.0, horizon=3)
     assert certificate.n_bound == 2
@@ -206,6 +209,7 @@ def test_images_are_the_same_whether_folded_or_listed():
     assert set(folded.group[:2]) == {0, 1}
 
 
+@pytest.mark.further
 def test_unused_entries_are_left_alone():
     held = _library(_hopfield(), 4.0)
     padded = {k: np.concatenate([getattr(held, k)] * 2) for k in PER_STATE}
@@ -221,6 +225,7 @@ def test_unused_entries_are_left_alone():
     np.testing.assert_allclose(certificate.occupations[library.mask].sum(axis=1), 1)
 
 
+@pytest.mark.further
 def test_disordered_states_belong_where_they_go():
     energy = _curie_weiss(1.0, 0.05)
     states = np.array([np.zeros(N), -np.ones(N), np.ones(N)])
@@ -303,6 +308,7 @@ def test_configurations_far_from_all_cores_by_hand():
     np.testing.assert_array_equal(found[1], [[1, 0, 1]] * 3)
 
 
+@pytest.mark.further
 def test_entries_of_one_core_and_entries_that_exchange_are_merged():
     energy = _curie_weiss(1.0, 0.05)
     states = np.array([np.full(N, 0.9), np.full(N, 0.5), -np.ones(N)])
@@ -330,6 +336,7 @@ class _Magnetization(tg.AbstractEnergy):
         return -self.n_spins * jnp.abs(jnp.mean(jnp.asarray(spins, float))) ** self.strength
 
 
+@pytest.mark.further
 def test_any_energy_will_do():
     energy = _Magnetization(jnp.asarray(2.0))
     certificate = _certify(energy, 1.5)
@@ -370,6 +377,7 @@ def test_looked_up_and_computed_fields_agree(name):
         np.testing.assert_array_equal(looked_up.labels, computed.labels)
 
 
+@pytest.mark.further
 def test_trajectories_are_the_heat_bath():
     """Distribution after one step, and after a sweep, against the transition matrix."""
     n, beta, n_groups = 3, 0.7, 24_000
@@ -431,6 +439,7 @@ def _machine() -> tg.RBM:
     return tg.RBM(weights, np.full(4, 0.02), np.full(4, 0.02))
 
 
+@pytest.mark.further
 def test_dynamics_are_the_clock():
     """A machine under layers in turn, and under single spins, each against its own spectrum."""
     energy = _machine()
@@ -455,6 +464,7 @@ def test_dynamics_are_the_clock():
     assert merged and hot.limit == "20 sweeps of Gibbs"
 
 
+@pytest.mark.further
 def test_a_callback_hears_of_the_looks():
     heard = []
     _certify(_curie_weiss(1.0), 2.0, horizon=4, callback=lambda *x: heard.append(x))
@@ -612,6 +622,7 @@ def test_sets_of_an_even_energy_are_mirror_images():
     assert len(set(sets)) == 2 and sets[0] == sets[1] != sets[2] == sets[3]
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("seed", range(3))
 def test_rates_of_an_even_glass_are_mirror_images(seed):
     upper = np.triu(np.random.default_rng(seed).normal(size=(N, N)), 1) / np.sqrt(N)

@@ -92,6 +92,7 @@ def test_a_magnet_reverses_over_the_paramagnet():
     np.testing.assert_allclose(found.heights, [[library.free_energies[0]]])
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("field", [0.05, 0.2])
 def test_a_field_moves_the_saddle(field):
     """Uniform m with m = tanh(beta (slope m + h)): the root between the two minima."""
@@ -188,6 +189,7 @@ def _climbed(energy, beta, starts):
         yield np.tanh(theta), sides
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", ["naive", pytest.param("tap", marks=pytest.mark.slow)])
 def test_float32_configuration_is_certified_in_float64(name):
     functional = helpers.FUNCTIONALS[name]
@@ -203,6 +205,7 @@ def test_float32_configuration_is_certified_in_float64(name):
     _assert_sound(functional, energy, 4.0, library, found)
 
 
+@pytest.mark.further
 def test_without_rounds_and_neighbours_less_is_known():
     energy = _glass(0.1)
     _, all_pairs = _found(energy, 4.0)
@@ -243,6 +246,7 @@ def _minima(energy, count: int = 10) -> tuple[np.ndarray, np.ndarray]:
     return indices, helpers.configurations(energy.n_spins)[indices]
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("n_floods", [0, 20, 1000])
 @pytest.mark.parametrize("name", ["pairwise", "complete"])
 def test_bounds_of_energy_barriers(name, n_floods):

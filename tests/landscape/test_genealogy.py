@@ -92,6 +92,7 @@ def test_the_magnet_splits_at_its_critical_point():
     np.testing.assert_allclose(point.parameter, 1.0, rtol=1e-7)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("field", [0.05, 0.1])
 def test_a_field_turns_the_split_into_a_birth(field):
     energy, truth = _magnet(field), _spinodal(field)
@@ -114,6 +115,7 @@ def test_a_field_turns_the_split_into_a_birth(field):
     np.testing.assert_array_equal(family.ancestors(last, len(BETAS) - 1), last)
 
 
+@pytest.mark.further
 def test_read_from_cold_to_hot_births_are_deaths():
     energy, truth = _magnet(0.1), _spinodal(0.1)
     family = _genealogy(energy, BETAS[::-1])
@@ -225,6 +227,7 @@ def test_equal_keys_give_equal_genealogies():
     np.testing.assert_allclose(first.free_energies, narrow.free_energies, rtol=1e-6)
 
 
+@pytest.mark.further
 def test_new_numbers_do_not_recompile(caplog):
     """Programs, that is: single operations may, for the number of states differs."""
     _genealogy(random_pairwise(N, _key(11), fields=0.1), BETAS[::3])

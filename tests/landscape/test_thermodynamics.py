@@ -130,6 +130,7 @@ def _found(energy, beta: float) -> tg.Library:
     return tg.find_minima(NAIVE, energy, beta, key=jax.random.key(0), n_starts=96, capacity=32)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("beta", [2.0, 20.0])
 @pytest.mark.parametrize(
     "energy", [helpers.random_pairwise(N, jax.random.key(11), fields=0.0), _hopfield()]

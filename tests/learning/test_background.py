@@ -81,6 +81,7 @@ def test_errors(options, message):
         with_background(**{"data": ADDER, "gap": 1.0, **options})
 
 
+@pytest.mark.further
 def test_retention_is_the_enumerated_one():
     energy = tg.Complete.from_data(ADDER, temperature=1.0, gap_per_spin=1.0).truncate(3)
     minima = set(tg.exact.single_flip_minima(energy).tolist())
@@ -138,6 +139,7 @@ def test_retention_refuses_other_data(data, message):
         retention(_pairwise(4), 1.0, data)
 
 
+@pytest.mark.further
 def test_whole_weights_are_repetitions():
     """Of the data with their background, of a complete table, of the potential and of retention."""
     data = np.asarray(helpers.configurations(4)[[3, 5, 9, 14]])

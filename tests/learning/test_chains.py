@@ -141,6 +141,7 @@ def test_annealed_fit_reports_the_likelihood():
     assert exact < float(tg.learning.potential(truth, 1.0, data)) + 0.01
 
 
+@pytest.mark.further
 def test_a_second_annealed_fit_compiles_nothing(caplog):
     """Its first rungs are a loop too, which must not be compiled again for each fit."""
     objective = AnnealedLikelihood(n_chains=16, n_rungs=4)
@@ -152,6 +153,7 @@ def test_a_second_annealed_fit_compiles_nothing(caplog):
     assert names == []
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("field_rate", [1.0, 5.0])
 def test_centred_gradient_is_that_of_centred_parameters(field_rate):
     """A step of descent in `(v - mu) W (h - lambda)`, and what it does to the plain parameters."""

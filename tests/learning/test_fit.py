@@ -210,6 +210,7 @@ def _zeros(n: int, dtype=float) -> tg.Pairwise:
     return tg.Pairwise(np.zeros((n, n), dtype), np.zeros(n, dtype))
 
 
+@pytest.mark.further
 def test_fit_finds_the_optimum_that_scipy_finds():
     data = _samples(helpers.random_pairwise(4, _key(4), scale=1.5), 40)
     l2 = 0.02
@@ -253,6 +254,7 @@ def test_pseudolikelihood_recovers_known_couplings():
     assert np.all(np.abs(_flat(fitted.energy) - x) < SIGMAS * sigma)
 
 
+@pytest.mark.further
 @poor_data
 def test_separable_data_are_reported():
     """Every spin follows from the others: the loss falls for ever."""
@@ -275,6 +277,7 @@ def test_one_spin_that_follows_from_the_others_does_not_make_data_separable():
     assert np.abs(_flat(fitted.energy)).max() < 2
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(
     ("rows", "objective", "message"),
     [
@@ -312,6 +315,7 @@ RATES = {
 }
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("l2", [None, 1e-3, 1e-1])
 @pytest.mark.parametrize("fields", RATES.values(), ids=list(RATES))
 def test_penalties_leave_rates_as_the_data_have_them(fields, l2):
@@ -352,6 +356,7 @@ def test_few_samples_and_constant_spins_have_finite_models(n_samples):
     np.testing.assert_allclose(np.asarray(fitted.energy.couplings)[constant], 0, atol=1e-4)
 
 
+@pytest.mark.further
 def test_the_default_ridge_gives_way_to_evidence():
     """`n / (2 N)`, N whole weights added up, or as many even samples as others are worth."""
     data, energy = helpers.configurations(4)[[3, 5, 9, 14, 2]], helpers.random_pairwise(4, _key(1))
@@ -382,6 +387,7 @@ class _Ring(tg.energies.AbstractMultilinear):
         return -self.shared[0] * bonds - self.shared[1] * field - self.triple * s[0] * s[1] * s[3]
 
 
+@pytest.mark.further
 def test_energies_without_a_rule_have_degrees_too():
     """They are read off the energy; so the default objective takes any multilinear energy."""
     ring = _Ring(jnp.zeros(2), jnp.zeros(()))
@@ -430,6 +436,7 @@ def test_bad_numbers_of_objectives(make, message):
 # --- mean field
 
 
+@pytest.mark.further
 def test_mean_field_gradient_is_that_of_the_envelope():
     """`<dE>_data - dG/dJ` at the fixed minimum; how m moves does not matter."""
     energy = helpers.random_pairwise(4, _key(4), scale=0.5)
@@ -453,6 +460,7 @@ def test_mean_field_gradient_is_that_of_the_envelope():
     np.testing.assert_allclose(gradient.fields, m - s.mean(axis=0), atol=1e-8)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", helpers.ENERGIES)
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_naive_loss_bounds_the_likelihood_from_below(name, scale):
@@ -464,6 +472,7 @@ def test_naive_loss_bounds_the_likelihood_from_below(name, scale):
     assert value < _nll(energy, data)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", helpers.ENERGIES)
 def test_mean_field_losses_approach_the_likelihood_at_weak_coupling(name):
     """Errors fall as the second and third power of the coupling, or faster."""
@@ -533,6 +542,7 @@ def test_every_functional_is_an_objective(name):
     np.testing.assert_allclose(_inner(gradient, direction), slope, rtol=1e-6)
 
 
+@pytest.mark.further
 def test_mean_field_learning_across_kinks():
     """Two states compete. The naive loss is convex: the mean of late steps beats them on average.
 
@@ -565,6 +575,7 @@ def _one_step_on_kinks(data: list[float]) -> tg.FitResult:
     return tg.fit(objective, _zeros(4), rows, key=_key(0), **step)
 
 
+@pytest.mark.further
 @poor_data
 def test_a_mean_field_without_a_minimum_is_reported():
     fitted = _one_step_on_kinks([-1.0, -1.0])
@@ -602,6 +613,7 @@ def _feature_table(energy: tg.AbstractMultilinear):
     return jax.tree.unflatten(jax.tree.structure(energy), leaves)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(("name", "n"), [("rbm", 7), ("pairwise", 4)])
 def test_persistent_gradient_is_the_exact_one(name, n):
     """Chains start from one sample; a few calls later they sample the model."""
@@ -630,6 +642,7 @@ def test_persistent_gradient_is_the_exact_one(name, n):
     assert worst_at_first > 2 * SIGMAS  # two sweeps would not have been enough
 
 
+@pytest.mark.further
 @poor_data
 def test_persistent_fit_of_a_small_rbm_lowers_the_exact_nll(caplog):
     patterns = np.array([[1, 1, 1, 1], [1, 1, -1, -1], [-1, -1, 1, -1]])
@@ -876,6 +889,7 @@ def test_kinked_fits_that_come_to_rest_return_where_they_are():
     np.testing.assert_allclose(_flat(rested.energy), _flat(_fit().energy), rtol=1e-9)
 
 
+@pytest.mark.further
 def test_float32_stays_float32_and_converges():
     data = _samples(helpers.random_pairwise(4, _key(4), scale=1.5), 40)
     with jax.enable_x64(False):
@@ -1011,6 +1025,7 @@ def _ring_data(n, coupling, count):
     return np.cumprod(bonds, axis=1) * rng.choice([-1, 1], (count, 1))
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", ["pseudolikelihood", "persistent-cd", "annealed"])
 def test_a_coupling_that_all_bonds_share_is_learned(name):
     """Of 24 bonds each tells as much: steps and tolerances are those of one."""
@@ -1056,6 +1071,7 @@ def test_losses_that_cannot_be_are_told(loss, likelihood, code):
     assert found == getattr(tg.RESULTS, code)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", ["persistent-cd", "annealed"])
 def test_learning_that_chains_cannot_follow_is_called_so(name):
     """Where the rate is far too large: an impossible loss, one that grows, or no weights left."""

@@ -103,6 +103,7 @@ def test_two_spins_are_exact(name):
 # --- the equations that define each method
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", ["tap", "bethe"])
 def test_inverts_the_linear_response_of_its_functional(name):
     """At one of its own stationary points, the diagonal of the response included."""
@@ -127,6 +128,7 @@ def test_tap_takes_the_weak_root():
     np.testing.assert_allclose(found.couplings[0, 1], j, rtol=1e-12)
 
 
+@pytest.mark.further
 def test_sessak_monasson_is_the_derivative_of_its_entropy():
     def entropy(m, products):
         """By means and by `<s_i s_j>`, i < j; the other triangle follows."""
@@ -187,6 +189,7 @@ def test_single_precision_stays_so(name):
 
 
 # Means of two spins 0.8: a covariance below -0.04 makes a probability negative.
+@pytest.mark.further
 @pytest.mark.parametrize(
     ("name", "covariance"), [("tap", -0.035), ("bethe", -0.05), ("sessak-monasson", -0.05)]
 )

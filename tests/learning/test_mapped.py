@@ -57,6 +57,7 @@ def _noisy(strength, key, start, data, weights) -> tg.FitResult:
     return tg.fit(OBJECTIVE, start, data, weights=weights, penalty=penalty, key=key, **options)
 
 
+@pytest.mark.further
 def test_fits_map_over_all_their_numbers_row_by_row(caplog):
     """A row that fails leaves its neighbours alone; other numbers compile nothing."""
     rows = _rows(0, [0.01, 1e300, 0.5])
@@ -82,6 +83,7 @@ def _sparse(strength, data) -> tg.FitResult:
     return tg.fit(OBJECTIVE, ZEROS, data, penalty=penalty, key=jax.random.key(0), n_steps=300)
 
 
+@pytest.mark.further
 def test_descents_of_different_length_end_as_they_do_alone():
     """Each with its zeros and its code; without a penalty separable data are told."""
     pattern = np.array([1.0, -1, 1, 1])

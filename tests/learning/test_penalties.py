@@ -98,6 +98,7 @@ def _numpy_loss(x, data):
 ZEROS = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", ["l1", "group"])
 def test_fit_finds_the_penalised_optimum(name):
     """Against SciPy, which splits each coupling in two, or has a smooth norm away from zero."""
@@ -129,6 +130,7 @@ def test_fit_finds_the_penalised_optimum(name):
     np.testing.assert_allclose(fitted.history[-1], total, rtol=1e-6)
 
 
+@pytest.mark.further
 def test_strengths_and_supports_do_not_compile_anew(caplog):
     # A number of samples that no other test compiles for.
     data, objective = _data(n_samples=401), tg.Pseudolikelihood(0.0)
@@ -169,6 +171,7 @@ def _full():
     return tg.Pairwise(np.ones((5, 5)) - np.eye(5), np.zeros(5))
 
 
+@pytest.mark.further
 def test_ridge_as_a_penalty_is_the_ridge_of_the_objective():
     data = _data()
     one = tg.fit(tg.Pseudolikelihood(0.01), ZEROS, data, key=_key(0))

@@ -48,6 +48,7 @@ def test_the_chosen_ridge_is_nearly_the_best(scale, count):
     assert chosen <= best + 0.25 * (worst - best)
 
 
+@pytest.mark.further
 def test_strengths_fall_with_the_number_of_samples():
     rows = _data(random_pairwise(N, jax.random.key(0)), 60, 0)
     once = learning.choose_l2(_start(), rows, key=jax.random.key(0), n_folds=2)
@@ -74,6 +75,7 @@ def _ring(n):
     return tg.Pairwise(np.roll(np.eye(n), 1, 0) + np.roll(np.eye(n), -1, 0), np.zeros(n))
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("count", [60, 600])
 @pytest.mark.parametrize("family", ["spin glass", "ring"])
 def test_the_default_is_near_the_best_ridge(family, count):

@@ -65,6 +65,7 @@ def test_the_couplings_of_a_sparse_model_are_found(way):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.further
 def test_interactions_of_growing_degree():
     sets = [np.array(list(itertools.combinations(range(5), p))) for p in (1, 2, 3)]
     every = tg.Interactions(5, sets, [np.zeros(len(s)) for s in sets])
@@ -82,6 +83,7 @@ def test_interactions_of_growing_degree():
     assert chosen == [(1, 2), (0, 1, 2), (2, 3, 4)]
 
 
+@pytest.mark.further
 def test_a_pseudolikelihood_counts_each_coupling_for_each_of_its_spins():
     """So that the criterion does not add couplings that sampling alone suggests."""
     path = grow(tg.Pseudolikelihood(0.0), PAIRWISE, TRAINING, HELD_OUT, key=jax.random.key(0))
@@ -91,6 +93,7 @@ def test_a_pseudolikelihood_counts_each_coupling_for_each_of_its_spins():
     np.testing.assert_allclose(path.criterion, expected)
 
 
+@pytest.mark.further
 def test_fields_are_kept_where_they_are_zero():
     """Data that are even: the fields of the fit vanish, and count all the same."""
     even = np.concatenate([TRAINING, -TRAINING])

@@ -51,6 +51,7 @@ def _moments(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
     return means, np.einsum("a,ai,aj->ij", weights, spins - means, spins - means)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("objective", [tg.Pseudolikelihood(l2=0.0), MinimumProbabilityFlow()])
 def test_curvature_at_zero_couplings_is_the_sylvester_operator(objective, samples):
     means, covariance = _moments(samples)

@@ -86,6 +86,7 @@ def test_the_paramagnet_ends_in_a_pitchfork_with_two_arms(functional):
     np.testing.assert_allclose(up.free_energies[last], end.stats["free_energy"], rtol=1e-12)
 
 
+@pytest.mark.further
 def test_every_point_solves_its_equation_and_steps_are_short():
     energy, beta = curie_weiss(), 1.5
     branch = follow_field(NAIVE, energy, beta, -ONES, field=ONES, strengths=(-0.5, 0.5))
@@ -101,6 +102,7 @@ def test_every_point_solves_its_equation_and_steps_are_short():
     np.testing.assert_allclose(branch.curvatures[: len(m)], lowest, atol=1e-9)
 
 
+@pytest.mark.further
 def test_a_field_meets_both_spinodals_of_the_hysteresis_loop():
     energy, beta = curie_weiss(), 1.5
     branch = follow_field(NAIVE, energy, beta, -ONES, field=ONES, strengths=(-0.5, 0.5))
@@ -140,6 +142,7 @@ def test_a_cubic_term_makes_the_crossing_transcritical():
     assert points(other)[1][1, 0] > 0
 
 
+@pytest.mark.further
 def test_a_branch_that_comes_from_the_cold_turns_in_the_pitchfork():
     branch = follow_beta(NAIVE, curie_weiss(), (1.6, 0.5), ONES)
     (point,) = bifurcations(branch)

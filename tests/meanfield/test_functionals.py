@@ -247,6 +247,7 @@ def fourth(energy, m, beta):
     return tg.Plefka(4)(energy, beta, m)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("family", FAMILIES)
 def test_error_falls_with_the_next_power_of_beta(family):
     n, n_instances = 7, 16
@@ -284,6 +285,7 @@ def tree() -> tg.Interactions:
     )
 
 
+@pytest.mark.further
 def test_bethe_is_exact_on_a_tree():
     energy, rng = tree(), np.random.default_rng(1)
     table, m = energy_table(energy), np.tanh(rng.normal(size=(4, 9)))
@@ -293,6 +295,7 @@ def test_bethe_is_exact_on_a_tree():
         np.testing.assert_allclose(over_points(tg.Bethe(), energy, m, beta), truth, atol=1e-10)
 
 
+@pytest.mark.further
 def test_bethe_solves_a_chain():
     n, beta, rng = 8, 0.9, np.random.default_rng(2)
     terms = {(i, i + 1): rng.uniform(0.5, 1.5) for i in range(n - 1)}
@@ -324,6 +327,7 @@ def of_factor(k, m):
     return u, answer, value, slope, hessian
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("p", [2, 3, 4])
 def test_messages_obey_their_equation(p):
     rng = np.random.default_rng(p)
@@ -447,6 +451,7 @@ def test_derivatives_of_adaptive_tap():
     np.testing.assert_allclose(value[1], energy_table(energy)[corner][0], rtol=1e-12)
 
 
+@pytest.mark.further
 def test_adaptive_tap_of_rotationally_invariant_couplings():
     # Paley's conference matrix, C C^T = 13.
     q, n, beta = 13, 14, 1.0
@@ -512,6 +517,7 @@ def of_pairs(energy, m):
     return jnp.stack([functional(energy, 0.8, m) for functional in functionals])
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", ["interactions", "rbm"])
 def test_functionals_do_not_depend_on_the_form_of_the_energy(name):
     pairs = random_interactions(6, jax.random.key(6), orders=(1, 2))

@@ -88,6 +88,7 @@ def test_belief_propagation_refuses_what_it_cannot_do():
 # --- response and validity
 
 
+@pytest.mark.further
 def test_susceptibility_is_the_response_to_fields():
     energy, beta = random_pairwise(5, jax.random.key(4)), 0.8
 
@@ -107,6 +108,7 @@ def test_susceptibility_is_the_response_to_fields():
     np.testing.assert_array_equal(response, response.T)
 
 
+@pytest.mark.further
 def test_validity_is_that_of_the_textbook():
     energy, beta = random_pairwise(6, jax.random.key(2)), 1.3
     m = np.linspace(-0.5, 0.7, 6)
@@ -127,6 +129,7 @@ def test_validity_is_that_of_the_textbook():
     assert naive.next_order == naive.second_order
 
 
+@pytest.mark.further
 def test_the_paramagnet_of_a_spin_glass_loses_its_validity_near_beta_one():
     energy = random_pairwise(100, jax.random.key(0), fields=0.0)
     hot, cold = (validity(TAP, energy, beta, jnp.zeros(100)) for beta in (0.8, 1.3))

@@ -79,6 +79,7 @@ def structure(name: str) -> tg.AbstractMultilinear:
     return ENERGIES[name](5, jax.random.key(11))
 
 
+@pytest.mark.further
 @settings(max_examples=25)
 @given(
     name=st.sampled_from(sorted(ENERGIES)),
@@ -139,6 +140,7 @@ def test_functionals_are_values_and_refuse_other_orders():
             tg.Plefka(order)
 
 
+@pytest.mark.further
 def test_infinite_range_is_exact_for_naive_mean_field():
     beta, field, errors = 1.5, 0.3, []
     for n in (50, 200, 800):
@@ -159,6 +161,7 @@ def test_infinite_range_is_exact_for_naive_mean_field():
 # --- what is exact at saturation
 
 
+@pytest.mark.further
 def test_entropy_at_large_fields():
     theta = np.array([0.0, 0.3, -2.0, 10.0, -40.0, 300.0])
     x = 2.0 * np.abs(theta)
@@ -374,6 +377,7 @@ def test_int8_spins_are_a_start():
     np.testing.assert_array_equal(integer.value, real.value)
 
 
+@pytest.mark.further
 def test_batches_are_single_solves():
     rng = np.random.default_rng(0)
     batch = [redrawn(random_pairwise(N, jax.random.key(2)), seed) for seed in range(4)]
@@ -460,6 +464,7 @@ def test_float32_energies_stay_so_beside_float64(pair):
 # --- the traps
 
 
+@pytest.mark.further
 def test_plain_iteration_fails_where_solve_converges():
     n, beta = 16, 2.5
     energy = random_pairwise(n, jax.random.key(0))
@@ -482,6 +487,7 @@ def test_plain_iteration_fails_where_solve_converges():
 
 # Betas at which landscapes are rough, so that solves have something to fail at. In all, 1080
 # solves for TAP and 360 for naive mean field; all betas of a pair share one compilation.
+@pytest.mark.further
 @pytest.mark.parametrize("beta", [0.5, 2.0, 6.0])
 @pytest.mark.parametrize("name, order", [("pairwise", 1), *((name, 2) for name in ENERGIES)])
 def test_nothing_is_called_converged_that_is_not(name, order, beta):
@@ -512,6 +518,7 @@ def over_all(function):
     return lambda *args: jnp.sum(jax.vmap(lambda m: function(*args, m))(VERTICES))
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(
     "program",
     [

@@ -94,6 +94,7 @@ def _check_form(answers, cues, masks):
     assert np.all(np.asarray(answers.result == tg.RESULTS.converged))
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(
     "name",
     [
@@ -126,6 +127,7 @@ def test_annealed_answers_have_their_exact_probabilities(name):
     assert np.all(np.abs(answers.magnetizations - means) <= SIGMAS * noise + 1e-9)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(
     ("sampler", "name"),
     [
@@ -151,6 +153,7 @@ def test_shares_of_draws_are_conditional_probabilities(sampler, name):
     assert np.all(np.abs(answers.magnetizations - means) <= SIGMAS * noise + 2e-3)
 
 
+@pytest.mark.further
 def test_mean_field_finds_the_minima_on_the_free_spins():
     patterns = np.random.default_rng(1).choice([-1.0, 1.0], (2, 8))
     patterns[1, :4], patterns[1, 4:] = patterns[0, :4], -patterns[0, 4:]
@@ -235,6 +238,7 @@ def test_sums_and_summands_are_recalled_without_a_mistake(adder):
     assert abs(scores.truth_probability - 1) < 16 * np.exp(-20)
 
 
+@pytest.mark.further
 def test_an_ambiguous_cue_has_all_answers_at_equal_odds(adder):
     _, data, truths, _, answers = adder
     for truth, found, p in zip(
@@ -264,6 +268,7 @@ def _of_independent_spins(n: int, kind: str) -> tuple[tg.AbstractEnergy, np.ndar
     return jax.tree.map(lambda x: x.astype(np.float32), energy), fields
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(
     ("kind", "n"),
     [
@@ -315,6 +320,7 @@ def _shares_of_the_lowest(energy, cues, masks) -> np.ndarray:
     return ground / ground.sum(axis=1, keepdims=True)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
@@ -359,6 +365,7 @@ def _few(energy, cues, masks, beta, key):
     return jax.vmap(lambda cue: tg.recall(energy, beta, cue, **options))(jnp.where(masks, cues, 0))
 
 
+@pytest.mark.further
 def test_another_mask_does_not_compile(caplog):
     energy = helpers.random_pairwise(5, _key(0))
     cues, masks = jnp.ones((2, 5)), jnp.asarray([np.arange(5) < known for known in (1, 2)])

@@ -78,6 +78,7 @@ def test_masked_entries_of_a_cue_are_not_known():
         tg.recall(energy, 1.0, np.array([1.0, 0, 9, -1]), **options)
 
 
+@pytest.mark.further
 def test_answers_that_are_all_there_are_have_exact_probabilities():
     """Two unknown spins have four answers: nothing of Z is left to be estimated."""
     energy = tg.Pairwise(np.ones((3, 3)) - np.eye(3), np.zeros(3))

@@ -227,6 +227,7 @@ def test_a_magnet_below_its_critical_temperature_is_refused(name):
     assert abs(hot.log_partition - kaufman(32, 0.1)) < 4 * hot.standard_error < 1
 
 
+@pytest.mark.further
 def test_a_magnet_in_its_ordered_phase():
     """Curie-Weiss, 64 spins: both ends of the magnet are as good, and annealing finds either."""
     energy, beta = LARGE["Curie-Weiss, 64, ordered"].energy, LARGE["Curie-Weiss, 64, ordered"].beta

@@ -150,6 +150,7 @@ def test_intervals_cover(kernel, name):
         assert np.all((coverage >= 0.90) & (coverage <= 0.99)), (quantity, coverage)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_clamped_spins_leave_the_sum_over_the_others(name):
     """Three of eight spins held: the error bars hold the conditional ln Z of most models."""
@@ -220,6 +221,7 @@ def test_bad_clamps_are_refused(clamp, message):
         tg.annealed_importance_sampling(energy, [1.0], key=_key(0), n_chains=2, clamp=clamp)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("kernel", [tg.Gibbs(), tg.Metropolis(), sampling.SwendsenWang()])
 def test_populations_are_drawn_from_boltzmann(kernel):
     """Weighted means of spins and energies, although two rungs are too few to relax."""
@@ -256,6 +258,7 @@ def test_one_chain_knows_nothing_of_its_error():
     assert np.isfinite(found.log_partition) and np.isinf(found.standard_error)
 
 
+@pytest.mark.further
 def test_systematic_draws():
     """Each weight is drawn as often as it says, up to one draw, and on average exactly."""
     n, n_keys = 50, 2000
@@ -311,6 +314,7 @@ def _gaussian(n_chains, n_draws, spread=1.2):
     return spread * (noise + chains) - spread**2 * GAUSSIAN_RUNGS[:, None]
 
 
+@pytest.mark.further
 def test_multi_histogram_solves_the_equations():
     """Against substitution in plain NumPy, at the rungs and between."""
     energies, betas = _gaussian(6, 30), GAUSSIAN_RUNGS
@@ -347,6 +351,7 @@ def _substituted(energies, betas):
     raise ArithmeticError("the equations were not solved")
 
 
+@pytest.mark.further
 def test_errors_are_those_of_the_jackknife_over_chains():
     """To first order: 60 chains, left out one by one."""
     energies, betas, beta = _gaussian(60, 5), GAUSSIAN_RUNGS, 1.2
@@ -415,6 +420,7 @@ def test_reweighting_to_a_rung_is_the_rung():
     assert found.standard_errors[0] == 0
 
 
+@pytest.mark.further
 def test_thermodynamics_are_derivatives_of_log_partition():
     found = sampling.multi_histogram(_gaussian(6, 30), GAUSSIAN_RUNGS, n_spins=3)
     betas = jnp.array([0.1, 0.5, 1.3])
@@ -425,6 +431,7 @@ def test_thermodynamics_are_derivatives_of_log_partition():
     np.testing.assert_allclose(-(betas**2) * slopes, capacities, atol=1e-10)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("x64", [True, False])
 def test_rungs_apart_are_not_reported_as_solved(x64):
     with jax.enable_x64(x64):
@@ -501,6 +508,7 @@ def _fields(widths):
     return path, -jnp.tanh(path), -1 / jnp.cosh(path) ** 2, jnp.log(2 * jnp.cosh(path[-1]))
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("widths", [[0.4] * 5, [0.3, 0.6, 0.4, 0.7], [0.0, 0.5, 0.5, 0.5, 0.5]])
 def test_quadrature_knows_its_error(widths):
     """Of the right size, and of fourth order: half the widths leave a sixteenth."""

@@ -71,6 +71,7 @@ def test_a_relaxed_population_stays_relaxed(name, energy_name):
     assert _is_drawn_from(_indices(ends[:, 0]), p)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(
     ("name", "energy_name"),
     [
@@ -125,6 +126,7 @@ def test_total_variation_at_ten_spins():
     assert distance < 1.2 * expected
 
 
+@pytest.mark.further
 def test_observers_agree_with_the_trace():
     energy = helpers.random_pairwise(5, _key(5))
     edges = jnp.linspace(-6.0, 6.0, 13)
@@ -156,6 +158,7 @@ def test_observers_agree_with_the_trace():
     np.testing.assert_array_equal(seen["last"], spins[:, -2:])
 
 
+@pytest.mark.further
 def test_overlaps_with_patterns_agree_with_the_trace():
     energy = helpers.random_pairwise(5, _key(5))
     patterns = helpers.configurations(5)[[0, 7, 25]]
@@ -180,6 +183,7 @@ def test_bad_patterns_are_named():
         tg.sample(tg.Gibbs(), energy, 1.0, key=_key(0), n_chains=2, n_sweeps=2, observers=observer)
 
 
+@pytest.mark.further
 def test_states_tell_of_the_replicas():
     """The whole state at each kept sweep; round trips follow from who stood where."""
     sampler = tg.ParallelTempering([0.0, 0.3, 0.8])
@@ -235,6 +239,7 @@ def test_infos_count_the_spins_that_changed(name):
     np.testing.assert_allclose(seen["mean"], np.mean(flips), rtol=1e-12)
 
 
+@pytest.mark.further
 def test_info_of_tempering_tells_of_swaps():
     """Energies before the swaps are those after, exchanged back: an exchange undoes itself."""
     sampler, energy = SAMPLERS["tempering"], helpers.random_pairwise(4, _key(4))
@@ -439,6 +444,7 @@ def test_bad_ladders_are_refused(betas, message):
         tg.ParallelTempering(betas)
 
 
+@pytest.mark.further
 def test_a_ladder_may_be_of_another_precision_than_the_energy():
     ladder = tg.ParallelTempering(jnp.array([0.2, 0.5], jnp.float32))
     energy = helpers.random_pairwise(4, _key(0))
@@ -505,6 +511,7 @@ def test_square_lattice_is_exact_near_the_critical_point(sampler):
     assert abs(means.mean() - _exact_energy(64, 0.44)) < 4 * error
 
 
+@pytest.mark.further
 def test_exact_energy_of_a_small_lattice():
     table = helpers.energy_table(_lattice(4))
     p, _ = helpers.boltzmann(_lattice(4), 0.44)

@@ -36,6 +36,7 @@ def _indices(spins) -> np.ndarray:
     return bits @ (1 << np.arange(bits.shape[1]))
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", helpers.ENERGIES)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_long_run_is_the_boltzmann_distribution(name, dtype):
@@ -76,6 +77,7 @@ def test_extreme_temperatures(name, beta):
         assert np.all(table[_indices(ends)] <= table[_indices(starts)])
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", helpers.ENERGIES)
 def test_dtype_of_the_spins_is_kept(name):
     energy = helpers.ENERGIES[name](4, _key(4))
@@ -141,6 +143,7 @@ def test_random_words_are_uniform_and_independent(impl):
     assert np.abs(off_diagonal).max() < bound
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("n", [15, 40])
 def test_blocks_and_words_leave_no_spin_out(n):
     """More spins than a block and more replicas than a word: a sweep at beta = 0 redraws all,

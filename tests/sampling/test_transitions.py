@@ -212,6 +212,7 @@ KERNELS = [
 ]
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(("kernel", "reference", "name", "energies"), KERNELS)
 def test_kernels(kernel, reference, name, energies):
     energy = energies[name](4, _key(4), scale=1.5)
@@ -331,6 +332,7 @@ def test_the_test_of_ergodicity_can_fail():
     assert _is_ergodic(helpers.gibbs_matrix(DEGENERATE["ring"], 1.0))
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", [n for n, e in DEGENERATE.items() if isinstance(e, tg.Pairwise)])
 @pytest.mark.parametrize("clamped", [(), (1,)])
 def test_clusters_are_ergodic(name, clamped):
@@ -353,6 +355,7 @@ TRIANGLES = {
 }
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", TRIANGLES)
 @pytest.mark.parametrize("kernel", REFERENCES)
 def test_replicas_are_ergodic(kernel, name):
@@ -407,6 +410,7 @@ def test_houdayer(name):
     _assert_drawn_from(matrix, _ends_of_pairs(sampling.Houdayer(), energy))
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("name", GRAPHS)
 def test_exchange_of_clusters_keeps_the_energy(name):
     energy = GRAPHS[name](6, _key(5))

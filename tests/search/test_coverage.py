@@ -155,6 +155,7 @@ def test_positivity_is_proved_or_left_open():
     np.testing.assert_array_equal(proved, lowest >= 1e-1)
 
 
+@pytest.mark.further
 def test_curvatures_are_those_of_dense_matrices():
     energy = helpers.random_pairwise(N, jax.random.key(1), fields=0.1)
     problem = make_problem(NAIVE, energy, 4.0)

@@ -58,6 +58,7 @@ def test_a_traced_search_calls_nothing_back():
         )
 
 
+@pytest.mark.further
 def test_mirror_images_are_one_under_a_trace():
     couplings = np.ones((N, N)) - np.eye(N)
     energy = tg.Pairwise(couplings / N, np.zeros(N))
@@ -66,6 +67,7 @@ def test_mirror_images_are_one_under_a_trace():
     assert library.size == 1 and library.multiplicity[0] == 2 and library.hits[0] == 32
 
 
+@pytest.mark.further
 def test_given_starts_come_first_and_are_told_apart():
     corners = helpers.configurations(N)[:40].astype(np.float32)
     ends = tg.run(_search(starts=corners, n_starts=30), key=KEYS[0])

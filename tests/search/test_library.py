@@ -378,6 +378,7 @@ def _even(energy: tg.Pairwise) -> tg.Pairwise:
     return tg.Pairwise(energy.couplings, jnp.zeros(N))
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("functional", ["naive", "tap"])
 def test_points_are_measured_as_they_stand(functional):
     functional = helpers.FUNCTIONALS[functional]
@@ -469,6 +470,7 @@ def test_nearest_names_a_wrong_shape(unchecked):
 # --- of solutions
 
 
+@pytest.mark.further
 def test_a_library_of_quenches():
     """As the search has it: each minimum once, and what failed is counted and left out."""
     energy = _even(helpers.random_pairwise(N, jax.random.key(11)))

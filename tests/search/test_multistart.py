@@ -48,6 +48,7 @@ def _certified(potential, minima, n_flat: int = 0) -> None:
 # --- landscapes that are known
 
 
+@pytest.mark.further
 def test_a_quadratic_has_one_minimum():
     rng = np.random.default_rng(1)
     half = rng.normal(size=(3, 3))
@@ -114,6 +115,7 @@ def test_permutations_merge(invariants):
     )
 
 
+@pytest.mark.further
 def test_a_polynomial_of_six_minima():
     """The six-hump camel function (Dixon and Szego 1978), against scipy from a fine grid."""
 
@@ -132,6 +134,7 @@ def test_a_polynomial_of_six_minima():
     assert len(multistart(camel, grid, invariants=lambda x: x * x[0])) == 3  # x -> -x
 
 
+@pytest.mark.further
 def test_saddles_are_told_and_do_not_enter():
     starts = {"x": np.zeros((STARTS, 2)), "y": np.ones(STARTS)}
 
@@ -147,6 +150,7 @@ def test_saddles_are_told_and_do_not_enter():
         minima[0]
 
 
+@pytest.mark.further
 def test_flat_directions_must_be_declared():
     def ring(x):
         return jnp.square(jnp.dot(x, x) - 1)
@@ -167,6 +171,7 @@ def _logarithmic(x):
     return jnp.sum(jnp.log(x) ** 2)
 
 
+@pytest.mark.further
 def test_failures_have_codes():
     quartic = multistart(lambda x: jnp.sum(x**4), _normal(STARTS, 1))
     assert len(quartic) == 0  # flat to second order: not located, not certified
@@ -230,6 +235,7 @@ def test_equal_proposals_give_equal_minima():
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.further
 def test_batches_of_any_size_give_the_same():
     starts = _normal(1030, 2, seed=3)
 
@@ -301,6 +307,7 @@ def test_bad_potentials_and_counts():
 
 
 # A potential of magnitudes: what float32 cannot resolve, float64 does.
+@pytest.mark.further
 def test_a_large_constant_hides_nothing():
     minima = multistart(functools.partial(_shifted, 1e6), _normal(STARTS, 2))
     assert len(minima) == 4 and minima.hits.sum() == STARTS

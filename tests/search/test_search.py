@@ -55,6 +55,7 @@ def _certificate(functional, energy, beta, magnetizations):
     return jax.vmap(single)(magnetizations)
 
 
+@pytest.mark.further
 def test_a_flat_minimum_is_one_state():
     energy = tg.Pairwise(1 - np.eye(N), np.zeros(N))
     library = tg.find_minima(NAIVE, energy, 1 / (N - 1), key=_key(0), n_starts=64)
@@ -175,6 +176,7 @@ def test_low_temperature_minima_are_the_single_flip_minima():
     np.testing.assert_allclose(solution.stats["free_energy"][stable], table[stable], rtol=1e-12)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("functional", ["naive", "tap"])
 def test_newton_steps_end_where_the_descent_ends(functional):
     """Conjugate gradients take rough ends to the minima that float64 descent takes them to."""
@@ -199,6 +201,7 @@ def test_newton_steps_never_climb_to_a_saddle():
         np.testing.assert_array_equal(_quench._approach(problem, fields, 1e-11), fields)
 
 
+@pytest.mark.further
 def test_what_float32_leaves_open_is_proved_in_float64():
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.normal(size=(64, 64)))[0]
@@ -280,6 +283,7 @@ def test_paramagnet_has_one_state():
     assert not library.overflow
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("beta", [1.5, 3.0])
 def test_ferromagnet_has_one_pair_of_states(beta):
     slope = 1 - 1 / N
@@ -373,6 +377,7 @@ def test_a_full_library_keeps_the_lowest():
     assert exact.size == 1 and not exact.overflow
 
 
+@pytest.mark.further
 def test_float32_configuration_gives_a_float64_library():
     energy = jax.tree.map(lambda x: x.astype(jnp.float32), _curie_weiss(1.0))
     with jax.enable_x64(False):
@@ -393,6 +398,7 @@ def test_keys_decide():
     assert list(runs[0].hits) != list(runs[2].hits)
 
 
+@pytest.mark.further
 def test_callback_sees_the_library_grow():
     seen = []
     options = {"n_starts": 1024, "callback": lambda *x: seen.append(x)}
@@ -429,6 +435,7 @@ def test_more_starts_find_more():
     assert sizes[0] == 1 and sizes[1] > 2
 
 
+@pytest.mark.further
 def test_nothing_found_is_an_empty_library(monkeypatch):
     """A descent that came to rest on the saddle of a ferromagnet, and is left there."""
     monkeypatch.setattr(_verify, "below_saddles", lambda *_: (np.zeros(0, int), None))
@@ -461,6 +468,7 @@ def test_searches_find_all_that_corners_fall_to(fields):
             assert library.hits.sum() <= options["n_starts"]
 
 
+@pytest.mark.further
 def test_starts_are_made_by_the_moves_that_are_given():
     """A move that stays where it is, or takes the other state, finds nothing more."""
     starts = {"starts": CORNERS[:16]}
@@ -559,6 +567,7 @@ def _kicks(energy: tg.AbstractMultilinear, m, n_kicks: int, seed: int = 0) -> np
     return np.asarray(kicked) != np.asarray(m)
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("n", [8, 9])
 def test_kicks_flip_from_one_spin_to_half_of_them(n):
     flipped = _kicks(helpers.random_pairwise(n, _key(0)), jnp.full(n, 0.7), 4000)

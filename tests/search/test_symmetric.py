@@ -142,6 +142,7 @@ def _barrier(n: int, ratio: float) -> float:
     return float(abs(values[0] - values[1]))
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("ratio", [1.0, 1.005, 1.02, 1.05])
 @pytest.mark.parametrize("n", [5, 7, 9])
 def test_what_no_resolved_barrier_parts_is_one_state(n, ratio):
@@ -157,6 +158,7 @@ def test_what_no_resolved_barrier_parts_is_one_state(n, ratio):
     assert library.coverage() > 0.9
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("beta", [1.0, 2.0, 6.0])
 def test_one_hot_groups(beta):
     _check(one_hot(2, 4), beta)
@@ -173,6 +175,7 @@ def test_saddles_are_never_certified_however_many_there_are():
     assert not np.any(jax.jit(jax.vmap(_quench.is_surely_positive))(matrices))
 
 
+@pytest.mark.further
 def test_starts_on_saddles_go_down_both_sides():
     """Given starts that keep the symmetry: states are found, and counted as no draws."""
     graph = nx.cycle_graph(5)
@@ -201,6 +204,7 @@ def test_quenches_that_end_nowhere_are_not_covered():
     assert tg.find_minima(NAIVE, energy, 2.0, key=jax.random.key(0)).unresolved == 0
 
 
+@pytest.mark.further
 def test_genealogy_of_a_ring():
     """The states of a frustrated ring are born from m = 0, where a quench stays on the saddle."""
     energy = on_graph(nx.cycle_graph(5), -1.0)
@@ -225,6 +229,7 @@ def _glass(scale: float = 1.0) -> tg.Pairwise:
 POINT = np.zeros((1, 10))
 
 
+@pytest.mark.further
 def test_a_resumed_search_claims_no_more():
     first = _found(0)
     again = tg.find_minima(
@@ -244,6 +249,7 @@ def test_a_resumed_search_claims_no_more():
     assert completeness(again).coverage == _found(1).coverage()
 
 
+@pytest.mark.further
 def test_unions_of_one_key_count_once():
     short, long, other = _found(0), _found(0, n_starts=72), _found(1)
     both = short.union(long)
@@ -279,6 +285,7 @@ def test_what_comes_from_elsewhere_is_refused(change, what):
             tg.find_bound_states(_glass(), 3.0, key=jax.random.key(0), library=other)
 
 
+@pytest.mark.further
 def test_fingerprints_are_of_numbers_not_of_dtypes():
     narrow = jax.tree.map(lambda x: x.astype(np.float32), _glass())
     prints = [

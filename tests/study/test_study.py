@@ -43,6 +43,7 @@ def test_weights_of_samples_come_from_a_file(tmp_path):
         tg.study.load_source("adder:2", tmp_path / "w.npy")
 
 
+@pytest.mark.further
 def test_a_study_learns_weighted_samples_as_repeated_ones(tmp_path):
     counts = np.arange(16) % 3
     np.save(tmp_path / "w.npy", counts)
@@ -264,6 +265,7 @@ def _coarse(monkeypatch):
     monkeypatch.setattr(_style, "_DPI", 40)  # nobody looks at them
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(
     ("picture", "n_classes"), [((4, 4), 0), ((4, 4), 3), ((1, 10), 0), ((1, 10), 12), ((1, 1), 3)]
 )
