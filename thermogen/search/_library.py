@@ -1,4 +1,4 @@
-"""The library of candidate bound states: certified minima of G(m), each held once."""
+"""The library of candidate bound states: verified minima of G(m), each held once."""
 
 import dataclasses
 import enum
@@ -57,9 +57,10 @@ class Kind(enum.IntEnum):
 class Library(eqx.Module):
     """Distinct states of a free energy G(m), lowest first.
 
-    Every state that a search found was verified in float64: its gradient is below tolerance and
-    its Hessian is positive definite. It is a *candidate* for a bound state: that it also traps the
-    dynamics is a separate proof. `kind` says of each state what it is.
+    Every state that a search found was verified: its gradient is below tolerance and its Hessian
+    is positive definite, on the host in float64, under `jax.jit` and `jax.vmap` in the precision of
+    the energy. It is a *candidate* for a bound state: that it also traps the dynamics is a separate
+    proof. `kind` says of each state what it is.
 
     On the host all arrays hold one entry a state, and a library behaves like a sequence:
     `library[k]`, `library[:10]`, `library[library.hits > 1]` and `library[[4, 0]]` are libraries

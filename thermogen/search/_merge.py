@@ -46,7 +46,7 @@ def leaders(
 
 
 class Pool:
-    """The states of a search while it runs: certified minima, each held once.
+    """The states of a search while it runs: verified minima, each held once.
 
     States are looked up by their projection on a random direction, cut into cells: only those in
     the same cell or next to it are compared. `library` is what the search hands out.

@@ -66,7 +66,7 @@ def quench(
     tol: float = 1e-9,
     max_steps: int = 4096,
 ) -> Solution:
-    """Minimise G(m) from each of many starts: descends in float32, certifies in float64.
+    """Minimise G(m) from each of many starts: descends in float32, verifies in float64.
 
     Owns its batch axis: starts that have converged are dropped, the rest is packed into a few
     fixed batch sizes. Works in float64 where it must, whatever the JAX configuration. Each start
