@@ -348,3 +348,16 @@ def ends_at(fields: np.ndarray) -> Ends:
         np.array(0, np.int32),
         np.array(count, np.int32),
     )
+
+
+class BelowUniform(tg.sampling.AbstractRule):
+    """The heat bath by uniform thresholds, as a user may write it."""
+
+    def variate(self, words, dtype):
+        return tg.sampling.open_uniform(words, dtype)
+
+    def never(self, spin):
+        return jnp.where(spin > 0, -1.0, 2.0).astype(spin.dtype)
+
+    def __call__(self, field, spin, threshold):
+        return jnp.where(jax.nn.sigmoid(field) > threshold, 1, -1).astype(spin.dtype)

@@ -90,24 +90,11 @@ class Factorised(tg.AbstractFunctional):
         return energies.product_mean(energy, m)
 
 
-class BelowUniform(sampling.AbstractRule):
-    """The heat bath by uniform thresholds."""
-
-    def variate(self, words, dtype):
-        return sampling.open_uniform(words, dtype)
-
-    def never(self, spin):
-        return jnp.where(spin > 0, -1.0, 2.0).astype(spin.dtype)
-
-    def __call__(self, field, spin, threshold):
-        return jnp.where(jax.nn.sigmoid(field) > threshold, 1, -1).astype(spin.dtype)
-
-
 class Kernel(sampling.AbstractKernel):
     """Sweeps by the rule."""
 
     def step(self, energy, beta, state, key, clamp=None):
-        return sampling.sweep(BelowUniform(), energy, beta, state, key, clamp)
+        return sampling.sweep(helpers.BelowUniform(), energy, beta, state, key, clamp)
 
 
 class Aged(NamedTuple):
@@ -236,9 +223,9 @@ QUICK = {
     "sampling.step_chains": lambda e: sampling.step_chains(
         Kernel(), e, BETA, jnp.ones((N, 3)), KEY
     ),
-    "sampling.sweep": lambda e: sampling.sweep(BelowUniform(), e, BETA, UP, KEY),
+    "sampling.sweep": lambda e: sampling.sweep(helpers.BelowUniform(), e, BETA, UP, KEY),
     "sampling.sweep_population": lambda e: sampling.sweep_population(
-        e, jnp.ones(3), jnp.ones((N, 3)), BelowUniform(), _thresholds
+        e, jnp.ones(3), jnp.ones((N, 3)), helpers.BelowUniform(), _thresholds
     ),
     "sampling.walk": lambda e: sampling.walk(
         e, jnp.full(3, BETA), jnp.ones((N, 3)), KEY, jax.random.split(KEY, 3), 12

@@ -43,5 +43,10 @@ def replaced(tree: PyTree, rows: np.ndarray, new: PyTree) -> PyTree:
 
 
 def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
-    """The same pytree with its arrays in another floating dtype."""
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+    """The same pytree with its real numbers in another floating dtype; counts stay as they are."""
+
+    def one(x):
+        is_real = jnp.issubdtype(jnp.result_type(x), jnp.floating)
+        return jnp.asarray(x, dtype) if is_real else x
+
+    return jax.tree.map(one, tree)

@@ -164,19 +164,6 @@ def _ends(sampler, energy, states, beta=BETA, clamp=None, n_draws=N_DRAWS):
     return jax.vmap(lambda x, k: sampler.step(energy, beta, x, k, clamp)[0])(many, keys)
 
 
-class BelowUniform(sampling.AbstractRule):
-    """The heat bath by uniform thresholds, as a user may write it."""
-
-    def variate(self, words, dtype):
-        return sampling.open_uniform(words, dtype)
-
-    def never(self, spin):
-        return jnp.where(spin > 0, -1.0, 2.0).astype(spin.dtype)
-
-    def __call__(self, field, spin, threshold):
-        return jnp.where(jax.nn.sigmoid(field) > threshold, 1, -1).astype(spin.dtype)
-
-
 class Hesitant(sampling.AbstractRule):
     """A parameter of its own: the share of its turns in which a spin is proposed to flip."""
 
@@ -202,8 +189,8 @@ class Swept(sampling.AbstractKernel):
 
 
 KERNELS = [
-    (Swept(BelowUniform()), helpers.gibbs_matrix, "pairwise", SMALL),
-    (Swept(BelowUniform()), helpers.gibbs_matrix, "rbm", SMALL),
+    (Swept(helpers.BelowUniform()), helpers.gibbs_matrix, "pairwise", SMALL),
+    (Swept(helpers.BelowUniform()), helpers.gibbs_matrix, "rbm", SMALL),
     (Swept(Hesitant(0.85)), _metropolis, "pairwise", SMALL),
     *((tg.Gibbs(), helpers.gibbs_matrix, name, SMALL) for name in SMALL),
     *((tg.Metropolis(), _metropolis, name, SMALL) for name in SMALL),
@@ -269,7 +256,7 @@ def test_walks_of_any_length(n_steps):
 
 @pytest.mark.parametrize(
     "rule",
-    [sampling.HeatBathRule(), sampling.MetropolisRule(), BelowUniform(), Hesitant(0.9)],
+    [sampling.HeatBathRule(), sampling.MetropolisRule(), helpers.BelowUniform(), Hesitant(0.9)],
     ids=lambda rule: type(rule).__name__,
 )
 def test_rules_hold_clamped_spins(rule):

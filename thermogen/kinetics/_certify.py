@@ -141,9 +141,7 @@ def _before(energy: AbstractEnergy, key: Key):
     Returns:
         The energy in double precision, its form for descents, whether it is even, and two keys.
     """
-    # Numbers that are no arrays, such as that of the spins, stay as they are known.
-    arrays, rest = eqx.partition(energy, eqx.is_array)
-    energy = eqx.combine(cast(arrays, jnp.float64), rest)
+    energy = cast(energy, jnp.float64)
     first, second = jax.random.split(key)
     return energy, prepared(energy), is_flip_symmetric(energy), (first, second)
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int8, Num
 
 from .._batches import cast, in_batches
-from ..energies import RBM, AbstractEnergy, Pairwise, conditional_fields, constrain
+from ..energies import AbstractEnergy, conditional_fields, constrain, local_fields, n_visible
 
 # Gaps below this share of the largest field count as zero: a descent never runs in circles.
 TIE = 1e-9
@@ -18,17 +18,11 @@ _BATCH = 1024
 
 @eqx.filter_jit
 def prepared(energy: AbstractEnergy) -> AbstractEnergy:
-    """The same energy in double precision, in a form whose `conditional_fields` are of all spins.
+    """The same energy in double precision, its parameters as all functions see them.
 
     Needs 64 bits enabled.
     """
-    energy = cast(energy, jnp.float64)
-    if isinstance(energy, RBM):
-        visible, n = energy.n_visible, energy.n_spins
-        couplings = jnp.zeros((n, n)).at[:visible, visible:].set(energy.weights)
-        fields = jnp.concatenate([energy.visible_fields, energy.hidden_fields])
-        return Pairwise(couplings + couplings.T, fields)
-    return constrain(energy)
+    return constrain(cast(energy, jnp.float64))
 
 
 def descend_all(
@@ -83,5 +77,7 @@ def _descend(
 
 
 def _slopes(model, spins):
-    fields = conditional_fields(model, 1.0, spins)
+    # Conditional fields are those of visible spins; hidden ones descend as well.
+    seen = n_visible(model) == model.n_spins
+    fields = conditional_fields(model, 1.0, spins) if seen else local_fields(model, spins)
     return spins * fields, TIE * jnp.max(jnp.abs(fields))
