@@ -197,7 +197,8 @@ class Search(AbstractJob):
         problem, state = self._problem(), self._refilled(state)
         lanes = _advanced(problem, state.lanes, self.max_steps)
         ended = (lanes.start >= 0) & _is_over(lanes, self.max_steps)
-        g = jax.vmap(problem.free_energy_at)(lanes.fields)
+        # A user's energy may compute in double precision whatever it is given.
+        g = jax.vmap(problem.free_energy_at)(lanes.fields).astype(jnp.float32)
         sound = ended & jnp.isfinite(g) & jnp.all(jnp.isfinite(lanes.fields), axis=1)
         ends, codes = self._harvested(state, lanes, sound, g)
         random = lanes.start >= self.n_given
