@@ -219,7 +219,7 @@ def test_an_interruption_before_all_writes_nothing(tmp_path, monkeypatch):
         (["adder:1", "--starts", "0"], "n_starts must be at least 1, got 0"),
         (["adder:1", "--starts", str(10**12)], "n_starts must be at most 2147483647"),
         (["adder:1", "--starts", str(10**9)], "needs about"),
-        (["adder:1", "--starts", str(10**7)], "the study would take about"),
+        (["wide.npy", "--starts", str(10**4)], "days; ask for fewer spins or starts"),
         (["adder:1", "--beta", "1e308"], "beta must lie between 1e-09 and 1e+09, got 1e+308"),
         (["adder:1", "--threshold", "1e300"], "threshold must lie between 1e-09 and 1e+09"),
         (["adder:2", "--threshold", "1e9"], "days; ask for a lower threshold"),
@@ -232,6 +232,7 @@ def test_bad_arguments_are_named_in_one_line(tmp_path, monkeypatch, arguments, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.csv").write_text("1,7\n0,1\n")
     (tmp_path / "bad.txt").write_text("1,0\n")
+    np.save(tmp_path / "wide.npy", np.eye(20, 3000))
     outcome = _run("study", *arguments)
     assert outcome.exit_code == 2
     assert outcome.stdout == ""
