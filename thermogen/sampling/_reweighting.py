@@ -275,42 +275,14 @@ def _solve(energies, betas, log_states):
     n_chains, n_rungs, n_draws = energies.shape
     origin = jnp.mean(energies)
     energies -= origin
-    means = jnp.mean(energies, axis=(0, 2))
     samples = energies.reshape(n_chains, -1)
-
-    # The rounding of exponents.
-    tolerance = jnp.finfo(betas.dtype).eps * (16 + 4 * betas[-1] * jnp.max(jnp.abs(samples)))
-    steps = jnp.diff(betas) * (means[1:] + means[:-1]) / 2
-    start = _evaluate(jnp.append(jnp.zeros(1, betas.dtype), jnp.cumsum(steps)), betas, samples, 0)
-
-    def unfinished(state):
-        return (_worst(state) > tolerance) & (state.n_steps < _MAX_STEPS)
-
-    def step(state):
-        newton = state.scales.at[1:].add(dot(-_inverse(state.information), state.excess[1:]))
-        substituted = state.scales - jnp.log1p(state.excess)
-        both = [
-            _evaluate(scales - scales[0], betas, samples, state.n_steps + 1)
-            for scales in (newton, substituted)
-        ]
-        nearer = _worst(both[0]) < _worst(both[1])  # False for NaN
-        return jax.tree.map(lambda a, b: jnp.where(nearer, a, b), *both)
-
-    state = jax.lax.while_loop(unfinished, step, start)
+    state, is_solved = _iterated(energies, betas, samples)
     inverse = _inverse(state.information) / (n_chains * n_draws)
     # Where rungs overlap too little, ln Z is not determined to within 1: no step is small then.
     uncertain = jnp.diagonal(inverse)
-    solved = (_worst(state) <= tolerance) & jnp.all((uncertain > 0) & (uncertain < 1))
+    is_solved &= jnp.all((uncertain > 0) & (uncertain < 1))
     rhat = _rhat(energies)
-    apart = ladders_disagree(rhat, MAX_RHAT_LADDERS, n_chains, n_draws)
-    # Swaps move the energies of a ladder from rung to rung, and hide how slowly they change.
-    of_sums = _rhat(jnp.cumsum(energies[:, ::-1], axis=1))
-    apart |= ladders_disagree(of_sums, MAX_RHAT_SUMS, n_chains, n_draws)
-    result = first_of(
-        (~jnp.all(jnp.isfinite(energies)), RESULTS.non_finite),
-        (~solved, RESULTS.no_overlap),
-        (jnp.any(apart), RESULTS.not_relaxed),
-    )
+    result = _ending(energies, rhat, is_solved)
     converged = result == RESULTS.converged
 
     scores = n_draws - jax.lax.map(
@@ -328,6 +300,45 @@ def _solve(energies, betas, log_states):
         _origin=origin,
         _scales=state.scales,
         _shifts=shifts,
+    )
+
+
+def _iterated(energies, betas, samples):
+    """The last state, and whether its residual is one of rounding."""
+    # The rounding of exponents.
+    tolerance = jnp.finfo(betas.dtype).eps * (16 + 4 * betas[-1] * jnp.max(jnp.abs(samples)))
+    means = jnp.mean(energies, axis=(0, 2))
+    steps = jnp.diff(betas) * (means[1:] + means[:-1]) / 2
+    start = _evaluate(jnp.append(jnp.zeros(1, betas.dtype), jnp.cumsum(steps)), betas, samples, 0)
+
+    def unfinished(state):
+        return (_worst(state) > tolerance) & (state.n_steps < _MAX_STEPS)
+
+    def step(state):
+        newton = state.scales.at[1:].add(dot(-_inverse(state.information), state.excess[1:]))
+        substituted = state.scales - jnp.log1p(state.excess)
+        both = [
+            _evaluate(scales - scales[0], betas, samples, state.n_steps + 1)
+            for scales in (newton, substituted)
+        ]
+        nearer = _worst(both[0]) < _worst(both[1])  # False for NaN
+        return jax.tree.map(lambda a, b: jnp.where(nearer, a, b), *both)
+
+    state = jax.lax.while_loop(unfinished, step, start)
+    return state, _worst(state) <= tolerance
+
+
+def _ending(energies, rhat, is_solved):
+    """The result code of a solve."""
+    n_chains, _, n_draws = energies.shape
+    apart = ladders_disagree(rhat, MAX_RHAT_LADDERS, n_chains, n_draws)
+    # Swaps move the energies of a ladder from rung to rung, and hide how slowly they change.
+    of_sums = _rhat(jnp.cumsum(energies[:, ::-1], axis=1))
+    apart |= ladders_disagree(of_sums, MAX_RHAT_SUMS, n_chains, n_draws)
+    return first_of(
+        (~jnp.all(jnp.isfinite(energies)), RESULTS.non_finite),
+        (~is_solved, RESULTS.no_overlap),
+        (jnp.any(apart), RESULTS.not_relaxed),
     )
 
 
