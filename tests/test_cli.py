@@ -71,7 +71,7 @@ def test_the_summary_agrees_with_the_files(finished):
     assert figures["coverage"] == library.coverage()
     assert figures["max_residual"] == library.residuals[library.mask].max() < 1e-8
     assert figures["min_curvature"] == library.curvatures[library.mask].min() > 0
-    assert figures["share_of_data_certified"] == 1
+    assert figures["share_of_data_verified"] == 1
     assert figures["fit_steps"] > 1 and figures["fit_result"] == "The tolerance was met."
     assert figures["overflow"] is False and figures["interrupted"] is False
     assert [point["beta"] for point in figures["scan"]] == pytest.approx(

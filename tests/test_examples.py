@@ -10,7 +10,7 @@ import pytest
 import thermogen as tg
 
 # A search compiles for longer than all other examples together.
-SLOW = {"kinetics", "landscape", "learning", "search"}
+SLOW = {"experts", "kinetics", "landscape", "learning", "search"}
 FAST = {
     "datasets": 3,
     "energies": 5,

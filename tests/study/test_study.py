@@ -218,7 +218,7 @@ def test_samples_are_assigned_to_their_states():
     expected = np.arange(20) % 3
     expected[0] = -1  # did not converge, wherever it stopped
     np.testing.assert_array_equal(study.assignment(), expected)
-    assert tg.study.summary(study)["share_of_data_certified"] == 0.95
+    assert tg.study.summary(study)["share_of_data_verified"] == 0.95
 
 
 def test_the_onsager_ratio_is_that_of_the_energy():

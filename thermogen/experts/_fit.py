@@ -96,6 +96,26 @@ def fit_experts(
 
     Raises:
         ValueError: for bad data, counts or shares, or both a library and shares.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        patterns = np.array([[1, 1, 1, 1], [1, -1, 1, -1]])
+        free = tg.Interactions.from_terms(4, {(k,): 0.0 for k in range(4)})
+        experts = tg.fit_experts(
+            free,
+            np.repeat(patterns, [30, 10], axis=0),
+            objective=tg.ExactLikelihood(),
+            penalty=tg.learning.L2(0.01, fields=0.01),
+            key=jax.random.key(0),
+            n_experts=2,
+        )
+        assert np.allclose(np.sort(experts.weights), [0.25, 0.75], atol=0.01)
+        ```
     """
     data = np.asarray(checked_samples(energy, data))
     checked_shares(weights, len(data))

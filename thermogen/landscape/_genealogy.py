@@ -166,6 +166,23 @@ def genealogy(
     Raises:
         ValueError: for fewer than two stages, numbers of stages that disagree, energies that
             differ in structure, or bad arguments of `find_minima`.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        magnet = tg.Pairwise((np.ones((6, 6)) - np.eye(6)) / 6, np.zeros(6))
+        betas = np.linspace(0.9, 1.7, 5)
+        family = tg.landscape.genealogy(
+            tg.NaiveMeanField(), magnet, betas, key=jax.random.key(0), n_starts=32
+        )
+        # m = 0 splits into a state and its mirror image where 5 beta / 6 = 1.
+        assert family.multiplicity.tolist() == [1, 1, 2, 2, 2]
+        assert family.split.tolist() == [False, False, True, False, False]
+        ```
     """
     n_stages, listed, beta_of = _paired(energies, betas)
     stages = [

@@ -171,7 +171,7 @@ def _search(study: Study, tell: Tell) -> None:
         key=study.key(2),
         n_starts=settings.n_starts,
         capacity=_CAPACITY,
-        starts=study.minima.value[study.certified()],
+        starts=study.minima.value[study.verified()],
         callback=keep,
     )
 

@@ -247,16 +247,16 @@ class Study:
         """A random key of its own for each stage."""
         return jax.random.fold_in(seeded_key(self.settings.seed), stage)
 
-    def certified(self) -> np.ndarray | None:
-        """Which samples fell to a certified minimum, shape `(n_samples,)`; None if not known."""
+    def verified(self) -> np.ndarray | None:
+        """Which samples fell to a verified minimum, shape `(n_samples,)`; None if not known."""
         return None if self.minima is None else np.asarray(self.minima.result == RESULTS.converged)
 
     def assignment(self) -> np.ndarray | None:
         """State of each sample, shape `(n_samples,)`; -1 for none of them; None if not known."""
-        certified = self.certified()
-        if self.minima is None or self.library is None or certified is None:
+        verified = self.verified()
+        if self.minima is None or self.library is None or verified is None:
             return None
-        return np.where(certified, self.library.nearest(self.minima.value), -1)
+        return np.where(verified, self.library.nearest(self.minima.value), -1)
 
     def samples_of_bound(self) -> np.ndarray | None:
         """How many samples fall to each bound state, heaviest state first; None if not known."""

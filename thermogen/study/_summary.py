@@ -23,7 +23,7 @@ def summary(study: Study) -> dict[str, Any]:
     learned; beta is its inverse; times are in seconds.
     """
     n_samples, n_spins = study.source.spins.shape
-    certified = study.certified()
+    verified = study.verified()
     return {
         "version": version(),
         "data": study.source.name,
@@ -40,7 +40,7 @@ def summary(study: Study) -> dict[str, Any]:
         **_fit_figures(study.fit),
         "fit_failed": None if study.fit is None else fit_failed(study),
         "scan": [{**p._asdict(), "coverage": _finite(p.coverage)} for p in study.scan],
-        "share_of_data_certified": None if certified is None else float(certified.mean()),
+        "share_of_data_verified": None if verified is None else float(verified.mean()),
         **_library_figures(study.library),
         "onsager_ratio": _lowest_ratio(study),
         **_bound_state_figures(study),
