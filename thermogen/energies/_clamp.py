@@ -7,15 +7,14 @@ from jaxtyping import Array, Float, Num
 
 from .._checks import known_spins
 from .._types import Magnetizations, Spins
-from ._base import (
-    AbstractEnergy,
-    constrain,
-    flip_gaps,
+from ._base import AbstractEnergy, flip_gaps
+from ._moments import (
     nonlinear_fourth_cumulant,
     nonlinear_third_moment,
     nonlinear_variance,
     product_mean,
 )
+from ._parameters import constrain
 
 
 class Clamped(AbstractEnergy):

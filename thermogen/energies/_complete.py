@@ -12,17 +12,10 @@ from .._checks import as_array
 from .._linalg import dot
 from .._types import Magnetizations, Spins, Temperature
 from ..walsh import degrees, inverse_walsh_transform, walsh_transform
-from ._base import (
-    AbstractEnergy,
-    AbstractMultilinear,
-    as_parameters,
-    nonlinear_fourth_cumulant,
-    nonlinear_third_moment,
-    nonlinear_variance,
-    one_configuration,
-    parameter_degrees,
-)
+from ._base import AbstractEnergy, AbstractMultilinear, one_configuration
 from ._interactions import Interactions
+from ._moments import nonlinear_fourth_cumulant, nonlinear_third_moment, nonlinear_variance
+from ._parameters import as_parameters, parameter_degrees
 from ._terms import has_terms, terms
 
 _MAX_SPINS = 24

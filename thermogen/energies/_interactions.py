@@ -14,14 +14,9 @@ from jaxtyping import Array, ArrayLike, Float, Num
 from .._checks import as_array, as_float, check_count
 from .._linalg import dot
 from .._types import Magnetizations, Spins
-from ._base import (
-    AbstractMultilinear,
-    as_parameters,
-    nonlinear_third_moment,
-    nonlinear_variance,
-    one_configuration,
-    parameter_degrees,
-)
+from ._base import AbstractMultilinear, one_configuration
+from ._moments import nonlinear_third_moment, nonlinear_variance
+from ._parameters import as_parameters, parameter_degrees
 from ._plans import (
     SHORT,
     TermRows,

@@ -11,23 +11,18 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._checks import as_array
 from .._types import Beta, Magnetizations, Spins
-from ._base import (
-    AbstractEnergy,
+from ._base import AbstractEnergy, flip_gaps, one_configuration
+from ._complete import Complete, complete
+from ._moments import product_mean
+from ._parameters import (
     as_parameters,
-    conditional_field,
-    conditional_fields,
     constrain,
-    flip_gaps,
-    n_visible,
-    one_configuration,
     parameter_copies,
     parameter_degrees,
     parameter_terms,
-    product_mean,
     squared_norm,
-    visible_free_energy,
 )
-from ._complete import Complete, complete
+from ._visible import conditional_field, conditional_fields, n_visible, visible_free_energy
 
 
 class Mixture(AbstractEnergy):

@@ -13,21 +13,12 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from .._checks import as_float
 from .._linalg import dot
 from .._types import Beta, Magnetizations, Spins
-from ._base import (
-    AbstractMultilinear,
-    as_parameters,
-    conditional_field,
-    conditional_fields,
-    constrain,
-    nonlinear_fourth_cumulant,
-    nonlinear_third_moment,
-    nonlinear_variance,
-    one_configuration,
-    parameter_copies,
-    parameter_degrees,
-)
+from ._base import AbstractMultilinear, one_configuration
 from ._interactions import Interactions, SpinSets
+from ._moments import nonlinear_fourth_cumulant, nonlinear_third_moment, nonlinear_variance
+from ._parameters import as_parameters, constrain, parameter_copies, parameter_degrees
 from ._terms import interactions_of, terms
+from ._visible import conditional_field, conditional_fields
 
 
 class Pairwise(AbstractMultilinear):

@@ -12,25 +12,21 @@ from .._checks import as_array
 from .._cold import log_two_cosh
 from .._linalg import dot
 from .._types import Beta, Key, Magnetizations, Spins
-from ._base import (
-    AbstractMultilinear,
+from ._base import AbstractMultilinear, one_configuration
+from ._interactions import Interactions, SpinSets
+from ._moments import nonlinear_fourth_cumulant, nonlinear_third_moment, nonlinear_variance
+from ._pairwise import bond_cumulant
+from ._parameters import as_parameters, parameter_degrees
+from ._terms import interactions_of, terms
+from ._visible import (
     Layers,
-    as_parameters,
     conditional_field,
     conditional_fields,
     embed,
     layers,
     n_visible,
-    nonlinear_fourth_cumulant,
-    nonlinear_third_moment,
-    nonlinear_variance,
-    one_configuration,
-    parameter_degrees,
     visible_free_energy,
 )
-from ._interactions import Interactions, SpinSets
-from ._pairwise import bond_cumulant
-from ._terms import interactions_of, terms
 
 
 class RBM(AbstractMultilinear):

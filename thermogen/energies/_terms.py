@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Magnetizations
-from ._base import AbstractEnergy, classes_of, nonlinear_third_moment, nonlinear_variance
+from ._base import AbstractEnergy
 from ._interactions import Interactions, SpinSets
+from ._moments import classes_of, nonlinear_third_moment, nonlinear_variance
 
 
 @functools.singledispatch
