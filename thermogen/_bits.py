@@ -47,6 +47,15 @@ def random_words(keys: Array, sites: Array, width: int) -> Array:
     return jnp.concatenate([high, low])[: sites.size]
 
 
+def folded(key: Array, numbers: Array) -> Array:
+    """A key for each number, that of `jax.random.fold_in`, written out as in `random_words`."""
+    if jax.random.key_impl(key) != "threefry2x32":
+        return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+    data = jax.random.key_data(key)
+    words = threefry(data[0], data[1], numbers.astype(jnp.uint32))
+    return jax.random.wrap_key_data(jnp.stack(words, axis=-1), impl="threefry2x32")
+
+
 def threefry(key0, key1, count):
     """Threefry-2x32 of 20 rounds on the counter `(0, count)` (Salmon et al. 2011)."""
     schedule = (key0, key1, key0 ^ key1 ^ np.uint32(0x1BD11BDA))

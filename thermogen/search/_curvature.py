@@ -76,8 +76,13 @@ def _is_settled(value: Array, residual: Array, variance: Array, tolerance: float
 def _lowest(problem: Problem, theta: Array, variance: Array) -> Float[Array, " n"]:
     """Eigenvector of the lowest eigenvalue of the Hessian, as far as the iteration comes."""
 
+    start = jnp.sqrt(variance) * jnp.cos(1 + jnp.sqrt(2.0) * jnp.arange(theta.size) ** 2)
+    start = (start / jnp.linalg.norm(start)).astype(theta.dtype)
+
     def step(state):
         x, gx, p, last, power, n_steps, _ = state
+        # The first step goes all the way to the start: the functional is compiled at one place.
+        first = n_steps == 0
         value = dot(x, gx)
         residual = gx - value * x
         downhill = variance * residual
@@ -85,17 +90,17 @@ def _lowest(problem: Problem, theta: Array, variance: Array) -> Float[Array, " n
         turn = dot(downhill, residual - last) / power
         p = -downhill + jnp.maximum(turn, 0) * p
         p = p - dot(x, p) * x
-        unit = p / (jnp.linalg.norm(p) + jnp.finfo(p.dtype).tiny)
+        unit = jnp.where(first, start, p / (jnp.linalg.norm(p) + jnp.finfo(p.dtype).tiny))
         gp = _product(problem, theta, variance, unit)
         # The lower eigenvector of the Hessian within the plane of x and p.
         angle = 0.5 * jnp.arctan2(-2 * dot(x, gp), dot(unit, gp) - value)
+        angle = jnp.where(first, 0.5 * np.pi, angle)
         x, gx = (jnp.cos(angle) * a + jnp.sin(angle) * b for a, b in ((x, unit), (gx, gp)))
-        settled = _is_settled(value, residual, variance, _TOLERANCE)
-        return x, gx, p, residual, dot(downhill, residual), n_steps + 1, settled
+        settled = ~first & _is_settled(value, residual, variance, _TOLERANCE)
+        power = jnp.where(first, jnp.inf, dot(downhill, residual))
+        return x, gx, p, residual, power, n_steps + 1, settled
 
-    x = jnp.sqrt(variance) * jnp.cos(1 + jnp.sqrt(2.0) * jnp.arange(theta.size) ** 2)
-    x = (x / jnp.linalg.norm(x)).astype(theta.dtype)
-    gx = _product(problem, theta, variance, x)
-    infinite = jnp.full((), jnp.inf, x.dtype)
-    state = (x, gx, 0 * x, 0 * x, infinite, jnp.array(0), jnp.array(False))
-    return jax.lax.while_loop(lambda s: ~s[6] & (s[5] < _MAX_STEPS), step, state)[0]
+    none = jnp.zeros_like(start)
+    infinite = jnp.full((), jnp.inf, start.dtype)
+    state = (none, none, none, none, infinite, jnp.array(0), jnp.array(False))
+    return jax.lax.while_loop(lambda s: ~s[6] & (s[5] <= _MAX_STEPS), step, state)[0]

@@ -42,7 +42,7 @@ _FINE = MirrorDescent(rtol=1e-14, atol=1e-10)
 # What descends so slowly is left to Newton steps, which take it to a minimum or to a saddle.
 _FINE_STEPS = 1024
 _STEPS_PER_ROUND = 64
-_NEWTON_ROUNDS, _CG_STEPS = 5, 64
+_NEWTON_STEPS, _CG_STEPS = 5, 64
 # Steps along flat valleys, the curvature as which any smaller one counts in them, and the length
 # below which they are at rest. Directions of a larger curvature than `_WALL` lead across.
 _SLIDES, _FLAT, _SETTLED, _WALL = 128, 1e-12, 1e-7, 1e-5
@@ -220,8 +220,8 @@ def certify_ends(
 ) -> Solution:
     """Newton steps by conjugate gradients, and a proof; what they do not bring to a minimum
     descends in float64, and is left to dense Newton steps where that does not suffice."""
-    theta = _approach(problem, rough, _FINE.atol)
-    solution = _examined(problem, theta, tol)
+    solution = _settled(problem, rough, tol)
+    theta = solution.state["fields"].copy()
     newton = functools.partial(_polish, problem, jnp.asarray(tol))
     size = _rows_of(_POLISHED_ENTRIES, theta)
     for n_steps in (min(_FINE_STEPS, max_steps), max_steps - _FINE_STEPS):
@@ -230,7 +230,7 @@ def certify_ends(
             return solution
         theta[rest] = _descend(problem, rough[rest], jnp.float64, _FINE, n_steps)
         rough = theta
-        solution = replaced(solution, rest, _examined(problem, theta[rest], tol))
+        solution = replaced(solution, rest, _settled(problem, theta[rest], tol))
         rest = np.flatnonzero(~is_converged(solution))
         if rest.size:
             solution = replaced(solution, rest, in_batches(newton, theta[rest], size))
@@ -242,14 +242,14 @@ def certify_ends(
     return solution
 
 
-def _examined(problem: Problem, theta: np.ndarray, tol: float) -> Solution:
-    """`_examine` in float32, and in float64 where only the curvature is left undecided."""
-    size = min(1024, 4 * _rows_of(_EXAMINED_ENTRIES, theta))
-    examine = functools.partial(_examine, problem, jnp.asarray(tol))
-    solution = in_batches(functools.partial(examine, jnp.float32), theta, size)
+def _settled(problem: Problem, theta: np.ndarray, tol: float) -> Solution:
+    """Newton steps and a proof in float32; in float64 where only the curvature is undecided."""
+    settle = functools.partial(_settle, problem, jnp.asarray(tol))
+    solution = in_batches(functools.partial(settle, jnp.float32), theta, 256)
     flat = np.flatnonzero(~is_converged(solution) & (solution.stats["residual"] <= tol))
     if flat.size:
-        proved = in_batches(functools.partial(examine, jnp.float64), theta[flat], size)
+        theta = solution.state["fields"][flat]
+        proved = in_batches(functools.partial(settle, jnp.float64), theta, 256)
         solution = replaced(solution, flat, proved)
     return solution
 
@@ -282,78 +282,15 @@ def _descend_batch(problem: Problem, solver: MirrorDescent, theta: Float[Array, 
     return jax.vmap(single)(theta)
 
 
-def _approach(problem: Problem, theta: np.ndarray, atol: float) -> np.ndarray:
-    """Newton steps in float64 on all rows, while they help and more is to be gained."""
-    kernel = functools.partial(_newton_step, problem, jnp.asarray(atol))
-    theta, todo = theta.copy(), np.arange(len(theta))
-    for _ in range(_NEWTON_ROUNDS):
-        theta[todo], helps = in_batches(kernel, theta[todo], 256)
-        todo = todo[helps]
-        if todo.size == 0:
-            break
-    return theta
-
-
 @eqx.filter_jit
-def _newton_step(problem: Problem, atol: Array, theta: Float[Array, "batch n"]):
-    """One Newton step a row, by conjugate gradients in float32 on the scaled Hessian.
-
-    Taken only where the Hessian showed no negative curvature and the residual falls; says
-    whether it was, and more is to be gained.
-    """
-    low_energy, low_beta = cast((problem.energy, problem.beta), jnp.float32)
-
-    def single(row):
-        residual = problem.residual(row)
-        root = jnp.sqrt(variance_at(row)).astype(jnp.float32)
-        m, force = jnp.tanh(row).astype(jnp.float32), residual.astype(jnp.float32)
-        # Factorisations in both precisions must not run at once.
-        m = jnp.where(jnp.isnan(residual), jnp.nan, m)
-        excess_gradient = jax.grad(lambda x: problem.functional.excess(low_energy, low_beta, x))
-        _, product = jax.linearize(excess_gradient, m)
-
-        def bent(x):
-            return low_beta * product(x)
-
-        scale = jnp.max(jnp.abs(force)) + jnp.finfo(jnp.float32).tiny
-        y, positive = _conjugate_gradients(
-            lambda x: x + root * bent(root * x), root * force / scale
-        )
-        trial = row - (force - scale * bent(root * y)).astype(row.dtype)
-        before, after = (jnp.max(jnp.abs(r)) for r in (residual, problem.residual(trial)))
-        accept = positive & (after < before)
-        return jnp.where(accept, trial, row), accept & (after > atol)
-
-    return jax.vmap(single)(theta)
-
-
-def _conjugate_gradients(product: Callable[[Array], Array], b: Float[Array, " n"]):
-    """Solve `A x = b` to 1e-4 of b, and whether A was positive along all directions taken."""
-
-    def step(state):
-        x, residual, p, squared, _, n_steps = state
-        ap = product(p)
-        curvature = dot(p, ap)
-        positive = curvature > 0
-        length = jnp.where(positive, squared / jnp.where(positive, curvature, 1), 0)
-        x, residual = x + length * p, residual - length * ap
-        new = dot(residual, residual)
-        return x, residual, residual + new / squared * p, new, positive, n_steps + 1
-
-    squared = dot(b, b)
-    small = 1e-8 * squared
-    state = (jnp.zeros_like(b), b, b, squared, jnp.array(True), jnp.array(0))
-    x, *_, positive, _ = jax.lax.while_loop(
-        lambda s: (s[3] > small) & s[4] & (s[5] < _CG_STEPS), step, state
-    )
-    return x, positive
-
-
-@eqx.filter_jit
-def _examine(
+def _settle(
     problem: Problem, tol: Array, dtype: DTypeLike, theta: Float[Array, "batch n"]
 ) -> Solution:
-    """Judge rows as they stand: `converged` where a minimum is proved, else `stalled`."""
+    """Newton steps, and rows judged where these end: `converged` where a minimum is proved.
+
+    Else they are `stalled`. `dtype` is that of the factorisation.
+    """
+    theta = jax.vmap(functools.partial(_approach, problem))(theta)
 
     def single(row):
         taylor = problem.taylor(row)
@@ -370,6 +307,69 @@ def _examine(
 
     held = min(len(theta), _rows_of(_EXAMINED_ENTRIES, theta))
     return jax.lax.map(single, theta, batch_size=held)
+
+
+def _approach(
+    problem: Problem, start: Float[Array, " n"], atol: float = _FINE.atol
+) -> Float[Array, " n"]:
+    """Newton steps in float64, by conjugate gradients in float32 on the scaled Hessian.
+
+    Each is taken only where the Hessian showed no negative curvature and the residual falls.
+    """
+    low_energy, low_beta = cast((problem.energy, problem.beta), jnp.float32)
+    excess_gradient = jax.grad(lambda m: problem.functional.excess(low_energy, low_beta, m))
+
+    def step(state):
+        theta, trial, error, _, n_steps = state
+        residual = problem.residual(trial)
+        after = jnp.max(jnp.abs(residual))
+        falls = after < error
+        going = falls & (after > atol)
+        root = jnp.sqrt(variance_at(trial)).astype(jnp.float32)
+        m, force = jnp.tanh(trial).astype(jnp.float32), residual.astype(jnp.float32)
+        # Factorisations in both precisions must not run at once.
+        m = jnp.where(jnp.isnan(residual), jnp.nan, m)
+        _, product = jax.linearize(excess_gradient, m)
+        scale = jnp.max(jnp.abs(force)) + jnp.finfo(jnp.float32).tiny
+        bent, positive = _conjugate_gradients(
+            lambda x: low_beta * product(x), root, jnp.where(going, root * force / scale, 0)
+        )
+        theta = jnp.where(falls, trial, theta)
+        trial = trial - (force - scale * bent).astype(trial.dtype)
+        return theta, trial, jnp.where(falls, after, error), going & positive, n_steps + 1
+
+    # The first trial is the start: the functional is compiled at one place.
+    state = (start, start, jnp.full((), jnp.inf, start.dtype), jnp.array(True), jnp.array(0))
+    return jax.lax.while_loop(lambda s: s[3] & (s[4] <= _NEWTON_STEPS), step, state)[0]
+
+
+def _conjugate_gradients(
+    product: Callable[[Array], Array], root: Float[Array, " n"], b: Float[Array, " n"]
+) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
+    """Solve `(1 + R P R) x = b` to 1e-4 of b, R = diag(root) and P a product.
+
+    Returns:
+        `P R x`, and whether the matrix was positive along all directions taken.
+    """
+
+    def step(state):
+        bent, residual, p, squared, _, n_steps = state
+        change = product(root * p)
+        ap = p + root * change
+        curvature = dot(p, ap)
+        positive = curvature > 0
+        length = jnp.where(positive, squared / jnp.where(positive, curvature, 1), 0)
+        bent, residual = bent + length * change, residual - length * ap
+        new = dot(residual, residual)
+        return bent, residual, residual + new / squared * p, new, positive, n_steps + 1
+
+    squared = dot(b, b)
+    small = 1e-8 * squared
+    state = (jnp.zeros_like(b), b, b, squared, jnp.array(True), jnp.array(0))
+    bent, *_, positive, _ = jax.lax.while_loop(
+        lambda s: (s[3] > small) & s[4] & (s[5] < _CG_STEPS), step, state
+    )
+    return bent, positive
 
 
 @eqx.filter_jit

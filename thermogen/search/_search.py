@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._batches import cast
+from .._bits import folded, random_words
 from .._linalg import dot
 from .._types import Key, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric, local_fields
@@ -103,13 +104,41 @@ class _Lanes(NamedTuple):
     given: Bool[Array, " L"]
 
 
+class _Table(NamedTuple):
+    """What is held while lanes are harvested.
+
+    Attributes:
+        lane: the lane whose end lies in each place, -1 where it was held before, shape `(C,)`.
+        codes: by which ends are looked up, shape `(C, codes)`; infinite where unused.
+        levels, hits, given_hits, overflow: as in `Ends`.
+    """
+
+    lane: Int[Array, " C"]
+    codes: Float[Array, "C codes"]
+    levels: Float[Array, " C"]
+    hits: Int[Array, " C"]
+    given_hits: Int[Array, " C"]
+    overflow: Bool[Array, ""]
+
+
 class SearchState(NamedTuple):
-    """A search under way: all that the next step needs."""
+    """A search under way: all that the next step needs.
+
+    Attributes:
+        lanes: the descents.
+        ends: what is held.
+        codes: projections of what is held, by which it is looked up, shape `(C, codes)`.
+        issued: starts handed out.
+        more: whether there are more to be handed out.
+        even: whether a state and its mirror image are one.
+        key: of the random starts.
+    """
 
     lanes: _Lanes
     ends: Ends
     codes: Float[Array, "C codes"]
     issued: Int[Array, ""]
+    more: Bool[Array, ""]
     even: Bool[Array, ""]
     key: Key
 
@@ -189,14 +218,13 @@ class Search(AbstractJob):
             number,
         )
         codes = jnp.full((room, _N_CODES), jnp.inf, jnp.float32)
-        return SearchState(
-            none, ends, codes, number, is_flip_symmetric(self._problem().energy), key
-        )
+        even = is_flip_symmetric(self._problem().energy)
+        more = self.n_given + self.n_starts > 0
+        return SearchState(none, ends, codes, number, more, even, key)
 
     def step(self, state: SearchState) -> SearchState:
         problem, state = self._problem(), self._refilled(state)
-        lanes = _advanced(problem, state.lanes, self.max_steps)
-        ended = (lanes.start >= 0) & _is_over(lanes, self.max_steps)
+        lanes, ended = _advanced(problem, state.lanes, self.max_steps)
         # A user's energy may compute in double precision whatever it is given.
         g = jax.vmap(problem.free_energy_at)(lanes.fields).astype(jnp.float32)
         sound = ended & jnp.isfinite(g) & jnp.all(jnp.isfinite(lanes.fields), axis=1)
@@ -208,11 +236,11 @@ class Search(AbstractJob):
             n_starts=ends.n_starts + jnp.sum(ended & random, dtype=jnp.int32),
         )
         lanes = lanes._replace(start=jnp.where(ended, -1, lanes.start))
-        return state._replace(lanes=lanes, ends=ends, codes=codes)
+        more = (state.issued < self.n_given + self.n_starts) & ~self._covers(ends)
+        return state._replace(lanes=lanes, ends=ends, codes=codes, more=more)
 
     def done(self, state: SearchState) -> Bool[Array, ""]:
-        over = (state.issued >= self.n_given + self.n_starts) | self._covers(state.ends)
-        return over & ~jnp.any(state.lanes.start >= 0)
+        return ~state.more & ~jnp.any(state.lanes.start >= 0)
 
     def result(self, state: SearchState) -> Ends:
         ends = state.ends
@@ -226,50 +254,70 @@ class Search(AbstractJob):
     def _harvested(
         self, state: SearchState, lanes: _Lanes, sound: Bool[Array, " L"], g: Float[Array, " L"]
     ) -> tuple[Ends, Float[Array, "C codes"]]:
-        """What is held with the ends of the lanes that are `sound`: new ones, and hits."""
-        ends, m, codes = state.ends, jnp.tanh(lanes.fields), _codes(jnp.tanh(lanes.fields))
-        place, known = _looked_up(state.codes, ends.fields, codes, m, state.even)
-        known &= sound
-        leader = _first_of_each(codes, m, sound & ~known, state.even)
-        new = sound & ~known & (leader == jnp.arange(len(g)))
-        own = jnp.stack([sound, sound & lanes.given], axis=1).astype(jnp.int32)
-        counts = jnp.zeros_like(own).at[leader].add(jnp.where(known[:, None], 0, own))
-        hits = jnp.stack([ends.hits, ends.given_hits], axis=1)
-        hits = hits.at[place].add(jnp.where(known[:, None], own, 0))
-        # The lowest of the new ones take the highest places: those that are unused first.
-        levels = jnp.where(new, g, jnp.inf)
-        room = min(self.room, len(g))
-        order = jnp.argsort(levels)[:room]
-        highest, slots = jax.lax.top_k(ends.free_energies, room)
-        enters = levels[order] < highest
-        slots = jnp.where(enters, slots, self.room)
+        """What is held with the ends of the lanes that are `sound`: new ones, and hits.
 
-        def put(held, values):
-            return held.at[slots].set(values[order], mode="drop")
+        They come one by one: loops over scatters, which a processor needs for many at a time,
+        take long to compile. The rows themselves are moved at the end.
+        """
+        ends, m = state.ends, lanes.descent.m
+        codes, places = _codes(m), jnp.arange(self.room)
 
-        hits = put(hits, counts)
-        dropped = (jnp.sum(enters) < jnp.sum(new)) | jnp.any(enters & jnp.isfinite(highest))
+        def enter(carry):
+            waiting, table = carry
+            lane = jnp.argmax(waiting)
+            apart = _apart(codes[lane], table.codes, state.even)
+            nearest = jnp.argmin(apart)
+            owner = table.lane[nearest]
+            near = jnp.where(owner < 0, jnp.tanh(ends.fields[nearest]), m[owner])
+            known = jnp.isfinite(apart[nearest])
+            known &= _apart(m[lane], near[None], state.even)[0] < TOGETHER
+            # What is new takes the highest place: one that is unused first.
+            place = jnp.where(known, nearest, jnp.argmax(table.levels))
+            enters = known | (g[lane] < table.levels[place])
+            new = _Table(
+                jnp.where(known, owner, lane.astype(jnp.int32)),
+                jnp.where(known, table.codes[nearest], codes[lane]),
+                jnp.where(known, table.levels[nearest], g[lane]),
+                jnp.where(known, table.hits[place], 0) + 1,
+                jnp.where(known, table.given_hits[place], 0) + lanes.given[lane],
+                table.overflow | (~known & jnp.isfinite(table.levels[place])),
+            )
+            here = enters & (places == place)
+
+            def put(value, held):
+                if not held.ndim:
+                    return value
+                return jnp.where(here.reshape(-1, *[1] * value.ndim), value[None], held)
+
+            return waiting & (jnp.arange(len(g)) != lane), jax.tree.map(put, new, table)
+
+        empty = jnp.full(self.room, -1, jnp.int32)
+        table = _Table(
+            empty, state.codes, ends.free_energies, ends.hits, ends.given_hits, ends.overflow
+        )
+        table = jax.lax.while_loop(lambda carry: jnp.any(carry[0]), enter, (sound, table))[1]
+        fields = jnp.where((table.lane < 0)[:, None], ends.fields, lanes.fields[table.lane])
         return ends._replace(
-            fields=put(ends.fields, lanes.fields),
-            free_energies=put(ends.free_energies, levels),
-            hits=hits[:, 0],
-            given_hits=hits[:, 1],
-            overflow=ends.overflow | dropped,
-        ), put(state.codes, codes)
+            fields=fields,
+            free_energies=table.levels,
+            hits=table.hits,
+            given_hits=table.given_hits,
+            overflow=table.overflow,
+        ), table.codes
 
     def _refilled(self, state: SearchState) -> SearchState:
         """The next starts in the lanes that are idle, as long as there are any."""
         idle = state.lanes.start < 0
         number = state.issued + jnp.cumsum(idle, dtype=jnp.int32) - 1
-        begin = idle & (number < self.n_given + self.n_starts) & ~self._covers(state.ends)
+        begin = idle & (number < self.n_given + self.n_starts) & state.more
         # By its number each random start has a key of its own, so that a longer search repeats the
         # starts of a shorter one.
         draws = jnp.maximum(number - self.n_given, 0)
-        keys = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(state.key, k)))(draws)
-        fields = jax.vmap(self._scattered)(keys[:, 0])
+        keys = folded(state.key, draws)
+        fields = self._scattered(keys)
         given = number < self.n_given
         if any(move is not corner for move in self.moves):
-            moved, is_corner = jax.vmap(lambda k: self._moved(state, k))(keys[:, 1])
+            moved, is_corner = jax.vmap(lambda k: self._moved(state, k))(keys)
             by_move = ~is_corner & (number >= self.n_given + _FIRST)
             by_move &= jnp.any(jnp.isfinite(state.ends.free_energies))
             fields, given = jnp.where(by_move[:, None], moved, fields), given | by_move
@@ -286,11 +334,12 @@ class Search(AbstractJob):
         issued = state.issued + jnp.sum(begin, dtype=jnp.int32)
         return state._replace(lanes=lanes, issued=issued)
 
-    def _scattered(self, key: Key) -> Float[Array, " n"]:
+    def _scattered(self, keys: Array) -> Float[Array, "L n"]:
         """Effective fields near a random corner, not at it: |m| from 0.964 to 0.9993."""
-        shape = (self.problem.energy.n_spins,)
-        draw = jax.random.uniform(key, shape, jnp.float32, -1, 1)
-        return jnp.where(draw < 0, draw - 1, draw + 1) * 0.5 * CORNER_FIELD
+        words = random_words(keys, jnp.arange(self.problem.energy.n_spins), 32).T
+        # The bits of a float in [1, 2).
+        size = jax.lax.bitcast_convert_type((words >> 9) | np.uint32(0x3F800000), jnp.float32)
+        return jnp.where(words & 1, -size, size) * 0.5 * CORNER_FIELD
 
     def _moved(self, state: SearchState, key: Key):
         """A start by one of the moves, drawn evenly, from two places drawn evenly."""
@@ -335,8 +384,8 @@ def _is_over(lanes: _Lanes, max_steps: int) -> Bool[Array, " L"]:
     return jax.vmap(single)(lanes.fields, lanes.descent) | (lanes.n_steps >= max_steps)
 
 
-def _advanced(problem: Problem, lanes: _Lanes, max_steps: int) -> _Lanes:
-    """All lanes some steps on, fewer where their descents end before."""
+def _advanced(problem: Problem, lanes: _Lanes, max_steps: int) -> tuple[_Lanes, Bool[Array, " L"]]:
+    """All lanes some steps on, fewer where all descents end before; and which have ended."""
 
     def residual(theta, _):
         return problem.residual(theta), None
@@ -345,13 +394,8 @@ def _advanced(problem: Problem, lanes: _Lanes, max_steps: int) -> _Lanes:
         row, descent, _ = ROUGH.step(residual, row, None, {}, descent, frozenset())
         return row, descent
 
-    def going(carry):
-        lanes, count = carry
-        return (count < _STEPS) & jnp.any((lanes.start >= 0) & ~_is_over(lanes, max_steps))
-
     def step(carry):
-        lanes, count = carry
-        busy = (lanes.start >= 0) & ~_is_over(lanes, max_steps)
+        lanes, busy, count = carry
         moved = jax.vmap(single)(lanes.fields, lanes.descent)
         kept = lanes.fields, lanes.descent
         fields, descent = jax.tree.map(
@@ -360,9 +404,14 @@ def _advanced(problem: Problem, lanes: _Lanes, max_steps: int) -> _Lanes:
             kept,
         )
         lanes = lanes._replace(fields=fields, descent=descent, n_steps=lanes.n_steps + busy)
-        return lanes, count + 1
+        return lanes, busy & ~_is_over(lanes, max_steps), count + 1
 
-    return jax.lax.while_loop(going, step, (lanes, jnp.zeros((), jnp.int32)))[0]
+    # What has ended was harvested: all lanes that are not idle go on.
+    carry = lanes, lanes.start >= 0, jnp.zeros((), jnp.int32)
+    lanes, busy, _ = jax.lax.while_loop(
+        lambda carry: (carry[2] < _STEPS) & jnp.any(carry[1]), step, carry
+    )
+    return lanes, (lanes.start >= 0) & ~busy
 
 
 def _codes(m: Float[Array, "rows n"]) -> Float[Array, "rows codes"]:
@@ -371,41 +420,10 @@ def _codes(m: Float[Array, "rows n"]) -> Float[Array, "rows codes"]:
     return dot(m, jnp.asarray(probes, m.dtype))
 
 
-def _looked_up(
-    held: Float[Array, "C codes"],
-    fields: Float[Array, "C n"],
-    codes: Float[Array, "L codes"],
-    m: Float[Array, "L n"],
-    symmetric: Bool[Array, ""],
-) -> tuple[Int[Array, " L"], Bool[Array, " L"]]:
-    """The place of nearest code for each row, and whether the row lies together with it."""
-    apart = jnp.max(jnp.abs(codes[:, None] - held[None]), axis=2)
-    mirrored = jnp.max(jnp.abs(codes[:, None] + held[None]), axis=2)
-    apart = jnp.where(symmetric, jnp.minimum(apart, mirrored), apart)
-    place = jnp.argmin(apart, axis=1)
-    near = jnp.tanh(fields[place])
-    distance = jnp.max(jnp.abs(m - near), axis=1)
-    mirror = jnp.max(jnp.abs(m + near), axis=1)
-    distance = jnp.where(symmetric, jnp.minimum(distance, mirror), distance)
-    used = jnp.isfinite(jnp.min(apart, axis=1))
-    return place, used & (distance < TOGETHER)
-
-
-def _first_of_each(
-    codes: Float[Array, "L codes"],
-    m: Float[Array, "L n"],
-    chosen: Bool[Array, " L"],
-    symmetric: Bool[Array, ""],
-) -> Int[Array, " L"]:
-    """For each chosen row the first chosen row that it lies together with, else itself."""
-    itself = jnp.arange(len(m))
-    apart = jnp.max(jnp.abs(codes[:, None] - codes[None]), axis=2)
-    mirrored = jnp.max(jnp.abs(codes[:, None] + codes[None]), axis=2)
-    apart = jnp.where(symmetric, jnp.minimum(apart, mirrored), apart)
-    close = apart < TOGETHER * m.shape[1] ** 0.5
-    leader = jnp.argmax(close & chosen[:, None] & chosen[None], axis=1)
-    distance = jnp.max(jnp.abs(m - m[leader]), axis=1)
-    mirror = jnp.max(jnp.abs(m + m[leader]), axis=1)
-    distance = jnp.where(symmetric, jnp.minimum(distance, mirror), distance)
-    good = chosen & (distance < TOGETHER) & (leader[leader] == leader)
-    return jnp.where(good, leader, itself)
+def _apart(
+    row: Float[Array, " n"], others: Float[Array, "rows n"], symmetric: Bool[Array, ""]
+) -> Float[Array, " rows"]:
+    """Largest difference of a row from each of others, modulo the flip where `symmetric`."""
+    apart = jnp.max(jnp.abs(others - row[None]), axis=1)
+    mirrored = jnp.max(jnp.abs(others + row[None]), axis=1)
+    return jnp.where(symmetric, jnp.minimum(apart, mirrored), apart)
