@@ -24,6 +24,7 @@ from thermogen.kinetics._exchange import (
     metastable_sets,
     shares,
 )
+from thermogen.kinetics._screening import standing
 from thermogen.search import PER_STATE
 
 # One number of spins for nearly all tests: programs are shared.
@@ -300,10 +301,12 @@ def test_a_paramagnet_beside_images_that_share_an_entry():
 
 
 def test_configurations_far_from_all_cores_by_hand():
-    """One core seen at 1 and 0.8 early on, draws at 0.2: the cut is at 0.55."""
+    """One core seen at 1 and 0.8 early on, draws at 0.2: the cut is at 0.575."""
     labels = np.zeros((2, 3, 3), int)
     nearness = np.array([[[1, 0.8, 0.5], [0.8, 0.9, 0.6], [1, 1, 0.2]], [[0.2, 0.9, 0.5]] * 3])
-    found = apart(labels, nearness, 1, 2)
+    cuts = apart(labels, nearness, 1, 2)
+    np.testing.assert_allclose(cuts, 0.575, atol=1e-5)
+    found = np.where(nearness < cuts[labels], 1, labels)
     np.testing.assert_array_equal(found[0], [[0, 0, 1], [0, 0, 0], [0, 0, 1]])
     np.testing.assert_array_equal(found[1], [[1, 0, 1]] * 3)
 
@@ -508,6 +511,50 @@ def test_departures_by_hand():
     rates = exchange_rates(labels, sets, 2.0)
     # From set 0: one of two leaves, 7 + 8 sweeps; from set 1: one of one, back at its third look.
     np.testing.assert_allclose(rates, [[-1 / 15, 1 / 15], [1 / 5, -1 / 5]])
+
+
+def test_cores_that_are_passed_by_hand():
+    """Cores 0 and 3 hold; 1 goes to 0; 2 goes to 1, and with it to 0; 4 and 5 exchange at once."""
+    none = np.arange(6)
+    counts = 32 * np.eye(6, dtype=int)[[0, 0, 1, 3, 4, 5]]
+    counts[4:, 4:] = 16
+    np.testing.assert_array_equal(standing(counts, none), [0, 0, 0, 3, 4, 5])
+    counts[4:, 4:] = [0, 32]  # nothing is in 4
+    np.testing.assert_array_equal(standing(counts, none), [0, 0, 0, 3, 5, 5])
+    # Eight of 128 are fewer than a core as slow as the threshold would hold, one of 32 is not.
+    for held, n, stands in ((1, 32, 1), (8, 128, 0), (9, 128, 1)):
+        counts[1, :2] = n - held, held
+        assert standing(counts, none)[1] == stands
+    # Of very many that exchange at once the last few hold what was in all.
+    rng = np.random.default_rng(0)
+    stands = standing(rng.multinomial(128, np.full(200, 1 / 200), 200), np.arange(200))
+    assert 1 <= len(np.unique(stands)) <= 20
+    # What goes to its image or to another core goes to that; images share their fates.
+    counts = np.array([[32, 0, 0, 0], [0, 0, 16, 16], [16, 16, 0, 0], [0, 0, 0, 32]])
+    np.testing.assert_array_equal(standing(counts, np.arange(4)[::-1]), [0, 3, 0, 3])
+
+
+@pytest.mark.further
+def test_of_many_cores_those_that_are_passed_are_told_by_a_few_trajectories():
+    """A random table has a minimum for every nine configurations; few of them trap."""
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=2**N)
+    table[rng.choice(2**N, 3, replace=False)] -= 3
+    energy, beta, threshold = tg.Complete.from_energies(table), 2.0, 42.0
+    times = tg.exact.metastable_sets(energy, beta, threshold=threshold / 1.8).relaxation_times
+    assert len(times) == 2 and np.all(times > 1.8 * threshold)
+    exact = tg.exact.metastable_sets(energy, beta, threshold=threshold)
+    minima = tg.kinetics.flip_minima(energy, CORNERS)
+    certificate = tg.certify(energy, beta, minima, key=_key(0), threshold=threshold)
+    cores = np.asarray(tg.index_from_spins(certificate.cores))
+    assert len(cores) > 20 and certificate.n_bound == len(exact.weights)
+    passed = ~certificate.occupations.any(axis=0)
+    assert passed.sum() >= 5
+    assert sorted(exact.labels[cores[certificate.bound]]) == list(range(len(exact.weights)))
+    # Those that are passed share a set with where most of their trajectories go.
+    np.testing.assert_allclose(certificate.occupations.sum(axis=1), 1)
+    goals = np.argmax(certificate.occupations[passed], axis=1)
+    np.testing.assert_array_equal(certificate.group[passed], certificate.group[goals])
 
 
 def test_shares_by_hand():

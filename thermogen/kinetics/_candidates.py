@@ -71,7 +71,7 @@ def _energies(energy: AbstractEnergy, spins: Int8[Array, "batch n"]) -> Float[Ar
 
 
 def candidates(
-    energy: AbstractEnergy, minima: Library | None, flips: Library, capacity: int
+    energy: AbstractEnergy, minima: Library | None, flips: Library, capacity: int | None
 ) -> tuple[Library, int]:
     """The minima of the functional, then the single-flip minima that are no core of theirs.
 

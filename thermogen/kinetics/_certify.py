@@ -1,10 +1,12 @@
 """Kinetic certificates: which candidates trap the dynamics, and which are one bound state."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Num
+from jaxtyping import Array, Int8, Num
 
 from .._batches import cast
 from .._checks import check_count, check_finite, checked_beta
@@ -16,14 +18,19 @@ from ..sampling import AbstractKernel, HeatBath, Progress, progress
 from ..search import Library
 from ._certificate import Certificate
 from ._cores import Cores, Entries, starts_of
-from ._descents import descents_of, prepared
+from ._descents import TIE, descents_of, prepared
 from ._dynamics import quickest_form, steps_per_sweep
 from ._judge import LOOKS, judge
+from ._screening import screened
 from ._trajectories import Observations, Trajectories
 
 # A candidate of a smaller root-mean-square magnetization is no configuration that dynamics
 # could come back to, but the ensemble of those far from all cores.
 _DISORDERED = 0.2
+# Error of the logarithm of odds that no trajectory shows, ...
+_ROUNDING = 1e-3
+# ... and gaps that single precision cannot tell from nothing, as a share of the largest field.
+_TIE_OF_SINGLE = 1e-5
 
 
 @from_anywhere
@@ -52,6 +59,10 @@ def certify(
     exchange are about `1/sqrt(n_trajectories)`; a relaxation time within a factor of about 1.5 of
     the threshold may be taken for one on the other side.
 
+    All candidates are tested. Where there are many, a few trajectories from each tell which cores
+    are merely passed: nearly all of them leave for others. Such a core is merged into that to which
+    most of them go, and all others stand for the rest.
+
     Args:
         energy: any energy of n spins, a mixture of experts included.
         beta: inverse temperature, > 0.
@@ -65,7 +76,8 @@ def certify(
             of `HeatBath()` is n steps at random sites, the clock of
             `thermogen.exact.relaxation_times`; `Gibbs()` on an `RBM` draws its layers in turn. What
             traps one kernel need not trap another.
-        n_trajectories: number of trajectories from each core, at least 16.
+        n_trajectories: number of trajectories from each core, at least 16. Of more than 16 cores a
+            few trajectories, 32 to 128, tell first which are merely passed: they are left at that.
         horizon: length of the trajectories in units of the threshold, at least 3. Longer ones
             narrow the intervals of escape times beyond.
         callback: called with the number of looks done, and of all, about 20 times.
@@ -106,22 +118,58 @@ def certify(
         energy, model, even, (draw_key, run_key) = _before(energy, key)
         bottoms, ties = descents_of(model, used)
         cores = Cores.of(bottoms[~disordered], mirrored, bool(even))
-        starts = starts_of(cores, used[disordered], n_trajectories, draw_key)
-        n_times = horizon * LOOKS
-        job = Trajectories(
+        scale, beta = ties[~disordered].max() / TIE, checked_beta(beta, jnp.float64)
+        dtype, tie = _precision(float(beta) * scale)
+        trajectories = Trajectories(
             dynamics,
-            quickest_form(energy),
-            checked_beta(beta, jnp.float64),
+            cast(quickest_form(energy), dtype),
+            beta.astype(dtype),
             jnp.asarray(_padded(cores.spins)),
-            jnp.asarray(_padded(starts)),
+            jnp.asarray(cores.spins[:, None]),
             jnp.asarray(n_steps, jnp.int32),
-            jnp.asarray(2 * ties[~disordered].max()),
-            n_times,
+            jnp.asarray(2 * tie * scale, dtype),
+            horizon * LOOKS,
         )
-        seen = jax.device_get(run(job, key=run_key, **progress(n_times, callback)))
-    seen = Observations(*(x[: len(starts)] for x in seen))
-    read = Entries.of(cores, bottoms, disordered, mask)
-    return judge(seen, read, n_steps / per_sweep, float(threshold), type(dynamics).__name__)
+
+        def observe(rows: np.ndarray, n_trajectories: int, n_looks: int) -> Observations:
+            starts = np.repeat(cores.spins[rows, None], n_trajectories, axis=1)
+            job = dataclasses.replace(trajectories, n_times=n_looks)
+            return _observed(job, starts, jax.random.fold_in(run_key, n_trajectories))
+
+        stands, few = screened(observe, cores)
+        read = Entries.of(cores, stands, bottoms, disordered, mask)
+        starts = starts_of(read.cores, used[disordered], n_trajectories, draw_key)
+        seen = _observed(trajectories, starts, run_key, callback)
+    return judge(
+        read.cores.with_images(read.labelled(seen)),
+        read.labelled(Observations(*(x[read.passed] for x in few))),
+        read,
+        n_steps / per_sweep,
+        float(threshold),
+        type(dynamics).__name__,
+    )
+
+
+def _observed(
+    job: Trajectories,
+    starts: Int8[np.ndarray, "starts trajectories n"],
+    key: Key,
+    callback: Progress = None,
+) -> Observations:
+    job = dataclasses.replace(job, starts=jnp.asarray(_padded(starts)))
+    seen = jax.device_get(run(job, key=key, **progress(job.n_times, callback)))
+    return Observations(*(x[: len(starts)] for x in seen))
+
+
+def _precision(largest: float):
+    """In which dtype trajectories move, and what share of the largest field counts as nothing.
+
+    In single precision rounding must be nothing beside the noise: `largest` is beta times the
+    largest field. Where it is so cold that a flip which costs nothing might cost something,
+    trajectories take double precision.
+    """
+    single = largest * float(jnp.finfo(jnp.float32).eps) < _ROUNDING
+    return (jnp.float32, _TIE_OF_SINGLE) if single else (jnp.float64, TIE)
 
 
 def _steps_between_looks(
@@ -147,12 +195,14 @@ def _before(energy: AbstractEnergy, key: Key):
 
 
 def _padded(x: np.ndarray) -> np.ndarray:
-    """The first row repeated to a power of two of rows, so that few programs serve.
+    """The first row repeated to one of a few numbers of rows, so that few programs serve.
 
-    Of equal cores the first is the nearest.
+    Powers of two, and beyond 16 the three between two of them. Of equal cores the first is the
+    nearest.
     """
-    size = 1 << (len(x) - 1).bit_length()
-    return np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
+    power = 1 << (len(x) - 1).bit_length()
+    step = power if power <= 16 else power // 8
+    return np.concatenate([x, np.repeat(x[:1], -len(x) % step, axis=0)])
 
 
 def _candidates(candidates, n: int) -> tuple[np.ndarray, np.ndarray, bool]:

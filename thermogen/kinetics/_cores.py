@@ -30,17 +30,17 @@ class Cores(NamedTuple):
         """Trajectories start from these first cores alone; the others are mirror images."""
         return len(self.spins) // (2 if self.mirrored else 1)
 
-    def with_images(self, seen: Observations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def with_images(self, seen: Observations) -> Observations:
         """Observations from all cores, from those of the first, and from all other starts."""
-        labels, overlaps, nearness = (np.asarray(x) for x in seen)
         if not self.mirrored:
-            return labels, overlaps, nearness
+            return seen
         k, last = self.n_starts, len(self.spins) - 1
 
         def spread(x: np.ndarray, images: np.ndarray) -> np.ndarray:
             return np.concatenate([x[:k], images[::-1], x[k:]])
 
-        return (
+        labels, overlaps, nearness = seen
+        return Observations(
             spread(labels, last - labels[:k]),
             spread(overlaps, overlaps[:k]),
             spread(nearness, nearness[:k]),
@@ -54,12 +54,12 @@ class Cores(NamedTuple):
         return labels
 
     def entries(self, cores: np.ndarray, states: np.ndarray) -> Int[np.ndarray, " cores"]:
-        """The first of `states` whose core, or its image, is each core; `cores` of all states."""
+        """The first of `states` whose core, or its image, is each core; `cores` of the states."""
         entry = np.zeros(len(self.spins), int)
-        for k in states[::-1]:
-            entry[cores[k]] = k
+        for core, k in zip(cores[::-1], states[::-1], strict=True):
+            entry[core] = k
             if self.mirrored:
-                entry[len(entry) - 1 - cores[k]] = k
+                entry[len(entry) - 1 - core] = k
         return entry
 
 
@@ -79,42 +79,58 @@ def starts_of(
 class Entries(NamedTuple):
     """What `certify` was given, and where each of those in use is observed.
 
+    Rows of observations are those of the cores, of the draws of each disordered state, and of
+    `passed`.
+
     Attributes:
-        cores: all that trajectories are told apart by.
+        cores: those that trajectories are told apart by.
         bottoms: core of each entry in use.
         disordered: those that have none.
         mask: which of all entries are in use.
+        place: of each core that a trajectory may have met, that which stands for it.
+        passed: those that trajectories merely pass.
         row: the row of observations of each entry in use: that of its core, or of its own draws.
         entry: the first entry of each core.
+        same_core: the first entry of the same core, of each entry in use, among these.
     """
 
     cores: Cores
     bottoms: Int8[np.ndarray, "states n"]
     disordered: Bool[np.ndarray, " states"]
     mask: Bool[np.ndarray, " K"]
+    place: Int[np.ndarray, " met"]
+    passed: Int[np.ndarray, " passed"]
     row: Int[np.ndarray, " states"]
     entry: Int[np.ndarray, " cores"]
+    same_core: Int[np.ndarray, " states"]
 
     @classmethod
     def of(
         cls,
         cores: Cores,
+        stands: Int[np.ndarray, " cores"],
         bottoms: Int8[np.ndarray, "states n"],
         disordered: Bool[np.ndarray, " states"],
         mask: Bool[np.ndarray, " K"],
     ) -> "Entries":
-        row = np.zeros(len(disordered), int)
-        row[~disordered] = cores.find(bottoms[~disordered])
-        row[disordered] = len(cores.spins) + np.arange(disordered.sum())
-        return cls(
-            cores, bottoms, disordered, mask, row, cores.entries(row, np.flatnonzero(~disordered))
-        )
+        """Of all cores, and the core that stands for each."""
+        own, n_drawn = np.flatnonzero(~disordered), int(disordered.sum())
+        found = cores.find(bottoms[own])
+        kept, numbers = np.unique(stands, return_inverse=True)
+        passed = np.setdiff1d(np.arange(len(stands)), kept)
+        rows = np.empty(len(stands), int)
+        rows[kept] = np.arange(len(kept))
+        rows[passed] = len(kept) + n_drawn + np.arange(len(passed))
+        row, same = np.zeros(len(disordered), int), np.arange(len(disordered))
+        row[own], row[disordered] = rows[found], len(kept) + np.arange(n_drawn)
+        entry = cores.entries(found, own)
+        same[own] = entry[found]
+        few = cores._replace(spins=cores.spins[kept])
+        return cls(few, bottoms, disordered, mask, numbers, passed, row, entry[kept], same)
 
-    @property
-    def same_core(self) -> Int[np.ndarray, " states"]:
-        """The first entry of the same core, among those in use."""
-        own = np.arange(len(self.row))
-        return np.where(self.disordered, own, self.entry[self.row % len(self.entry)])
+    def labelled(self, seen: Observations) -> Observations:
+        """With the cores that stand for those that were met."""
+        return seen._replace(labels=self.place[seen.labels])
 
     def fill(self, values: np.ndarray, unused: int) -> np.ndarray:
         """Values of the entries in use, spread over all."""

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .._batches import cast
 from .._types import Key
 from ..energies import AbstractEnergy, AbstractMultilinear, Mixture, Pairwise, complete
 from ..sampling import AbstractKernel, HeatBath, colored, step_chains, walk
@@ -15,9 +14,9 @@ from ..sampling import AbstractKernel, HeatBath, colored, step_chains, walk
 _MAX_TABLE = 12
 # Trajectories from all starts that visit the same random sites are about so many, ...
 _GROUP = 64
-# ... and from one start at most so many: where the first few sites decide which way a trajectory
-# goes, those of one order are little more than one.
-_GROUP_OF_START = 8
+# ... and from one start at most so many, or one for every so many spins: where the first few sites
+# decide which way a trajectory goes, those of one order are little more than one.
+_GROUP_OF_START, _SPINS_OF_ONE = 8, 32
 
 
 @functools.singledispatch
@@ -57,7 +56,8 @@ def _(dynamics: HeatBath, energy, beta, spins, n_steps, key):
     common small beside that of the trajectories.
     """
     n, n_starts, n_trajectories = spins.shape
-    size = min(_GROUP_OF_START, max(1, _GROUP // n_starts))
+    most = max(_GROUP_OF_START, n // _SPINS_OF_ONE)
+    size = min(most, n_trajectories, max(1, _GROUP // n_starts))
     n_groups = -(-n_trajectories // size)
     padding = n_groups * size - n_trajectories
     padded = jnp.pad(spins, ((0, 0), (0, 0), (0, padding)), constant_values=1)
@@ -77,11 +77,7 @@ def _(dynamics: HeatBath, energy, beta, spins, n_steps, key):
 
 
 def quickest_form(energy: AbstractEnergy) -> AbstractEnergy:
-    """The same energy in double precision, as the kernels move it fastest; needs 64 bits enabled.
-
-    Its couplings must be known.
-    """
-    energy = cast(energy, jnp.float64)
+    """The same energy as the kernels move it fastest; its couplings must be known."""
     if isinstance(energy, Pairwise):
         return colored(energy)
     if isinstance(energy, AbstractMultilinear | Mixture) and energy.n_spins <= _MAX_TABLE:

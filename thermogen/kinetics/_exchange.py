@@ -14,7 +14,7 @@ from .._linalg import simplex_corners
 # turn back at once are none.
 _DWELL = 2
 _CONFIDENCE = 0.95
-_ROUNDING = 1e-9
+_ROUNDING, _ROUNDING_OF_OVERLAPS = 1e-9, 1e-6
 # How often the exchange is drawn again: rarely where there are many rows.
 _LEAST_DRAWS, _MOST_DRAWS, _DRAWN_ROWS = 20, 200, 6400
 # In thresholds: what takes longer after half the lag is slow, what takes less is noise.
@@ -111,45 +111,54 @@ def count_interval(
         threshold: shortest relaxation time that parts two sets, in sweeps.
         images: the image of each label under the global flip.
     """
-    rng, counts = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
     later = images < np.arange(len(images))
-    for _ in range(max(_LEAST_DRAWS, min(_MOST_DRAWS, _DRAWN_ROWS // int(np.sum(~later))))):
-        drawn = np.stack([rng.multinomial(n_trajectories, row) for row in late])
-        drawn[later] = drawn[images[later]][:, images]  # as only one of two images is observed
-        counts.append(_n_slow(drawn / n_trajectories, lag, threshold, images))
+    n_draws = max(_LEAST_DRAWS, min(_MOST_DRAWS, _DRAWN_ROWS // int(np.sum(~later))))
+    drawn = np.stack([rng.multinomial(n_trajectories, row, n_draws) for row in late], axis=1)
+    drawn[:, later] = drawn[:, images[later]][..., images]  # as only one of two images is observed
+    counts = _n_slow(drawn / n_trajectories, lag, threshold, images)
     tail = 0.5 * (1 - _CONFIDENCE)
     low, high = np.quantile(counts, (tail, 1 - tail), method="nearest")
     surely, perhaps = (_n_slow(early, 0.5 * lag, x * threshold, images) for x in _CLEARLY)
     return 1 + int(max(low, surely)), 1 + int(min(high, perhaps))
 
 
-def _n_slow(exchange: np.ndarray, lag: float, threshold: float | int, images: np.ndarray) -> int:
+def _n_slow(
+    exchange: Float[np.ndarray, "*draws labels labels"],
+    lag: float,
+    threshold: float | int,
+    images: Int[np.ndarray, " labels"],
+) -> Int[np.ndarray, "*draws"]:
     """Number of processes that take longer than the threshold."""
     even, odd, _ = _parity(exchange, images)
-    return int(np.sum(np.append(_times(even, lag)[1:], _times(odd, lag)) > threshold))
+    times = np.concatenate([_times(even, lag)[..., 1:], _times(odd, lag)], axis=-1)
+    return np.asarray(np.sum(times > threshold, axis=-1))
 
 
-def _parity(exchange: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _parity(
+    exchange: Float[np.ndarray, "*draws labels labels"], images: Int[np.ndarray, " labels"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The exchange between orbits under the flip, its odd part, and the orbits that have one.
 
     An orbit is a pair of images, or a label that is its own. Orbits are ordered by their first
     label. Without a symmetry the even part is the exchange.
     """
-    exchange = 0.5 * (exchange + exchange[images][:, images])
+    exchange = 0.5 * (exchange + exchange[..., images, :][..., images])
     first = np.unique(np.minimum(np.arange(len(images)), images))
     paired = images[first] != first
-    own, other = exchange[np.ix_(first, first)], exchange[np.ix_(first, images[first])]
-    odd = (own - other)[np.ix_(paired, paired)]
+    rows = exchange[..., first, :]
+    own, other = rows[..., first], rows[..., images[first]]
+    odd = (own - other)[..., paired, :][..., paired]
     return own + np.where(paired, other, 0), odd, np.flatnonzero(paired)
 
 
-def _times(exchange: np.ndarray, lag: float) -> Float[np.ndarray, " processes"]:
+def _times(
+    exchange: Float[np.ndarray, "*draws labels labels"], lag: float
+) -> Float[np.ndarray, "*draws processes"]:
     """Relaxation times of the processes of an exchange, longest first."""
-    if not exchange.size:
-        return np.zeros(0)
-    sizes = np.sort(np.abs(np.linalg.eigvals(exchange)))[::-1]
+    sizes = np.sort(np.abs(np.linalg.eigvals(exchange)), axis=-1)[..., ::-1]
     with np.errstate(divide="ignore"):
-        return np.where(sizes < 1 - _ROUNDING, lag / np.abs(np.log(sizes)), np.inf)
+        return np.where(sizes < 1 - _ROUNDING, -lag / np.log(np.minimum(sizes, 1)), np.inf)
 
 
 def _dominant(
@@ -183,8 +192,8 @@ def apart(
     nearness: Float[np.ndarray, "starts trajectories times"],
     n_cores: int,
     n_early: int,
-) -> Int[np.ndarray, "starts trajectories times"]:
-    """Labels in which configurations far from the core below them have one of their own, the next.
+) -> Float[np.ndarray, " cores"]:
+    """Overlaps with each core below which a configuration is far from it.
 
     Far from a core is nearer to where disordered starts, the rows after those of the cores, are at
     their first look than to where trajectories from the core itself are at their `n_early` first
@@ -196,7 +205,7 @@ def apart(
         own, theirs = labels[k, :, :n_early] == k, towards == k
         inner = np.median(nearness[k, :, :n_early][own]) if own.any() else 1.0
         cuts[k] = 0.5 * (inner + np.median(drawn[theirs] if theirs.any() else drawn))
-    return np.where(nearness < cuts[labels] - _ROUNDING, n_cores, labels)
+    return cuts - _ROUNDING_OF_OVERLAPS
 
 
 def departures(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Num
 
-from .._checks import as_array, check_count, check_counts, checked_beta
+from .._checks import as_array, check_count, checked_beta
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy
@@ -36,7 +36,7 @@ def find_bound_states(
     starts: Num[Array | np.ndarray, "starts n"] | None = None,
     library: Library | None = None,
     n_starts: int = 320,
-    capacity: int = 64,
+    capacity: int | None = None,
     n_trajectories: int = 256,
     callback: Progress = None,
 ) -> BoundStates:
@@ -62,11 +62,11 @@ def find_bound_states(
             `(starts, n)`.
         library: minima of the functional that were found before; they are then not searched anew.
         n_starts: random corners that are quenched; equally many descend at zero temperature.
-        capacity: most candidates to be certified; those of lowest free energy are, minima of the
-            functional first.
-        n_trajectories: number of trajectories from each candidate, at least 16. Time grows with
-            it, with the number of candidates, with the threshold, and with n^2 where all spins
-            are coupled.
+        capacity: most candidates to be certified, None for all; those of lowest free energy are,
+            minima of the functional first.
+        n_trajectories: number of trajectories from each candidate, at least 16; of many candidates,
+            from each that is not merely passed. Time grows with it, with the number of candidates,
+            with the threshold, and with n^2 where all spins are coupled.
         callback: called as `certify` does.
 
     Returns:
@@ -90,7 +90,8 @@ def find_bound_states(
         assert found.verdict.startswith("Broken")
         ```
     """
-    n_starts, capacity = check_counts(n_starts=n_starts, capacity=capacity)
+    n_starts = check_count("n_starts", n_starts)
+    capacity = None if capacity is None else check_count("capacity", capacity)
     n_trajectories = check_count("n_trajectories", n_trajectories, least=16)
     search_key, corner_key, run_key = jax.random.split(key, 3)
     if library is not None:

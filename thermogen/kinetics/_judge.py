@@ -24,41 +24,67 @@ from ._trajectories import Observations
 LOOKS = 10
 # ... and sets are told apart after a lag of so many thresholds: what relaxes in half of one has
 # then decayed to 2 %, what takes two of them still stands at 37 %.
-_LAG = 2
+LAG = 2
 # Within half a threshold trajectories from a core show how far it reaches.
 _EARLY = LOOKS // 2
 
 
+class _Rows(NamedTuple):
+    """What is found of each start by itself."""
+
+    times: Float[np.ndarray, " starts"]
+    intervals: Float[np.ndarray, "starts 2"]
+    inner: Float[np.ndarray, " starts"]
+    exchange: Float[np.ndarray, "starts labels"]
+    escapes: Float[np.ndarray, "starts labels"]
+
+
 def judge(
-    seen: Observations, given: Entries, interval: float, threshold: float, dynamics: str
+    seen: Observations,
+    passing: Observations,
+    given: Entries,
+    interval: float,
+    threshold: float,
+    dynamics: str,
 ) -> Certificate:
-    """The certificate, from trajectories looked at every `interval` sweeps."""
-    cores, looks = given.cores, _LAG * LOOKS
-    labels, overlaps, nearness = cores.with_images(seen)
-    labels, sets, relaxation_times = _sets(labels, nearness, cores, interval, threshold)
+    """The certificate, from trajectories looked at every `interval` sweeps.
+
+    Args:
+        seen: those from the cores, mirror images included, and from disordered states.
+        passing: a few from each core that is merely passed. Labels of both are the cores that
+            stand for others.
+        given: what was to be certified.
+        interval: sweeps from look to look.
+        threshold: in sweeps.
+        dynamics: name of the kernel.
+    """
+    cores, looks = given.cores, LAG * LOOKS
+    seen, passing, sets, relaxation_times = _sets(seen, passing, cores, interval, threshold)
     n_cores, n_labels, lag = len(cores.spins), len(sets), looks * interval
-    images = cores.images(n_labels)
+    images, labels = cores.images(n_labels), seen.labels
     home = _homes(labels, sets, n_cores, given.disordered)
-    leaving = departures(labels, sets, home[:, None], interval)
-    times, intervals = escape_times(leaving)
-    inner = inner_times(overlaps[..., :looks], leaving, interval)
+    rows = _rows(seen, sets, home, interval)
+    if len(given.passed):
+        goals = sets[given.place[given.passed]]
+        others = _rows(passing, sets, goals, interval)
+        rows = _Rows(*(np.concatenate(x) for x in zip(rows, others, strict=True)))
+        home = np.append(home, goals)
     rates = exchange_rates(labels[:, :, looks - 1 :], sets, interval, images)
     early, late = (_exchange(labels, n_cores, n_labels, k) for k in (looks // 2, looks))
     low, high = count_interval(early, late, lag, labels.shape[1], threshold, images)
     # Columns are the entries of the cores, and after them the first disordered one if it counts.
     entry = np.append(given.entry, np.flatnonzero(given.disordered)[: n_labels - n_cores])
-    exchange = shares(labels[..., looks - 1], n_labels)
-    parts = _groups(exchange, sets, home, given.row, entry, images if cores.mirrored else None)
+    parts = _groups(rows.exchange, sets, home, given.row, entry, images if cores.mirrored else None)
     return Certificate(
-        escape_times=given.fill(times[given.row], 0),
-        intervals=given.fill(intervals[given.row], 0),
-        inner_times=given.fill(inner[given.row], 0),
+        escape_times=given.fill(rows.times[given.row], 0),
+        intervals=given.fill(rows.intervals[given.row], 0),
+        inner_times=given.fill(rows.inner[given.row], 0),
         group=given.fill(parts.group, -1),
         bound=given.fill(parts.bound, False),
         multiplicity=given.fill(parts.multiplicity, 1),
         side=given.fill(parts.side, 1),
-        occupations=given.table(exchange, entry),
-        escapes=given.table(shares(leaving.to, n_labels, leaving.left), entry),
+        occupations=given.table(rows.exchange, entry),
+        escapes=given.table(rows.escapes, entry),
         cores=given.fill(given.bottoms, 0),
         same_core=given.fill(np.flatnonzero(given.mask)[given.same_core], -1),
         disordered=given.fill(given.disordered, False),
@@ -71,6 +97,17 @@ def judge(
     )
 
 
+def _rows(
+    seen: Observations, sets: Int[np.ndarray, " labels"], home: np.ndarray, interval: float
+) -> _Rows:
+    looks = LAG * LOOKS
+    leaving = departures(seen.labels, sets, home[:, None], interval)
+    times, intervals = escape_times(leaving)
+    inner = inner_times(seen.overlaps[..., :looks], leaving, interval)
+    exchange = shares(seen.labels[..., looks - 1], len(sets))
+    return _Rows(times, intervals, inner, exchange, shares(leaving.to, len(sets), leaving.left))
+
+
 def _homes(
     labels: Int[np.ndarray, "starts trajectories times"],
     sets: Int[np.ndarray, " labels"],
@@ -81,7 +118,7 @@ def _homes(
     if len(sets) > n_cores:
         settled = np.full(disordered.sum(), sets[-1])
     else:
-        ends = sets[labels[n_cores:, :, _LAG * LOOKS - 1]]
+        ends = sets[labels[n_cores:, :, LAG * LOOKS - 1]]
         settled = np.array([np.bincount(x).argmax() for x in ends], int)
     return np.concatenate([sets[:n_cores], settled])
 
@@ -116,30 +153,30 @@ def _groups(
 
 
 def _sets(
-    labels: Int[np.ndarray, "starts trajectories times"],
-    nearness: Float[np.ndarray, "starts trajectories times"],
-    cores: Cores,
-    interval: float,
-    threshold: float | int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels of the trajectories, the metastable set of each label, and relaxation times.
+    seen: Observations, passing: Observations, cores: Cores, interval: float, threshold: float | int
+) -> tuple[Observations, Observations, np.ndarray, np.ndarray]:
+    """Observations by their best labels, the metastable set of each label, relaxation times.
 
     With disordered starts there may be one label more than cores: for being far from all of
     them. It stands if more sets are told apart with it. Labels can only hide slow processes, so
     that those which show more of them are the better ones (Djurdjevac, Sarich and Schütte,
     Multiscale Model. Simul. 10, 61 (2012)).
     """
-    n_cores, looks = len(cores.spins), _LAG * LOOKS
+    n_cores, looks = len(cores.spins), LAG * LOOKS
     lag = looks * interval
-    exchange = _exchange(labels[:n_cores], n_cores, n_cores, looks)
+    exchange = _exchange(seen.labels[:n_cores], n_cores, n_cores, looks)
     sets, times = metastable_sets(exchange, lag, threshold, cores.images(n_cores))
-    if len(labels) == n_cores:
-        return labels, sets, times
-    finer = apart(labels, nearness, n_cores, _EARLY)
-    exchange = _exchange(finer, n_cores, n_cores + 1, looks)
+    if len(seen.labels) == n_cores:
+        return seen, passing, sets, times
+    cuts = apart(seen.labels, seen.nearness, n_cores, _EARLY)
+    finer, finer_passing = (
+        x._replace(labels=np.where(x.nearness < cuts[x.labels], n_cores, x.labels))
+        for x in (seen, passing)
+    )
+    exchange = _exchange(finer.labels, n_cores, n_cores + 1, looks)
     finer_sets, finer_times = metastable_sets(exchange, lag, threshold, cores.images(n_cores + 1))
     more = finer_sets.max() > sets.max()
-    return (finer, finer_sets, finer_times) if more else (labels, sets, times)
+    return (finer, finer_passing, finer_sets, finer_times) if more else (seen, passing, sets, times)
 
 
 def _exchange(

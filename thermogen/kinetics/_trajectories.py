@@ -13,6 +13,10 @@ from ..runs import AbstractJob
 from ..sampling import AbstractKernel, AbstractRule, sweep_population
 from ._dynamics import advance
 
+# Zero-temperature sweeps of one descent. What moves after them are single spins of large glasses,
+# which decide little about the core that is nearest.
+_SWEEPS = 5
+
 
 class Observations(NamedTuple):
     """What trajectories met at equal intervals.
@@ -135,15 +139,18 @@ class _Downhill(AbstractRule):
 def descend(
     energy: AbstractEnergy, spins: Float[Array, "n replicas"], tie: Float[Array, ""]
 ) -> Float[Array, "n replicas"]:
-    """Zero-temperature sweeps by the kernel of the energy until no spin flips."""
+    """Zero-temperature sweeps by the kernel of the energy until no spin flips, a few at most."""
     rule, beta = _Downhill(tie), jnp.ones(spins.shape[1], spins.dtype)
 
     def none(sites):
         return jnp.zeros((len(sites), spins.shape[1]), spins.dtype)
 
     def sweep(carry):
-        before = carry[0]
+        before, _, k = carry
         after = sweep_population(energy, beta, before, rule, none)
-        return after, jnp.any(after != before)
+        return after, jnp.any(after != before), k + 1
 
-    return jax.lax.while_loop(lambda carry: carry[1], sweep, (spins, jnp.array(True)))[0]
+    def moves(carry):
+        return carry[1] & (carry[2] < _SWEEPS)
+
+    return jax.lax.while_loop(moves, sweep, (spins, jnp.array(True), 0))[0]

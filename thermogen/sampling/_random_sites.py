@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._bits import random_words
+from .._bits import random_words, signs
 from .._checks import as_float, check_precision
 from .._linalg import dot
 from .._types import Beta, Key, Spins
@@ -153,37 +153,58 @@ def _one_by_one(field, spins, draw, n_blocks):
 
 @walk_population.register
 def _(energy: Pairwise, beta, spins, draw, n_blocks):
-    """Blocks of steps: their fields by one product, corrected as the spins of the block change."""
+    """Blocks of steps: their fields by one product."""
     couplings, fields = energy.matrix.astype(spins.dtype), energy.fields.astype(spins.dtype)
-    scale = 2 * beta
 
-    def write(spins, last, word):
-        # One pass over all spins: updates of single rows would be as many kernels to compile.
-        bit = word[None, :] >> jnp.maximum(last, 0)[:, None].astype(word.dtype) & 1
-        return jnp.where(last[:, None] < 0, spins, 1 - 2 * bit.astype(spins.dtype))
+    def local(spins, sites):
+        rows = couplings[sites]
+        return fields[sites][:, None] + dot(rows, spins), rows[:, sites]
+
+    return _in_blocks(local, _write_all, 2 * beta, spins, draw, n_blocks)
+
+
+def _in_blocks(local, write, scale, spins, draw, n_blocks):
+    """By `local(spins, sites)`: local fields and the couplings of sites with each other.
+
+    Fields are those at the beginning of a block, corrected as its spins change.
+    """
 
     def block(b, carry):
         # What XLA fuses with the updates it computes anew for each of them: the result is written
         # in the next iteration.
         spins = write(*carry)
         steps = draw(b)
-        rows = couplings[steps.sites]
-        field = scale[None, :] * (fields[steps.sites][:, None] + dot(rows, spins))
+        field, couplings = local(spins, steps.sites)
         # All changes count from the beginning of the block: of a spin drawn again, the last.
-        inner = jnp.where(_last_visits(steps), rows[:, steps.sites], 0)
-        own = spins[steps.sites]
-        word = update_in_turn(_RULE, field, own, steps.thresholds, inner, scale)
-        return spins, _last_steps(steps, len(spins)), word
+        inner = jnp.where(_last_visits(steps), couplings, 0)
+        own, scaled = spins[steps.sites], scale[None, :] * field
+        word = update_in_turn(_RULE, scaled, own, steps.thresholds, inner, scale)
+        return spins, steps.sites, steps.live, word
 
-    none = jnp.full(len(spins), -1, jnp.int32)
-    start = spins, none, jnp.zeros(spins.shape[1], jnp.uint32)
+    blank = jax.eval_shape(draw, 0)
+    none = jnp.zeros(blank.sites.shape, blank.sites.dtype), jnp.zeros(blank.live.shape, bool)
+    start = spins, *none, jnp.zeros(spins.shape[1], jnp.uint32)
     return write(*jax.lax.fori_loop(0, n_blocks, block, start))
 
 
-def _last_steps(steps: Steps, n: int) -> Int[Array, " n"]:
-    """The last step that draws each spin, -1 where none does."""
-    drawn = (steps.sites[None, :] == jnp.arange(n)[:, None]) & steps.live[None, :]
-    order = jnp.arange(len(steps.sites), dtype=jnp.int32)
+def _write_all(spins, sites, live, word):
+    """What steps left, in one pass over all spins, which is quick where these are few."""
+    last = _last_steps(jnp.arange(len(spins)), sites, live)
+    bit = word[None, :] >> jnp.maximum(last, 0)[:, None].astype(word.dtype) & 1
+    return jnp.where(last[:, None] < 0, spins, 1 - 2 * bit.astype(spins.dtype))
+
+
+def _write_rows(spins, sites, live, word):
+    """What steps left, in the rows of their spins."""
+    last = _last_steps(sites, sites, live)
+    values = signs(word, len(sites), spins.dtype, axis=0)
+    return spins.at[sites].set(jnp.where(last[:, None] < 0, spins[sites], values[last]))
+
+
+def _last_steps(spins: Int[Array, " m"], sites: Array, live: Array) -> Int[Array, " m"]:
+    """The last step that draws each of some spins, -1 where none does."""
+    drawn = (sites[None, :] == spins[:, None]) & live[None, :]
+    order = jnp.arange(len(sites), dtype=jnp.int32)
     return jnp.max(jnp.where(drawn, order, -1), axis=1)
 
 
@@ -212,22 +233,34 @@ def _(energy: Interactions, beta, spins, draw, n_blocks):
     """By the terms of each spin; what is missing points to a spin beyond the last."""
     tables = incidences(energy.n_spins, energy.sets)
     couplings = [jnp.append(c.astype(spins.dtype), 0) for c in energy.couplings]
-    strengths = [
-        jnp.asarray(table)[jnp.asarray(t)] for table, (t, _) in zip(couplings, tables, strict=True)
+    of_spins = [
+        (table[jnp.asarray(t)], jnp.asarray(others))
+        for table, (t, others) in zip(couplings, tables, strict=True)
     ]
 
     def field(spins, k):
-        total = jnp.zeros(spins.shape[1], spins.dtype)
-        for weights, (_, others) in zip(strengths, tables, strict=True):
+        total = jnp.zeros((*k.shape, spins.shape[1]), spins.dtype)
+        for strengths, others in of_spins:
             for d in range(others.shape[1]):
-                product = weights[k, d]
+                product = strengths[k, d][..., None]
                 for j in range(others.shape[2]):
-                    product = product * spins[jnp.asarray(others)[k, d, j]]
+                    product = product * spins[others[k, d, j]]
                 total += product
-        return 2 * beta * total
+        return total
+
+    def local(spins, sites):
+        inner = jnp.zeros((len(sites), len(sites)), spins.dtype)
+        for strengths, others in of_spins:
+            if others.shape[2]:
+                met = others[sites][:, :, 0, None] == sites[None, None, :]
+                inner += jnp.sum(jnp.where(met, strengths[sites][:, :, None], 0), axis=1)
+        return field(spins, sites), inner
 
     padded = jnp.pad(spins, ((0, 1), (0, 0)), constant_values=1)
-    return _one_by_one(field, padded, draw, n_blocks)[:-1]
+    pairs = all(others.shape[2] <= 1 for _, others in tables)
+    if pairs and len(jax.eval_shape(draw, 0).sites) > 1:
+        return _in_blocks(local, _write_rows, 2 * beta, padded, draw, n_blocks)[:-1]
+    return _one_by_one(lambda s, k: 2 * beta * field(s, k), padded, draw, n_blocks)[:-1]
 
 
 @walk_population.register

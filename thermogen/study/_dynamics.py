@@ -9,10 +9,10 @@ from ..search import Library
 from ._progress import Tell
 from ._study import Study
 
-# Trajectories of all candidates together: their time grows with n^2 where all spins are coupled.
-_BUDGET = 2**24
-_TRAJECTORIES, _FEW_TRAJECTORIES = 128, 32
-_LEAST_CANDIDATES, _MOST_CANDIDATES = 4, 96
+# Trajectories from each candidate, and fewer beyond so many spins; their time grows with n^2 where
+# all spins are coupled. Candidates are left out where all trajectories together would take hours.
+_TRAJECTORIES, _FEW_TRAJECTORIES, _MANY_SPINS = 128, 32, 128
+_BUDGET, _LEAST_CANDIDATES = 2**33, 64
 _DESCENTS = 256  # samples that descend at zero temperature, as many as random corners
 # States whose barriers are climbed: all of them up to so many spins, fewer beyond.
 _TREE_STATES, _TREE_SPINS = 12, 128
@@ -30,9 +30,7 @@ def diagnose(study: Study, tell: Tell) -> None:
 def bound_states(study: Study, energy: AbstractEnergy, library: Library | None) -> BoundStates:
     """What traps the dynamics of an energy that was learned from the samples of a study."""
     n_spins = energy.n_spins
-    rows = _BUDGET // n_spins**2
-    enough = rows >= 8 * _TRAJECTORIES
-    n_trajectories = _TRAJECTORIES if enough else _FEW_TRAJECTORIES
+    n_trajectories = _TRAJECTORIES if n_spins <= _MANY_SPINS else _FEW_TRAJECTORIES
     return find_bound_states(
         energy,
         study.settings.beta,
@@ -41,7 +39,7 @@ def bound_states(study: Study, energy: AbstractEnergy, library: Library | None) 
         library=library,
         starts=some_samples(study),
         n_starts=_DESCENTS,
-        capacity=int(np.clip(rows // n_trajectories, _LEAST_CANDIDATES, _MOST_CANDIDATES)),
+        capacity=max(_BUDGET // (n_trajectories * n_spins**2), _LEAST_CANDIDATES),
         n_trajectories=n_trajectories,
     )
 

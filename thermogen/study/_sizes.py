@@ -9,7 +9,7 @@ _TABLES = 40
 _RATE = 2e9
 _HESSIAN, _LEAST_QUENCH = 3, 2e5  # multiplications of one quench: so many times n^3, or the least
 _SCANS = 16
-_UPDATES = 2**24  # of the trajectories, times n^2, for each sweep of the threshold and the horizon
+_TRAJECTORIES = 12288  # n^2 multiplications each, for each sweep of the threshold and the horizon
 _HORIZON = 10
 _LONG, _TOO_LONG = 300.0, 30 * 86400.0  # seconds
 _LYING = 10  # a table of so many more columns than rows is likely to lie on its side
@@ -36,8 +36,7 @@ def check_size(study: Study) -> list[str]:
         raise ValueError(f"{error}{hint}") from None
     quenches = rows + settings.n_starts * (1 + _SCANS)
     seconds = quenches * max(_HESSIAN * n**3, _LEAST_QUENCH) / _RATE
-    trajectories = min(_UPDATES, 12288 * n**2)
-    sweeping = trajectories * _HORIZON * settings.threshold / _RATE
+    sweeping = _TRAJECTORIES * n**2 * _HORIZON * settings.threshold / _RATE
     total = seconds + sweeping
     if total > _TOO_LONG:
         cause = "a lower threshold" if sweeping > seconds else "fewer spins or starts"
