@@ -17,12 +17,12 @@ from ..runs import run
 from ..sampling import AbstractKernel, HeatBath, Progress, progress
 from ..search import Library
 from ._certificate import Certificate
-from ._cores import Cores, Entries, starts_of
+from ._cores import Cores, Entries, Seen, starts_of
 from ._descents import TIE, descents_of, prepared
 from ._dynamics import quickest_form, steps_per_sweep
 from ._judge import LOOKS, judge
 from ._screening import screened
-from ._trajectories import Observations, Trajectories
+from ._trajectories import Trajectories
 
 # A candidate of a smaller root-mean-square magnetization is no configuration that dynamics
 # could come back to, but the ensemble of those far from all cores.
@@ -131,7 +131,7 @@ def certify(
             horizon * LOOKS,
         )
 
-        def observe(rows: np.ndarray, n_trajectories: int, n_looks: int) -> Observations:
+        def observe(rows: np.ndarray, n_trajectories: int, n_looks: int) -> Seen:
             starts = np.repeat(cores.spins[rows, None], n_trajectories, axis=1)
             job = dataclasses.replace(trajectories, n_times=n_looks)
             return _observed(job, starts, jax.random.fold_in(run_key, n_trajectories))
@@ -142,7 +142,7 @@ def certify(
         seen = _observed(trajectories, starts, run_key, callback)
     return judge(
         read.cores.with_images(read.labelled(seen)),
-        read.labelled(Observations(*(x[read.passed] for x in few))),
+        read.labelled(Seen(*(x[read.passed] for x in few))),
         read,
         n_steps / per_sweep,
         float(threshold),
@@ -155,10 +155,10 @@ def _observed(
     starts: Int8[np.ndarray, "starts trajectories n"],
     key: Key,
     callback: Progress = None,
-) -> Observations:
+) -> Seen:
     job = dataclasses.replace(job, starts=jnp.asarray(_padded(starts)))
     seen = jax.device_get(run(job, key=key, **progress(job.n_times, callback)))
-    return Observations(*(x[: len(starts)] for x in seen))
+    return Seen(*(x[: len(starts)] for x in seen))
 
 
 def _precision(largest: float):

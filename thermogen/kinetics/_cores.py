@@ -7,7 +7,20 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 
 from .._types import Key
-from ._trajectories import Observations
+
+
+class Seen(NamedTuple):
+    """`Observations` of trajectories, on the host.
+
+    Attributes:
+        labels: the core that each trajectory belongs to.
+        overlaps: with its start.
+        nearness: overlap with the core that it belongs to.
+    """
+
+    labels: Int[np.ndarray, "starts trajectories times"]
+    overlaps: Float[np.ndarray, "starts trajectories times"]
+    nearness: Float[np.ndarray, "starts trajectories times"]
 
 
 class Cores(NamedTuple):
@@ -30,7 +43,7 @@ class Cores(NamedTuple):
         """Trajectories start from these first cores alone; the others are mirror images."""
         return len(self.spins) // (2 if self.mirrored else 1)
 
-    def with_images(self, seen: Observations) -> Observations:
+    def with_images(self, seen: Seen) -> Seen:
         """Observations from all cores, from those of the first, and from all other starts."""
         if not self.mirrored:
             return seen
@@ -40,7 +53,7 @@ class Cores(NamedTuple):
             return np.concatenate([x[:k], images[::-1], x[k:]])
 
         labels, overlaps, nearness = seen
-        return Observations(
+        return Seen(
             spread(labels, last - labels[:k]),
             spread(overlaps, overlaps[:k]),
             spread(nearness, nearness[:k]),
@@ -128,7 +141,7 @@ class Entries(NamedTuple):
         few = cores._replace(spins=cores.spins[kept])
         return cls(few, bottoms, disordered, mask, numbers, passed, row, entry[kept], same)
 
-    def labelled(self, seen: Observations) -> Observations:
+    def labelled(self, seen: Seen) -> Seen:
         """With the cores that stand for those that were met."""
         return seen._replace(labels=self.place[seen.labels])
 

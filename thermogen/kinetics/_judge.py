@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ._certificate import Certificate
-from ._cores import Cores, Entries
+from ._cores import Cores, Entries, Seen
 from ._exchange import (
     apart,
     count_interval,
@@ -18,7 +18,6 @@ from ._exchange import (
     metastable_sets,
     shares,
 )
-from ._trajectories import Observations
 
 # Trajectories are looked at this often within the threshold, ...
 LOOKS = 10
@@ -40,8 +39,8 @@ class _Rows(NamedTuple):
 
 
 def judge(
-    seen: Observations,
-    passing: Observations,
+    seen: Seen,
+    passing: Seen,
     given: Entries,
     interval: float,
     threshold: float,
@@ -97,9 +96,7 @@ def judge(
     )
 
 
-def _rows(
-    seen: Observations, sets: Int[np.ndarray, " labels"], home: np.ndarray, interval: float
-) -> _Rows:
+def _rows(seen: Seen, sets: Int[np.ndarray, " labels"], home: np.ndarray, interval: float) -> _Rows:
     looks = LAG * LOOKS
     leaving = departures(seen.labels, sets, home[:, None], interval)
     times, intervals = escape_times(leaving)
@@ -153,8 +150,8 @@ def _groups(
 
 
 def _sets(
-    seen: Observations, passing: Observations, cores: Cores, interval: float, threshold: float | int
-) -> tuple[Observations, Observations, np.ndarray, np.ndarray]:
+    seen: Seen, passing: Seen, cores: Cores, interval: float, threshold: float | int
+) -> tuple[Seen, Seen, np.ndarray, np.ndarray]:
     """Observations by their best labels, the metastable set of each label, relaxation times.
 
     With disordered starts there may be one label more than cores: for being far from all of

@@ -6,9 +6,8 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Int
 
-from ._cores import Cores
+from ._cores import Cores, Seen
 from ._judge import LAG, LOOKS
-from ._trajectories import Observations
 
 # Up to so many cores get all trajectories at once.
 _FEW_CORES = 16
@@ -22,8 +21,8 @@ _HELD, _DOUBT = np.exp(-LAG), 0.01
 
 
 def screened(
-    observe: Callable[[Int[np.ndarray, " starts"], int, int], Observations], cores: Cores
-) -> tuple[Int[np.ndarray, " cores"], Observations]:
+    observe: Callable[[Int[np.ndarray, " starts"], int, int], Seen], cores: Cores
+) -> tuple[Int[np.ndarray, " cores"], Seen]:
     """The core that stands for each, and what a few trajectories from all cores met.
 
     A few cores all stand for themselves, and nothing is observed.
@@ -35,10 +34,10 @@ def screened(
     own, starts = np.arange(len(cores.spins)), np.arange(cores.n_starts)
     if len(starts) <= _FEW_CORES:
         none = np.zeros((2, len(own), 1, 1))
-        return own, Observations(np.zeros(none.shape[1:], int), *none)
+        return own, Seen(np.zeros(none.shape[1:], int), *none)
     counts = np.zeros((len(starts), len(own)), int)
 
-    def count(rows: Int[np.ndarray, " rows"], seen: Observations) -> Int[np.ndarray, "cores cores"]:
+    def count(rows: Int[np.ndarray, " rows"], seen: Seen) -> Int[np.ndarray, "cores cores"]:
         np.add.at(counts, (rows[:, None], seen.labels[..., LAG * LOOKS - 1]), 1)
         return np.concatenate([counts, counts[::-1, ::-1]]) if cores.mirrored else counts
 
