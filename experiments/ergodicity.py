@@ -1,11 +1,10 @@
 """Where the weight of a metastable set comes from: three estimates against exact weights.
 
 - `library`: `exp(-beta F)` of the candidates, summed over the set: minima of naive mean field, and
-  single-flip minima with the free energy of independent flips. This is what
-  `tg.find_bound_states` takes;
+  single-flip minima with the free energy of independent flips;
 - `rates`: the stationary distribution of the exchange rates of the certificate;
-- `annealed`: the share of the replicas of population annealing (20 populations of 128, 64 rungs)
-  that descend to the set.
+- `annealed`: the share of cooled replicas that descend to the set, which is what
+  `tg.find_bound_states` takes (`weights.py` judges its intervals).
 
 Small models (n = 10 and 12) are judged by `tg.exact.metastable_sets`: the families of `truth.py` in
 the cold, and models of unequal states at the first beta at which they break. Larger ones are judged
@@ -22,8 +21,7 @@ import numpy as np
 
 import thermogen as tg
 from experiments import truth
-from thermogen import sampling
-from thermogen.kinetics._descents import descend_all, prepared
+from thermogen import kinetics
 
 THRESHOLD = truth.THRESHOLD
 ESTIMATES = ("library", "rates", "annealed")
@@ -37,31 +35,17 @@ def stationary(rates: np.ndarray) -> np.ndarray:
     return np.clip(np.linalg.lstsq(system, target, rcond=None)[0], 0, None)
 
 
-def estimates(found: tg.BoundStates, energy, beta, key) -> dict[str, np.ndarray]:
+def estimates(found: tg.BoundStates) -> dict[str, np.ndarray]:
     """Weight of each set that has a number, mirror images together."""
     certificate = found.certificate
     states = np.argsort(certificate.group[found.representatives])
     copies = found.multiplicity[states]
     flow = stationary(certificate.rates)
-    betas = beta * np.arange(1, 65) / 64
-    pool = sampling.population_annealing(energy, betas, key=key, n_chains=128, n_populations=20)
-    spins = np.asarray(pool.spins).reshape(-1, energy.n_spins)
-    weights = np.repeat(np.asarray(pool.weights) / 128, 128)
     return {
-        "library": found.weights[states],
+        "library": found.library_weights[states],
         "rates": np.add.reduceat(flow, np.cumsum(copies) - copies),
-        "annealed": shares(certificate, energy, spins, weights),
+        "annealed": found.weights[states],
     }
-
-
-def shares(certificate: tg.Certificate, energy, spins, weights) -> np.ndarray:
-    """Weight of the configurations whose descents end nearest to a core of each set."""
-    with jax.enable_x64(True):
-        ends = descend_all(prepared(energy), spins).astype(float)
-    overlaps = ends @ certificate.cores.T.astype(float)
-    paired = certificate.multiplicity == 2
-    nearest = np.argmax(np.where(paired, np.abs(overlaps), overlaps), axis=1)
-    return np.bincount(certificate.group[nearest], weights, certificate.group.max() + 1)
 
 
 def exact_weights(found: tg.BoundStates, exact: tg.exact.MetastableSets) -> np.ndarray | None:
@@ -82,8 +66,8 @@ def tempered_weights(found: tg.BoundStates, energy, beta, key) -> np.ndarray:
     ladder = tg.ParallelTempering(jnp.linspace(0.2 * beta, beta, 12))
     options = {"n_chains": 64, "n_sweeps": 4000, "burn_in": 2000, "thin": 100}
     spins = np.asarray(tg.sample(ladder, energy, beta, key=key, **options))
-    spins = spins.reshape(-1, energy.n_spins)
-    return shares(found.certificate, energy, spins, np.full(len(spins), 1 / len(spins)))
+    rows, _ = kinetics.attribute(energy, found, spins.reshape(-1, energy.n_spins))
+    return np.bincount(found.sets[rows], minlength=len(found)) / len(rows)
 
 
 def cold_models() -> Iterator[tuple[str, tg.AbstractMultilinear, float]]:
@@ -160,7 +144,7 @@ def judge(name: str) -> None:
         if known is None:
             wrong += 1
             continue
-        guesses = estimates(found, energy, beta, key)
+        guesses = estimates(found)
         errors.append([0.5 * np.abs(guesses[kind] - known).sum() for kind in ESTIMATES])
         figures = "".join(f"{error:8.3f}" for error in errors[-1])
         print(f"{title:32}{found.certificate.n_bound:4} sets{figures}", flush=True)

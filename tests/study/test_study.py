@@ -94,6 +94,7 @@ def _certificate(n_states, n_spins):
         cores=np.ones((n_states, n_spins), np.int8),
         same_core=np.where(own == 1, 1, 0),
         disordered=np.zeros(n_states, bool),
+        reach=np.full(n_states, -1.0),
         relaxation_times=np.array([60.0])[: n_states - 1],
         rates=np.zeros((min(n_states, 2),) * 2),
         threshold=20.0,
@@ -121,6 +122,9 @@ def _ergodicity(library):
         magnetizations=candidates.magnetizations[rows],
         weights=np.array([0.75, 0.25])[: len(rows)],
         weight_intervals=np.tile([0.0, 1.0], (len(rows), 1)),
+        library_weights=np.array([0.6, 0.4])[: len(rows)],
+        log_partition=10.0,
+        log_partition_error=0.1,
         escape_times=certificate.escape_times[rows],
         intervals=certificate.intervals[rows],
         multiplicity=certificate.multiplicity[rows],
@@ -313,8 +317,8 @@ def test_one_state_is_ergodic():
     one = {
         name: getattr(found, name)[:1]
         for name in (
-            "magnetizations", "weight_intervals", "escape_times", "intervals", "multiplicity",
-            "representatives",
+            "magnetizations", "weight_intervals", "library_weights", "escape_times", "intervals",
+            "multiplicity", "representatives",
         )
     }  # fmt: skip
     study.bound_states = dataclasses.replace(alone, weights=np.ones(1), **one)
@@ -335,6 +339,8 @@ def test_figures_of_bound_states_are_those_of_the_certificate():
     assert (first["state"], first["weight"], first["escape_time"]) == (0, 0.75, None)
     assert (second["state"], second["weight"], second["escape_time"]) == (1, 0.25, 50)
     assert second["escape_interval"] == pytest.approx([45, 60])
+    assert second["free_energy"] == pytest.approx(-10 - np.log(0.25))
+    assert second["free_energy_interval"] == pytest.approx([-10.196, None])
     assert second["reason"].startswith("bound state") and not second["single_flip_minimum"]
     assert figures["recall_accuracy"] == 0.8
 

@@ -10,6 +10,7 @@ from ._certificate import Certificate
 _NAMED = 3  # states whose weight the verdict names
 # A relaxation time within this factor of the threshold may lie on its other side.
 _CLOSE = 1.5
+_NORMAL = 1.96
 
 
 class BoundStates(eqx.Module):
@@ -21,9 +22,13 @@ class BoundStates(eqx.Module):
     Attributes:
         magnetizations: mean magnetization of each set, by the weights of its candidates, `(K, n)`.
         weights: Boltzmann weight of each set, its mirror image included, shape `(K,)`; sums to 1.
-            It is the sum of `exp(-beta F)` over the candidates of the set.
-        weight_intervals: bounds of the weights, shape `(K, 2)`: 0 and 1 where there are several
-            sets, because the error of F is not known, and 1 and 1 where there is one.
+            By cooled replicas, see `weights`; `library_weights` where these have failed.
+        weight_intervals: 95 % confidence intervals of the weights, shape `(K, 2)`; 0 and 1 where
+            the replicas have failed.
+        library_weights: the cheap estimate: `exp(-beta F)` summed over the candidates of each set,
+            shape `(K,)`. Its error is not known.
+        log_partition: ln Z of the model, by the cooled replicas.
+        log_partition_error: its standard error; infinite where the replicas have failed.
         escape_times: mean time until trajectories leave the set, shape `(K,)`; infinite where none
             was seen to leave.
         intervals: 95 % confidence intervals of the escape times, shape `(K, 2)`.
@@ -52,6 +57,9 @@ class BoundStates(eqx.Module):
     magnetizations: Float[np.ndarray, "K n"]
     weights: Float[np.ndarray, " K"]
     weight_intervals: Float[np.ndarray, "K 2"]
+    library_weights: Float[np.ndarray, " K"]
+    log_partition: float
+    log_partition_error: float
     escape_times: Float[np.ndarray, " K"]
     intervals: Float[np.ndarray, "K 2"]
     multiplicity: Int[np.ndarray, " K"]
@@ -72,7 +80,54 @@ class BoundStates(eqx.Module):
     @property
     def state_of(self) -> Int[np.ndarray, " candidates"]:
         """The row of each candidate of `library`, shape `(candidates,)`."""
-        return np.argsort(self.certificate.group[self.representatives])[self.certificate.group]
+        return np.argsort(self.sets)[self.certificate.group]
+
+    @property
+    def sets(self) -> Int[np.ndarray, " K"]:
+        """The number that `certificate.group` has for each set, shape `(K,)`."""
+        return self.certificate.group[self.representatives]
+
+    @property
+    def free_energies(self) -> Float[np.ndarray, " K"]:
+        """`-ln Z_a / beta` of each set, of one of two images, as the replicas have it, `(K,)`.
+
+        NaN where they have failed, and infinite where they have met none.
+        """
+        return self._free_energies(self.weights)
+
+    @property
+    def free_energy_intervals(self) -> Float[np.ndarray, "K 2"]:
+        """95 % confidence intervals of `free_energies`, shape `(K, 2)`."""
+        ends = self._free_energies(self.weight_intervals[:, ::-1])
+        return ends + _NORMAL * self.log_partition_error / self.beta * np.array([-1, 1])
+
+    def _free_energies(self, weights: np.ndarray) -> np.ndarray:
+        if not np.isfinite(self.log_partition_error):
+            return np.full(weights.shape, np.nan)
+        copies = self.multiplicity.reshape(-1, *(1,) * (weights.ndim - 1))
+        with np.errstate(divide="ignore"):
+            return -(self.log_partition + np.log(weights / copies)) / self.beta
+
+    @property
+    def library_free_energies(self) -> Float[np.ndarray, " K"]:
+        """`-ln sum exp(-beta F) / beta` over the candidates of each set, of one of two images.
+
+        The approximation to `free_energies`.
+        """
+        logs = np.full(len(self), -np.inf)
+        of_candidates = np.log(self.library.multiplicity) - self.beta * self.library.free_energies
+        np.logaddexp.at(logs, self.state_of, of_candidates)
+        return (np.log(self.multiplicity) - logs) / self.beta
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether candidates stand for two mirror images each."""
+        return bool(np.any(self.library.multiplicity == 2))
+
+    @property
+    def weighed(self) -> bool:
+        """Whether the weights were sampled, with errors that are known."""
+        return bool(np.isfinite(self.log_partition_error))
 
     @property
     def ergodic(self) -> bool:
@@ -134,17 +189,24 @@ def _weight(found: BoundStates) -> str:
     if found.ergodic:
         return ""
     shares, paired = found.weights, found.multiplicity == 2
-    named = [
-        f"{share:.3g} in state {k}{' and its mirror image' if pair else ''}"
-        for k, (share, pair) in enumerate(zip(shares[:_NAMED], paired[:_NAMED], strict=True))
-    ]
+    sampled, named = found.weighed and len(found) > 1, []
+    for k in range(min(_NAMED, len(found))):
+        low, high = found.weight_intervals[k]
+        within = f" ({low:.2g} to {high:.2g})" if sampled else ""
+        image = " and its mirror image" if paired[k] else ""
+        named.append(f"{shares[k]:.3g}{within} in state {k}{image}")
     rest = f", {shares[_NAMED:].sum():.2g} in all others" if len(shares) > _NAMED else ""
     each = np.repeat(shares / (1 + paired), 1 + paired)
     each = each[each > 0]
     number = np.exp(-np.sum(each * np.log(each)))
+    how = (
+        "replicas that were cooled from infinite temperature, with 95 % intervals."
+        if found.weighed
+        else "exp(-beta F), summed over the candidates of each state: sampling them has failed."
+    )
     return (
         f"Weight: {', '.join(named)}{rest}; as if {number:.3g} states were equally heavy. The "
-        "weights are exp(-beta F), summed over the candidates of each state."
+        f"weights are by {how}"
     )
 
 
@@ -182,6 +244,6 @@ def _unknown(found: BoundStates) -> str:
             f"on which side of the threshold the exchange in {times} sweeps lies, which is within "
             f"a factor {_CLOSE:g} of it"
         )
-    if not found.ergodic:
+    if not found.ergodic and not found.weighed:
         parts.append("the error of F, which is approximate, and with it that of the weights")
     return f"Not known: {'; '.join(parts)}."

@@ -34,7 +34,7 @@ def flip_library(
         bottoms *= bottoms[:, :1]
     spins, end = np.unique(bottoms, axis=0, return_inverse=True)
     counts = _counts(end.reshape(-1), n_given, len(spins))
-    energies = in_batches(lambda rows: _energies(energy, rows), spins, _BATCH)
+    energies = energies_of(energy, spins)
     fields = spins * slopes_of(model, spins)[0]
     free = np.abs(fields) <= TIE * np.abs(fields).max(initial=0)
     rows = np.flatnonzero(np.mean(free, axis=1) <= 0.5)
@@ -63,6 +63,13 @@ def flip_library(
 def _counts(end: np.ndarray, n_given: int, size: int) -> list[np.ndarray]:
     """How many starts ended in each bottom, and how many of the first `n_given` did."""
     return [np.bincount(x, minlength=size) for x in (end, end[:n_given])]
+
+
+def energies_of(
+    energy: AbstractEnergy, spins: Int8[np.ndarray, "batch n"]
+) -> Float[np.ndarray, " batch"]:
+    """E of many configurations; needs 64 bits enabled."""
+    return in_batches(lambda rows: _energies(energy, rows), spins, _BATCH)
 
 
 @eqx.filter_jit

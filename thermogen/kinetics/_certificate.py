@@ -35,6 +35,8 @@ class Certificate(eqx.Module):
         same_core: the first entry of the same core, shape `(K,)`; -1 for unused entries.
         disordered: states without magnetization, which have no core; shape `(K,)`. Where their
             trajectories keep away from all cores, they are a set: what is far from every core.
+        reach: overlap with the core of each state below which a configuration counts as far from
+            it, shape `(K,)`; -1 where nothing does.
         relaxation_times: of the exchange between cores, mirror images counted, longest first,
             shape `(cores - 1,)`; infinite if no exchange was seen. Below about 0.7 thresholds
             they are lost in the noise of few trajectories.
@@ -59,6 +61,7 @@ class Certificate(eqx.Module):
     cores: Int8[np.ndarray, "K n"]
     same_core: Int[np.ndarray, " K"]
     disordered: Bool[np.ndarray, " K"]
+    reach: Float[np.ndarray, " K"]
     relaxation_times: Float[np.ndarray, " processes"]
     rates: Float[np.ndarray, "sets sets"]
     threshold: float
@@ -70,6 +73,12 @@ class Certificate(eqx.Module):
     def n_bound(self) -> int:
         """Number of bound states, mirror images counted."""
         return len(self.rates)
+
+    @property
+    def distinct(self) -> Int[np.ndarray, " cores"]:
+        """The first state of each core."""
+        own = self.same_core == np.arange(len(self.same_core))
+        return np.flatnonzero(own & ~self.disordered)
 
     @property
     def limit(self) -> str:

@@ -20,6 +20,7 @@ from ._bound_states import BoundStates
 from ._candidates import candidates, flip_library
 from ._certificate import Certificate
 from ._certify import certify
+from ._weights import Weights, weigh
 
 _BINS = 40  # of P(q), over [-1, 1]
 
@@ -45,10 +46,9 @@ def find_bound_states(
     Candidates are minima of the functional and single-flip minima of E, from data and from random
     corners of the cube: neither alone points to all bound states (`experiments/truth.py`).
     `certify` then starts trajectories at each and merges those that exchange within the
-    threshold. The weight of a set is the sum of `exp(-beta F)` over its candidates. The stationary
-    distribution of the rates would be blind to sets that were never left; counts of annealed
-    replicas err less on large glassy models, but cannot tell a disordered set from those beside it
-    (`experiments/ergodicity.py`).
+    threshold. The weight of a set is that of the replicas, cooled from infinite temperature, which
+    belong to it (`weights`): the stationary distribution of the rates would be blind to sets that
+    were never left (`experiments/ergodicity.py`).
 
     Args:
         energy: any energy of n spins, a mixture of experts included.
@@ -94,6 +94,7 @@ def find_bound_states(
     capacity = None if capacity is None else check_count("capacity", capacity)
     n_trajectories = check_count("n_trajectories", n_trajectories, least=16)
     search_key, corner_key, run_key = jax.random.split(key, 3)
+    weight_key = jax.random.fold_in(key, 1)
     if library is not None:
         library.check_origin(fingerprint(None, energy, beta), "find_bound_states takes a library")
     elif functional is not None:
@@ -110,8 +111,11 @@ def find_bound_states(
         shares = np.asarray(held.weights(beta))
     options = {"dynamics": dynamics, "n_trajectories": n_trajectories, "callback": callback}
     certificate = certify(energy, beta, held, key=run_key, threshold=threshold, **options)
+    mirrored = bool(np.any(held.multiplicity == 2))
+    with jax.enable_x64(True):
+        weighed = weigh(energy, beta, certificate, mirrored, weight_key)
     return BoundStates(
-        **_states(held, certificate, shares),
+        **_states(held, certificate, shares, weighed),
         library=held,
         completeness=_searched(library),
         flip_completeness=_searched(flips),
@@ -121,10 +125,16 @@ def find_bound_states(
     )
 
 
-def _states(held: Library, certificate: Certificate, shares: np.ndarray) -> dict[str, Any]:
-    """The metastable sets, the heaviest first, and the certificate led by their representatives."""
-    group, weights = certificate.group, np.bincount(certificate.group, shares)
-    order = np.argsort(-weights, kind="stable")
+def _states(
+    held: Library, certificate: Certificate, shares: np.ndarray, weighed: Weights
+) -> dict[str, Any]:
+    """The metastable sets, the heaviest first, and the certificate led by their representatives.
+
+    Replicas may have met none of several light sets: of these F tells the order.
+    """
+    group, by_library = certificate.group, np.bincount(certificate.group, shares)
+    weights = weighed.values if weighed.known else by_library
+    order = np.lexsort((-by_library, -weights))
     by_weight = np.lexsort((-shares, group))
     leads = by_weight[np.searchsorted(group[by_weight], order)]
     weights, multiplicity = weights[order], certificate.multiplicity[leads]
@@ -145,7 +155,10 @@ def _states(held: Library, certificate: Certificate, shares: np.ndarray) -> dict
     return {
         "magnetizations": m,
         "weights": weights,
-        "weight_intervals": np.tile([float(len(leads) == 1), 1.0], (len(leads), 1)),
+        "weight_intervals": weighed.intervals[order],
+        "library_weights": by_library[order],
+        "log_partition": weighed.log_partition,
+        "log_partition_error": weighed.standard_error,
         "escape_times": certificate.escape_times[leads],
         "intervals": certificate.intervals[leads],
         "multiplicity": multiplicity,

@@ -58,7 +58,7 @@ def judge(
         dynamics: name of the kernel.
     """
     cores, looks = given.cores, LAG * LOOKS
-    seen, passing, sets, relaxation_times = _sets(seen, passing, cores, interval, threshold)
+    seen, passing, sets, relaxation_times, cuts = _sets(seen, passing, cores, interval, threshold)
     n_cores, n_labels, lag = len(cores.spins), len(sets), looks * interval
     images, labels = cores.images(n_labels), seen.labels
     home = _homes(labels, sets, n_cores, given.disordered)
@@ -73,6 +73,9 @@ def judge(
     low, high = count_interval(early, late, lag, labels.shape[1], threshold, images)
     # Columns are the entries of the cores, and after them the first disordered one if it counts.
     entry = np.append(given.entry, np.flatnonzero(given.disordered)[: n_labels - n_cores])
+    reach = np.concatenate(
+        [cuts, -np.ones(given.disordered.sum()), cuts[given.place[given.passed]]]
+    )
     parts = _groups(rows.exchange, sets, home, given.row, entry, images if cores.mirrored else None)
     return Certificate(
         escape_times=given.fill(rows.times[given.row], 0),
@@ -87,6 +90,7 @@ def judge(
         cores=given.fill(given.bottoms, 0),
         same_core=given.fill(np.flatnonzero(given.mask)[given.same_core], -1),
         disordered=given.fill(given.disordered, False),
+        reach=given.fill(reach[given.row], -1),
         relaxation_times=relaxation_times,
         rates=rates[np.ix_(parts.order, parts.order)],
         threshold=threshold,
@@ -151,8 +155,8 @@ def _groups(
 
 def _sets(
     seen: Seen, passing: Seen, cores: Cores, interval: float, threshold: float | int
-) -> tuple[Seen, Seen, np.ndarray, np.ndarray]:
-    """Observations by their best labels, the metastable set of each label, relaxation times.
+) -> tuple[Seen, Seen, np.ndarray, np.ndarray, np.ndarray]:
+    """Observations by their best labels, the set of each label, relaxation times, cuts of `apart`.
 
     With disordered starts there may be one label more than cores: for being far from all of
     them. It stands if more sets are told apart with it. Labels can only hide slow processes, so
@@ -163,8 +167,9 @@ def _sets(
     lag = looks * interval
     exchange = _exchange(seen.labels[:n_cores], n_cores, n_cores, looks)
     sets, times = metastable_sets(exchange, lag, threshold, cores.images(n_cores))
+    plain = seen, passing, sets, times, np.full(n_cores, -1.0)
     if len(seen.labels) == n_cores:
-        return seen, passing, sets, times
+        return plain
     cuts = apart(seen.labels, seen.nearness, n_cores, _EARLY)
     finer, finer_passing = (
         x._replace(labels=np.where(x.nearness < cuts[x.labels], n_cores, x.labels))
@@ -173,7 +178,7 @@ def _sets(
     exchange = _exchange(finer.labels, n_cores, n_cores + 1, looks)
     finer_sets, finer_times = metastable_sets(exchange, lag, threshold, cores.images(n_cores + 1))
     more = finer_sets.max() > sets.max()
-    return (finer, finer_passing, finer_sets, finer_times) if more else (seen, passing, sets, times)
+    return (finer, finer_passing, finer_sets, finer_times, cuts) if more else plain
 
 
 def _exchange(

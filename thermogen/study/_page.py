@@ -42,6 +42,10 @@ class _Bound(NamedTuple):
     candidate: int
     thumbnail: str
     weight: float
+    weight_interval: tuple[float, ...]
+    free_energy: float | None
+    free_energy_interval: tuple[float, ...]
+    library_free_energy: float
     mirrored: bool
     flip_minimum: bool
     escape_time: float
@@ -160,6 +164,10 @@ def _bound_states(study: Study) -> list[_Bound]:
             candidate=int(candidate),
             thumbnail=_thumbnail(found.library, candidate, picture),
             weight=float(found.weights[k]),
+            weight_interval=tuple(found.weight_intervals[k].tolist()),
+            free_energy=float(found.free_energies[k]) if found.weighed else None,
+            free_energy_interval=tuple(found.free_energy_intervals[k].tolist()),
+            library_free_energy=float(found.library_free_energies[k]),
             mirrored=bool(found.multiplicity[k] == 2),
             flip_minimum=bool(found.library.kind[candidate] == Kind.FLIP_MINIMUM),
             escape_time=float(found.escape_times[k]),
