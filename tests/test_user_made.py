@@ -150,6 +150,11 @@ def _library(energy):
     return tg.find_minima(FUNCTIONAL, energy, BETA, key=KEY, n_starts=32)
 
 
+def _bound_states(energy):
+    options = {"threshold": 5, "functional": FUNCTIONAL, "n_starts": 16}
+    return tg.find_bound_states(energy, BETA, key=KEY, **options)
+
+
 def _mixture(energy):
     return tg.Mixture.of([energy, jax.tree.map(lambda x: 0.5 * x, energy)], [0.4, 0.6], [1.0, 2.0])
 
@@ -251,11 +256,10 @@ SLOW = {
     "kinetics.certify": lambda e: (
         tg.certify(e, BETA, _library(e), key=KEY, threshold=5).escape_times
     ),
-    "kinetics.find_bound_states": lambda e: (
-        tg.find_bound_states(
-            e, BETA, key=KEY, threshold=5, functional=FUNCTIONAL, n_starts=16
-        ).magnetizations
-    ),
+    "kinetics.find_bound_states": lambda e: _bound_states(e).magnetizations,
+    "kinetics.attribute": lambda e: kinetics.attribute(e, _bound_states(e), CONFIGURATIONS)[0],
+    "kinetics.inside": lambda e: kinetics.inside(e, BETA, _bound_states(e), **FEW).energy,
+    "kinetics.weights": lambda e: kinetics.weights(e, BETA, _bound_states(e), **FEW).values,
     "landscape.barriers": lambda e: tg.barriers(FUNCTIONAL, e, BETA, _library(e)).heights,
     "landscape.birth_points": lambda e: sorted(landscape.birth_points(FUNCTIONAL, e, _family(e))),
     "landscape.death_points": lambda e: sorted(landscape.death_points(FUNCTIONAL, e, _family(e))),

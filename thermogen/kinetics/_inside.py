@@ -74,7 +74,7 @@ def inside(
     states: BoundStates,
     *,
     key: Key,
-    n_chains: int = N_CHAINS,
+    n_chains: int = 4 * N_CHAINS,
     n_populations: int = N_POPULATIONS,
 ) -> StateThermodynamics:
     """Free energy, entropy, magnetizations and their response inside each bound state.
@@ -84,7 +84,7 @@ def inside(
     `q_ea` by the noise of magnetizations, are those of leaving out one population at a time
     (jackknife: Quenouille 1956; Tukey 1958).
 
-    Args, and errors: those of `weights`.
+    Args, and errors: those of `weights`, with more replicas, for means over few of them.
 
     !!! example
 
