@@ -202,12 +202,16 @@ def _leaders(
     m: Float[Array, "C n"], good: Bool[Array, " C"], symmetric: Bool[Array, ""]
 ) -> Int[Array, " C"]:
     """For each row the first good row that it is the same state as, else itself."""
+    rows = jnp.arange(len(m))
 
-    def single(k):
+    def step(carry):
+        waiting, leader = carry
+        k = jnp.argmax(waiting)
         apart = jnp.max(jnp.abs(m - m[k][None]), axis=1)
         mirrored = jnp.max(jnp.abs(m + m[k][None]), axis=1)
         apart = jnp.where(symmetric, jnp.minimum(apart, mirrored), apart)
-        same = good & (apart < MERGE_TOLERANCE)
-        return jnp.where(good[k], jnp.argmax(same), k)
+        first = jnp.argmax(good & (apart < MERGE_TOLERANCE))
+        return waiting & (rows != k), jnp.where(rows == k, first, leader)
 
-    return jax.lax.map(single, jnp.arange(len(m)))
+    # Of a table most rows are unused.
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[0]), step, (good, rows))[1]
