@@ -30,6 +30,8 @@ _FIRST = 64
 _STEPS, _N_CODES = 16, 2
 # Numbers of lanes, of which a search takes the smallest that holds its starts.
 _LANES = (16, 64, 256)
+# Magnetizations that are advanced together.
+_BLOCK = 2**14
 # A descent begins and ends by what its state says, and asks for no function then.
 _NO_FUNCTION: Any = None
 
@@ -187,6 +189,8 @@ class Search(AbstractJob):
         total = len(starts) + n_starts
         # Where starts are made from what is held, not too many are under way at a time.
         most = _LANES[-1] if all(move is corner for move in moves) else _FIRST
+        # Where there are few lanes, most are busy until the last start is handed out.
+        most = min(most, max(_FIRST, 4 * _BLOCK // problem.energy.n_spins))
         n_lanes = next(lanes for lanes in _LANES if lanes >= min(total, most))
         padding = _power_of_two(len(starts)) - len(starts)
         xp = np if isinstance(starts, np.ndarray) else jnp
@@ -406,10 +410,19 @@ def _advanced(problem: Problem, lanes: _Lanes, max_steps: int) -> tuple[_Lanes, 
         lanes = lanes._replace(fields=fields, descent=descent, n_steps=lanes.n_steps + busy)
         return lanes, busy & ~_is_over(lanes, max_steps), count + 1
 
-    # What has ended was harvested: all lanes that are not idle go on.
-    carry = lanes, lanes.start >= 0, jnp.zeros((), jnp.int32)
-    lanes, busy, _ = jax.lax.while_loop(
-        lambda carry: (carry[2] < _STEPS) & jnp.any(carry[1]), step, carry
+    def advance(lanes):
+        # What has ended was harvested: all lanes that are not idle go on.
+        carry = lanes, lanes.start >= 0, jnp.zeros((), jnp.int32)
+        return jax.lax.while_loop(
+            lambda carry: (carry[2] < _STEPS) & jnp.any(carry[1]), step, carry
+        )[:2]
+
+    # Towards the end, when most lanes are idle, most blocks take no step.
+    rows, n = lanes.fields.shape
+    size = min(rows, max(_LANES[0], _power_of_two(_BLOCK // n)))
+    blocks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), lanes)
+    lanes, busy = jax.tree.map(
+        lambda x: x.reshape(rows, *x.shape[2:]), jax.lax.map(advance, blocks)
     )
     return lanes, (lanes.start >= 0) & ~busy
 
