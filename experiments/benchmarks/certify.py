@@ -19,6 +19,7 @@ import numpy as np
 
 import thermogen as tg
 
+X64 = False  # chains in the precision in which trajectories move
 N_TRAJECTORIES, THRESHOLD, HORIZON = 64, 20, 3
 SIZES = (32, 64, 128, 256, 1024)
 
@@ -48,7 +49,7 @@ def machine(n_visible: int, n_hidden: int) -> tg.RBM:
 class Model(NamedTuple):
     make: Callable[[], tg.AbstractEnergy]
     beta: float
-    dynamics: tg.AbstractKernel = tg.HeatBath()
+    dynamics: tg.sampling.AbstractKernel = tg.HeatBath()
 
 
 MODELS = {
