@@ -551,6 +551,7 @@ def test_of_many_cores_those_that_are_passed_are_told_by_a_few_trajectories():
     passed = ~certificate.occupations.any(axis=0)
     assert passed.sum() >= 5
     assert sorted(exact.labels[cores[certificate.bound]]) == list(range(len(exact.weights)))
+    assert "merely pass it" in certificate.reason(int(np.flatnonzero(passed)[0]))
     # Those that are passed share a set with where most of their trajectories go.
     np.testing.assert_allclose(certificate.occupations.sum(axis=1), 1)
     goals = np.argmax(certificate.occupations[passed], axis=1)

@@ -29,7 +29,8 @@ class Certificate(eqx.Module):
             is with no core counts for the first disordered state, if these are a set.
         escapes: share of those that left the set of i which went to j, `(K, K)`; rows of
             states that were not seen to be left are 0. In both tables an image counts as its
-            state, and the first stands for all entries of the same core.
+            state, the first stands for all entries of the same core, and what is with a core that
+            is merely passed counts for that to which most go from there: its column is 0.
         cores: int8 configuration at the bottom of a zero-temperature descent from the signs of m,
             shape `(K, n)`; 0 for unused entries.
         same_core: the first entry of the same core, shape `(K,)`; -1 for unused entries.
@@ -109,6 +110,11 @@ class Certificate(eqx.Module):
         if self.same_core[k] != k:
             return f"{part}: it descends to the same configuration as candidate {self.same_core[k]}"
         own, first_own = self.occupations[k, k], self.occupations[k, first]
+        if not self.occupations[:, k].any():
+            return (
+                f"{part}: trajectories merely pass it; after {self.lag:g} sweeps {first_own:.0%} "
+                f"are with {first}"
+            )
         return (
             f"{part}: they exchange faster than {self.limit}; after "
             f"{self.lag:g} sweeps {own:.0%} of its trajectories are with it, {first_own:.0%} "
