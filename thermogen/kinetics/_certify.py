@@ -76,7 +76,7 @@ def certify(
             of `HeatBath()` is n steps at random sites, the clock of
             `thermogen.exact.relaxation_times`; `Gibbs()` on an `RBM` draws its layers in turn. What
             traps one kernel need not trap another.
-        n_trajectories: number of trajectories from each core, at least 16. Of more than 16 cores a
+        n_trajectories: number of trajectories from each core, at least 16. Of more than 32 cores a
             few trajectories, 32 to 128, tell first which are merely passed: they are left at that.
         horizon: length of the trajectories in units of the threshold, at least 3. Longer ones
             narrow the intervals of escape times beyond.

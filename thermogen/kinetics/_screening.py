@@ -9,8 +9,8 @@ from jaxtyping import Bool, Int
 from ._cores import Cores, Seen
 from ._judge import LAG, LOOKS
 
-# Up to so many cores get all trajectories at once.
-_FEW_CORES = 16
+# Up to so many cores get all trajectories at once: one program to compile instead of three.
+_FEW_CORES = 32
 # Trajectories from each core, and so many more where these decide nothing.
 _FEW, _MORE = 32, 96
 # Looks until trajectories that stay for the lag can be told from those that left.
