@@ -149,7 +149,9 @@ def exact(quick: bool, n_keys: int = 4) -> None:
 
 def line(title: str, figures: list[list[float]], n_keys: int) -> str:
     """Models, share answered, coverage of these by model and by row, mean width and errors."""
-    table = np.array(figures, float)
+    table = np.array(figures, float).reshape(-1, 6)
+    if len(table) == 0:
+        return f"{title:28}{0:6}"
     given = table[table[:, 0] > 0]
     by_row = np.sum(given[:, 1] * given[:, 2]) / max(1, given[:, 2].sum())
     means = given[:, 1:].mean(axis=0) if len(given) else np.full(5, np.nan)

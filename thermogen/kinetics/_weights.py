@@ -81,10 +81,11 @@ def weights(
     holds for states which few replicas or none have met. `find_bound_states` does the same; errors
     fall as one over the root of `n_chains`.
 
-    Where one state ends and the next begins is known to about a sweep of the dynamics: what crosses
-    the boundary within one, the weight over the escape time, widens both sides of the interval.
-    Intervals are those of the certified states: a state that was not found, or one that stands for
-    two, has no part in them.
+    Where one state ends and the next begins is not sharp: what crosses the boundary within the
+    inner time of the state, the weight times the inner over the escape time, widens both sides of
+    the interval: that bounds what descents assign otherwise than the spectrum does, in most models
+    (`experiments/weights.py`). Intervals are those of the certified states: a state that was not
+    found, or one that stands for two, has no part in them.
 
     Args:
         energy: the energy of n spins that the states are of.
@@ -197,7 +198,7 @@ def weigh(
     shares = np.stack([np.bincount(x, minlength=n_sets) / x.size for x in drawn.sets])
     values = drawn.weights @ shares
     values /= values.sum()
-    crossing = values / np.maximum(1, _escape_times(certificate))
+    crossing = values * _crossing(certificate)
     intervals = share_intervals(shares, drawn.weights, drawn.ess)
     intervals = np.clip(intervals + crossing[:, None] * [-1, 1], 0, 1)
     error, result = drawn.standard_error, drawn.result
@@ -219,10 +220,12 @@ def _known(energy, beta, certificate, mirrored, log_partition) -> Float[np.ndarr
     return np.bincount(certificate.group[rows], own, certificate.group.max() + 1)
 
 
-def _escape_times(certificate: Certificate) -> Float[np.ndarray, " sets"]:
-    """Of the representative of each set, in the order of their numbers."""
+def _crossing(certificate: Certificate) -> Float[np.ndarray, " sets"]:
+    """The part of each set that leaves it within its inner time, a sweep at least."""
     rows = np.flatnonzero(certificate.bound)
-    return certificate.escape_times[rows[np.argsort(certificate.group[rows])]]
+    rows = rows[np.argsort(certificate.group[rows])]
+    inner = np.maximum(1, certificate.inner_times[rows])
+    return inner / np.maximum(inner, certificate.escape_times[rows])
 
 
 def share_intervals(
