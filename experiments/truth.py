@@ -2,6 +2,7 @@
 
 Random models of 10 and 12 spins: Hopfield with two to four patterns, SK without and with fields,
 3-spin interactions, addition tables of three bits with random weights, complete and truncated;
+machines of two layers, random graphs of degree 3, parities with a planted solution;
 and represented states behind a gap near the temperature at which they coexist with all the
 others, the high-temperature phase. The truth is the transition matrix of random-site heat-bath
 dynamics: one plus its relaxation times above tau* = 20 sweeps, and the metastable sets of its
@@ -25,6 +26,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import networkx
 import numpy as np
 
 import thermogen as tg
@@ -78,6 +80,28 @@ def gapped(rng: np.random.Generator, n: int, n_represented: int) -> tg.Complete:
     return tg.Complete.from_energies(table)
 
 
+def machine(rng: np.random.Generator, n: int) -> tg.RBM:
+    weights = rng.normal(size=(n - n // 2, n // 2)) * 2 / np.sqrt(n)
+    return tg.RBM(weights, *(0.2 * rng.normal(size=k) for k in weights.shape))
+
+
+def regular(rng: np.random.Generator, n: int) -> tg.Pairwise:
+    """Gaussian couplings on a random graph of degree 3."""
+    graph = networkx.random_regular_graph(3, n, seed=int(rng.integers(2**31)))
+    couplings = np.zeros((n, n))
+    for i, j in graph.edges:
+        couplings[i, j] = couplings[j, i] = rng.normal()
+    return tg.Pairwise(couplings, np.zeros(n))
+
+
+def planted(rng: np.random.Generator, n: int) -> tg.Interactions:
+    """Parities of 2n random triples, all of which one hidden configuration satisfies."""
+    triples = np.array(list(itertools.combinations(range(n), 3)))
+    hidden = rng.choice([-1.0, 1.0], size=n)
+    drawn = rng.permutation(len(triples)) < 2 * n
+    return tg.Interactions(n, [triples], [np.where(drawn, hidden[triples].prod(axis=1), 0)])
+
+
 class Family(NamedTuple):
     make: Callable[..., tg.AbstractMultilinear]
     n: int
@@ -94,6 +118,9 @@ FAMILIES = {
     "adder, degree 4": Family(functools.partial(adder, max_degree=4), 10, (1, 2, 3, 8), 6),
     "Hopfield 12": Family(hopfield, 12, (2, 4), 5),
     "SK 12": Family(sk, 12, (2, 4), 5),
+    "machine": Family(machine, 10, (1, 2, 3, 5), 8),
+    "3-regular": Family(regular, 10, (1, 2, 3, 5), 8),
+    "planted": Family(planted, 10, (0.5, 0.75, 1, 2), 8),
     "gap, 1 state": Family(functools.partial(gapped, n_represented=1), 10, (1, 1.1, 1.2), 2),
     "gap, 4 states": Family(functools.partial(gapped, n_represented=4), 12, (1, 1.1, 1.2), 2),
 }
