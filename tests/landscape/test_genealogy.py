@@ -274,7 +274,7 @@ def _segments(figure: Figure) -> tuple[list, list]:
 @pytest.mark.parametrize("seed", [3, 5])
 def test_no_tie_crosses_a_line(seed):
     energy = _glass(seed)
-    family = genealogy(NAIVE, energy, GLASS_BETAS, key=_key(), n_starts=4)
+    family = genealogy(NAIVE, energy, GLASS_BETAS, key=_key(), n_starts=8)
     births = birth_points(NAIVE, energy, family)
     deaths = death_points(NAIVE, energy, family)
     figure = plots.genealogy_figure(family, births=births, deaths=deaths, picture=(4, 4))
