@@ -13,6 +13,7 @@ from scipy.special import expit
 
 import thermogen as tg
 from thermogen.kinetics import _trajectories
+from thermogen.kinetics._certificate import _listed
 from thermogen.kinetics._exchange import (
     Departures,
     apart,
@@ -556,6 +557,11 @@ def test_of_many_cores_those_that_are_passed_are_told_by_a_few_trajectories():
     np.testing.assert_allclose(certificate.occupations.sum(axis=1), 1)
     goals = np.argmax(certificate.occupations[passed], axis=1)
     np.testing.assert_array_equal(certificate.group[passed], certificate.group[goals])
+
+
+def test_many_candidates_are_listed_as_ranges():
+    assert _listed(np.array([1, 2, 3, 4, 7, 9, 10])) == "candidates 1 to 4, 7, 9, 10"
+    assert _listed(np.array([5])) == "candidate 5"
 
 
 def test_shares_by_hand():

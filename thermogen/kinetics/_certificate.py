@@ -143,4 +143,7 @@ class Certificate(eqx.Module):
 
 
 def _listed(rows: np.ndarray) -> str:
-    return f"candidate{'' if len(rows) == 1 else 's'} {', '.join(map(str, rows))}"
+    """The numbers of candidates, three and more in a row as a range."""
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    parts = [f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+    return f"candidate{'' if len(rows) == 1 else 's'} {', '.join(parts)}"
