@@ -305,11 +305,12 @@ _LAPACK = {"cholesky", "lu", "eigh", "eig", "qr", "svd", "geqrf", "triangular_so
 
 def unordered_factorisations(function: Callable, *args: Any) -> list[tuple[Any, Any]]:
     """Pairs of equations of a program that call LAPACK and do not wait for each other."""
-    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-    return _unordered(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
+    return _unordered(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def _unordered(jaxpr: Any) -> list[tuple[Any, Any]]:
+    # What nothing uses is not compiled, inside loops neither.
+    jaxpr = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
     found, calls, behind = [], [], {}
     for k, equation in enumerate(jaxpr.eqns):
         before = set().union(*(behind.get(v, ()) for v in equation.invars if isinstance(v, Var)))

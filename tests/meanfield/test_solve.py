@@ -526,10 +526,10 @@ def over_all(function):
         over_all(lambda e, m: tg.susceptibility(ADAPTIVE, e, 1.0, m)),
         over_all(lambda e, m: jnp.stack(tg.meanfield.validity(ADAPTIVE, e, 1.0, m))),
         lambda e: _quench._polish(PROBLEM, jnp.asarray(1e-9), VERTICES).value,
-        lambda e: _quench._newton_step(PROBLEM, jnp.asarray(1e-9), VERTICES),
+        lambda e: _quench._settle(PROBLEM, jnp.asarray(1e-9), jnp.float32, VERTICES).value,
         lambda e: _quench._slide(PROBLEM, VERTICES),
     ],
-    ids=["solve", "susceptibility", "validity", "polish", "newton", "slide"],
+    ids=["solve", "susceptibility", "validity", "polish", "settle", "slide"],
 )
 def test_factorisations_wait_for_each_other(program):
     """Two batched factorisations at once take all threads of two cores, and wait for a third."""
