@@ -118,11 +118,11 @@ FAMILIES = {
     "adder, degree 4": Family(functools.partial(adder, max_degree=4), 10, (1, 2, 3, 8), 6),
     "Hopfield 12": Family(hopfield, 12, (2, 4), 5),
     "SK 12": Family(sk, 12, (2, 4), 5),
+    "gap, 1 state": Family(functools.partial(gapped, n_represented=1), 10, (1, 1.1, 1.2), 2),
+    "gap, 4 states": Family(functools.partial(gapped, n_represented=4), 12, (1, 1.1, 1.2), 2),
     "machine": Family(machine, 10, (1, 2, 3, 5), 8),
     "3-regular": Family(regular, 10, (1, 2, 3, 5), 8),
     "planted": Family(planted, 10, (0.5, 0.75, 1, 2), 8),
-    "gap, 1 state": Family(functools.partial(gapped, n_represented=1), 10, (1, 1.1, 1.2), 2),
-    "gap, 4 states": Family(functools.partial(gapped, n_represented=4), 12, (1, 1.1, 1.2), 2),
 }
 
 

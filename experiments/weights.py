@@ -61,9 +61,9 @@ def planted(rng: np.random.Generator, n: int) -> tg.Pairwise:
 FAMILIES = {
     **truth.FAMILIES,
     "magnet": truth.Family(magnet, 10, (1.5, 2, 3), 6),
-    "RBM": truth.Family(machine, 12, (1.5, 2, 3), 6),
-    "3-regular": truth.Family(sparse, 10, (1.5, 2, 3), 6),
-    "planted": truth.Family(planted, 10, (2, 3, 4), 6),
+    "machine 12": truth.Family(machine, 12, (1.5, 2, 3), 6),
+    "3-regular, fields": truth.Family(sparse, 10, (1.5, 2, 3), 6),
+    "planted glass": truth.Family(planted, 10, (2, 3, 4), 6),
 }
 
 

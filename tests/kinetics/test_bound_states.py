@@ -11,8 +11,8 @@ import pytest
 from scipy.linalg import hadamard
 
 import thermogen as tg
-from thermogen.kinetics._find import _states
-from thermogen.kinetics._weights import Weights, share_intervals
+from thermogen.kinetics._find import _leads, _states
+from thermogen.kinetics._weights import Weights, draw, share_intervals
 
 # One number of spins for all tests: programs are shared.
 N = 10
@@ -119,6 +119,7 @@ def test_candidates_of_one_set_are_one_state():
     found = _of("SK", True)
     group, shares = np.array([0, 1, 2, 1]), np.array([0.35, 0.3, 0.2, 0.15])
     certificate = dataclasses.replace(found.certificate, group=group)
+    certificate = dataclasses.replace(certificate, bound=_leads(certificate, shares))
     intervals = np.tile([0.0, 1.0], (3, 1))
     failed = Weights(np.full(3, 1 / 3), intervals, 0.0, np.inf, 1.0, tg.RESULTS.few_weights)
     made = dataclasses.replace(found, **_states(found.library, certificate, shares, failed))
@@ -128,6 +129,11 @@ def test_candidates_of_one_set_are_one_state():
     np.testing.assert_allclose(made.weights, [0.45, 0.35, 0.2])
     np.testing.assert_array_equal(made.weight_intervals, [[0, 1]] * 3)
     assert not made.weighed and "sampling them has failed" in made.verdict
+    # A candidate that is merely passed does not stand for a state, however heavy.
+    passed = np.where(np.arange(4) == 0, 0, found.certificate.occupations)
+    merged = dataclasses.replace(certificate, occupations=passed, group=np.array([0, 0, 1, 2]))
+    merged = dataclasses.replace(merged, bound=np.array([False, True, True, True]))
+    np.testing.assert_array_equal(_leads(merged, shares), merged.bound)
     known = failed._replace(values=np.array([0.1, 0.3, 0.6]), standard_error=0.1)
     known = known._replace(intervals=np.array([[0, 0.2], [0.2, 0.4], [0.5, 0.7]]))
     sampled = dataclasses.replace(found, **_states(found.library, certificate, shares, known))
@@ -160,6 +166,37 @@ def test_descents_attribute_every_configuration():
     total = spins.sum(axis=1) * (1 if up else -1)
     np.testing.assert_array_equal(rows, 0)
     np.testing.assert_array_equal(signs[total != 0], np.sign(total[total != 0]))
+
+
+@pytest.mark.further
+def test_configurations_are_attributed_as_replicas_are():
+    """Also where trajectories descend in another order than the spins have: here by a table."""
+    draws = np.random.default_rng(3).normal(size=(6, 4))
+    energy, beta = tg.RBM(draws, np.zeros(6), np.full(4, 0.1)), 2.0
+    found = _diagnose(energy, beta)
+    assert len(found) > 1
+    with jax.enable_x64(True):
+        drawn = draw(energy, beta, found.certificate, found.mirrored, jax.random.key(1))
+    rows, signs = tg.kinetics.attribute(energy, found, drawn.spins.reshape(-1, N))
+    np.testing.assert_array_equal(found.sets[rows], drawn.sets.reshape(-1))
+    np.testing.assert_array_equal(signs, drawn.signs.reshape(-1))
+    assert tg.kinetics.attribute(energy, found, np.zeros((0, N)))[0].shape == (0,)
+
+
+@pytest.mark.further
+def test_many_states_that_are_hardly_more_than_their_cores_are_weighed():
+    """Five pairs apart: 16 rows of equal weight, of which a core is all but 0.2 %.
+
+    Each core outweighs the upper end of its own interval in up to 2.5 % of all cases.
+    """
+    energy = tg.Pairwise(np.kron(np.eye(N // 2), [[0.0, 1], [1, 0]]), np.zeros(N))
+    found = _diagnose(energy, 4.0, n_starts=256, functional=None)
+    assert len(found) == 16
+    known = [tg.kinetics.weights(energy, 4.0, found, key=jax.random.key(k)) for k in range(8)]
+    assert all(weighed.known for weighed in known)
+    held = [(x.intervals[:, 0] <= 1 / 16) & (x.intervals[:, 1] >= 1 / 16) for x in known]
+    # 128 intervals; 3.5 standard deviations of a binomial count.
+    assert np.mean(held) > 0.95 - 3.5 * np.sqrt(0.95 * 0.05 / 128)
 
 
 @pytest.mark.further

@@ -15,6 +15,7 @@ from ..energies import AbstractEnergy
 from ._bound_states import BoundStates
 from ._certificate import Certificate
 from ._descents import prepared, slopes_of
+from ._dynamics import quickest_form
 from ._trajectories import descend
 
 _BATCH = 1024
@@ -107,15 +108,20 @@ def attribute(
         configurations whose image belongs to the one that `magnetizations` shows, else 1.
 
     Raises:
-        ValueError: for spins of another number than those of the states.
+        ValueError: for spins, or an energy, of another number of spins than the states.
     """
     spins = np.asarray(as_array("spins", spins))
     n = states.magnetizations.shape[1]
+    if energy.n_spins != n:
+        raise ValueError(f"energy must have {n} spins, those of the states, got {energy.n_spins}")
     if spins.ndim != 2 or spins.shape[1] != n:
         raise ValueError(f"spins must have shape (batch, {n}), got {spins.shape}")
+    if len(spins) == 0:
+        return np.zeros(0, int), np.zeros(0, np.int8)
     with jax.enable_x64(True):
         cells = Cells.of(prepared(energy), states.certificate, states.mirrored)
-        model = cast(energy, jnp.float64)
+        # In the form of the trajectories, which decides in which order a descent visits the spins.
+        model = quickest_form(cast(energy, jnp.float64))
         sets, signs = in_batches(lambda rows: _attribute(model, cells, rows), spins, _BATCH)
     return np.argsort(states.sets)[sets], signs
 

@@ -36,7 +36,8 @@ class Cores(NamedTuple):
         return cls(spins, mirrored, mirrored or (even and np.array_equal(spins, -spins[::-1])))
 
     def find(self, bottoms: Int8[np.ndarray, "states n"]) -> Int[np.ndarray, " states"]:
-        return np.argmax(np.all(bottoms[:, None] == self.spins, axis=2), axis=1)
+        places = {row.tobytes(): k for k, row in enumerate(self.spins)}
+        return np.array([places[row.tobytes()] for row in bottoms], int)
 
     @property
     def n_starts(self) -> int:

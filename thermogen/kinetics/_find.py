@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Num
+from jaxtyping import Array, Bool, Num
 
 from .._checks import as_array, check_count, checked_beta
 from .._placement import from_anywhere
@@ -111,6 +111,7 @@ def find_bound_states(
         shares = np.asarray(held.weights(beta))
     options = {"dynamics": dynamics, "n_trajectories": n_trajectories, "callback": callback}
     certificate = certify(energy, beta, held, key=run_key, threshold=threshold, **options)
+    certificate = dataclasses.replace(certificate, bound=_leads(certificate, shares))
     mirrored = bool(np.any(held.multiplicity == 2))
     with jax.enable_x64(True):
         weighed = weigh(energy, beta, certificate, mirrored, weight_key)
@@ -128,15 +129,15 @@ def find_bound_states(
 def _states(
     held: Library, certificate: Certificate, shares: np.ndarray, weighed: Weights
 ) -> dict[str, Any]:
-    """The metastable sets, the heaviest first, and the certificate led by their representatives.
+    """The metastable sets, the heaviest first.
 
     Replicas may have met none of several light sets: of these F tells the order.
     """
     group, by_library = certificate.group, np.bincount(certificate.group, shares)
     weights = weighed.values if weighed.known else by_library
     order = np.lexsort((-by_library, -weights))
-    by_weight = np.lexsort((-shares, group))
-    leads = by_weight[np.searchsorted(group[by_weight], order)]
+    leads = np.flatnonzero(certificate.bound)
+    leads = leads[np.argsort(group[leads])][order]
     weights, multiplicity = weights[order], certificate.multiplicity[leads]
     m = _means(held, certificate, shares)[order]
     edges = np.linspace(-1, 1, _BINS + 1)
@@ -151,7 +152,6 @@ def _states(
     )
     with jax.enable_x64(True):
         overlaps = np.asarray(overlap_distribution(sets, 1.0, edges))
-    bound = np.isin(np.arange(len(group)), leads)
     return {
         "magnetizations": m,
         "weights": weights,
@@ -163,10 +163,22 @@ def _states(
         "intervals": certificate.intervals[leads],
         "multiplicity": multiplicity,
         "representatives": leads,
-        "certificate": dataclasses.replace(certificate, bound=bound),
+        "certificate": certificate,
         "overlap_edges": edges,
         "overlaps": overlaps,
     }
+
+
+def _leads(certificate: Certificate, shares: np.ndarray) -> Bool[np.ndarray, " candidates"]:
+    """The heaviest candidate of each set, of those that were observed for long.
+
+    What is merely passed has few and short trajectories, and no column of occupations.
+    """
+    group = certificate.group
+    stays = certificate.occupations.any(axis=0)[certificate.same_core] | certificate.bound
+    best = np.lexsort((-shares, ~stays, group))
+    _, firsts = np.unique(group[best], return_index=True)
+    return np.isin(np.arange(len(group)), best[firsts])
 
 
 def _means(held: Library, certificate: Certificate, shares: np.ndarray) -> np.ndarray:

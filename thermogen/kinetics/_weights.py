@@ -32,6 +32,8 @@ _LEAST_RUNGS, _MOST_RUNGS = 64, 4096
 _PROBES = 256
 # Standard errors of ln Z for which a known configuration may seem to outweigh its set.
 _SURE = 3.0
+# Among all sets of a model, the chance that one which replicas have met is called missed.
+_MISSED = 1e-3
 
 
 class Weights(NamedTuple):
@@ -40,7 +42,7 @@ class Weights(NamedTuple):
     Attributes:
         values: weight of each, shape `(K,)`; sums to 1.
         intervals: 95 % confidence intervals, shape `(K, 2)`; 0 and 1 unless `result` is
-            `converged`.
+            `converged`, and 1 and 1 where there is one state.
         log_partition: ln Z of the model.
         standard_error: standard error of ln Z; infinite unless `result` is `converged`.
         ess: effective number of independent replicas, of which `PopulationEstimate` tells.
@@ -114,7 +116,7 @@ def check_states(energy: AbstractEnergy, beta: Beta, states: BoundStates) -> Non
     n = states.magnetizations.shape[1]
     if energy.n_spins != n:
         raise ValueError(f"energy must have {n} spins, those of the states, got {energy.n_spins}")
-    if not np.isclose(float(beta), states.beta, rtol=1e-6):
+    if not np.isclose(float(beta), states.beta, rtol=1e-6, atol=0):
         raise ValueError(f"beta must be {states.beta:g}, that of the states, got {beta}")
 
 
@@ -141,6 +143,10 @@ class Draws(NamedTuple):
     sets: Int[np.ndarray, "populations chains"]
     signs: Int8[np.ndarray, "populations chains"]
 
+    def shares(self, n_sets: int) -> Float[np.ndarray, "populations sets"]:
+        """Share of the replicas of each population in each set."""
+        return np.stack([np.bincount(x, minlength=n_sets) / x.size for x in self.sets])
+
 
 def draw(
     energy: AbstractEnergy,
@@ -151,7 +157,10 @@ def draw(
     n_chains: int = N_CHAINS,
     n_populations: int = N_POPULATIONS,
 ) -> Draws:
-    """Cooled replicas and their sets; needs 64 bits enabled."""
+    """Cooled replicas and their sets; needs 64 bits enabled.
+
+    They have failed where a configuration of a set, its core, outweighs what they found of the set.
+    """
     cells = Cells.of(prepared(energy), certificate, mirrored)
     energy = cast(energy, jnp.float64)
     path = _path(energy, float(checked_beta(beta, jnp.float64)))
@@ -159,7 +168,10 @@ def draw(
     job = PopulationAnnealing(model, path, Gibbs(), None, n_chains, n_populations)
     pool, sets, signs = jax.device_get(_draw(job, cells, key))
     known = float(pool.log_partition), float(pool.standard_error), float(pool.ess)
-    return Draws(*known, pool.spins, pool.weights, pool.result, sets, signs)
+    drawn = Draws(*known, pool.spins, pool.weights, pool.result, sets, signs)
+    if np.isfinite(drawn.standard_error) and _misses(energy, beta, certificate, mirrored, drawn):
+        return drawn._replace(standard_error=np.inf, result=RESULTS.few_weights)
+    return drawn
 
 
 @eqx.filter_jit
@@ -195,21 +207,31 @@ def weigh(
     """Weights in the order of the numbers of the sets; needs 64 bits enabled."""
     drawn = draw(energy, beta, certificate, mirrored, key, n_chains, n_populations)
     n_sets = int(certificate.group.max()) + 1
-    shares = np.stack([np.bincount(x, minlength=n_sets) / x.size for x in drawn.sets])
+    shares = drawn.shares(n_sets)
     values = drawn.weights @ shares
     values /= values.sum()
-    crossing = values * _crossing(certificate)
-    intervals = share_intervals(shares, drawn.weights, drawn.ess)
-    intervals = np.clip(intervals + crossing[:, None] * [-1, 1], 0, 1)
-    error, result = drawn.standard_error, drawn.result
-    known = _known(energy, beta, certificate, mirrored, drawn.log_partition)
-    if np.isfinite(error) and np.any(known > np.exp(_SURE * error) * intervals[:, 1]):
-        error, result = np.inf, RESULTS.few_weights
     if n_sets == 1:
         intervals = np.ones((1, 2))
-    elif np.isinf(error):
+    elif np.isinf(drawn.standard_error):
         intervals = np.tile([0.0, 1.0], (n_sets, 1))
-    return Weights(values, intervals, drawn.log_partition, error, drawn.ess, result)
+    else:
+        crossing = values * _crossing(certificate)
+        intervals = share_intervals(shares, drawn.weights, drawn.ess)
+        intervals = np.clip(intervals + crossing[:, None] * [-1, 1], 0, 1)
+    return Weights(
+        values, intervals, drawn.log_partition, drawn.standard_error, drawn.ess, drawn.result
+    )
+
+
+def _misses(energy, beta, certificate, mirrored, drawn: Draws) -> bool:
+    """Whether the cores of a set, whose energies are known, outweigh what replicas found of it.
+
+    In the cold a core is nearly all of its set, so that chance alone must not tell among many.
+    """
+    known = _known(energy, beta, certificate, mirrored, drawn.log_partition)
+    shares, tail = drawn.shares(len(known)), _MISSED / len(known)
+    most = share_intervals(shares, drawn.weights, drawn.ess, tail)[:, 1]
+    return bool(np.any(known > np.exp(_SURE * drawn.standard_error) * most))
 
 
 def _known(energy, beta, certificate, mirrored, log_partition) -> Float[np.ndarray, " sets"]:
@@ -232,14 +254,14 @@ def share_intervals(
     shares: Float[np.ndarray, "populations sets"],
     weights: Float[np.ndarray, " populations"],
     ess: float,
+    tail: float = 0.5 * (1 - _CONFIDENCE),
 ) -> Float[np.ndarray, "sets 2"]:
-    """95 % confidence intervals of weighted means of shares (Korn and Graubard 1998).
+    """Confidence intervals of weighted means of shares (Korn and Graubard 1998).
 
     Those of Clopper and Pearson for as many independent draws as would have the variance that the
     populations show, fewer by what few populations know of it; and for `ess` draws where they
-    show none.
+    show none. `tail` is the chance of a miss on either side.
     """
-    tail = 0.5 * (1 - _CONFIDENCE)
     mean = np.clip(weights @ shares, 0, 1)
     without = (mean - weights[:, None] * shares) / (1 - weights)[:, None]
     n_populations = len(weights)
