@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from .._checks import check_count
+from .._checks import check_count, check_memory
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy
@@ -104,6 +104,9 @@ def inside(
     n_chains = check_count("n_chains", n_chains, least=2)
     n_populations = check_count("n_populations", n_populations, least=10)
     sizes = n_chains, n_populations
+    # Correlations and their errors, listed and stacked; those of the populations, and without each.
+    n_tables = 4 * len(states) + 4 * n_populations
+    check_memory(f"what is inside {len(states)} states", 8.0 * energy.n_spins**2 * n_tables)
     with jax.enable_x64(True):
         drawn = draw(energy, beta, states.certificate, states.mirrored, key, *sizes)
         spins = drawn.spins.astype(np.int8)

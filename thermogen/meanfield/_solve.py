@@ -52,7 +52,7 @@ def solve(
 
     The solver descends, Newton steps polish, and the gradient `dG/dm` and the Hessian of the end
     point decide on the result (never `dG/dtheta`, which vanishes at saturation). All of it runs in
-    the dtype of the energy: in float32 `converged` means 1e-4, and `thermogen.quench` certifies
+    the dtype of the energy: in float32 `converged` means 1e-4, and `thermogen.quench` verifies
     minima in float64. A call takes one start: use `jax.vmap` for many, or `thermogen.quench` for
     very many.
 

@@ -100,7 +100,7 @@ def multistart(
     merge_tolerance: float = 1e-5,
     max_steps: int = 4096,
 ) -> Minima:
-    """Minimise a smooth potential from every proposal, certify, and keep each minimum once.
+    """Minimise a smooth potential from every proposal, verify, and keep each minimum once.
 
     BFGS (optimistix) descends in float32; Newton steps polish in float64 and the eigenvalues of the
     dense Hessian decide. What does not pass descends further in float64. Owns its batch
@@ -144,8 +144,8 @@ def multistart(
         if not isinstance(shape, jax.ShapeDtypeStruct) or shape.shape != ():
             raise ValueError(f"potential must return a scalar array, got {shape}")
         problem = (potential, template)
-        certify = functools.partial(_certify_batch, problem, jnp.asarray(n_flat), jnp.asarray(tol))
-        solution = _search(problem, certify, starts, max_steps)
+        verify = functools.partial(_verify_batch, problem, jnp.asarray(n_flat), jnp.asarray(tol))
+        solution = _search(problem, verify, starts, max_steps)
         found = np.flatnonzero(is_converged(solution))
         found = found[np.argsort(solution.stats["potential"][found], kind="stable")]
         points = solution.value[found]
@@ -174,16 +174,16 @@ def _flattened(proposals: PyTree) -> tuple[PyTree, Float[np.ndarray, "batch p"]]
 
 def _search(
     problem: tuple[Potential, PyTree],
-    certify: Callable[[Array], Solution],
+    verify: Callable[[Array], Solution],
     starts: np.ndarray,
     max_steps: int,
 ) -> Solution:
-    """Descend and certify; what did not converge goes on from there with the next stage."""
+    """Descend and verify; what did not converge goes on from there with the next stage."""
     largest = max(1, min(_LARGEST_BATCH, _MATRIX_ENTRIES // starts.shape[1] ** 2))
     rows, todo, solution = starts.copy(), np.arange(len(starts)), None
     for dtype, tolerance in _STAGES:
         rows[todo] = _descend(problem, rows[todo], dtype, tolerance, max_steps, largest)
-        new = in_batches(certify, rows[todo], largest)
+        new = in_batches(verify, rows[todo], largest)
         solution = new if solution is None else replaced(solution, todo, new)
         todo = np.flatnonzero(~is_converged(solution))
         if todo.size == 0:
@@ -228,7 +228,7 @@ def _descend_batch(problem, solver: optx.AbstractMinimiser, rows: Float[Array, "
 
 
 @eqx.filter_jit
-def _certify_batch(problem, n_flat: Array, tol: Array, rows: Float[Array, "batch p"]) -> Solution:
+def _verify_batch(problem, n_flat: Array, tol: Array, rows: Float[Array, "batch p"]) -> Solution:
     """Newton steps from each row, and a judgement on where they end."""
 
     def single(row):

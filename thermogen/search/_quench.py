@@ -1,4 +1,4 @@
-"""Quench a population of starts: fall to the nearest minimum of G(m), and certify it."""
+"""Quench a population of starts: fall to the nearest minimum of G(m), and verify it."""
 
 import functools
 from collections.abc import Callable
@@ -152,7 +152,7 @@ def fall(
     leader, sign = (x[n_known:] for x in leaders(m, symmetric))
     own = np.unique(leader[leader >= n_known])
     place = np.where(leader < n_known, leader, n_known + np.searchsorted(own, leader))
-    fresh = [certify_ends(problem, rough[own - n_known], tol, max_steps)] if own.size else []
+    fresh = [verified_ends(problem, rough[own - n_known], tol, max_steps)] if own.size else []
     ends = joined(*([] if known is None else [known]), *fresh)
     ends = jax.tree.map(lambda x: x[place], ends)
     m, fields = (x * sign[:, None] for x in (ends.value, ends.state["fields"]))
@@ -160,7 +160,7 @@ def fall(
     # A leader that ended on a saddle speaks for itself alone.
     alone = np.flatnonzero(~is_converged(ends) & (leader != n_known + np.arange(len(leader))))
     if alone.size:
-        ends = replaced(ends, alone, certify_ends(problem, rough[alone], tol, max_steps))
+        ends = replaced(ends, alone, verified_ends(problem, rough[alone], tol, max_steps))
     return ends
 
 
@@ -215,7 +215,7 @@ def is_converged(solution: Solution) -> Bool[np.ndarray, " batch"]:
     return np.asarray(is_minimum(solution.result))
 
 
-def certify_ends(
+def verified_ends(
     problem: Problem, rough: np.ndarray, tol: float = 1e-9, max_steps: int = 4096
 ) -> Solution:
     """Newton steps by conjugate gradients, and a proof; what they do not bring to a minimum

@@ -28,7 +28,7 @@ from ._curvature import lowest_curvatures
 from ._library import Kind, Library
 from ._merge import Pool, joined
 from ._provenance import fingerprint, run_of
-from ._quench import below_saddles, certify_ends, is_converged, make_problem
+from ._quench import below_saddles, is_converged, make_problem, verified_ends
 from ._same import MERGE_TOLERANCE
 from ._search import Ends
 from ._valleys import Valleys
@@ -95,7 +95,7 @@ class Verification:
         for row, k in enumerate(np.flatnonzero(new), len(self._counted)):
             self._row[names[k]] = row
         if new.any():
-            found = certify_ends(self._problem, fields[new].astype(float))
+            found = verified_ends(self._problem, fields[new].astype(float))
             verified = found if self._verified is None else joined(self._verified, found)
             self._verified = verified
             self._counted = np.concatenate([self._counted, np.zeros((new.sum(), 2), int)])
