@@ -175,7 +175,8 @@ def _leads(certificate: Certificate, shares: np.ndarray) -> Bool[np.ndarray, " c
     What is merely passed has few and short trajectories, and no column of occupations.
     """
     group = certificate.group
-    stays = certificate.occupations.any(axis=0)[certificate.same_core] | certificate.bound
+    visited = np.any(certificate.occupations > 0, axis=0)
+    stays = np.asarray(visited)[certificate.same_core] | certificate.bound
     best = np.lexsort((-shares, ~stays, group))
     _, firsts = np.unique(group[best], return_index=True)
     return np.isin(np.arange(len(group)), best[firsts])

@@ -84,7 +84,20 @@ def inside(
     `q_ea` by the noise of magnetizations, are those of leaving out one population at a time
     (jackknife: Quenouille 1956; Tukey 1958).
 
-    Args, and errors: those of `weights`, with more replicas, for means over few of them.
+    Args:
+        energy: the energy of n spins that the states are of.
+        beta: inverse temperature, that of the states.
+        states: bound states, as `find_bound_states` returns them.
+        key: random key.
+        n_chains: replicas in each population; more than for weights, for means over few of them.
+        n_populations: independent populations, at least 10.
+
+    Returns:
+        A row for each state, in the order of `states`.
+
+    Raises:
+        ValueError: as `weights` does, and where correlations of so many states do not fit into
+            memory.
 
     !!! example
 
