@@ -94,9 +94,9 @@ def attribute(
 ) -> tuple[Int[np.ndarray, " batch"], Int8[np.ndarray, " batch"]]:
     """The bound state that each configuration belongs to, as the certificate tells them apart.
 
-    A configuration descends at zero temperature, in sweeps that flip each spin which lowers E, and
-    belongs to the core that is nearest to the end; or to the disordered state, if this is a bound
-    state and the configuration is far from that core.
+    A configuration descends at zero temperature, in five sweeps at most that flip each spin which
+    lowers E, and belongs to the core that is nearest to the end; or to the disordered state, if
+    this is a bound state and the configuration is far from that core.
 
     Args:
         energy: the energy of n spins that the states are of.

@@ -53,7 +53,8 @@ class Trajectories(AbstractJob):
 
     A configuration belongs to the core nearest to the end of its zero-temperature descent, which is
     one of the cores where these include all single-flip minima that are met. This descent visits
-    the spins as `Gibbs` does, in turn, and flips each that lowers E, until none does.
+    the spins as `Gibbs` does, in turn, and flips each that lowers E, until none does, in five
+    sweeps at most.
 
     Maps over energies, betas, starts and keys.
 
