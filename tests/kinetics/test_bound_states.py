@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.linalg import hadamard
+from scipy.special import betaln
 
 import thermogen as tg
+from thermogen.kinetics._descents import TIE
 from thermogen.kinetics._find import _leads, _states
-from thermogen.kinetics._weights import Weights, draw, share_intervals
+from thermogen.kinetics._weights import Weights, _dtype, draw, share_intervals, weigh
 
 # One number of spins for all tests: programs are shared.
 N = 10
@@ -214,6 +216,29 @@ def test_weights_of_more_replicas_are_closer():
     assert np.all(many.intervals[:, 0] <= few.intervals[:, 1])
     with pytest.raises(ValueError, match="beta must be 5, that of the states, got 4"):
         tg.kinetics.weights(energy, 4.0, found, key=jax.random.key(1))
+
+
+@pytest.mark.further
+def test_many_spins_are_weighed_in_single_precision():
+    """A magnet of 256 spins in a field, by the sum over its magnetizations."""
+    n, field, beta = 256, 1e-3, 1.3
+    energy = tg.Pairwise((1 - np.eye(n)) / n, np.full(n, field))
+    assert _dtype(n, beta * 2 * TIE) == jnp.float32 and _dtype(n, 1e4 * TIE) == jnp.float64
+    ends, key = np.stack([np.ones(n), -np.ones(n)]), jax.random.key(0)
+    options = {"key": key, "threshold": THRESHOLD, "n_trajectories": 16, "horizon": 3}
+    certificate = tg.certify(energy, beta, ends, **options)
+    assert certificate.n_bound == 2
+    with jax.enable_x64(True):
+        known = weigh(energy, beta, certificate, False, key, 64, 20)
+    ups = np.arange(n + 1)
+    total = 2.0 * ups - n
+    log_weights = -np.log(n + 1) - betaln(ups + 1, n - ups + 1)
+    log_weights += beta * ((total**2 - n) / (2 * n) + field * total)
+    log_z = np.logaddexp.reduce(log_weights)
+    assert abs(known.log_partition - log_z) < 4 * known.standard_error < 0.6
+    up = np.exp(log_weights[total > 0] - log_z).sum() + 0.5 * np.exp(log_weights[n // 2] - log_z)
+    low, high = known.intervals[certificate.group[0]]
+    assert 0.4 < low < up < high < 0.8
 
 
 @pytest.mark.further

@@ -20,7 +20,7 @@ from ._attribution import Cells
 from ._bound_states import BoundStates
 from ._candidates import energies_of
 from ._certificate import Certificate
-from ._descents import prepared
+from ._descents import TIE, prepared
 from ._dynamics import quickest_form
 
 N_CHAINS, N_POPULATIONS = 128, 20
@@ -30,6 +30,8 @@ _STEP = 0.25
 # The number of rungs is a power of two, so that few programs serve.
 _LEAST_RUNGS, _MOST_RUNGS = 64, 4096
 _PROBES = 256
+# Of so many spins single precision saves half of the time; by so much ln Z may then be wrong.
+_MANY_SPINS, _ROUNDING = 256, 0.01
 # Standard errors of ln Z for which a known configuration may seem to outweigh its set.
 _SURE = 3.0
 # Among all sets of a model, the chance that one which replicas have met is called missed.
@@ -164,22 +166,37 @@ def draw(
     cells = Cells.of(prepared(energy), certificate, mirrored)
     energy = cast(energy, jnp.float64)
     path = _path(energy, float(checked_beta(beta, jnp.float64)))
-    model = quickest_form(energy)
-    job = PopulationAnnealing(model, path, Gibbs(), None, n_chains, n_populations)
-    pool, sets, signs = jax.device_get(_draw(job, cells, key))
+    model, dtype = quickest_form(energy), _dtype(energy.n_spins, float(beta) * float(cells.tie))
+    job = PopulationAnnealing(
+        cast(model, dtype), path.astype(dtype), Gibbs(), None, n_chains, n_populations
+    )
+    pool, sets, signs = jax.device_get(_draw(job, model, cells, key))
     known = float(pool.log_partition), float(pool.standard_error), float(pool.ess)
-    drawn = Draws(*known, pool.spins, pool.weights, pool.result, sets, signs)
+    drawn = Draws(
+        *known, pool.spins.astype(float), pool.weights.astype(float), pool.result, sets, signs
+    )
     if np.isfinite(drawn.standard_error) and _misses(energy, beta, certificate, mirrored, drawn):
         return drawn._replace(standard_error=np.inf, result=RESULTS.few_weights)
     return drawn
 
 
+def _dtype(n: int, tie: float):
+    """Of replicas: single precision where there are many spins, and ln Z loses nothing by it.
+
+    `tie` is beta times that of the cells, which tells the largest field, and that beta E.
+    """
+    most = 0.5 * n * tie / TIE
+    single = n >= _MANY_SPINS and most * float(jnp.finfo(jnp.float32).eps) < _ROUNDING
+    return jnp.float32 if single else jnp.float64
+
+
 @eqx.filter_jit
-def _draw(job: PopulationAnnealing, cells: Cells, key: Key):
+def _draw(job: PopulationAnnealing, energy: AbstractEnergy, cells: Cells, key: Key):
     """As one program."""
     pool = run(job, key=key)
     shape = pool.spins.shape
-    sets, signs = cells.find(job.energy, pool.spins.reshape(-1, shape[2]).T)
+    spins = pool.spins.reshape(-1, shape[2]).T.astype(cells.tie.dtype)
+    sets, signs = cells.find(energy, spins)
     return pool, sets.reshape(shape[:2]), signs.reshape(shape[:2])
 
 
