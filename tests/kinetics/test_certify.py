@@ -360,6 +360,7 @@ def _trajectories_of(energy, beta, cores, starts, n_steps, n_times, dynamics=tg.
         jnp.asarray(starts, jnp.int8),
         jnp.asarray(n_steps, jnp.int32),
         jnp.asarray(1e-9),
+        jnp.asarray(n_times, jnp.int32),
         n_times,
     )
 
@@ -553,10 +554,15 @@ def test_of_many_cores_those_that_are_passed_are_told_by_a_few_trajectories():
     assert passed.sum() >= 5
     assert sorted(exact.labels[cores[certificate.bound]]) == list(range(len(exact.weights)))
     assert "merely pass it" in certificate.reason(int(np.flatnonzero(passed)[0]))
-    # Those that are passed share a set with where most of their trajectories go.
+    # Those that are passed share a set with where most of their trajectories go. Of 32 each some
+    # are told here; where these are not clear 96 more decided.
     np.testing.assert_allclose(certificate.occupations.sum(axis=1), 1)
-    goals = np.argmax(certificate.occupations[passed], axis=1)
-    np.testing.assert_array_equal(certificate.group[passed], certificate.group[goals])
+    members = certificate.group[:, None] == np.arange(certificate.n_bound)
+    went = certificate.occupations[passed] @ members
+    rows, own = np.arange(len(went)), certificate.group[passed]
+    error = np.sqrt((went[rows, own] + went.max(axis=1)) / 32)
+    assert np.all(went.max(axis=1) - went[rows, own] <= 2 * error)
+    assert np.mean(np.argmax(went, axis=1) == own) > 0.9
 
 
 def test_many_candidates_are_listed_as_ranges():

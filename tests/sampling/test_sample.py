@@ -575,6 +575,15 @@ def _sign(energy, spins):
     return jnp.sign(jnp.sum(spins))
 
 
+@pytest.mark.further
+def test_a_ladder_of_single_precision_is_tuned_for_an_energy_of_double():
+    energy = tg.Pairwise((1 - jnp.eye(6)) / 6, jnp.zeros(6))
+    start = tg.ParallelTempering(jnp.linspace(0.0, 1.0, 4, dtype=jnp.float32))
+    tuned = sampling.tune_ladder(start, energy, key=_key(0), n_sweeps=50)
+    assert tuned.betas[0] == 0 and tuned.betas[-1] == 1
+    assert np.all(np.diff(tuned.betas) > 0)
+
+
 @pytest.mark.slow
 def test_ladder_of_a_tuned_sampler_has_uniform_swap_rates():
     n = 40

@@ -71,6 +71,12 @@ class Certificate(eqx.Module):
     n_bound_interval: tuple[int, int] | None = None
 
     @property
+    def settled(self) -> bool:
+        """Whether the errors of the exchange leave one number of sets."""
+        low, high = self.n_bound_interval or (self.n_bound, self.n_bound)
+        return low == high
+
+    @property
     def n_bound(self) -> int:
         """Number of bound states, mirror images counted."""
         return len(self.rates)

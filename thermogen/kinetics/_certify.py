@@ -1,26 +1,26 @@
 """Kinetic certificates: which candidates trap the dynamics, and which are one bound state."""
 
-import dataclasses
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int8, Num
+from jaxtyping import Array, Num
 
 from .._batches import cast
 from .._checks import check_count, check_finite, checked_beta
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, is_flip_symmetric
-from ..runs import run
-from ..sampling import AbstractKernel, HeatBath, Progress, progress
+from ..sampling import AbstractKernel, HeatBath, Progress
 from ..search import Library
 from ._certificate import Certificate
 from ._cores import Cores, Entries, Seen, starts_of
 from ._descents import TIE, descents_of, prepared
 from ._dynamics import quickest_form, steps_per_sweep
-from ._judge import LOOKS, judge
+from ._judge import LAG, LOOKS, Evidence, judge
+from ._observe import Observer, block_shape, padded, power_of_two
 from ._screening import screened
 from ._trajectories import Trajectories
 
@@ -31,6 +31,10 @@ _DISORDERED = 0.2
 _ROUNDING = 1e-3
 # ... and gaps that single precision cannot tell from nothing, as a share of the largest field.
 _TIE_OF_SINGLE = 1e-5
+# Cores are told apart by a table of at least so many rows, ...
+_LEAST_CORES = 16
+# ... and where the count hangs on it so many times as many trajectories tell how they exchange.
+_MOST_TRAJECTORIES = 4
 
 
 @from_anywhere
@@ -56,8 +60,9 @@ def certify(
     a paramagnet beside ordered states at a first-order transition, starts from draws of its product
     measure, and configurations far from the core below them belong to it, where that shows one
     set more. The escape from a set is an exponential law, fitted with censoring. Errors of the
-    exchange are about `1/sqrt(n_trajectories)`; a relaxation time within a factor of about 1.5 of
-    the threshold may be taken for one on the other side.
+    exchange are about `1/sqrt(n_trajectories)`: where they leave the number of sets open, up to
+    four times as many trajectories are observed, until the lag. A relaxation time within a factor
+    of about 1.5 of the threshold may still be taken for one on the other side.
 
     All candidates are tested. Where there are many, a few trajectories from each tell which cores
     are merely passed: nearly all of them leave for others. Such a core is merged into that to which
@@ -118,47 +123,50 @@ def certify(
         energy, model, even, (draw_key, run_key) = _before(energy, key)
         bottoms, ties = descents_of(model, used)
         cores = Cores.of(bottoms[~disordered], mirrored, bool(even))
+        shape = block_shape(cores.n_starts + int(disordered.sum()), n_trajectories)
+        table_size = power_of_two(max(len(cores.spins), _LEAST_CORES))
         scale, beta = ties[~disordered].max() / TIE, checked_beta(beta, jnp.float64)
         dtype, tie = _precision(float(beta) * scale)
         trajectories = Trajectories(
             dynamics,
             cast(quickest_form(energy), dtype),
             beta.astype(dtype),
-            jnp.asarray(_padded(cores.spins)),
-            jnp.asarray(cores.spins[:, None]),
+            jnp.asarray(padded(cores.spins, table_size)),
+            jnp.ones((*shape, energy.n_spins), jnp.int8),
             jnp.asarray(n_steps, jnp.int32),
             jnp.asarray(2 * tie * scale, dtype),
+            jnp.asarray(horizon * LOOKS, jnp.int32),
             horizon * LOOKS,
         )
-
-        def observe(rows: np.ndarray, n_trajectories: int, n_looks: int) -> Seen:
-            starts = np.repeat(cores.spins[rows, None], n_trajectories, axis=1)
-            job = dataclasses.replace(trajectories, n_times=n_looks)
-            return _observed(job, starts, jax.random.fold_in(run_key, n_trajectories))
-
-        stands, few = screened(observe, cores)
+        observe = Observer(trajectories, run_key)
+        stands, passing = screened(observe, cores)
         read = Entries.of(cores, stands, bottoms, disordered, mask)
-        starts = starts_of(read.cores, used[disordered], n_trajectories, draw_key)
-        seen = _observed(trajectories, starts, run_key, callback)
-    return judge(
-        read.cores.with_images(read.labelled(seen)),
-        read.labelled(Seen(*(x[read.passed] for x in few))),
-        read,
-        n_steps / per_sweep,
-        float(threshold),
-        type(dynamics).__name__,
-    )
+
+        def meet(n_looks: int, stage: int, callback: Progress = None) -> Seen:
+            stage_key = jax.random.fold_in(draw_key, stage)
+            starts = starts_of(read.cores, used[disordered], n_trajectories, stage_key)
+            return read.completed(observe(starts, n_looks, stage, callback))
+
+        seen = meet(horizon * LOOKS, 0, callback)
+        passing = read.labelled(Seen(*(x[read.passed] for x in passing)))
+        clock = n_steps / per_sweep, float(threshold), type(dynamics).__name__
+        return _settled(Evidence(seen, seen.until(LAG * LOOKS), passing), read, clock, meet)
 
 
-def _observed(
-    job: Trajectories,
-    starts: Int8[np.ndarray, "starts trajectories n"],
-    key: Key,
-    callback: Progress = None,
-) -> Seen:
-    job = dataclasses.replace(job, starts=jnp.asarray(_padded(starts)))
-    seen = jax.device_get(run(job, key=key, **progress(job.n_times, callback)))
-    return Seen(*(x[: len(starts)] for x in seen))
+def _settled(
+    evidence: Evidence,
+    read: Entries,
+    clock: tuple[float, float, str],
+    meet: Callable[[int, int], Seen],
+) -> Certificate:
+    """The certificate; where errors leave the number of sets open, of more trajectories."""
+    certificate = judge(evidence, read, *clock)
+    for stage in range(1, _MOST_TRAJECTORIES):
+        if certificate.settled:
+            break
+        evidence = evidence.with_more(meet(LAG * LOOKS, stage))
+        certificate = judge(evidence, read, *clock)
+    return certificate
 
 
 def _precision(largest: float):
@@ -192,17 +200,6 @@ def _before(energy: AbstractEnergy, key: Key):
     energy = cast(energy, jnp.float64)
     first, second = jax.random.split(key)
     return energy, prepared(energy), is_flip_symmetric(energy), (first, second)
-
-
-def _padded(x: np.ndarray) -> np.ndarray:
-    """The first row repeated to one of a few numbers of rows, so that few programs serve.
-
-    Powers of two, and beyond 16 the three between two of them. Of equal cores the first is the
-    nearest.
-    """
-    power = 1 << (len(x) - 1).bit_length()
-    step = power if power <= 16 else power // 8
-    return np.concatenate([x, np.repeat(x[:1], -len(x) % step, axis=0)])
 
 
 def _candidates(candidates, n: int) -> tuple[np.ndarray, np.ndarray, bool]:

@@ -22,6 +22,14 @@ class Seen(NamedTuple):
     overlaps: Float[np.ndarray, "starts trajectories times"]
     nearness: Float[np.ndarray, "starts trajectories times"]
 
+    def until(self, n_times: int) -> "Seen":
+        """At the first so many looks."""
+        return Seen(*(x[..., :n_times] for x in self))
+
+    def joined(self, more: "Seen") -> "Seen":
+        """With more trajectories from the same starts."""
+        return Seen(*(np.concatenate(x, axis=1) for x in zip(self, more, strict=True)))
+
 
 class Cores(NamedTuple):
     """Distinct cores in lexicographic order, in which mirror images stand at opposite ends."""
@@ -141,6 +149,10 @@ class Entries(NamedTuple):
         same[own] = entry[found]
         few = cores._replace(spins=cores.spins[kept])
         return cls(few, bottoms, disordered, mask, numbers, passed, row, entry[kept], same)
+
+    def completed(self, seen: Seen) -> Seen:
+        """`labelled`, and with those from the mirror images of cores."""
+        return self.cores.with_images(self.labelled(seen))
 
     def labelled(self, seen: Seen) -> Seen:
         """With the cores that stand for those that were met."""

@@ -156,30 +156,36 @@ def _times(
     exchange: Float[np.ndarray, "*draws labels labels"], lag: float
 ) -> Float[np.ndarray, "*draws processes"]:
     """Relaxation times of the processes of an exchange, longest first."""
-    sizes = np.sort(np.abs(np.linalg.eigvals(exchange)), axis=-1)[..., ::-1]
+    sizes = _sizes(exchange)
     with np.errstate(divide="ignore"):
         return np.where(sizes < 1 - _ROUNDING, -lag / np.log(np.minimum(sizes, 1)), np.inf)
+
+
+def _sizes(exchange: Float[np.ndarray, "*draws labels labels"]) -> np.ndarray:
+    """What is left of each process after the lag, largest first.
+
+    Those of a reversible chain are not negative: what is, is noise.
+    """
+    return np.sort(np.maximum(np.linalg.eigvals(exchange).real, 0), axis=-1)[..., ::-1]
 
 
 def _dominant(
     exchange: np.ndarray, count: int
 ) -> tuple[Int[np.ndarray, " labels"], Float[np.ndarray, "labels corners"]]:
     """The corner that each label has most of, and how much of each; `count` leading processes."""
-    sizes = np.sort(np.abs(np.linalg.eigvals(exchange)))[::-1]
+    sizes = _sizes(exchange)
     # A cut between two sizes, for equal ones may differ by rounding.
     cut = 0.0
     if count < len(sizes):
         cut = max(np.sqrt(sizes[count - 1] * sizes[count]), _ROUNDING * sizes[count - 1])
-    _, vectors, *found = scipy.linalg.schur(
-        exchange, output="real", sort=lambda re, im: np.hypot(re, im) > cut
-    )
+    _, vectors, *found = scipy.linalg.schur(exchange, output="real", sort=lambda re, im: re > cut)
     _, memberships = simplex_corners(vectors[:, : found[0]])
     return np.argmax(memberships, axis=1), memberships
 
 
 def _odd_memberships(odd: np.ndarray, count: int) -> Float[np.ndarray, "pairs corners"]:
     """How much of each corner pairs of images have, with the sign of their first member."""
-    sizes = np.sort(np.abs(np.linalg.eigvals(odd)))[::-1]
+    sizes = _sizes(odd)
     if count == len(sizes) or sizes[count] < (1 - _ROUNDING) * sizes[count - 1]:
         return _dominant(odd, count)[1]
     # A cut between equal processes, which noise may turn into each other.

@@ -38,9 +38,34 @@ class _Rows(NamedTuple):
     escapes: Float[np.ndarray, "starts labels"]
 
 
+class Evidence(NamedTuple):
+    """What trajectories met, by the numbers of the cores that stand for others.
+
+    Attributes:
+        seen: those from the cores, mirror images included, and from disordered states.
+        until_lag: the same and perhaps more of them, until the lag: they tell the exchange.
+        passing: a few from each core that is merely passed.
+    """
+
+    seen: Seen
+    until_lag: Seen
+    passing: Seen
+
+    def with_more(self, until_lag: Seen) -> "Evidence":
+        """With more trajectories from the cores and disordered states, until the lag."""
+        return self._replace(until_lag=self.until_lag.joined(until_lag))
+
+    def with_far(self, cuts: Float[np.ndarray, " cores"]) -> "Evidence":
+        """With a label of its own, the last, for all that is farther from a core than its cut."""
+
+        def marked(x: Seen) -> Seen:
+            return x._replace(labels=np.where(x.nearness < cuts[x.labels], len(cuts), x.labels))
+
+        return Evidence(*map(marked, self))
+
+
 def judge(
-    seen: Seen,
-    passing: Seen,
+    evidence: Evidence,
     given: Entries,
     interval: float,
     threshold: float,
@@ -49,26 +74,25 @@ def judge(
     """The certificate, from trajectories looked at every `interval` sweeps.
 
     Args:
-        seen: those from the cores, mirror images included, and from disordered states.
-        passing: a few from each core that is merely passed. Labels of both are the cores that
-            stand for others.
+        evidence: the trajectories.
         given: what was to be certified.
         interval: sweeps from look to look.
         threshold: in sweeps.
         dynamics: name of the kernel.
     """
     cores, looks = given.cores, LAG * LOOKS
-    seen, passing, sets, relaxation_times, cuts = _sets(seen, passing, cores, interval, threshold)
+    evidence, sets, relaxation_times, cuts = _sets(evidence, cores, interval, threshold)
+    seen, until_lag, passing = evidence
     n_cores, n_labels, lag = len(cores.spins), len(sets), looks * interval
-    images, labels = cores.images(n_labels), seen.labels
+    images, labels = cores.images(n_labels), until_lag.labels
     home = _homes(labels, sets, n_cores, given.disordered)
-    rows = _rows(seen, sets, home, interval)
+    rows = _rows(seen, until_lag, sets, home, interval)
     if len(given.passed):
         goals = sets[given.place[given.passed]]
-        others = _rows(passing, sets, goals, interval)
+        others = _rows(passing, passing, sets, goals, interval)
         rows = _Rows(*(np.concatenate(x) for x in zip(rows, others, strict=True)))
         home = np.append(home, goals)
-    rates = exchange_rates(labels[:, :, looks - 1 :], sets, interval, images)
+    rates = exchange_rates(seen.labels[:, :, looks - 1 :], sets, interval, images)
     early, late = (_exchange(labels, n_cores, n_labels, k) for k in (looks // 2, looks))
     low, high = count_interval(early, late, lag, labels.shape[1], threshold, images)
     # Columns are the entries of the cores, and after them the first disordered one if it counts.
@@ -100,12 +124,18 @@ def judge(
     )
 
 
-def _rows(seen: Seen, sets: Int[np.ndarray, " labels"], home: np.ndarray, interval: float) -> _Rows:
+def _rows(
+    seen: Seen,
+    until_lag: Seen,
+    sets: Int[np.ndarray, " labels"],
+    home: Int[np.ndarray, " starts"],
+    interval: float,
+) -> _Rows:
     looks = LAG * LOOKS
     leaving = departures(seen.labels, sets, home[:, None], interval)
     times, intervals = escape_times(leaving)
     inner = inner_times(seen.overlaps[..., :looks], leaving, interval)
-    exchange = shares(seen.labels[..., looks - 1], len(sets))
+    exchange = shares(until_lag.labels[..., looks - 1], len(sets))
     return _Rows(times, intervals, inner, exchange, shares(leaving.to, len(sets), leaving.left))
 
 
@@ -154,9 +184,9 @@ def _groups(
 
 
 def _sets(
-    seen: Seen, passing: Seen, cores: Cores, interval: float, threshold: float | int
-) -> tuple[Seen, Seen, np.ndarray, np.ndarray, np.ndarray]:
-    """Observations by their best labels, the set of each label, relaxation times, cuts of `apart`.
+    evidence: Evidence, cores: Cores, interval: float, threshold: float
+) -> tuple[Evidence, np.ndarray, np.ndarray, np.ndarray]:
+    """The evidence by their best labels, the set of each label, relaxation times, cuts of `apart`.
 
     With disordered starts there may be one label more than cores: for being far from all of
     them. It stands if more sets are told apart with it. Labels can only hide slow processes, so
@@ -165,20 +195,18 @@ def _sets(
     """
     n_cores, looks = len(cores.spins), LAG * LOOKS
     lag = looks * interval
-    exchange = _exchange(seen.labels[:n_cores], n_cores, n_cores, looks)
+    seen = evidence.seen
+    exchange = _exchange(evidence.until_lag.labels[:n_cores], n_cores, n_cores, looks)
     sets, times = metastable_sets(exchange, lag, threshold, cores.images(n_cores))
-    plain = seen, passing, sets, times, np.full(n_cores, -1.0)
+    plain = evidence, sets, times, np.full(n_cores, -1.0)
     if len(seen.labels) == n_cores:
         return plain
     cuts = apart(seen.labels, seen.nearness, n_cores, _EARLY)
-    finer, finer_passing = (
-        x._replace(labels=np.where(x.nearness < cuts[x.labels], n_cores, x.labels))
-        for x in (seen, passing)
-    )
-    exchange = _exchange(finer.labels, n_cores, n_cores + 1, looks)
+    finer = evidence.with_far(cuts)
+    exchange = _exchange(finer.until_lag.labels, n_cores, n_cores + 1, looks)
     finer_sets, finer_times = metastable_sets(exchange, lag, threshold, cores.images(n_cores + 1))
     more = finer_sets.max() > sets.max()
-    return (finer, finer_passing, finer_sets, finer_times, cuts) if more else plain
+    return (finer, finer_sets, finer_times, cuts) if more else plain
 
 
 def _exchange(

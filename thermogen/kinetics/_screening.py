@@ -1,13 +1,12 @@
 """Cores that trajectories merely pass, told by a few of them."""
 
-from collections.abc import Callable
-
 import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Int
 
 from ._cores import Cores, Seen
 from ._judge import LAG, LOOKS
+from ._observe import Observer
 
 # Up to so many cores get all trajectories at once: one program to compile instead of three.
 _FEW_CORES = 32
@@ -20,15 +19,13 @@ _LOOKS = LAG * LOOKS + 2
 _HELD, _DOUBT = np.exp(-LAG), 0.01
 
 
-def screened(
-    observe: Callable[[Int[np.ndarray, " starts"], int, int], Seen], cores: Cores
-) -> tuple[Int[np.ndarray, " cores"], Seen]:
+def screened(observe: Observer, cores: Cores) -> tuple[Int[np.ndarray, " cores"], Seen]:
     """The core that stands for each, and what a few trajectories from all cores met.
 
     A few cores all stand for themselves, and nothing is observed.
 
     Args:
-        observe: from which cores, how many trajectories, how many looks: their observations.
+        observe: the trajectories.
         cores: all of them.
     """
     own, starts = np.arange(len(cores.spins)), np.arange(cores.n_starts)
@@ -41,13 +38,17 @@ def screened(
         np.add.at(counts, (rows[:, None], seen.labels[..., LAG * LOOKS - 1]), 1)
         return np.concatenate([counts, counts[::-1, ::-1]]) if cores.mirrored else counts
 
-    few, images = observe(starts, _FEW, _LOOKS), cores.images(len(own))
+    def seen_from(rows: Int[np.ndarray, " rows"], n_trajectories: int) -> Seen:
+        repeated = np.repeat(cores.spins[rows, None], n_trajectories, axis=1)
+        return observe(repeated, _LOOKS, n_trajectories)
+
+    few, images = seen_from(starts, _FEW), cores.images(len(own))
     all_counts = count(starts, few)
     stands = standing(all_counts, images)
     unclear = (stands == own) & ~_holds(all_counts)
     rows = np.flatnonzero(unclear[: len(starts)])
     if rows.size:
-        stands = standing(count(rows, observe(rows, _MORE, _LOOKS)), images)
+        stands = standing(count(rows, seen_from(rows, _MORE)), images)
     return stands, cores.with_images(few)
 
 

@@ -66,7 +66,8 @@ class Trajectories(AbstractJob):
         starts: where trajectories start, shape `(starts, trajectories, n)`.
         n_steps: between two looks: sweeps, of `HeatBath` single draws.
         tie: twice the local field below which a spin does not count as downhill.
-        n_times: how often to look.
+        n_times: how often to look, at most `room`.
+        room: looks for which there is room; a new `n_times` does not recompile.
     """
 
     dynamics: AbstractKernel
@@ -76,11 +77,12 @@ class Trajectories(AbstractJob):
     starts: Int8[Array, "starts trajectories n"]
     n_steps: Int[Array, ""]
     tie: Float[Array, ""]
-    n_times: int = eqx.field(static=True)
+    n_times: Int[Array, ""]
+    room: int = eqx.field(static=True)
 
     def init(self, key: Key) -> TrajectoriesState:
         spins = jnp.moveaxis(self.starts, 2, 0).astype(self.tie.dtype)
-        shape = (*spins.shape[1:], self.n_times)
+        shape = (*spins.shape[1:], self.room)
         none = jnp.zeros(shape, spins.dtype)
         seen = Observations(jnp.zeros(shape, jnp.int32), none, none)
         return TrajectoriesState(spins, seen, jnp.zeros((), jnp.int32), key)

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float, Int, Int8
 
 from .._batches import cast
 from .._checks import check_count, checked_beta
+from .._compile import compiled_quickly
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy
@@ -190,7 +190,7 @@ def _dtype(n: int, tie: float):
     return jnp.float32 if single else jnp.float64
 
 
-@eqx.filter_jit
+@compiled_quickly
 def _draw(job: PopulationAnnealing, energy: AbstractEnergy, cells: Cells, key: Key):
     """As one program."""
     pool = run(job, key=key)

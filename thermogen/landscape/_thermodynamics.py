@@ -118,12 +118,14 @@ def overlap_distribution(library: Library, beta: Beta, edges: _Edges) -> Float[A
     Raises:
         ValueError: if known `edges` do not increase.
     """
-    edges = _checked_edges(edges)
     images = library.expanded()
-    w = images.weights(beta)
+    return _overlap_distribution(images, images.weights(beta), jnp.asarray(_checked_edges(edges)))
+
+
+@eqx.filter_jit
+def _overlap_distribution(images: Library, w: Array, edges: Array) -> Float[Array, " bins"]:
     q = jnp.clip(overlaps(images), -1.0, 1.0)
-    counts, _ = jnp.histogram(q, jnp.asarray(edges), weights=w[:, None] * w[None, :])
-    return counts
+    return jnp.histogram(q, edges, weights=w[:, None] * w[None, :])[0]
 
 
 def _checked_edges(edges: _Edges) -> _Edges:

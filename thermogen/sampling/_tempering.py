@@ -13,7 +13,15 @@ from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Beta, Count, Key, Spins
 from ..energies import AbstractEnergy
-from ._base import AbstractSampler, Clamp, Ladder, checked_ladder, count_flips, random_corners
+from ._base import (
+    AbstractSampler,
+    Clamp,
+    Ladder,
+    checked_ladder,
+    count_flips,
+    parameter_dtype,
+    random_corners,
+)
 from ._gibbs import Gibbs
 
 
@@ -199,5 +207,6 @@ def _tuned(sampler, energy, key, n_sweeps, n_rounds):
 
     start_key, key = jax.random.split(key)
     spins = random_corners(energy, 1, start_key)[0]
-    (betas, _), _ = jax.lax.scan(round_, (sampler.betas, spins), jax.random.split(key, n_rounds))
+    start = sampler.betas.astype(parameter_dtype(energy)), spins
+    (betas, _), _ = jax.lax.scan(round_, start, jax.random.split(key, n_rounds))
     return eqx.tree_at(lambda s: s.betas, sampler, betas)

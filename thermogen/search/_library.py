@@ -374,7 +374,7 @@ class Library(eqx.Module):
 
     def weights(self, beta: Beta) -> Float[Array, " K"]:
         """Boltzmann weight `exp(-beta G)` of each state, mirror images counted; sums to 1."""
-        return jax.nn.softmax(self.log_weights(beta)[1])
+        return _softmax(self.log_weights(beta)[1])
 
     def log_weights(self, beta: Beta) -> tuple[Float[_Array, ""], Float[Array, " K"]]:
         """The lowest G in use, and the logarithm of `multiplicity exp(-beta (G - lowest))`.
@@ -386,8 +386,7 @@ class Library(eqx.Module):
         xp = np if isinstance(self.free_energies, np.ndarray) else jnp
         lowest, above = above_lowest(xp.where(self.mask, self.free_energies, 0.0), self.mask)
         above = jnp.asarray(above)
-        logits = jnp.log(self.multiplicity) - beta_as(beta, above.dtype) * above
-        return lowest, jnp.where(self.mask, logits, -jnp.inf)
+        return lowest, _logits(above, self.multiplicity, self.mask, beta_as(beta, above.dtype))
 
     def coverage(self) -> float:
         """Good-Turing estimate of the share of random quenches that end in a state already held.
@@ -425,6 +424,15 @@ class Library(eqx.Module):
 # Fields that speak of the whole library, and those that hold one entry a state.
 _OF_ALL = ("overflow", "unresolved", "runs", "fingerprint")
 PER_STATE = [field.name for field in dataclasses.fields(Library) if field.name not in _OF_ALL]
+
+
+# Compiled whole: a new number of states would compile each operation anew.
+_softmax = jax.jit(jax.nn.softmax)
+
+
+@jax.jit
+def _logits(above, multiplicity, mask, beta):
+    return jnp.where(mask, jnp.log(multiplicity) - beta * above, -jnp.inf)
 
 
 def multiplicities(m: Float[np.ndarray, "K n"], symmetric: bool) -> Int[np.ndarray, " K"]:

@@ -1,0 +1,90 @@
+"""Trajectories from any number of starts, by one program."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int8
+
+from .._types import Key
+from ..runs import run
+from ..sampling import Progress, progress
+from ._cores import Seen
+from ._trajectories import Trajectories
+
+# From up to so many starts all trajectories move at once; beyond, in blocks of one shape.
+_FEW_STARTS = 16
+_ROWS, _COLUMNS = 32, 64
+
+
+def block_shape(n_starts: int, n_trajectories: int) -> tuple[int, int]:
+    """Rows and columns of trajectories that move at once."""
+    few = n_starts <= _FEW_STARTS
+    return (power_of_two(n_starts), n_trajectories) if few else (_ROWS, _COLUMNS)
+
+
+def power_of_two(count: int) -> int:
+    """The least power of two that is no less, so that few programs serve."""
+    return 1 << (count - 1).bit_length()
+
+
+def padded(rows: np.ndarray, size: int) -> np.ndarray:
+    """The first row repeated at the end."""
+    return np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
+
+
+class Observer(NamedTuple):
+    """Trajectories from any starts, in blocks that move at once.
+
+    Attributes:
+        job: the trajectories, with any starts of the shape of a block.
+        key: random key.
+    """
+
+    job: Trajectories
+    key: Key
+
+    def __call__(
+        self,
+        starts: Int8[np.ndarray, "starts trajectories n"],
+        n_times: int,
+        stage: int,
+        callback: Progress = None,
+    ) -> Seen:
+        """What trajectories from all starts meet at the first so many looks.
+
+        Those of one start lie in rows side by side, and rows that follow each other in different
+        blocks, so that few from one start visit the same random sites.
+
+        Args:
+            starts: where they start.
+            n_times: how often to look.
+            stage: other numbers, other randomness.
+            callback: called with the number of looks done, and of all, about 20 times.
+        """
+        rows, columns, n = self.job.starts.shape
+        n_lanes = starts.shape[0] * starts.shape[1]
+        n_blocks = -(-n_lanes // (rows * columns))
+        lanes = padded(starts.reshape(-1, n), n_blocks * rows * columns)
+        blocks = lanes.reshape(rows, n_blocks, columns, n).swapaxes(0, 1)
+        keys = jax.random.split(jax.random.fold_in(self.key, stage), n_blocks)
+        times, seen = jnp.asarray(n_times, jnp.int32), []
+        for k, block in enumerate(blocks):
+            job = dataclasses.replace(self.job, starts=jnp.asarray(block), n_times=times)
+            told = progress(n_blocks * n_times, _after(k * n_times, callback))
+            seen.append(jax.device_get(run(job, key=keys[k], **told)))
+
+        def whole(*parts: np.ndarray) -> np.ndarray:
+            ordered = np.stack(parts, axis=1).reshape(n_blocks * rows * columns, -1)
+            return ordered[:n_lanes, :n_times].reshape(*starts.shape[:2], n_times)
+
+        return Seen(*jax.tree.map(whole, *seen))
+
+
+def _after(n_before: int, callback: Progress) -> Progress:
+    """A callback that counts what was done before."""
+    if callback is None:
+        return None
+    return lambda n_done, n_all: callback(n_before + n_done, n_all)
