@@ -21,6 +21,7 @@ LAYERS = (
         "_batches",
         "_bits",
         "_checks",
+        "_compile",
         "_cold",
         "_files",
         "_linalg",

@@ -9,14 +9,8 @@ from . import _signals
 def main() -> None:
     """Entry point of the `thermogen` command."""
     _signals.install()
-    try:
-        with _signals.interruptible():
-            from . import cli
-    except BaseException:  # within an import it may turn into almost anything
-        if not _signals.caught():
-            raise
-        print("Interrupted before anything was done.", file=sys.stderr)
-        sys.exit(_signals.exit_code())
+    with _signals.ending("Interrupted before anything was done."):
+        from . import cli
     try:
         cli.main()
     except SystemExit as end:

@@ -26,4 +26,4 @@ def compiled_quickly(function: _Function) -> _Function:
 @functools.cache
 def _compiled(function, backend: str):
     options = {"compiler_options": _FEW_PASSES} if backend == "cpu" else {}
-    return eqx.filter_jit(function, **options)  # pyright: ignore[reportCallIssue]
+    return eqx.filter_jit(function, **options)  # pyright: ignore

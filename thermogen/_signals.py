@@ -12,6 +12,7 @@ from types import FrameType
 
 _caught: int | None = None  # the first signal that came
 _raising = False  # whether a signal may raise KeyboardInterrupt where it strikes
+_last_words: str | None = None  # with which a signal ends the process where it strikes
 
 
 def install() -> None:
@@ -34,6 +35,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
     if _caught is not None:
         os._exit(128 + number)
     _caught = number
+    if _last_words is not None:
+        _end(_last_words)
     if _raising:
         raise KeyboardInterrupt
 
@@ -64,6 +67,28 @@ def interruptible() -> Iterator[None]:
         check()
     finally:
         _raising = False
+
+
+@contextlib.contextmanager
+def ending(last_words: str) -> Iterator[None]:
+    """Work during which a signal ends the process, with these words, and raises nothing.
+
+    An exception within the import of a module in C++ would abort the process.
+    """
+    global _last_words
+    _last_words = last_words
+    try:
+        if _caught is not None:
+            _end(last_words)
+        yield
+    finally:
+        _last_words = None
+
+
+def _end(last_words: str) -> None:
+    sys.stderr.write(f"{last_words}\n")
+    sys.stderr.flush()
+    os._exit(exit_code())
 
 
 def exit_code() -> int:

@@ -42,20 +42,24 @@ MORE_GRAPHS = {
 def _iterated(couplings: np.ndarray, fields: np.ndarray, beta: float, n_starts: int = 400):
     """Stable ends of a damped iteration of naive mean field from random points, modulo the flip.
 
-    In NumPy alone; the flip counts where there are no fields.
+    In NumPy alone; the flip counts where there are no fields. With the share of starts of each.
     """
     m = np.random.default_rng(1).uniform(-1, 1, (n_starts, len(couplings)))
     for _ in range(3000):
         m += 0.3 * (np.tanh(beta * (m @ couplings + fields)) - m)
     found: list[np.ndarray] = []
+    hits: list[int] = []
     for row in m:
         close = [
             min(np.abs(row - other).max(), np.abs(row + other).max() if not fields.any() else 9)
             for other in found
         ]
-        if _curvature(couplings, beta, row) > 1e-6 and min(close, default=9) > 1e-5:
+        if min(close, default=9) <= 1e-5:
+            hits[int(np.argmin(close))] += 1
+        elif _curvature(couplings, beta, row) > 1e-6:
             found.append(row)
-    return np.array(found)
+            hits.append(1)
+    return np.array(found), np.array(hits) / n_starts
 
 
 def _curvature(couplings: np.ndarray, beta: float, m: np.ndarray) -> float:
@@ -66,7 +70,7 @@ def _curvature(couplings: np.ndarray, beta: float, m: np.ndarray) -> float:
 def _check(energy: tg.Pairwise, beta: float) -> None:
     """Nothing is held that is no minimum, and what is missed is not claimed."""
     couplings, fields = np.asarray(energy.couplings), np.asarray(energy.fields)
-    truth = _iterated(couplings, fields, beta)
+    truth, shares = _iterated(couplings, fields, beta)
     library = tg.find_minima(NAIVE, energy, beta, key=jax.random.key(0))
     held = library.magnetizations
     np.testing.assert_allclose(np.tanh(beta * (held @ couplings + fields)), held, atol=1e-7)
@@ -75,7 +79,8 @@ def _check(energy: tg.Pairwise, beta: float) -> None:
     missed = np.sum(library.nearest(truth) < 0)
     # Of some 100 states in 576 quenches a few of the rarest may be missed: then coverage says so.
     assert missed == 0 or library.coverage() < 1
-    assert missed <= 0.05 * len(truth)
+    expected = np.sum((1 - shares) ** library.hits.sum())
+    assert missed <= expected + 3 * np.sqrt(expected)
     if len(truth) <= 30:
         assert missed == 0 and library.coverage() > 0.99
     assert library.hits.sum() + library.unresolved == 64 * 9
