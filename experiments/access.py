@@ -247,8 +247,8 @@ def verdicts(halves, melting, melts, lands) -> dict[str, bool]:
         "learned: the rarer, the lower the barrier (rank correlation above 0.9)": all(
             _rank_correlation(COUNTS, lands[name]["barriers"]) > 0.9 for name in models
         ),
-        "cut at degree 4 or less no pattern is recalled by half at any of the temperatures": all(
-            np.all(np.isnan(melts[f"cut {k}"])) for k in CUT if k <= 4
+        "cut at degree 3 or less no pattern is recalled by half at any of the temperatures": all(
+            np.all(np.isnan(melts[f"cut {k}"])) for k in CUT if k <= 3
         ),
     }
 

@@ -58,7 +58,7 @@ def search(energy: tg.Pairwise, beta: float, seed: int, extra: int, n_starts: in
 
 
 def compare(energy: tg.Pairwise, family: Genealogy, seed: int) -> bool:
-    """Whether the genealogy holds more than searches of equal cost at each of its stages."""
+    """Whether the genealogy holds all that searches of equal cost at each of its stages find."""
     sent = continued(family)
     sizes, missed, extra = [], [], []
     for stage, beta in enumerate(BETAS.tolist()):
@@ -85,7 +85,7 @@ def compare(energy: tg.Pairwise, family: Genealogy, seed: int) -> bool:
         f"  at beta = 1.5, cost of all stages ({quenches} quenches): {large.size} states;", end=" "
     )
     print(f"misses {unheld} of the genealogy's")
-    return len(family.stages) > sum(sizes)
+    return sum(extra) == 0
 
 
 def main(out: pathlib.Path = pathlib.Path("docs/images/digits_births.png")) -> None:
@@ -106,7 +106,7 @@ def main(out: pathlib.Path = pathlib.Path("docs/images/digits_births.png")) -> N
             draw(family, energy, out)
         print(f"{seconds:.1f} s for {len(family.stages)} nodes in {len(BETAS)} stages")
         verdicts.append(compare(energy, family, seed))
-    claim("the genealogy holds more nodes than searches of equal cost at each stage", all(verdicts))
+    claim("the genealogy holds all that searches of equal cost at each stage find", all(verdicts))
 
 
 def draw(family: Genealogy, energy: tg.Pairwise, out: pathlib.Path) -> None:
