@@ -1,0 +1,86 @@
+"""Certified bound states beyond enumeration, where theory knows the answer.
+
+- `chain`: rings of Ising spins, whose magnetization relaxes in `1/(1 - tanh(2 beta J))` sweeps of
+  the heat bath (Glauber, J. Math. Phys. 4, 294 (1963)), whatever their length: up and down are one
+  bound state or two as that is below or above the threshold.
+- `hopfield`: few patterns on 256 and 1024 spins: a search from random corners must find all of
+  them, the certificate must prove them, and mixtures of three are judged by time.
+
+    python -m experiments known_times [chain] [hopfield] [--quick]
+"""
+
+import itertools
+import time
+from collections.abc import Callable
+
+import jax
+import networkx
+import numpy as np
+
+import thermogen as tg
+
+THRESHOLD = 20.0
+
+
+def ring(n: int) -> tg.Pairwise:
+    return tg.Pairwise(networkx.to_numpy_array(networkx.cycle_graph(n)), np.zeros(n))
+
+
+def chain(quick: bool) -> None:
+    right = 0
+    times = (8, 12, 16, 25, 35, 60)
+    for n, time_of in itertools.product((32,) if quick else (32, 64, 256), times):
+        beta = 0.5 * np.arctanh(1 - 1 / time_of)
+        up = np.ones(n)
+        key = jax.random.key(n)
+        found = tg.certify(ring(n), beta, np.stack([up, -up]), key=key, threshold=THRESHOLD)
+        right += found.n_bound == 1 + (time_of > THRESHOLD)
+        print(
+            f"ring of {n}: relaxation time {time_of} sweeps, certified "
+            f"{found.relaxation_times[0]:.3g}: bound states {found.n_bound} ({found.count})",
+            flush=True,
+        )
+    print(f"as by Glauber's time: {right} verdicts")
+
+
+def hopfield(quick: bool) -> None:
+    for n, n_patterns, beta in ((256, 5, 2.0), (256, 5, 4.0), (1024, 8, 2.0), (1024, 8, 4.0)):
+        if quick and n > 256:
+            continue
+        rng, key = np.random.default_rng(n), jax.random.key(n)
+        patterns = rng.choice([-1.0, 1.0], size=(n_patterns, n))
+        couplings = patterns.T @ patterns / n
+        energy = tg.Pairwise(couplings * (1 - np.eye(n)), np.zeros(n))
+        began = time.process_time()
+        library = tg.find_minima(tg.NaiveMeanField(), energy, beta, key=key, n_starts=576)
+        overlaps = np.abs(library.magnetizations @ patterns.T) / n
+        searched = time.process_time()
+        found = tg.certify(
+            energy, beta, library, key=key, threshold=THRESHOLD, n_trajectories=64, horizon=3
+        )
+        kinds = np.sum(overlaps > 0.25, axis=1)
+        near = np.argmax(overlaps, axis=0)
+        proved = np.unique(found.group[near])
+        of_threes = np.flatnonzero(found.bound & (kinds >= 3))
+        times = found.escape_times[of_threes]
+        print(
+            f"n = {n}, {n_patterns} patterns, beta {beta:g}: {library.size} minima "
+            f"({np.sum(kinds >= 3)} mixtures) in {searched - began:.1f} s; overlaps with patterns "
+            f"at least {overlaps.max(axis=0).min():.3f}; {found.n_bound} bound states in "
+            f"{time.process_time() - searched:.1f} s, {len(proved)} of the patterns; mixtures "
+            f"bound: {len(of_threes)}"
+            + (f", left after {np.min(times):.3g} sweeps or more" if len(times) else ""),
+            flush=True,
+        )
+
+
+PARTS: dict[str, Callable[[bool], None]] = {
+    "chain": chain,
+    "hopfield": hopfield,
+}
+
+
+def main(parts: tuple[str, ...] = tuple(PARTS), /, quick: bool = False) -> None:
+    for name in parts:
+        print(f"{name}:")
+        PARTS[name](quick)
