@@ -35,8 +35,8 @@ from thermogen.plots import disconnectivity_figure
 X64 = False
 
 THRESHOLDS, QUICK_THRESHOLDS = (20, 100, 1000), (20, 40)
-# Trajectories from each candidate at each threshold; 10 000 sweeps of the machine are dear.
-OF_MACHINE, OF_GLASS, QUICK = (32, 32, 16), (32, 32, 32), (16, 16)
+# Trajectories from each candidate. The noise of so few looks like processes of 1.15 thresholds.
+N_TRAJECTORIES, QUICK_TRAJECTORIES, SURELY = 32, 16, 1.5
 SIDE = rbm_mnist.SIDE
 # Images of each class, and random corners, that are quenched for candidates.
 PER_CLASS, N_CORNERS, QUICK_PER_CLASS = 4, 8, 1
@@ -51,12 +51,11 @@ def cascade(
     beta: float,
     library: tg.Library,
     dynamics: tg.sampling.AbstractKernel,
-    trajectories: tuple[int, ...],
+    quick: bool,
 ) -> list[tg.BoundStates]:
     """Bound states at each threshold; those of one are the candidates of the next."""
     found = []
-    thresholds = QUICK_THRESHOLDS if trajectories is QUICK else THRESHOLDS
-    for threshold, n_trajectories in zip(thresholds, trajectories, strict=True):
+    for threshold in QUICK_THRESHOLDS if quick else THRESHOLDS:
         began = time.perf_counter()
         states = tg.find_bound_states(
             energy,
@@ -66,7 +65,7 @@ def cascade(
             library=library,
             n_starts=1,
             dynamics=dynamics,
-            n_trajectories=n_trajectories,
+            n_trajectories=QUICK_TRAJECTORIES if quick else N_TRAJECTORIES,
         )
         report(states, time.perf_counter() - began)
         found.append(states)
@@ -79,7 +78,8 @@ def report(found: tg.BoundStates, seconds: float) -> None:
     print(f"\nthreshold {certificate.limit}, {seconds:.0f} s: {certificate.count} bound states")
     print(found.verdict)
     times = ", ".join(f"{t:.0f}" for t in certificate.relaxation_times[:8])
-    print(f"relaxation times: {times} sweeps")
+    surely = 1 + np.sum(certificate.relaxation_times > SURELY * certificate.threshold)
+    print(f"relaxation times: {times} sweeps; {surely} sets by those above {SURELY:g} thresholds")
     print(f"ln Z = {found.log_partition:.2f} +- {found.log_partition_error:.2f}")
     print("state   escape time (95 %)            weight (95 %)                 of the library")
     for k in range(len(found)):
@@ -128,7 +128,7 @@ def machine(model: pathlib.Path | None, out: pathlib.Path, quick: bool) -> None:
     library = tg.find_minima(tg.TAP(), energy, 1.0, **options)
     print(f"{len(starts)} images and {N_CORNERS} corners quench to {library.size} minima of TAP")
     print(f"  in {time.perf_counter() - began:.0f} s; coverage {library.coverage():.2f}")
-    found = cascade(energy, 1.0, library, tg.Gibbs(), QUICK if quick else OF_MACHINE)
+    found = cascade(energy, 1.0, library, tg.Gibbs(), quick)
     tables = []
     for states in found:
         rows, _ = kinetics.attribute(energy, states, both)
@@ -192,27 +192,29 @@ def picture(states: tg.BoundStates, k: int) -> np.ndarray:
 
 
 def class_table(found: list[tg.BoundStates], tables: list[np.ndarray]) -> Figure:
-    """Images of each digit by the state that they fall to, at the last threshold that parts any."""
-    several = [k for k, states in enumerate(found) if len(states) > 1]
-    states, table = (x[several[-1]] if several else x[0] for x in (found, tables))
-    table = table[:, : 2 * COLUMNS]
-    size = table.shape[1]
+    """Images of each digit by the state that they fall to, at the threshold in the middle.
+
+    States stand in the order of their commonest digit, the heaviest first.
+    """
+    states, table = (x[len(found) // 2] for x in (found, tables))
+    order = np.argsort(table[:, : 3 * COLUMNS].argmax(axis=0), kind="stable")
+    table, size = table[:, order], len(order)
     with rc_context(STYLE):
-        figure = Figure(figsize=(0.5 * size + 1.2, 5.6), layout="constrained")
+        figure = Figure(figsize=(0.36 * size + 1.2, 4.6), layout="constrained")
         top, axes = figure.subplots(2, 1, height_ratios=[1, 10], sharex=True)
         for k in range(size):
             extent = (k - 0.45, k + 0.45, 0, 0.9)
-            top.imshow(picture(states, k), cmap="gray_r", vmin=-1, vmax=1, extent=extent)
+            top.imshow(picture(states, order[k]), cmap="gray_r", vmin=-1, vmax=1, extent=extent)
         top.set(xlim=(-0.5, size - 0.5), ylim=(0, 0.9), aspect="equal")
         top.set_axis_off()
         axes.imshow(np.sqrt(table), cmap="Blues", aspect="auto")
         for (digit, k), count in np.ndenumerate(table):
-            light = count > 0.4 * table.max()
+            light = count > 0.25 * table.max()
             if count:
-                axes.text(k, digit, count, ha="center", va="center", fontsize=7,
+                axes.text(k, digit, count, ha="center", va="center", fontsize=6.5,
                           color="white" if light else INK)  # fmt: skip
         axes.set_yticks(range(10))
-        axes.set_xticks(range(size))
+        axes.set_xticks(range(size), [str(k) for k in order])
         axes.tick_params(length=0)
         axes.set(ylabel="digit", xlabel=f"bound state at {states.certificate.limit}")
         top.set_title("Training images by digit and bound state")
@@ -243,7 +245,7 @@ def glass(beta: float, out: pathlib.Path, quick: bool) -> Glass:
     library = tg.find_minima(tg.NaiveMeanField(), energy, beta, **options)
     print(f"\nglass at beta = {beta:g}: {len(starts)} tempered configurations and {N_CORNERS}")
     print(f"  corners quench to {library.size} minima of naive mean field", flush=True)
-    found = cascade(energy, beta, library, tg.HeatBath(), QUICK if quick else OF_GLASS)
+    found = cascade(energy, beta, library, tg.HeatBath(), quick)
     tree = rate_tree(found[0])
     if tree is not None:
         label = "free energy F, and F − ln(rate per sweep) / β"
@@ -287,14 +289,15 @@ def glass_sheet(glasses: dict[float, Glass]) -> Figure:
             edges = np.linspace(-1, 1, 65)
             per_pair = 1 / (2 * drawn.overlaps.size * (edges[1] - edges[0]))
             both = np.histogram(np.concatenate([drawn.overlaps, -drawn.overlaps]), edges)[0]
-            right.stairs(per_pair * both, edges, fill=True, color="#cbd5e1", label="all pairs")
+            right.stairs(per_pair * both, edges, fill=True, color="#b8c4d4", label="all pairs")
             for states, q, colour in zip(drawn.found, drawn.within, COLOURS, strict=False):
                 counts = per_pair * np.histogram(q, edges)[0]
                 label = f"in one state, {states.certificate.limit}"
                 right.stairs(counts, edges, color=colour, label=label)
-            right.set(xlabel="overlap q", ylabel="P(q)", xlim=(-1, 1))
+            right.set(xlabel="overlap q", ylabel="P(q)", xlim=(-1, 1), xticks=(-1, -0.5, 0, 0.5, 1))
             right.set_title(f"Overlaps of configurations, β = {beta:g}")
-            right.legend()
+            right.set_ylim(top=1.35 * right.get_ylim()[1])
+            right.legend(ncols=2)
     return figure
 
 
