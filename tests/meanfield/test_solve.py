@@ -32,7 +32,7 @@ from scipy.special import gammaln
 import thermogen as tg
 from thermogen.meanfield import _base, entropy
 from thermogen.meanfield._solve import judge
-from thermogen.search import _quench
+from thermogen.search import _flat, _newton
 
 NAIVE, TAP = FUNCTIONALS["naive"], FUNCTIONALS["tap"]
 N = 6
@@ -525,9 +525,9 @@ def over_all(function):
         jax.grad(over_all(lambda e, m: solve(ADAPTIVE, e, 1.0, m).value)),
         over_all(lambda e, m: tg.susceptibility(ADAPTIVE, e, 1.0, m)),
         over_all(lambda e, m: jnp.stack(tg.meanfield.validity(ADAPTIVE, e, 1.0, m))),
-        lambda e: _quench._polish(PROBLEM, jnp.asarray(1e-9), VERTICES).value,
-        lambda e: _quench._settle(PROBLEM, jnp.asarray(1e-9), jnp.float32, VERTICES).value,
-        lambda e: _quench._slide(PROBLEM, VERTICES),
+        lambda e: _newton.polish_densely(PROBLEM, jnp.asarray(1e-9), VERTICES).value,
+        lambda e: _newton.settle(PROBLEM, jnp.asarray(1e-9), jnp.float32, VERTICES).value,
+        lambda e: _flat.slide(PROBLEM, VERTICES),
     ],
     ids=["solve", "susceptibility", "validity", "polish", "settle", "slide"],
 )

@@ -11,7 +11,8 @@ import thermogen as tg
 from thermogen.search._completeness import completeness, discovery_curve
 from thermogen.search._curvature import _by_gradients, _dense
 from thermogen.search._merge import Pool, leaders
-from thermogen.search._quench import is_surely_positive, make_problem
+from thermogen.search._newton import is_surely_positive
+from thermogen.search._quench import make_problem
 
 N = 12
 BETA = 20.0

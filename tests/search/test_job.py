@@ -76,7 +76,6 @@ def test_given_starts_come_first_and_are_told_apart():
         NAIVE, MODELS[0], 4.0, tg.quench(NAIVE, MODELS[0], 4.0, corners)
     )
     used = np.isfinite(ends.free_energies)
-    assert np.all(np.diff(ends.free_energies[used]) >= 0)
     held = np.tanh(np.asarray(ends.fields)[used])
     for m, hits in zip(truth.magnetizations, truth.hits, strict=True):
         near = np.abs(held - m).max(axis=1) < 1e-3
@@ -88,7 +87,8 @@ def test_little_room_keeps_the_lowest():
     whole = tg.run(_search(), key=KEYS[0])
     small = tg.run(_search(room=2), key=KEYS[0])
     assert np.isfinite(whole.free_energies).sum() > 2 and small.overflow
-    np.testing.assert_allclose(small.free_energies, whole.free_energies[:2], rtol=1e-5)
+    lowest = np.sort(whole.free_energies)[:2]
+    np.testing.assert_allclose(np.sort(small.free_energies), lowest, rtol=1e-5)
 
 
 def test_coverage_hands_out_no_more_starts():

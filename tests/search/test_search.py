@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 
 import thermogen as tg
 from thermogen.meanfield import MirrorDescent
-from thermogen.search import _quench, _verify, corner, crossover, flip_cluster
+from thermogen.search import _newton, _quench, _verify, corner, crossover, flip_cluster
 
 # One number of spins for nearly all tests: programs are shared.
 N = 8
@@ -185,7 +185,7 @@ def test_newton_steps_end_where_the_descent_ends(functional):
         fields = _quench.starting_fields(CORNERS[:256])
         rough = MirrorDescent(rtol=0.0, atol=1e-3)
         fields = _quench._descend(problem, fields, jnp.float32, rough, 4096)
-        close = jax.vmap(lambda x: _quench._approach(problem, x, 1e-11))(fields)
+        close = jax.vmap(lambda x: _newton._approach(problem, x, 1e-11))(fields)
         descended = _quench._descend(problem, fields, jnp.float64, _quench._FINE, 4096)
         residual = np.abs(jax.vmap(problem.residual)(close)).max(axis=1)
     reached = residual <= 1e-11
@@ -198,7 +198,7 @@ def test_newton_steps_never_climb_to_a_saddle():
     with jax.enable_x64(True):
         problem = _quench.make_problem(NAIVE, _curie_weiss(1.0), 3.0)
         fields = jnp.full((2, N), 0.01)
-        ends = jax.vmap(lambda x: _quench._approach(problem, x, 1e-11))(fields)
+        ends = jax.vmap(lambda x: _newton._approach(problem, x, 1e-11))(fields)
         np.testing.assert_array_equal(ends, fields)
 
 
@@ -211,7 +211,7 @@ def test_what_float32_leaves_open_is_proved_in_float64():
     with jax.enable_x64(True):
         matrices = jnp.einsum("ik,bk,jk->bij", basis, spectra, basis)
         for dtype, least in ((jnp.float32, 1e-2), (jnp.float64, 1e-5)):
-            proved = jax.vmap(lambda x, d=dtype: _quench.is_surely_positive(x, d))(matrices)
+            proved = jax.vmap(lambda x, d=dtype: _newton.is_surely_positive(x, d))(matrices)
             np.testing.assert_array_equal(proved, lowest >= least)
 
 
@@ -273,6 +273,11 @@ def _find(functional, energy, beta, seed=0, **options) -> tg.Library:
     library = tg.find_minima(functional, energy, beta, key=_key(seed), **options)
     _assert_well_formed(library)
     return library
+
+
+def test_a_field_that_float32_cannot_see_parts_mirror_images():
+    library = _find(NAIVE, _curie_weiss(1.0, fields=1e-7), 3.0)
+    assert library.size == 2 and np.all(library.multiplicity == 1)
 
 
 def test_paramagnet_has_one_state():
@@ -440,7 +445,10 @@ def test_more_starts_find_more():
 def test_nothing_found_is_an_empty_library(monkeypatch):
     """A descent that came to rest on the saddle of a ferromagnet, and is left there."""
     monkeypatch.setattr(_verify, "below_saddles", lambda *_: (np.zeros(0, int), None))
-    verification = _verify.Verification(NAIVE, _curie_weiss(1.0), 3.0, 32, _key(0))
+    verification = _verify.Verification(
+        _quench.make_problem(NAIVE, _curie_weiss(1.0), 3.0),
+        *(True, np.zeros((3, 2), np.uint32), 32, _key(0)),
+    )
     library = verification.library(helpers.ends_at(np.zeros((1, N))))
     _assert_well_formed(library)
     assert library.size == 0 and not library.overflow and np.isnan(library.coverage())

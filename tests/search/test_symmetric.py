@@ -10,7 +10,7 @@ import pytest
 from families import on_graph, one_hot
 
 import thermogen as tg
-from thermogen.search import _quench, completeness
+from thermogen.search import _newton, _quench, completeness
 from thermogen.search._verify import Verification
 
 NAIVE = tg.NaiveMeanField()
@@ -177,7 +177,7 @@ def test_saddles_are_never_certified_however_many_there_are():
         solution = tg.quench(NAIVE, energy, 2.0, np.zeros((count, 6)))
         np.testing.assert_array_equal(solution.result == tg.RESULTS.saddle, True)
     matrices = np.tile(np.eye(6) + 2 * nx.to_numpy_array(nx.octahedral_graph()), (300, 1, 1))
-    assert not np.any(jax.jit(jax.vmap(_quench.is_surely_positive))(matrices))
+    assert not np.any(jax.jit(jax.vmap(_newton.is_surely_positive))(matrices))
 
 
 @pytest.mark.further
@@ -201,7 +201,10 @@ def test_quenches_that_end_nowhere_are_not_covered():
     """Descents that keep a symmetry end on saddles, and nothing is claimed."""
     energy = on_graph(nx.complete_graph(5), -1.0)
     fields = _quench.starting_fields(helpers.configurations(5))
-    verification = Verification(NAIVE, energy, 2.0, 256, jax.random.key(0))
+    verification = Verification(
+        _quench.make_problem(NAIVE, energy, 2.0),
+        *(True, np.zeros((3, 2), np.uint32), 256, jax.random.key(0)),
+    )
     library = verification.library(helpers.ends_at(fields))
     assert library.unresolved > 0 and library.coverage() <= 1 - library.unresolved / len(fields)
     claim = completeness(library)

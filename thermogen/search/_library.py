@@ -2,7 +2,6 @@
 
 import dataclasses
 import enum
-import functools
 from collections.abc import Iterator
 from types import EllipsisType
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Int8, UInt32
 
-from .._batches import cast, in_batches
+from .._batches import cast
 from .._checks import as_array, check_finite
 from .._cold import above_lowest, beta_as
 from .._solution import Solution
@@ -23,18 +22,13 @@ from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import (
     RESULTS,
     AbstractFunctional,
-    Problem,
     checked_problem,
     is_minimum,
-    lowest_curvature,
-    scaled_hessian,
 )
 from ._curvature import lowest_curvatures
 from ._provenance import fingerprint, mismatch
-from ._same import MERGE_TOLERANCE, added, distances, first_equals, good_turing, groups_by_run
-
-# States are measured in batches of at most this many.
-_BATCH = 32
+from ._same import good_turing
+from ._tables import measured, mirrored, multiplicities, nearest_rows, united
 
 _Array = Array | np.ndarray
 # One or some of the states that a library holds, as NumPy would index them.
@@ -213,24 +207,7 @@ class Library(eqx.Module):
         for k, library in enumerate(libraries[1:], 1):
             for earlier in libraries[:k]:
                 library.check_origin(earlier.fingerprint, "union joins libraries")
-        arrays = {
-            name: np.concatenate([getattr(library, name) for library in libraries])
-            for name in PER_STATE
-        }
-        source = np.repeat(np.arange(len(libraries)), [library.size for library in libraries])
-        runs = groups_by_run([np.asarray(library.runs) for library in libraries])
-        unresolved = np.zeros(len(libraries), int)
-        np.maximum.at(unresolved, runs, [int(library.unresolved) for library in libraries])
-        fingerprints = np.stack([library.fingerprint for library in libraries])
-        known = np.argmax(np.any(fingerprints, axis=2), axis=0)
-        joined = Library(
-            **arrays,
-            overflow=np.asarray(np.any([library.overflow for library in libraries])),
-            unresolved=np.asarray(unresolved.sum()),
-            runs=np.unique(np.concatenate([library.runs for library in libraries]), axis=0),
-            fingerprint=fingerprints[known, np.arange(len(known))],
-        )
-        return _merged(joined, source, runs)
+        return Library(**united([vars(library) for library in libraries], PER_STATE))
 
     def check_origin(self, fingerprint: UInt32[_Array, "3 2"], what: str) -> None:
         """Refuse what is known to come from elsewhere.
@@ -256,28 +233,11 @@ class Library(eqx.Module):
         An image follows its state and repeats its figures, hits included. Under `jax.jit` and
         `jax.vmap` the length is 2 K.
         """
-        xp = jnp if isinstance(self.mask, Array) else np
-        pairs = [xp.stack([x, -x], axis=1) for x in (self.magnetizations, self.fields)]
-        m, theta = (x.reshape(-1, x.shape[-1]) for x in pairs)
-        mask = xp.stack([self.mask, self.mask & (self.multiplicity == 2)], axis=1).reshape(-1)
-        # Unused entries go last, all others keep their order.
-        order = xp.argsort(~mask, stable=True)
-        names = [name for name in PER_STATE if name not in ("magnetizations", "fields")]
-        twice = {name: xp.repeat(getattr(self, name), 2) for name in names}
-        twice |= {"multiplicity": xp.ones_like(twice["multiplicity"]), "mask": mask}
-        twice |= {
-            name: xp.where(mask, twice[name], blank)
-            for name, blank in (("free_energies", xp.inf), ("hits", 0), ("given_hits", 0))
-        }
-        twice |= {
-            name: xp.where(mask[:, None], values, 0.0)
-            for name, values in (("magnetizations", m), ("fields", theta))
-        }
         images = Library(
-            **{name: values[order] for name, values in twice.items()},
+            **mirrored({name: getattr(self, name) for name in PER_STATE}),
             **{name: getattr(self, name) for name in _OF_ALL},
         )
-        return images[:] if xp is np else images
+        return images if isinstance(self.mask, Array) else images[:]
 
     def to_dict(self) -> dict[str, np.ndarray]:
         """The states as plain arrays: `magnetizations` and `fields` (size, n), others `(size,)`.
@@ -322,10 +282,9 @@ class Library(eqx.Module):
             raise ValueError("magnetizations must lie within [-1, 1]")
         with jax.enable_x64(True):
             problem = checked_problem(functional, cast(energy, np.float64), beta, np.float64)
-            figures = in_batches(functools.partial(_measure, problem), m, _BATCH)
             points = cls(
                 m,
-                *figures,
+                *measured(problem, m),
                 hits=np.ones(len(m), int),
                 given_hits=np.ones(len(m), int),
                 multiplicity=multiplicities(m, bool(is_flip_symmetric(problem.energy))),
@@ -412,13 +371,8 @@ class Library(eqx.Module):
         n = self.magnetizations.shape[-1]
         if rows.ndim != 2 or rows.shape[1] != n:
             raise ValueError(f"magnetizations must have shape (batch, {n}), got {rows.shape}")
-        nearest, closest = np.full(len(rows), -1), np.full(len(rows), MERGE_TOLERANCE)
         paired = np.asarray(self.multiplicity) == 2
-        for k in range(self.size):
-            apart = distances(self.magnetizations[k], rows, paired[k])
-            nearest = np.where(apart < closest, k, nearest)
-            closest = np.minimum(apart, closest)
-        return nearest
+        return nearest_rows(self.magnetizations[: self.size], paired, rows)
 
 
 # Fields that speak of the whole library, and those that hold one entry a state.
@@ -433,11 +387,6 @@ _softmax = jax.jit(jax.nn.softmax)
 @jax.jit
 def _logits(above, multiplicity, mask, beta):
     return jnp.where(mask, jnp.log(multiplicity) - beta * above, -jnp.inf)
-
-
-def multiplicities(m: Float[np.ndarray, "K n"], symmetric: bool) -> Int[np.ndarray, " K"]:
-    """2 for each state that differs from its mirror image, where that is a state as well."""
-    return 1 + (symmetric & (np.abs(m).max(axis=1, initial=0) > MERGE_TOLERANCE))
 
 
 def of_minima(
@@ -466,44 +415,3 @@ def _fields_of(m: Float[_Array, "K n"]) -> Float[_Array, "K n"]:
         return jnp.arctanh(m)
     with np.errstate(divide="ignore"):
         return np.arctanh(m)
-
-
-def _merged(
-    rows: Library, source: Int[np.ndarray, " rows"], runs: Int[np.ndarray, " libraries"]
-) -> Library:
-    """Equal rows made one, with the figures of the first and the hits of all; lowest first.
-
-    Args:
-        rows: the states of several libraries.
-        source: the library of each row.
-        runs: a number for each library: of those with one number the largest hits count.
-    """
-    m, paired = rows.magnetizations, np.asarray(rows.multiplicity) == 2
-
-    def equals(k: int, others: np.ndarray) -> np.ndarray:
-        return distances(m[k], m[others], paired[k]) < MERGE_TOLERANCE
-
-    first, index = np.unique(first_equals(len(m), equals), return_inverse=True)
-    given_hits, own_hits = (
-        added(np.asarray(counts), source, index, runs)
-        for counts in (rows.given_hits, rows.hits - rows.given_hits)
-    )
-    return dataclasses.replace(
-        rows[first], hits=given_hits + own_hits, given_hits=given_hits
-    ).sort_by("free_energies")
-
-
-@eqx.filter_jit
-def _measure(problem: Problem, m: Float[Array, "batch n"]):
-    """Free energy, residual and lowest curvature of each row."""
-
-    def single(row):
-        theta = jnp.arctanh(row)
-        taylor = problem.taylor(theta)
-        residual = jnp.max(jnp.abs(taylor.gradient), initial=0.0)
-        curvature = lowest_curvature(
-            scaled_hessian(taylor, theta, problem.beta), theta, problem.beta
-        )
-        return problem.functional(problem.energy, problem.beta, row), residual, curvature
-
-    return jax.vmap(single)(m)

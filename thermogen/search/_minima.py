@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Num
@@ -16,6 +15,8 @@ from ..energies import AbstractEnergy
 from ..meanfield import AbstractFunctional, checked_problem
 from ..runs import run
 from ._library import Library
+from ._provenance import fingerprint
+from ._quench import make_problem
 from ._search import Move, Search, SearchState, corner
 from ._verify import Verification, precision, verified
 
@@ -100,17 +101,18 @@ def find_minima(
     if coverage is not None and not 0 < coverage <= 1:
         raise ValueError(f"coverage must lie in (0, 1], got {coverage}")
     given = _checked_starts(energy, starts)
-    problem = checked_problem(functional, energy, beta, jnp.float32)
-    traced = any(isinstance(x, Tracer) for x in jax.tree.leaves((problem, key, given)))
-    # On the host, where float64 may be cut to float32 with a warning.
-    low = problem if traced else jax.tree.map(lambda x: np.asarray(x, np.float32), problem)
     room = min(len(given) + n_starts, _ROOM * capacity)
-    search = Search.of(low, given, n_starts, room, coverage, tuple(moves))
-    if traced:
-        exact = checked_problem(functional, energy, beta, precision(energy))
+    shape = given, n_starts, room, coverage, tuple(moves)
+    if any(isinstance(x, Tracer) for x in jax.tree.leaves((functional, energy, beta, key, given))):
+        problem = checked_problem(functional, energy, beta, precision(energy))
         refused: Any = callback
-        return verified(exact, run(search, key=key, callback=refused), capacity)
-    verification = Verification(functional, energy, beta, capacity, key)
+        ends = run(Search.of(problem, *shape), key=key, callback=refused)
+        return verified(problem, ends, capacity)
+    with jax.enable_x64(True):
+        problem = make_problem(functional, energy, beta)
+        search = Search.of(problem, *shape)
+    origin = fingerprint(functional, energy, beta)
+    verification = Verification(problem, bool(search.even), origin, capacity, key)
     looks = None if callback is None else _looks(verification, callback)
     return verification.library(run(search, key=key, callback=looks))
 

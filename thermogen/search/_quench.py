@@ -1,7 +1,6 @@
 """Quench a population of starts: fall to the nearest minimum of G(m), and verify it."""
 
 import functools
-from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -16,7 +15,7 @@ from .._checks import as_array, check_count, check_finite, check_memory
 from .._linalg import dot
 from .._placement import from_anywhere
 from .._solution import Solution
-from .._types import Beta, Magnetizations
+from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import (
     CORNER_FIELD,
@@ -24,36 +23,26 @@ from ..meanfield import (
     AbstractFunctional,
     MirrorDescent,
     Problem,
-    Taylor,
     checked_problem,
     descend,
-    is_minimum,
-    judge,
-    polish,
-    resolution,
-    scaled_hessian,
     variance_at,
 )
+from ._flat import SATURATED, slide
 from ._merge import joined, leaders
+from ._newton import ATOL, polish_densely, rows_of, settle
 
 # All starts descend in float32; what came together goes on as one, in float64.
 _ROUGH = MirrorDescent(rtol=1e-6, atol=1e-5)
-_FINE = MirrorDescent(rtol=1e-14, atol=1e-10)
+_FINE = MirrorDescent(rtol=1e-14, atol=ATOL)
 # What descends so slowly is left to Newton steps, which take it to a minimum or to a saddle.
 _FINE_STEPS = 1024
 _STEPS_PER_ROUND = 64
-_NEWTON_STEPS, _CG_STEPS = 5, 64
-# Steps along flat valleys, the curvature as which any smaller one counts in them, and the length
-# below which they are at rest. Directions of a larger curvature than `_WALL` lead across.
-_SLIDES, _FLAT, _SETTLED, _WALL = 128, 1e-12, 1e-7, 1e-5
-# Newton steps from halfway between two points to the floor of the valley that holds both.
-_MIDWAY_STEPS = 6
-# Entries of the Hessians that are held at once: where they are factorised, and in dense Newton
-# steps, in which all rows of a batch wait for the slowest.
-_EXAMINED_ENTRIES, _POLISHED_ENTRIES = 2**21, 2**19
+# Entries of the Hessians that are held at once in dense Newton steps, in which all rows of a batch
+# wait for the slowest.
+_POLISHED_ENTRIES = 2**19
 # The way down from a saddle: how far off it starts in the angles arcsin m, and after how many
-# saddles in a row it is given up. A spin of smaller sqrt(1 - m^2) is saturated.
-_OFF_SADDLE, _MOST_SADDLES, _SATURATED = 1e-2, 3, 1e-8
+# saddles in a row it is given up.
+_OFF_SADDLE, _MOST_SADDLES = 1e-2, 3
 
 
 @from_anywhere
@@ -123,7 +112,9 @@ def make_problem(functional: AbstractFunctional, energy: AbstractEnergy, beta: B
     """What is minimised, in float64, which must be enabled."""
     n = energy.n_spins
     check_memory(f"the Hessian of {n} spins", 2 * 8 * n**2)
-    return checked_problem(functional, cast(energy, jnp.float64), beta, jnp.float64)
+    # Numbers on the host take another precision without a program.
+    known = cast(jax.tree.map(np.asarray, energy), jnp.float64)
+    return checked_problem(functional, known, beta, jnp.float64)
 
 
 def starting_fields(starts: np.ndarray) -> np.ndarray:
@@ -182,7 +173,7 @@ def below_saddles(
             break
         fields = ends.state["fields"][rows]
         pairs = np.stack([fields, rng.normal(size=fields.shape)], axis=1)
-        size = min(32, _rows_of(_POLISHED_ENTRIES, fields))
+        size = min(32, rows_of(_POLISHED_ENTRIES, fields))
         sides = in_batches(functools.partial(_both_sides, problem), pairs, size)
         owner = np.repeat(owner[rows], 2)
         ends = fall(problem, sides.reshape(len(owner), -1))
@@ -204,7 +195,7 @@ def _both_sides(problem: Problem, pairs: Float[Array, "batch 2 n"]) -> Float[Arr
         values, vectors = jnp.linalg.eigh(problem.scaled_hessian(theta))
         along = dot(direction, vectors) * ((values < 0) | (jnp.arange(theta.size) == 0))
         mode = dot(vectors, along / jnp.linalg.norm(along))
-        shift = _OFF_SADDLE * mode / jnp.maximum(jnp.sqrt(variance_at(theta)), _SATURATED)
+        shift = _OFF_SADDLE * mode / jnp.maximum(jnp.sqrt(variance_at(theta)), SATURATED)
         return jnp.stack([theta + shift, theta - shift])
 
     return jax.vmap(single)(pairs)
@@ -212,7 +203,8 @@ def _both_sides(problem: Problem, pairs: Float[Array, "batch 2 n"]) -> Float[Arr
 
 def is_converged(solution: Solution) -> Bool[np.ndarray, " batch"]:
     """Which items of a batch of solves have converged to a minimum, marginal ones included."""
-    return np.asarray(is_minimum(solution.result))
+    minima = RESULTS.converged, RESULTS.marginal
+    return np.any([np.asarray(solution.result == code) for code in minima], axis=0)
 
 
 def verified_ends(
@@ -222,8 +214,8 @@ def verified_ends(
     descends in float64, and is left to dense Newton steps where that does not suffice."""
     solution = _settled(problem, rough, tol)
     theta = solution.state["fields"].copy()
-    newton = functools.partial(_polish, problem, jnp.asarray(tol))
-    size = _rows_of(_POLISHED_ENTRIES, theta)
+    newton = functools.partial(polish_densely, problem, jnp.asarray(tol))
+    size = rows_of(_POLISHED_ENTRIES, theta)
     for n_steps in (min(_FINE_STEPS, max_steps), max_steps - _FINE_STEPS):
         rest = np.flatnonzero(~is_converged(solution))
         if rest.size == 0:
@@ -237,26 +229,21 @@ def verified_ends(
         slow = (solution.result == RESULTS.stalled) | (solution.result == RESULTS.marginal)
         rest = np.flatnonzero(np.asarray(slow))
         if rest.size:
-            theta[rest] = in_batches(functools.partial(_slide, problem), theta[rest], size)
+            theta[rest] = in_batches(functools.partial(slide, problem), theta[rest], size)
             solution = replaced(solution, rest, in_batches(newton, theta[rest], size))
     return solution
 
 
 def _settled(problem: Problem, theta: np.ndarray, tol: float) -> Solution:
     """Newton steps and a proof in float32; in float64 where only the curvature is undecided."""
-    settle = functools.partial(_settle, problem, jnp.asarray(tol))
-    solution = in_batches(functools.partial(settle, jnp.float32), theta, 256)
+    proof = functools.partial(settle, problem, jnp.asarray(tol))
+    solution = in_batches(functools.partial(proof, jnp.float32), theta, 256)
     flat = np.flatnonzero(~is_converged(solution) & (solution.stats["residual"] <= tol))
     if flat.size:
         theta = solution.state["fields"][flat]
-        proved = in_batches(functools.partial(settle, jnp.float64), theta, 256)
+        proved = in_batches(functools.partial(proof, jnp.float64), theta, 256)
         solution = replaced(solution, flat, proved)
     return solution
-
-
-def _rows_of(entries: int, theta: np.ndarray | Array) -> int:
-    """How many Hessians have so many entries: a power of two, within the largest batch."""
-    return 1 << (max(1, min(1024, entries // theta.shape[1] ** 2)).bit_length() - 1)
 
 
 def _descend(
@@ -280,212 +267,3 @@ def _descend_batch(problem: Problem, solver: MirrorDescent, theta: Float[Array, 
         return descent.value, descent.result != optx.RESULTS.nonlinear_max_steps_reached
 
     return jax.vmap(single)(theta)
-
-
-@eqx.filter_jit
-def _settle(
-    problem: Problem, tol: Array, dtype: DTypeLike, theta: Float[Array, "batch n"]
-) -> Solution:
-    """Newton steps, and rows judged where these end: `converged` where a minimum is proved.
-
-    Else they are `stalled`. `dtype` is that of the factorisation.
-    """
-    theta = jax.vmap(functools.partial(_approach, problem))(theta)
-
-    def single(row):
-        taylor = problem.taylor(row)
-        residual = jnp.max(jnp.abs(taylor.gradient))
-        # The scaled Hessian, its lower triangle alone, and where the curvature is the same in
-        # all rows it is computed once: one pass writes it, in the dtype of the factorisation.
-        root = jnp.sqrt(problem.beta * variance_at(row))
-        # What is as flat as a bifurcation is left to Newton steps and `judge`.
-        least = 1 - resolution(taylor.gradient, row, problem.beta)
-        hessian = least * jnp.eye(row.size) + root[:, None] * taylor.curvature * root[None, :]
-        good = (residual <= tol) & is_surely_positive(hessian, dtype)
-        result = RESULTS.where(good, RESULTS.converged, RESULTS.stalled)
-        return _solution(row, taylor, residual, result)
-
-    held = min(len(theta), _rows_of(_EXAMINED_ENTRIES, theta))
-    return jax.lax.map(single, theta, batch_size=held)
-
-
-def _approach(
-    problem: Problem, start: Float[Array, " n"], atol: float = _FINE.atol
-) -> Float[Array, " n"]:
-    """Newton steps in float64, by conjugate gradients in float32 on the scaled Hessian.
-
-    Each is taken only where the Hessian showed no negative curvature and the residual falls.
-    """
-    low_energy, low_beta = cast((problem.energy, problem.beta), jnp.float32)
-    excess_gradient = jax.grad(lambda m: problem.functional.excess(low_energy, low_beta, m))
-
-    def step(state):
-        theta, trial, error, _, n_steps = state
-        residual = problem.residual(trial)
-        after = jnp.max(jnp.abs(residual))
-        falls = after < error
-        going = falls & (after > atol)
-        root = jnp.sqrt(variance_at(trial)).astype(jnp.float32)
-        m, force = jnp.tanh(trial).astype(jnp.float32), residual.astype(jnp.float32)
-        # Factorisations in both precisions must not run at once.
-        m = jnp.where(jnp.isnan(residual), jnp.nan, m)
-        _, product = jax.linearize(excess_gradient, m)
-        scale = jnp.max(jnp.abs(force)) + jnp.finfo(jnp.float32).tiny
-        bent, positive = _conjugate_gradients(
-            lambda x: low_beta * product(x), root, jnp.where(going, root * force / scale, 0)
-        )
-        theta = jnp.where(falls, trial, theta)
-        trial = trial - (force - scale * bent).astype(trial.dtype)
-        return theta, trial, jnp.where(falls, after, error), going & positive, n_steps + 1
-
-    # The first trial is the start: the functional is compiled at one place.
-    state = (start, start, jnp.full((), jnp.inf, start.dtype), jnp.array(True), jnp.array(0))
-    return jax.lax.while_loop(lambda s: s[3] & (s[4] <= _NEWTON_STEPS), step, state)[0]
-
-
-def _conjugate_gradients(
-    product: Callable[[Array], Array], root: Float[Array, " n"], b: Float[Array, " n"]
-) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
-    """Solve `(1 + R P R) x = b` to 1e-4 of b, R = diag(root) and P a product.
-
-    Returns:
-        `P R x`, and whether the matrix was positive along all directions taken.
-    """
-
-    def step(state):
-        bent, residual, p, squared, _, n_steps = state
-        change = product(root * p)
-        ap = p + root * change
-        curvature = dot(p, ap)
-        positive = curvature > 0
-        length = jnp.where(positive, squared / jnp.where(positive, curvature, 1), 0)
-        bent, residual = bent + length * change, residual - length * ap
-        new = dot(residual, residual)
-        return bent, residual, residual + new / squared * p, new, positive, n_steps + 1
-
-    squared = dot(b, b)
-    small = 1e-8 * squared
-    state = (jnp.zeros_like(b), b, b, squared, jnp.array(True), jnp.array(0))
-    bent, *_, positive, _ = jax.lax.while_loop(
-        lambda s: (s[3] > small) & s[4] & (s[5] < _CG_STEPS), step, state
-    )
-    return bent, positive
-
-
-@eqx.filter_jit
-def _slide(problem: Problem, theta: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
-    """Descend where G is nearly flat: Newton steps by the sizes of all curvatures.
-
-    So they lead down where G is concave as well (Dauphin et al. 2014). Each ends on the floor of
-    the valley, which may be curved, before that G falls is judged as in `MirrorDescent`. Their
-    length, in the angles arcsin m, adapts.
-    """
-
-    def step(state):
-        theta, force, hessian, most, _, n_looks = state
-        root = jnp.sqrt(variance_at(theta))
-        values, vectors = jnp.linalg.eigh(hessian)
-        turn = dot(vectors, dot(root * force, vectors) / jnp.maximum(jnp.abs(values), _FLAT))
-        length = jnp.linalg.norm(turn)
-        turn = _shortened(turn, most)
-        trial = theta - turn / jnp.maximum(root, _SATURATED)
-        # What leads back to the floor is shorter than the step.
-        most_back = jnp.minimum(most, length)
-        trial = jax.lax.fori_loop(
-            0, 2, lambda _, x: _across(problem, x, values, vectors, most_back), trial
-        )
-        length = jnp.where(n_looks == 0, jnp.inf, length)
-        taylor = problem.taylor(trial)
-        new = problem.beta * taylor.gradient
-        shift = jnp.tanh(trial) - jnp.tanh(theta)
-        rounding = jnp.finfo(theta.dtype).eps * (jnp.abs(theta) + jnp.abs(trial)) * jnp.abs(shift)
-        falls = jnp.sum((force + new) * shift - rounding) <= 0
-        most = jnp.where(falls, 2, 0.25) * jnp.minimum(most, length)
-        theta, force, hessian = jax.tree.map(
-            lambda new, kept: jnp.where(falls, new, kept),
-            (trial, new, scaled_hessian(taylor, trial, problem.beta)),
-            (theta, force, hessian),
-        )
-        return theta, force, hessian, most, length, n_looks + 1
-
-    def unfinished(state):
-        _, force, _, _, length, n_looks = state
-        settled = (jnp.max(jnp.abs(force)) <= _FINE.atol) & (length <= _SETTLED)
-        return ~settled & (n_looks <= _SLIDES)
-
-    def single(row):
-        # The first trial is the start: without force and walls no step leads away from it.
-        none, half = jnp.zeros((row.size, row.size), row.dtype), jnp.full((), 0.5, row.dtype)
-        state = row, jnp.zeros_like(row), none, half, jnp.inf * half, 0
-        return jax.lax.while_loop(unfinished, step, state)[0]
-
-    return jax.vmap(single)(theta)
-
-
-def _across(problem: Problem, theta: Array, values: Array, vectors: Array, most: Array) -> Array:
-    """A Newton step across a flat valley, by eigenvalues and vectors of the scaled Hessian."""
-    root = jnp.sqrt(variance_at(theta))
-    wall = jnp.where(values > _WALL, values, jnp.inf)
-    turn = dot(vectors, dot(root * problem.residual(theta), vectors) / wall)
-    return theta - _shortened(turn, most) / jnp.maximum(root, _SATURATED)
-
-
-def _shortened(turn: Array, most: Array) -> Array:
-    return turn * jnp.minimum(1, most / jnp.maximum(jnp.linalg.norm(turn), _SATURATED))
-
-
-@eqx.filter_jit
-def between(problem: Problem, pairs: Float[Array, "batch 2 n"]):
-    """Points on the floor of a flat valley midway between two: fields and G, `(batch,)`."""
-
-    def single(pair):
-        def step(_, theta):
-            values, vectors = jnp.linalg.eigh(problem.scaled_hessian(theta))
-            return _across(problem, theta, values, vectors, jnp.ones_like(theta[0]))
-
-        middle = jnp.arctanh(jnp.mean(jnp.tanh(pair), axis=0))
-        theta = jax.lax.fori_loop(0, _MIDWAY_STEPS, step, middle)
-        return theta, problem.free_energy_at(theta)
-
-    return jax.vmap(single)(pairs)
-
-
-@eqx.filter_jit
-def _polish(problem: Problem, tol: Array, theta: Float[Array, "batch n"]) -> Solution:
-    """Newton steps, and a verdict in float64 on where they end."""
-
-    def single(row):
-        polished = polish(problem, row, tol=tol)
-        row, (_, taylor) = polished.value, polished.aux
-        return _solution(row, taylor, *judge(problem, row, taylor, tol=tol))
-
-    return jax.vmap(single)(theta)
-
-
-def _solution(theta: Magnetizations, taylor: Taylor, residual: Array, result: RESULTS):
-    stats = {"residual": residual, "free_energy": taylor.value}
-    return Solution(jnp.tanh(theta), result, {"fields": theta}, stats)
-
-
-def is_surely_positive(
-    matrix: Float[Array, "n n"], dtype: DTypeLike = jnp.float32
-) -> Bool[Array, ""]:
-    """Whether a Cholesky factorisation in `dtype` proves a symmetric float64 matrix positive.
-
-    It is run on the lower triangle of the matrix less a multiple of the identity. The factor L
-    that it returns is exact for a matrix that differs by at most `(n + 1) unit |L||L|^T` (Higham
-    2002, theorem 10.3), and success with a bound on that below the multiple is a proof (Rump
-    2006, BIT 46, 433). A matrix that is positive by less stays undecided.
-    """
-    n, unit = len(matrix), 0.5 * jnp.finfo(dtype).eps
-    diagonal = jnp.diagonal(matrix)
-    # The norm of |L||L|^T is at most the trace, and near the identity only about sqrt(n).
-    allowed = jnp.minimum(2.5 * n**0.5 * jnp.max(diagonal), 1.01 * jnp.sum(diagonal))
-    # Rounding of the factorisation, of the entries and of these sums.
-    shift = 1.1 * unit * (n + 8) * allowed
-    factor = jax.lax.linalg.cholesky(
-        (matrix - shift * jnp.eye(n)).astype(dtype), symmetrize_input=False
-    )
-    size = jnp.abs(factor)
-    # Each by itself: a maximum over NaN, where there is no factor, may come out as any number.
-    return jnp.all(dot(size, jnp.sum(size, axis=0)) <= allowed)

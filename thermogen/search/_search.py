@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from .._batches import cast
@@ -30,8 +31,8 @@ _FIRST = 64
 _STEPS, _N_CODES = 16, 2
 # Numbers of lanes, of which a search takes the smallest that holds its starts.
 _LANES = (16, 64, 256)
-# Magnetizations that are advanced together.
-_BLOCK = 2**14
+# Magnetizations that are advanced together, and columns in which the least of many is sought.
+_BLOCK, _COLUMNS = 2**14, 64
 # A descent begins and ends by what its state says, and asks for no function then.
 _NO_FUNCTION: Any = None
 
@@ -65,9 +66,7 @@ def crossover(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> 
 
 
 class Ends(NamedTuple):
-    """Where descents came to rest, each place once: not verified yet.
-
-    `Search` returns them lowest first.
+    """Where descents came to rest, each place once, in no order: not verified yet.
 
     Attributes:
         fields: effective fields theta of each place, m = tanh(theta), shape `(C, n)`.
@@ -132,7 +131,6 @@ class SearchState(NamedTuple):
         codes: projections of what is held, by which it is looked up, shape `(C, codes)`.
         issued: starts handed out.
         more: whether there are more to be handed out.
-        even: whether a state and its mirror image are one.
         key: of the random starts.
     """
 
@@ -141,7 +139,6 @@ class SearchState(NamedTuple):
     codes: Float[Array, "C codes"]
     issued: Int[Array, ""]
     more: Bool[Array, ""]
-    even: Bool[Array, ""]
     key: Key
 
 
@@ -154,6 +151,7 @@ class Search(AbstractJob):
 
     Attributes:
         problem: what is minimised.
+        even: whether a state and its mirror image are one.
         starts: spins or magnetizations to descend from first, shape `(S, n)`.
         n_given: how many of these rows are starts; the rest is padding.
         n_starts: number of random starts.
@@ -166,6 +164,7 @@ class Search(AbstractJob):
     """
 
     problem: Problem
+    even: Bool[Array, ""]
     starts: Float[Array, "S n"]
     n_given: Int[Array, ""]
     n_starts: Int[Array, ""]
@@ -185,7 +184,10 @@ class Search(AbstractJob):
         coverage: float | None,
         moves: tuple[Move, ...],
     ) -> "Search":
-        """A search of shapes that suit many: new numbers of starts seldom compile anew."""
+        """A search of shapes that suit many: new numbers of starts seldom compile anew.
+
+        Whether the energy is even is judged in the precision that it comes in.
+        """
         total = len(starts) + n_starts
         # Where starts are made from what is held, not too many are under way at a time.
         most = _LANES[-1] if all(move is corner for move in moves) else _FIRST
@@ -195,7 +197,8 @@ class Search(AbstractJob):
         padding = _power_of_two(len(starts)) - len(starts)
         xp = np if isinstance(starts, np.ndarray) else jnp
         return cls(
-            jax.tree.map(jnp.asarray, problem),
+            _in_float32(problem),
+            _is_even(problem.energy),
             jnp.asarray(xp.pad(starts, ((0, padding), (0, 0))), jnp.float32),
             jnp.asarray(len(starts), jnp.int32),
             jnp.asarray(n_starts, jnp.int32),
@@ -222,12 +225,11 @@ class Search(AbstractJob):
             number,
         )
         codes = jnp.full((room, _N_CODES), jnp.inf, jnp.float32)
-        even = is_flip_symmetric(self._problem().energy)
         more = self.n_given + self.n_starts > 0
-        return SearchState(none, ends, codes, number, more, even, key)
+        return SearchState(none, ends, codes, number, more, key)
 
     def step(self, state: SearchState) -> SearchState:
-        problem, state = self._problem(), self._refilled(state)
+        problem, state = self.problem, self._refilled(state)
         lanes, ended = _advanced(problem, state.lanes, self.max_steps)
         # A user's energy may compute in double precision whatever it is given.
         g = jax.vmap(problem.free_energy_at)(lanes.fields).astype(jnp.float32)
@@ -247,13 +249,7 @@ class Search(AbstractJob):
         return ~state.more & ~jnp.any(state.lanes.start >= 0)
 
     def result(self, state: SearchState) -> Ends:
-        ends = state.ends
-        order = jnp.argsort(ends.free_energies, stable=True)
-        of_each = ("fields", "free_energies", "hits", "given_hits")
-        return ends._replace(**{name: getattr(ends, name)[order] for name in of_each})
-
-    def _problem(self) -> Problem:
-        return cast(self.problem, jnp.float32)
+        return state.ends
 
     def _harvested(
         self, state: SearchState, lanes: _Lanes, sound: Bool[Array, " L"], g: Float[Array, " L"]
@@ -267,16 +263,18 @@ class Search(AbstractJob):
         codes, places = _codes(m), jnp.arange(self.room)
 
         def enter(carry):
-            waiting, table = carry
+            waiting, held, table = carry
             lane = jnp.argmax(waiting)
-            apart = _apart(codes[lane], table.codes, state.even)
-            nearest = jnp.argmin(apart)
+            apart = _apart(codes[lane], table.codes, self.even)
+            nearest = _least(apart)
             owner = table.lane[nearest]
             near = jnp.where(owner < 0, jnp.tanh(ends.fields[nearest]), m[owner])
             known = jnp.isfinite(apart[nearest])
-            known &= _apart(m[lane], near[None], state.even)[0] < TOGETHER
-            # What is new takes the highest place: one that is unused first.
-            place = jnp.where(known, nearest, jnp.argmax(table.levels))
+            known &= _apart(m[lane], near, self.even) < TOGETHER
+            # What is new takes an unused place, and where there is none the highest.
+            full = held == self.room
+            highest = jax.lax.cond(full, jnp.argmax, lambda _: held, table.levels)
+            place = jnp.where(known, nearest, highest)
             enters = known | (g[lane] < table.levels[place])
             new = _Table(
                 jnp.where(known, owner, lane.astype(jnp.int32)),
@@ -284,7 +282,7 @@ class Search(AbstractJob):
                 jnp.where(known, table.levels[nearest], g[lane]),
                 jnp.where(known, table.hits[place], 0) + 1,
                 jnp.where(known, table.given_hits[place], 0) + lanes.given[lane],
-                table.overflow | (~known & jnp.isfinite(table.levels[place])),
+                table.overflow | (~known & full),
             )
             here = enters & (places == place)
 
@@ -293,13 +291,16 @@ class Search(AbstractJob):
                     return value
                 return jnp.where(here.reshape(-1, *[1] * value.ndim), value[None], held)
 
-            return waiting & (jnp.arange(len(g)) != lane), jax.tree.map(put, new, table)
+            held = held + (~known & ~full)
+            waiting = waiting & (jnp.arange(len(g)) != lane)
+            return waiting, held, jax.tree.map(put, new, table)
 
         empty = jnp.full(self.room, -1, jnp.int32)
         table = _Table(
             empty, state.codes, ends.free_energies, ends.hits, ends.given_hits, ends.overflow
         )
-        table = jax.lax.while_loop(lambda carry: jnp.any(carry[0]), enter, (sound, table))[1]
+        carry = sound, jnp.sum(jnp.isfinite(ends.free_energies)), table
+        table = jax.lax.while_loop(lambda carry: jnp.any(carry[0]), enter, carry)[2]
         fields = jnp.where((table.lane < 0)[:, None], ends.fields, lanes.fields[table.lane])
         return ends._replace(
             fields=fields,
@@ -353,9 +354,9 @@ class Search(AbstractJob):
         rows = jax.random.randint(keys[0], (2,), 0, jnp.maximum(size, 1))
         pair = jnp.tanh(state.ends.fields[rows])
         # A pair of an even energy is turned to one side.
-        opposed = state.even & (jnp.sum(pair[0] * pair[1]) < 0)
+        opposed = self.even & (jnp.sum(pair[0] * pair[1]) < 0)
         pair = pair.at[1].multiply(jnp.where(opposed, -1, 1))
-        energy = self._problem().energy
+        energy = self.problem.energy
         made = jnp.stack([move(energy, pair, keys[1]) for move in self.moves])
         choice = jax.random.randint(keys[2], (), 0, len(self.moves))
         theta = jnp.clip(jnp.arctanh(made[choice]), -CORNER_FIELD, CORNER_FIELD)
@@ -370,6 +371,16 @@ class Search(AbstractJob):
         return (total >= enough) & ~ends.overflow & (claimed >= self.coverage)
 
 
+_is_even = eqx.filter_jit(is_flip_symmetric)
+
+
+def _in_float32(problem: Problem) -> Problem:
+    """Known numbers are cast on the host: no program is compiled for that."""
+    if not any(isinstance(x, Tracer) for x in jax.tree.leaves(problem)):
+        problem = jax.tree.map(np.asarray, problem)
+    return cast(problem, jnp.float32)
+
+
 def _power_of_two(count: int) -> int:
     """The smallest that is no less; 0 of none."""
     return 1 << (count - 1).bit_length() if count else 0
@@ -379,6 +390,13 @@ def _begun(fields: Float[Array, "L n"]):
     return jax.vmap(lambda row: ROUGH.init(_NO_FUNCTION, row, None, {}, None, None, frozenset()))(
         fields
     )
+
+
+def _least(values: Float[Array, " C"]) -> Int[Array, ""]:
+    """Where the least of a power of two of values is: of many columns at a time, then of one."""
+    table = values.reshape(-1, min(_COLUMNS, values.size))
+    column = jnp.argmin(jnp.min(table, axis=0))
+    return jnp.argmin(table[:, column]) * table.shape[1] + column
 
 
 def _is_over(lanes: _Lanes, max_steps: int) -> Bool[Array, " L"]:
@@ -434,9 +452,9 @@ def _codes(m: Float[Array, "rows n"]) -> Float[Array, "rows codes"]:
 
 
 def _apart(
-    row: Float[Array, " n"], others: Float[Array, "rows n"], symmetric: Bool[Array, ""]
-) -> Float[Array, " rows"]:
+    row: Float[Array, " k"], others: Float[Array, "*rows k"], symmetric: Bool[Array, ""]
+) -> Float[Array, "*rows"]:
     """Largest difference of a row from each of others, modulo the flip where `symmetric`."""
-    apart = jnp.max(jnp.abs(others - row[None]), axis=1)
-    mirrored = jnp.max(jnp.abs(others + row[None]), axis=1)
-    return jnp.where(symmetric, jnp.minimum(apart, mirrored), apart)
+    both = jnp.stack([row, jnp.where(symmetric, -row, row)])
+    both = both.reshape(2, *[1] * (others.ndim - 1), -1)
+    return jnp.min(jnp.max(jnp.abs(others[None] - both), axis=-1), axis=0)

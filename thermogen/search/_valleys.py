@@ -12,8 +12,8 @@ from scipy.spatial.distance import cdist
 from .._batches import in_batches, replaced
 from .._solution import Solution
 from ..meanfield import RESULTS, Problem
+from ._flat import between
 from ._merge import joined
-from ._quench import between
 from ._same import MERGE_TOLERANCE
 
 # Points of one valley that lie closer than this need not all be remembered.

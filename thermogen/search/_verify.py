@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from .._solution import Solution
-from .._types import Beta, Key
+from .._types import Key
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import (
     RESULTS,
-    AbstractFunctional,
     Problem,
     is_minimum,
     judge,
@@ -27,8 +26,8 @@ from ..meanfield import (
 from ._curvature import lowest_curvatures
 from ._library import Kind, Library
 from ._merge import Pool, joined
-from ._provenance import fingerprint, run_of
-from ._quench import below_saddles, is_converged, make_problem, verified_ends
+from ._provenance import run_of
+from ._quench import below_saddles, is_converged, verified_ends
 from ._same import MERGE_TOLERANCE
 from ._search import Ends
 from ._valleys import Valleys
@@ -46,20 +45,18 @@ class Verification:
 
     def __init__(
         self,
-        functional: AbstractFunctional,
-        energy: AbstractEnergy,
-        beta: Beta,
+        problem: Problem,
+        symmetric: bool,
+        origin: UInt32[np.ndarray, "3 2"],
         capacity: int,
         key: Key,
     ):
-        with jax.enable_x64(True):
-            self._problem = make_problem(functional, energy, beta)
-            symmetric = bool(_is_even(self._problem.energy))
+        self._problem = problem
         measure = functools.partial(lowest_curvatures, self._problem)
         self._pool = Pool(capacity, symmetric, measure)
         self._valleys = Valleys(self._problem, symmetric)
         self._rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-        self._origin = {"fingerprint": fingerprint(functional, energy, beta), "runs": run_of(key)}
+        self._origin = {"fingerprint": origin, "runs": run_of(key)}
         # The ends that were verified: their rows in the table, and the hits that were counted.
         self._row: dict[bytes, int] = {}
         self._verified: Solution | None = None
@@ -68,7 +65,8 @@ class Verification:
     def library(self, ends: Ends) -> Library:
         """The minima among the ends, with their hits."""
         ends = jax.tree.map(np.asarray, ends)
-        used = np.isfinite(ends.free_energies)
+        order = np.argsort(ends.free_energies, kind="stable")
+        used = order[np.isfinite(ends.free_energies[order])]
         fields = np.ascontiguousarray(ends.fields[used])
         hits = np.stack([ends.hits, ends.given_hits], axis=1)[used]
         with jax.enable_x64(True):
@@ -112,9 +110,6 @@ class Verification:
             self._pool.add(minima, *hits.T)
 
 
-_is_even = eqx.filter_jit(is_flip_symmetric)
-
-
 def precision(energy: AbstractEnergy) -> DTypeLike:
     """The dtype of the parameters of an energy."""
     return jnp.result_type(float, *jax.tree.leaves(energy))
@@ -126,6 +121,7 @@ def verified(problem: Problem, ends: Ends, capacity: int) -> Library:
     Pure: it jits and vmaps. Saddles and what did not converge are left out, and counted as
     unresolved.
     """
+    ends = _lowest_first(ends)
     dtype = precision(problem.energy)
     tol = jnp.asarray(1e-9 if dtype == jnp.float64 else 1e-4, dtype)
     theta, result, figures = _polished(problem, ends, tol)
@@ -167,6 +163,12 @@ def verified(problem: Problem, ends: Ends, capacity: int) -> Library:
         given_hits=of(given, 0),
         unresolved=unresolved,
     )
+
+
+def _lowest_first(ends: Ends) -> Ends:
+    order = jnp.argsort(ends.free_energies, stable=True)
+    of_each = ("fields", "free_energies", "hits", "given_hits")
+    return ends._replace(**{name: getattr(ends, name)[order] for name in of_each})
 
 
 def _polished(problem: Problem, ends: Ends, tol: Array) -> tuple[Array, RESULTS, Any]:
