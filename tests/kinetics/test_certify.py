@@ -565,6 +565,20 @@ def test_of_many_cores_those_that_are_passed_are_told_by_a_few_trajectories():
     assert np.mean(np.argmax(went, axis=1) == own) > 0.9
 
 
+@pytest.mark.further
+def test_noise_of_a_few_trajectories_is_no_state():
+    """Of 16 trajectories from each of many cores a quarter is left of what has long decayed."""
+    energy, beta = tg.Complete.from_energies(np.random.default_rng(0).normal(size=2**N)), 0.5
+    assert np.all(tg.exact.relaxation_times(energy, beta) < 0.2 * THRESHOLD)
+    cores = tg.kinetics.flip_minima(energy, CORNERS)
+    assert len(cores) > 10
+    for key in range(5):
+        found = tg.kinetics.certify(
+            energy, beta, cores, key=_key(key), threshold=THRESHOLD, n_trajectories=16
+        )
+        assert found.n_bound == 1
+
+
 def test_many_candidates_are_listed_as_ranges():
     assert _listed(np.array([1, 2, 3, 4, 7, 9, 10])) == "candidates 1 to 4, 7, 9, 10"
     assert _listed(np.array([5])) == "candidate 5"

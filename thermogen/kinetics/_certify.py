@@ -33,8 +33,10 @@ _ROUNDING = 1e-3
 _TIE_OF_SINGLE = 1e-5
 # Cores are told apart by a table of at least so many rows, ...
 _LEAST_CORES = 16
-# ... and where the count hangs on it so many times as many trajectories tell how they exchange.
-_MOST_TRAJECTORIES = 4
+# ... and so many trajectories from each tell how they exchange, at least; where the count hangs on
+# it, up to so many times as many. Errors of N trajectories look like processes of which
+# `1/sqrt(N)` is left after the lag, where `exp(-2)` is left of one as slow as the threshold.
+_LEAST_TRAJECTORIES, _TIMES_MORE = 128, 4
 
 
 @from_anywhere
@@ -60,9 +62,10 @@ def certify(
     a paramagnet beside ordered states at a first-order transition, starts from draws of its product
     measure, and configurations far from the core below them belong to it, where that shows one
     set more. The escape from a set is an exponential law, fitted with censoring. Errors of the
-    exchange are about `1/sqrt(n_trajectories)`: where they leave the number of sets open, up to
-    four times as many trajectories are observed, until the lag. A relaxation time within a factor
-    of about 1.5 of the threshold may still be taken for one on the other side.
+    exchange are about `1/sqrt(n_trajectories)`: at least 128 trajectories from each core are
+    observed until the lag, and up to four times `n_trajectories` where the number of sets is open.
+    A relaxation time within a factor of about 1.5 of the threshold may still be taken for one on
+    the other side.
 
     All candidates are tested. Where there are many, a few trajectories from each tell which cores
     are merely passed: nearly all of them leave for others. Such a core is merged into that to which
@@ -142,12 +145,12 @@ def certify(
         stands, passing = screened(observe, cores)
         read = Entries.of(cores, stands, bottoms, disordered, mask)
 
-        def meet(n_looks: int, stage: int, callback: Progress = None) -> Seen:
-            stage_key = jax.random.fold_in(draw_key, stage)
-            starts = starts_of(read.cores, used[disordered], n_trajectories, stage_key)
-            return read.completed(observe(starts, n_looks, stage, callback))
+        def meet(count: int, n_looks: int, callback: Progress = None) -> Seen:
+            stage_key = jax.random.fold_in(draw_key, n_looks + count)
+            starts = starts_of(read.cores, used[disordered], count, stage_key)
+            return read.completed(observe(starts, n_looks, n_looks + count, callback))
 
-        seen = meet(horizon * LOOKS, 0, callback)
+        seen = meet(n_trajectories, horizon * LOOKS, callback)
         passing = read.labelled(Seen(*(x[read.passed] for x in passing)))
         clock = n_steps / per_sweep, float(threshold), type(dynamics).__name__
         return _settled(Evidence(seen, seen.until(LAG * LOOKS), passing), read, clock, meet)
@@ -160,11 +163,12 @@ def _settled(
     meet: Callable[[int, int], Seen],
 ) -> Certificate:
     """The certificate; where errors leave the number of sets open, of more trajectories."""
+    count = evidence.until_lag.labels.shape[1]
+    most = max(_TIMES_MORE * count, _LEAST_TRAJECTORIES)
     certificate = judge(evidence, read, *clock)
-    for stage in range(1, _MOST_TRAJECTORIES):
-        if certificate.settled:
-            break
-        evidence = evidence.with_more(meet(LAG * LOOKS, stage))
+    while count < _LEAST_TRAJECTORIES or (count < most and not certificate.settled):
+        evidence = evidence.with_more(meet(count, LAG * LOOKS))
+        count *= 2
         certificate = judge(evidence, read, *clock)
     return certificate
 
