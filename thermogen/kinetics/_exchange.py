@@ -17,8 +17,10 @@ _CONFIDENCE = 0.95
 _ROUNDING, _ROUNDING_OF_OVERLAPS = 1e-9, 1e-6
 # How often the exchange is drawn again: rarely where there are many rows.
 _LEAST_DRAWS, _MOST_DRAWS, _DRAWN_ROWS = 20, 200, 6400
-# In thresholds: what takes longer after half the lag is slow, what takes less is noise.
-_CLEARLY = (1.25, 0.6)
+# In thresholds: what takes less after half the lag is noise.
+_NOISE = 0.6
+# Trajectories begin at the bottom of a set, and seem to take this factor longer, or less.
+_START = 1.1
 
 
 class Departures(NamedTuple):
@@ -100,8 +102,9 @@ def count_interval(
     """Least and largest number of metastable sets that the errors of the exchange leave open.
 
     Rows of the late exchange are drawn again, as so many trajectories would show them; 95 % of
-    the counts lie within. Noise, which shows processes just below the threshold, is told by the
-    early exchange, where it looks fast.
+    the counts lie within, of processes that take 10 % longer, or less, than the threshold. Noise,
+    which shows processes just below the threshold, is told by the early exchange, where it looks
+    fast.
 
     Args:
         early: exchange after half the lag, and
@@ -116,11 +119,13 @@ def count_interval(
     n_draws = max(_LEAST_DRAWS, min(_MOST_DRAWS, _DRAWN_ROWS // int(np.sum(~later))))
     drawn = np.stack([rng.multinomial(n_trajectories, row, n_draws) for row in late], axis=1)
     drawn[:, later] = drawn[:, images[later]][..., images]  # as only one of two images is observed
-    counts = _n_slow(drawn / n_trajectories, lag, threshold, images)
     tail = 0.5 * (1 - _CONFIDENCE)
-    low, high = np.quantile(counts, (tail, 1 - tail), method="nearest")
-    surely, perhaps = (_n_slow(early, 0.5 * lag, x * threshold, images) for x in _CLEARLY)
-    return 1 + int(max(low, surely)), 1 + int(min(high, perhaps))
+    low, high = (
+        np.quantile(_n_slow(drawn / n_trajectories, lag, x, images), q, method="nearest")
+        for x, q in ((threshold * _START, tail), (threshold / _START, 1 - tail))
+    )
+    perhaps = _n_slow(early, 0.5 * lag, _NOISE * threshold, images)
+    return 1 + int(low), 1 + int(min(high, max(low, perhaps)))
 
 
 def _n_slow(

@@ -372,7 +372,7 @@ class Library(eqx.Module):
         if rows.ndim != 2 or rows.shape[1] != n:
             raise ValueError(f"magnetizations must have shape (batch, {n}), got {rows.shape}")
         paired = np.asarray(self.multiplicity) == 2
-        return nearest_rows(self.magnetizations[: self.size], paired, rows)
+        return nearest_rows(self.magnetizations[: self.size], paired[: self.size], rows)
 
 
 # Fields that speak of the whole library, and those that hold one entry a state.
