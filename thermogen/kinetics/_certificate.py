@@ -67,7 +67,7 @@ class Certificate(eqx.Module):
     rates: Float[np.ndarray, "sets sets"]
     threshold: float
     lag: float
-    dynamics: str = "HeatBath"
+    dynamics: str = eqx.field(default="HeatBath", static=True)
     n_bound_interval: tuple[int, int] | None = None
 
     @property
