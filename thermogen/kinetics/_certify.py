@@ -37,6 +37,8 @@ _LEAST_CORES = 16
 # it, up to so many times as many. Errors of N trajectories look like processes of which
 # `1/sqrt(N)` is left after the lag, where `exp(-2)` is left of one as slow as the threshold.
 _LEAST_TRAJECTORIES, _TIMES_MORE = 128, 4
+# Beyond the stages, which tell randomness apart, of all other trajectories.
+_LATER = 2**20
 
 
 @from_anywhere
@@ -145,12 +147,13 @@ def certify(
         stands, passing = screened(observe, cores)
         read = Entries.of(cores, stands, bottoms, disordered, mask)
 
-        def meet(count: int, n_looks: int, callback: Progress = None) -> Seen:
-            stage_key = jax.random.fold_in(draw_key, n_looks + count)
+        def meet(count: int, n_looks: int, stage: int, callback: Progress = None) -> Seen:
+            stage_key = jax.random.fold_in(draw_key, stage)
             starts = starts_of(read.cores, used[disordered], count, stage_key)
-            return read.completed(observe(starts, n_looks, n_looks + count, callback))
+            return read.completed(observe(starts, n_looks, stage, callback))
 
-        seen = meet(n_trajectories, horizon * LOOKS, callback)
+        n_looks = horizon * LOOKS
+        seen = meet(n_trajectories, n_looks, n_looks + n_trajectories, callback)
         passing = read.labelled(Seen(*(x[read.passed] for x in passing)))
         clock = n_steps / per_sweep, float(threshold), type(dynamics).__name__
         return _settled(Evidence(seen, seen.until(LAG * LOOKS), passing), read, clock, meet)
@@ -160,14 +163,14 @@ def _settled(
     evidence: Evidence,
     read: Entries,
     clock: tuple[float, float, str],
-    meet: Callable[[int, int], Seen],
+    meet: Callable[[int, int, int], Seen],
 ) -> Certificate:
     """The certificate; where errors leave the number of sets open, of more trajectories."""
     count = evidence.until_lag.labels.shape[1]
     most = max(_TIMES_MORE * count, _LEAST_TRAJECTORIES)
     certificate = judge(evidence, read, *clock)
     while count < _LEAST_TRAJECTORIES or (count < most and not certificate.settled):
-        evidence = evidence.with_more(meet(count, LAG * LOOKS))
+        evidence = evidence.with_more(meet(count, LAG * LOOKS, _LATER + count))
         count *= 2
         certificate = judge(evidence, read, *clock)
     return certificate
