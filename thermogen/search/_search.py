@@ -29,8 +29,8 @@ TOGETHER = 1e-3
 _FIRST = 64
 # Steps of the descents between two harvests, and projections by which ends are looked up.
 _STEPS, _N_CODES = 16, 2
-# Numbers of lanes, of which a search takes the smallest that holds its starts.
-_LANES = (16, 64, 256)
+# Numbers of lanes, and starts that there are for each at least.
+_LANES, _STARTS_A_LANE = (16, 64, 256), 9
 # Magnetizations that are advanced together, and columns in which the least of many is sought.
 _BLOCK, _COLUMNS = 2**14, 64
 # A descent begins and ends by what its state says, and asks for no function then.
@@ -110,12 +110,12 @@ class _Table(NamedTuple):
 
     Attributes:
         lane: the lane whose end lies in each place, -1 where it was held before, shape `(C,)`.
-        codes: by which ends are looked up, shape `(C, codes)`; infinite where unused.
+        codes: by which ends are looked up, shape `(codes, C)`; infinite where unused.
         levels, hits, given_hits, overflow: as in `Ends`.
     """
 
     lane: Int[Array, " C"]
-    codes: Float[Array, "C codes"]
+    codes: Float[Array, "codes C"]
     levels: Float[Array, " C"]
     hits: Int[Array, " C"]
     given_hits: Int[Array, " C"]
@@ -128,7 +128,7 @@ class SearchState(NamedTuple):
     Attributes:
         lanes: the descents.
         ends: what is held.
-        codes: projections of what is held, by which it is looked up, shape `(C, codes)`.
+        codes: projections of what is held, by which it is looked up, shape `(codes, C)`.
         issued: starts handed out.
         more: whether there are more to be handed out.
         key: of the random starts.
@@ -136,7 +136,7 @@ class SearchState(NamedTuple):
 
     lanes: _Lanes
     ends: Ends
-    codes: Float[Array, "C codes"]
+    codes: Float[Array, "codes C"]
     issued: Int[Array, ""]
     more: Bool[Array, ""]
     key: Key
@@ -191,9 +191,9 @@ class Search(AbstractJob):
         total = len(starts) + n_starts
         # Where starts are made from what is held, not too many are under way at a time.
         most = _LANES[-1] if all(move is corner for move in moves) else _FIRST
-        # Where there are few lanes, most are busy until the last start is handed out.
-        most = min(most, max(_FIRST, 4 * _BLOCK // problem.energy.n_spins))
-        n_lanes = next(lanes for lanes in _LANES if lanes >= min(total, most))
+        # On a processor idle lanes cost: with some starts for each, few are idle before the end.
+        most = min(most, total // (_STARTS_A_LANE if jax.default_backend() == "cpu" else 1))
+        n_lanes = max(lanes for lanes in _LANES if lanes <= max(most, _LANES[0]))
         padding = _power_of_two(len(starts)) - len(starts)
         xp = np if isinstance(starts, np.ndarray) else jnp
         return cls(
@@ -224,7 +224,7 @@ class Search(AbstractJob):
             number,
             number,
         )
-        codes = jnp.full((room, _N_CODES), jnp.inf, jnp.float32)
+        codes = jnp.full((_N_CODES, room), jnp.inf, jnp.float32)
         more = self.n_given + self.n_starts > 0
         return SearchState(none, ends, codes, number, more, key)
 
@@ -253,7 +253,7 @@ class Search(AbstractJob):
 
     def _harvested(
         self, state: SearchState, lanes: _Lanes, sound: Bool[Array, " L"], g: Float[Array, " L"]
-    ) -> tuple[Ends, Float[Array, "C codes"]]:
+    ) -> tuple[Ends, Float[Array, "codes C"]]:
         """What is held with the ends of the lanes that are `sound`: new ones, and hits.
 
         They come one by one: loops over scatters, which a processor needs for many at a time,
@@ -265,12 +265,12 @@ class Search(AbstractJob):
         def enter(carry):
             waiting, held, table = carry
             lane = jnp.argmax(waiting)
-            apart = _apart(codes[lane], table.codes, self.even)
-            nearest = _least(apart)
+            away = apart(codes[:, lane], table.codes, self.even)
+            nearest = _least(away)
             owner = table.lane[nearest]
             near = jnp.where(owner < 0, jnp.tanh(ends.fields[nearest]), m[owner])
-            known = jnp.isfinite(apart[nearest])
-            known &= _apart(m[lane], near, self.even) < TOGETHER
+            known = jnp.isfinite(away[nearest])
+            known &= apart(m[lane], near, self.even) < TOGETHER
             # What is new takes an unused place, and where there is none the highest.
             full = held == self.room
             highest = jax.lax.cond(full, jnp.argmax, lambda _: held, table.levels)
@@ -278,7 +278,7 @@ class Search(AbstractJob):
             enters = known | (g[lane] < table.levels[place])
             new = _Table(
                 jnp.where(known, owner, lane.astype(jnp.int32)),
-                jnp.where(known, table.codes[nearest], codes[lane]),
+                jnp.where(known, table.codes[:, nearest], codes[:, lane]),
                 jnp.where(known, table.levels[nearest], g[lane]),
                 jnp.where(known, table.hits[place], 0) + 1,
                 jnp.where(known, table.given_hits[place], 0) + lanes.given[lane],
@@ -289,7 +289,7 @@ class Search(AbstractJob):
             def put(value, held):
                 if not held.ndim:
                     return value
-                return jnp.where(here.reshape(-1, *[1] * value.ndim), value[None], held)
+                return jnp.where(here if held.ndim == 1 else here[None], value[..., None], held)
 
             held = held + (~known & ~full)
             waiting = waiting & (jnp.arange(len(g)) != lane)
@@ -445,16 +445,17 @@ def _advanced(problem: Problem, lanes: _Lanes, max_steps: int) -> tuple[_Lanes, 
     return lanes, (lanes.start >= 0) & ~busy
 
 
-def _codes(m: Float[Array, "rows n"]) -> Float[Array, "rows codes"]:
+def _codes(m: Float[Array, "rows n"]) -> Float[Array, "codes rows"]:
     """Projections on a few random directions: rows that lie together have close ones."""
     probes = np.random.default_rng(0).normal(size=(m.shape[1], _N_CODES))
-    return dot(m, jnp.asarray(probes, m.dtype))
+    return dot(m, jnp.asarray(probes, m.dtype)).T
 
 
-def _apart(
-    row: Float[Array, " k"], others: Float[Array, "*rows k"], symmetric: Bool[Array, ""]
-) -> Float[Array, "*rows"]:
-    """Largest difference of a row from each of others, modulo the flip where `symmetric`."""
-    both = jnp.stack([row, jnp.where(symmetric, -row, row)])
-    both = both.reshape(2, *[1] * (others.ndim - 1), -1)
-    return jnp.min(jnp.max(jnp.abs(others[None] - both), axis=-1), axis=0)
+def apart(
+    one: Float[Array, " k"], others: Float[Array, "k ..."], symmetric: Bool[Array, ""]
+) -> Float[Array, "..."]:
+    """Largest difference of a column from each of others, modulo the flip where `symmetric`."""
+    one = one.reshape(-1, *[1] * (others.ndim - 1))
+    away = jnp.max(jnp.abs(others - one), axis=0)
+    mirrored = jnp.max(jnp.abs(others + one), axis=0)
+    return jnp.where(symmetric, jnp.minimum(away, mirrored), away)

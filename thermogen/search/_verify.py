@@ -29,7 +29,7 @@ from ._merge import Pool, joined
 from ._provenance import run_of
 from ._quench import below_saddles, is_converged, verified_ends
 from ._same import MERGE_TOLERANCE
-from ._search import Ends
+from ._search import Ends, apart
 from ._valleys import Valleys
 
 # Rows that are polished at once under a trace.
@@ -121,7 +121,6 @@ def verified(problem: Problem, ends: Ends, capacity: int) -> Library:
     Pure: it jits and vmaps. Saddles and what did not converge are left out, and counted as
     unresolved.
     """
-    ends = _lowest_first(ends)
     dtype = precision(problem.energy)
     tol = jnp.asarray(1e-9 if dtype == jnp.float64 else 1e-4, dtype)
     theta, result, figures = _polished(problem, ends, tol)
@@ -165,14 +164,11 @@ def verified(problem: Problem, ends: Ends, capacity: int) -> Library:
     )
 
 
-def _lowest_first(ends: Ends) -> Ends:
-    order = jnp.argsort(ends.free_energies, stable=True)
-    of_each = ("fields", "free_energies", "hits", "given_hits")
-    return ends._replace(**{name: getattr(ends, name)[order] for name in of_each})
-
-
 def _polished(problem: Problem, ends: Ends, tol: Array) -> tuple[Array, RESULTS, Any]:
-    """Newton steps from each end, and a verdict on it; batches that are unused are left out."""
+    """Newton steps from each end, and a verdict on it.
+
+    Ends fill a table from its first place on: the batches behind them are left out.
+    """
 
     def single(row):
         end = polish(problem, row, tol=tol)
@@ -209,10 +205,7 @@ def _leaders(
     def step(carry):
         waiting, leader = carry
         k = jnp.argmax(waiting)
-        apart = jnp.max(jnp.abs(m - m[k][None]), axis=1)
-        mirrored = jnp.max(jnp.abs(m + m[k][None]), axis=1)
-        apart = jnp.where(symmetric, jnp.minimum(apart, mirrored), apart)
-        first = jnp.argmax(good & (apart < MERGE_TOLERANCE))
+        first = jnp.argmax(good & (apart(m[k], m.T, symmetric) < MERGE_TOLERANCE))
         return waiting & (rows != k), jnp.where(rows == k, first, leader)
 
     # Of a table most rows are unused.
