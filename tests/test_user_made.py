@@ -200,6 +200,7 @@ QUICK = {
     "exact.barriers": lambda e: exact.barriers(e, np.array([0, 2**N - 1])),
     "exact.conditional": lambda e: exact.conditional(e, BETA, CUE),
     "exact.correlations": lambda e: exact.correlations(e, BETA),
+    "exact.cost": lambda e: exact.cost(e)[1:],
     "exact.density_of_states": lambda e: exact.density_of_states(e, 5)[1],
     "exact.energies": exact.energies,
     "exact.entropy": lambda e: exact.entropy(e, BETA),

@@ -1,6 +1,7 @@
-"""Exact results by enumeration of all 2^n configurations, for n <= 24.
+"""Exact results: by enumeration of all 2^n configurations for n <= 24, and by elimination beyond.
 
 A function of an energy makes its table of 2^n energies by one Walsh transform; some take a table.
+Ensembles of more spins are had where the graph of interactions is narrow, see `cost`.
 """
 
 from ._dynamics import MetastableSets as MetastableSets
@@ -27,6 +28,8 @@ from ._minima import Retention as Retention
 from ._minima import barriers as barriers
 from ._minima import retention as retention
 from ._minima import single_flip_minima as single_flip_minima
+from ._narrow import Cost as Cost
+from ._narrow import cost as cost
 from ._tables import boltzmann_weights as boltzmann_weights
 from ._tables import coarse_grain as coarse_grain
 from ._tables import conjoint_potential as conjoint_potential

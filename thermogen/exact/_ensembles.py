@@ -1,8 +1,10 @@
-"""Ensembles by enumeration of all 2^n configurations: the ground truth, for n <= 24.
+"""Ensembles, exactly: the ground truth.
 
-Every function takes an energy and makes its table of 2^n energies by one Walsh transform. All
-functions are differentiable in the parameters and in beta. They are right from beta -> 0 to
-beta -> infinity, where the lowest configurations share all probability.
+Up to 24 spins a function makes a table of all 2^n energies by one Walsh transform. Beyond, and
+where it is cheaper, it eliminates spin after spin, which takes an energy whose graph of
+interactions is narrow; `cost` tells. All functions are differentiable in the parameters and in
+beta. They are right from beta -> 0 to beta -> infinity, where the lowest configurations share all
+probability.
 """
 
 from typing import NamedTuple
@@ -19,7 +21,9 @@ from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, Layers, complete, layers
 from ..walsh import walsh_transform
+from . import _narrow
 from ._layers import layered_log_partition
+from ._narrow import narrow
 
 
 @from_anywhere
@@ -90,6 +94,8 @@ def log_partition(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
         cold, value = _layered(energy, pair, beta)
         # Beyond the largest beta that is resolved its free energy does not change.
         return value * jnp.maximum(beta_as(beta, cold.dtype) / jnp.where(cold == 0, 1, cold), 1)
+    if (model := narrow(energy)) is not None:
+        return _narrow.log_partition(model, checked_beta(beta))
     lowest, logits = log_weights(energies(energy), beta)
     return jax.nn.logsumexp(logits) - beta_as(beta, logits.dtype) * lowest
 
@@ -101,6 +107,8 @@ def free_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     if pair is not None:
         cold, value = _layered(energy, pair, beta)
         return -value / cold
+    if (model := narrow(energy)) is not None:
+        return _narrow.free_energy(model, checked_beta(beta))
     lowest, logits = log_weights(energies(energy), beta)
     return lowest - jax.nn.logsumexp(logits) / beta_as(beta, logits.dtype)
 
@@ -134,6 +142,8 @@ def probabilities(energy: AbstractEnergy, beta: Beta) -> Float[Array, " configur
 @from_anywhere
 def mean_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`<E>`, in energy units."""
+    if (model := narrow(energy)) is not None:
+        return _narrow.mean_energy(model, checked_beta(beta))
     table = energies(energy)
     return dot(jax.nn.softmax(log_weights(table, beta)[1]), table)
 
@@ -141,6 +151,8 @@ def mean_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
 @from_anywhere
 def entropy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`S = -sum_i p_i ln p_i`, in nats."""
+    if (model := narrow(energy)) is not None:
+        return _narrow.entropy(model, checked_beta(beta))
     log_p = jax.nn.log_softmax(log_weights(energies(energy), beta)[1])
     p = jnp.exp(log_p)
     return -dot(p, jnp.where(p > 0, log_p, 0))
@@ -149,6 +161,8 @@ def entropy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
 @from_anywhere
 def heat_capacity(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`C = d<E>/dT = beta^2 (<E^2> - <E>^2)`, dimensionless."""
+    if (model := narrow(energy)) is not None:
+        return _narrow.heat_capacity(model, checked_beta(beta))
     logits = log_weights(energies(energy), beta)[1]
     p = jax.nn.softmax(logits)
     logits = jnp.where(p > 0, logits, 0)
@@ -169,6 +183,8 @@ def magnetizations(energy: AbstractEnergy, beta: Beta) -> Float[Array, " n"]:
         assert jnp.allclose(tg.exact.magnetizations(free, 2.0), jnp.tanh(1.0))
         ```
     """
+    if (model := narrow(energy, gradient=True)) is not None:
+        return _narrow.magnetizations(model, checked_beta(beta))
     return _moments(probabilities(energy, beta))[0]
 
 
@@ -188,6 +204,8 @@ def correlations(energy: AbstractEnergy, beta: Beta) -> Float[Array, "n n"]:
         assert jnp.isclose(tg.exact.correlations(energy, 0.5)[0, 2], jnp.tanh(0.5) ** 2)
         ```
     """
+    if (model := narrow(energy, gradient=True)) is not None:
+        return _narrow.correlations(model, checked_beta(beta))
     return _moments(probabilities(energy, beta))[1]
 
 
@@ -197,10 +215,12 @@ def marginal(
 ) -> Float[Array, " marginal"]:
     """Distribution of a few spins, all others summed out, shape `(2**len(spins),)`.
 
-    Spin `spins[j]` is bit j of the index.
+    Spin `spins[j]` is bit j of the index. Beyond 24 spins each entry takes a sum of its own.
     """
     n = energy.n_spins
     chosen = _checked_spins("spins", spins, n)
+    if (model := narrow(energy)) is not None:
+        return _narrow.marginal(model, checked_beta(beta), chosen)
     # Axis n-1-k of the cube is bit k; the last axis varies fastest.
     cube = probabilities(energy, beta).reshape((2,) * n)
     kept = [n - 1 - k for k in reversed(chosen)]
@@ -214,7 +234,8 @@ def conditional(
 ) -> Float[Array, " configurations"]:
     """Probabilities of all configurations given the values of some spins, shape `(2**n,)`.
 
-    Configurations that contradict the cue have probability 0.
+    Configurations that contradict the cue have probability 0. Beyond 24 spins `marginal` and all
+    averages take the conditional model `energies.Clamped(energy, cue)`.
 
     Args:
         energy: an energy of n spins.

@@ -1,0 +1,242 @@
+"""Sums over the configurations of narrow models: spin after spin, on a table over the frontier.
+
+The table holds `tau ln` of a sum of weights for each configuration of the frontier, the spins that
+share a term with one that is summed out already. A spin has a bit of the index while it waits
+there; along a bit that is free the table is constant. One step sums out one spin s, with all terms
+that are not added yet in its field g,
+
+    table'(x) = tau ln sum_s exp((table(x with s) + s g(x)) / tau),
+
+on which a spin that enters may take the bit that s leaves. All steps are one program in a loop:
+bits, sets and couplings are numbers in it. Set bits are spins that are down, so that the product
+of a set is the parity of its bits.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float, Int
+
+from .._cold import free_entropy
+from .._linalg import dot
+from ..energies import SpinSets
+from ._orders import elimination_order, first_uses
+
+Table = Float[Array, " states"]
+
+
+class Steps(NamedTuple):
+    """What each step does, in segments of equal length, filled up with spins that are not there.
+
+    Attributes:
+        spin: the spin that is summed out, n for none.
+        bit: its bit of the index, 0 for one that enters and leaves within the step.
+        rows: numbers of the terms that are added: terms of two spins and more, then fields, then
+            one that is always 0.
+        masks: bits of the spins in each of them.
+    """
+
+    spin: Int[np.ndarray | Array, "segments length"]
+    bit: Int[np.ndarray | Array, "segments length"]
+    rows: Int[np.ndarray | Array, "segments length terms"]
+    masks: Int[np.ndarray | Array, "segments length terms"]
+
+
+class Plan(NamedTuple):
+    """The steps of a graph, and the size of its largest frontier."""
+
+    steps: Steps
+    width: int
+
+
+@functools.lru_cache(maxsize=64)
+def width_of(n_spins: int, sets: tuple[SpinSets, ...]) -> int:
+    """Spins in the largest frontier of the order that was found for this graph."""
+    return _order(n_spins, sets)[1]
+
+
+@functools.lru_cache(maxsize=64)
+def _order(n_spins: int, sets: tuple[SpinSets, ...]) -> tuple[np.ndarray, int]:
+    return elimination_order(n_spins, [table.indices for table in sets])
+
+
+@functools.lru_cache(maxsize=64)
+def plan_of(n_spins: int, sets: tuple[SpinSets, ...]) -> Plan:
+    """The steps for terms of two spins and more, whose width has been found to be small."""
+    order, width = _order(n_spins, sets)
+    tables = [table.indices for table in sets]
+    leaves, enters, added = first_uses(order, tables)
+    bit = _bits(order, leaves, enters)
+    n_terms = sum(map(len, tables))
+    masks = np.concatenate([_parities(bit, table) for table in tables] + [bit])
+    step = np.concatenate([*added, leaves])
+    # Terms by the step that adds them, and their places within it.
+    sequence = np.argsort(step, kind="stable")
+    counts = np.bincount(step, minlength=n_spins)
+    place = np.arange(len(step)) - np.repeat(np.cumsum(counts) - counts, counts)
+    length, segments = _segments(n_spins)
+    rows = np.full((segments * length, max(1, counts.max(initial=0))), n_terms + n_spins, np.int32)
+    rows[step[sequence], place] = sequence
+    shape = (segments, length)
+    padded = np.full(segments * length, n_spins, np.int32)
+    padded[:n_spins] = order
+    steps = Steps(
+        padded.reshape(shape),
+        np.append(bit, 0).astype(np.int32)[padded].reshape(shape),
+        rows.reshape(*shape, -1),
+        np.append(masks, 0).astype(np.int32)[rows].reshape(*shape, -1),
+    )
+    return Plan(steps, width)
+
+
+def n_tables(n_spins: int) -> int:
+    """Tables that a derivative holds at once: starts of all segments, and one segment."""
+    return sum(_segments(n_spins)) + 6
+
+
+def _segments(n_spins: int) -> tuple[int, int]:
+    length = math.isqrt(max(n_spins, 1) - 1) + 1
+    return length, -(-n_spins // length)
+
+
+def _bits(order: np.ndarray, leaves: np.ndarray, enters: np.ndarray) -> np.ndarray:
+    """The bit of each spin while it waits in the frontier; 0 for one that never does."""
+    bit, free, n_bits = [0] * len(order), [], 0
+    newcomers = np.argsort(enters, kind="stable")
+    newcomers = newcomers[(enters < leaves)[newcomers]].tolist()[::-1]
+    times = enters.tolist()
+    for step, spin in enumerate(order.tolist()):
+        if bit[spin]:
+            free.append(bit[spin])
+        while newcomers and times[newcomers[-1]] == step:
+            if not free:
+                free.append(1 << n_bits)
+                n_bits += 1
+            bit[newcomers.pop()] = free.pop()
+    return np.array(bit, np.int64)
+
+
+def _parities(bit: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Mask of each term. A bit that one spin leaves to another of the same term cancels."""
+    return np.bitwise_xor.reduce(bit[table], axis=1)
+
+
+class _Step(NamedTuple):
+    """One of the steps with its numbers: the couplings of its terms, and the value of its spin."""
+
+    bit: Int[Array, ""]
+    masks: Int[Array, " terms"]
+    couplings: Float[Array, " terms"]
+    pin: Float[Array, ""] | None
+
+
+@functools.partial(jax.jit, static_argnames="width")
+def log_sum(
+    steps: Steps,
+    couplings: Float[Array, " terms"],
+    fields: Float[Array, " n"],
+    pins: Float[Array, " n"] | None,
+    tau: Float[Array, ""],
+    width: int,
+) -> Float[Array, ""]:
+    """`tau ln sum_s exp((sum_a J_a prod_{k in a} s_k + sum_k h_k s_k) / tau)`.
+
+    Derivatives by couplings and fields are means, the one by tau is the entropy. A reverse pass
+    computes segment by segment anew.
+
+    Args:
+        steps: those of the graph.
+        couplings: J of terms of two spins and more, in the order of the graph.
+        fields: h.
+        pins: +1 or -1 where a spin has this value, 0 where both are summed; None for no pins.
+        tau: above 0.
+        width: of the plan.
+    """
+
+    @jax.checkpoint
+    def segment(table, part):
+        return jax.lax.scan(lambda t, step: _advance(t, step, tau), table, part)
+
+    start = jnp.zeros(2**width, tau.dtype)
+    table, references = jax.lax.scan(segment, start, _numbers(steps, couplings, fields, pins))
+    n_absent = steps.spin.size - fields.size
+    return table[0] + jnp.sum(references) - n_absent * math.log(2) * tau
+
+
+def _numbers(steps: Steps, couplings: Array, fields: Array, pins: Array | None) -> _Step:
+    values = jnp.concatenate([couplings, fields, jnp.zeros(1, fields.dtype)])
+    pin = None if pins is None else jnp.append(pins, 0)[steps.spin]
+    return _Step(jnp.asarray(steps.bit), jnp.asarray(steps.masks), values[steps.rows], pin)
+
+
+def _advance(table: Table, step: _Step, tau: Float[Array, ""]) -> tuple[Table, Float[Array, ""]]:
+    """The table after a step, and the reference that was taken off so that numbers stay small."""
+    reference = jax.lax.stop_gradient(table[0])
+    field = _field(step, table.size.bit_length() - 1)
+    # The spin has the value of its bit in the one, the opposite value in the other.
+    same, opposite = table + field - reference, _flipped(table, step.bit) - field - reference
+    new = _log_add(same, opposite, tau)
+    if step.pin is not None:
+        down = jnp.arange(table.size, dtype=step.bit.dtype) & step.bit != 0
+        pinned = jnp.where(down == (step.pin < 0), same, opposite)
+        new = jnp.where(step.pin == 0, new, pinned)
+    return new, reference
+
+
+def _field(step: _Step, width: int) -> Table:
+    """`s g(x)`: what the terms of a step add where the spin has the value of its bit."""
+    low = width // 2
+    lower, upper = (
+        _signs(masks, bits, step.couplings.dtype)
+        for masks, bits in ((step.masks & (2**low - 1), low), (step.masks >> low, width - low))
+    )
+    return dot((step.couplings[:, None] * upper).T, lower).reshape(-1)
+
+
+def _signs(masks: Int[Array, " terms"], n_bits: int, dtype) -> Float[Array, "terms states"]:
+    """Product of the spins in each mask, for each configuration of so many bits."""
+    index = jnp.arange(2**n_bits, dtype=masks.dtype)
+    odd = jax.lax.population_count(masks[:, None] & index[None, :]) & 1
+    return 1 - 2 * odd.astype(dtype)
+
+
+# Its indices are computed again where the derivative needs them: they would fill as much memory
+# as the tables.
+@jax.checkpoint
+def _flipped(table: Table, bit: Int[Array, ""]) -> Table:
+    index = jnp.arange(table.size, dtype=bit.dtype) ^ bit
+    return table.at[index].get(mode="promise_in_bounds", unique_indices=True)
+
+
+@jax.custom_jvp
+def _log_add(a: Table, b: Table, tau: Float[Array, ""]) -> Table:
+    """`tau ln(exp(a / tau) + exp(b / tau))`.
+
+    A reverse pass through a loop drops the rule below where it is differentiated once more, so the
+    formula has to be smooth at a = b, which a maximum is not.
+    """
+    larger = a > b
+    most, least = jnp.where(larger, a, b), jnp.where(larger, b, a)
+    return most + tau * jnp.log1p(jnp.exp((least - most) / tau))
+
+
+@functools.partial(_log_add.defjvp, symbolic_zeros=True)
+def _(primals, tangents):
+    """Of all that the derivatives need, one table is kept: the share of the first."""
+    (a, b, tau), (a_dot, b_dot, tau_dot) = primals, tangents
+    odds = (a - b) / tau
+    share = jax.nn.sigmoid(odds)
+    a_dot, b_dot = _instantiated(a_dot, a), _instantiated(b_dot, b)
+    change = b_dot + share * (a_dot - b_dot)
+    if not isinstance(tau_dot, SymbolicZero):
+        change += free_entropy(0.5 * odds) * tau_dot
+    return _log_add(a, b, tau), change
+
+
+def _instantiated(tangent: Table | SymbolicZero, like: Table) -> Table:
+    return jnp.zeros_like(like) if isinstance(tangent, SymbolicZero) else tangent
