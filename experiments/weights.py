@@ -103,7 +103,7 @@ def judged(quick: bool) -> Iterator[Judged]:
             continue
         # A paramagnet beside ordered states is a candidate of a functional alone.
         functional = tg.NaiveMeanField() if model.family.startswith("gap") else None
-        options = {"functional": functional, "n_starts": 96, "capacity": 128}
+        options = {"functional": functional, "n_starts": 96, "n_populations": 0}
         found = tg.find_bound_states(
             model.energy, model.beta, key=jax.random.key(index), threshold=THRESHOLD, **options
         )
@@ -119,7 +119,7 @@ def judged(quick: bool) -> Iterator[Judged]:
     print(f"left out: {ergodic} ergodic, {alone} of one row, {other} of other sets than the exact")
 
 
-def exact(quick: bool, n_keys: int = 4) -> None:
+def exact(quick: bool, n_keys: int = 2) -> None:
     rows: dict[str, list[list[float]]] = {}
     print("family                      models answered  covered  rows  width  error  by F")
     clear_rows: list[list[float]] = []

@@ -116,6 +116,17 @@ def test_rows_are_states_and_candidates_know_theirs():
 
 
 @pytest.mark.further
+def test_weights_can_be_left_to_the_library():
+    sampled, found = _of("SK", True), _diagnose(*MODELS["SK"][::2], n_populations=0)
+    np.testing.assert_array_equal(np.sort(found.escape_times), np.sort(sampled.escape_times))
+    np.testing.assert_array_equal(found.weights, found.library_weights)
+    np.testing.assert_array_equal(found.weight_intervals, [[0, 1]] * len(found))
+    assert not found.weighed and "they were not sampled" in found.verdict
+    with pytest.raises(ValueError, match="n_populations must be at least 10, got 9"):
+        _diagnose(*MODELS["SK"][::2], n_populations=9)
+
+
+@pytest.mark.further
 def test_candidates_of_one_set_are_one_state():
     """The lightest candidates but one together outweigh the heaviest."""
     found = _of("SK", True)
@@ -130,7 +141,7 @@ def test_candidates_of_one_set_are_one_state():
     np.testing.assert_array_equal(made.certificate.bound, [True, True, True, False])
     np.testing.assert_allclose(made.weights, [0.45, 0.35, 0.2])
     np.testing.assert_array_equal(made.weight_intervals, [[0, 1]] * 3)
-    assert not made.weighed and "sampling them has failed" in made.verdict
+    assert not made.weighed and "sampling has failed" in made.verdict
     # A candidate that is merely passed does not stand for a state, however heavy.
     passed = np.where(np.arange(4) == 0, 0, found.certificate.occupations)
     merged = dataclasses.replace(certificate, occupations=passed, group=np.array([0, 0, 1, 2]))
@@ -319,7 +330,7 @@ def test_a_state_that_replicas_miss_is_told():
     found = tg.find_bound_states(energy, 1.0, key=key, threshold=20, starts=starts, **options)
     assert len(found) == 2 and not found.weighed
     np.testing.assert_array_equal(found.weight_intervals, [[0, 1]] * 2)
-    assert "sampling them has failed" in found.verdict
+    assert "sampling has failed" in found.verdict
 
 
 @pytest.mark.further

@@ -22,10 +22,10 @@ from thermogen.kinetics._exchange import (
     exchange_rates,
     fold,
     inner_times,
-    metastable_sets,
     shares,
 )
 from thermogen.kinetics._screening import standing
+from thermogen.kinetics._sets import Exchange, metastable_sets
 from thermogen.search import PER_STATE
 
 # One number of spins for nearly all tests: programs are shared.
@@ -600,19 +600,30 @@ def test_inner_times_by_hand():
     np.testing.assert_array_equal(inner_times(overlaps, gone, 2.0), 0)
 
 
+def _counted(early: np.ndarray, late: np.ndarray, images: np.ndarray, n: int = 10**6) -> Exchange:
+    return Exchange(*(np.rint(n * x).astype(int) for x in (early, late)), 40.0, images)
+
+
 def test_sets_of_a_known_exchange():
     """Cores 0, 1 mix at once and so do 2, 3; core 4 lies between and goes mostly to the second."""
-    lag, slow = 40.0, 100.0
-    size = np.exp(-lag / slow)
+    slow, images = 100.0, np.arange(5)
     left, right = np.array([0.5, 0.5, 0, 0, 0]), np.array([0, 0, 0.5, 0.5, 0])
-    first = 0.5 * ((1 + size) * left + (1 - size) * right)
-    second = 0.5 * ((1 - size) * left + (1 + size) * right)
-    exchange = np.stack([first, first, second, second, 0.2 * first + 0.8 * second])
-    sets, times = metastable_sets(exchange, lag, 20.0)
+
+    def after(time: float, shown: float = 1.0) -> np.ndarray:
+        size = shown * np.exp(-time / slow)
+        first = 0.5 * ((1 + size) * left + (1 - size) * right)
+        second = 0.5 * ((1 - size) * left + (1 + size) * right)
+        return np.stack([first, first, second, second, 0.2 * first + 0.8 * second])
+
+    exchange = _counted(after(20), after(40), images)
+    sets, times = metastable_sets(exchange, 20.0)
     assert sets[0] == sets[1] != sets[2] == sets[3] == sets[4]
-    np.testing.assert_allclose(times[0], slow)
+    np.testing.assert_allclose(times[0], slow, rtol=0.01)
     assert np.all(times[1:] < 2)
-    assert len(np.unique(metastable_sets(exchange, lag, 150.0)[0])) == 1
+    assert len(np.unique(metastable_sets(exchange, 150.0)[0])) == 1
+    # Labels that show three quarters of the process tell its time all the same.
+    blurred = _counted(after(20, 0.75), after(40, 0.75), images)
+    np.testing.assert_allclose(metastable_sets(blurred, 20.0)[1][0], slow, rtol=0.01)
 
 
 def test_images_of_sets_share_a_number():
@@ -678,21 +689,31 @@ def test_sets_of_an_even_energy_are_mirror_images():
     """A ring of four cores a, b, -a, -b with noise: no three sets are images of each other."""
     rng = np.random.default_rng(0)
     images = np.array([3, 2, 1, 0])  # a, b, -b, -a
-    ring = np.array([[0.5, 0.24, 0.26, 0], [0.24, 0.5, 0, 0.26], [0.26, 0, 0.5, 0.24]])
-    ring = np.concatenate([ring, ring[:1, ::-1]])
+
+    def ring(stay: float, first: float, second: float, across: float) -> np.ndarray:
+        return np.array(
+            [
+                [stay, first, second, across],
+                [first, stay, across, second],
+                [second, across, stay, first],
+                [across, second, first, stay],
+            ]
+        )
+
+    early, late = ring(0.716, 0.13, 0.145, 0.009), ring(0.5, 0.24, 0.26, 0)
     for _ in range(20):
-        exchange = np.stack([rng.multinomial(256, row) for row in ring]) / 256
-        sets, times = metastable_sets(exchange, 40.0, 30.0, images)
+        counts = (np.stack([rng.multinomial(256, row) for row in x]) for x in (early, late))
+        sets, times = metastable_sets(Exchange(*counts, 40.0, images), 30.0)
         assert len(times) == 3 and np.sum(times > 30) == 2
         image = dict(zip(sets, sets[images], strict=True))
         assert all(image[image[a]] == a for a in image) and len(set(image.values())) == len(image)
     # Two pairs far apart: four sets, each the image of another.
     apart_ = 0.94 * np.eye(4) + 0.01 * (1 - np.eye(4)) + 0.03 * np.eye(4)
-    sets, _ = metastable_sets(apart_, 40.0, 20.0, images)
+    sets, _ = metastable_sets(_counted(apart_, apart_, images), 20.0)
     assert len(set(sets)) == 4
     # One pair, whose members exchange at once within each of them.
     pair = np.kron(np.eye(2), np.full((2, 2), 0.5))
-    sets, _ = metastable_sets(pair, 40.0, 20.0, images)
+    sets, _ = metastable_sets(_counted(pair, pair, images), 20.0)
     assert len(set(sets)) == 2 and sets[0] == sets[1] != sets[2] == sets[3]
 
 

@@ -27,7 +27,7 @@ class BoundStates(eqx.Module):
             the replicas have failed.
         library_weights: the cheap estimate: `exp(-beta F)` summed over the candidates of each set,
             shape `(K,)`. Its error is not known.
-        log_partition: ln Z of the model, by the cooled replicas.
+        log_partition: ln Z of the model, by the cooled replicas; NaN where there were none.
         log_partition_error: its standard error; infinite where the replicas have failed.
         escape_times: mean time until trajectories leave the set, shape `(K,)`; infinite where none
             was seen to leave.
@@ -199,11 +199,10 @@ def _weight(found: BoundStates) -> str:
     each = np.repeat(shares / (1 + paired), 1 + paired)
     each = each[each > 0]
     number = np.exp(-np.sum(each * np.log(each)))
-    how = (
-        "replicas that were cooled from infinite temperature, with 95 % intervals."
-        if found.weighed
-        else "exp(-beta F), summed over the candidates of each state: sampling them has failed."
-    )
+    how = "replicas that were cooled from infinite temperature, with 95 % intervals."
+    if not found.weighed:
+        why = "they were not sampled" if np.isnan(found.log_partition) else "sampling has failed"
+        how = f"exp(-beta F), summed over the candidates of each state: {why}."
     return (
         f"Weight: {', '.join(named)}{rest}; as if {number:.3g} states were equally heavy. The "
         f"weights are by {how}"

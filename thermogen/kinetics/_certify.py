@@ -19,7 +19,7 @@ from ._certificate import Certificate
 from ._cores import Cores, Entries, Seen, starts_of
 from ._descents import TIE, descents_of, prepared
 from ._dynamics import quickest_form, steps_per_sweep
-from ._judge import LAG, LOOKS, Evidence, judge
+from ._judge import EXCHANGED, LOOKS, Evidence, judge
 from ._observe import Observer, block_shape, padded, power_of_two
 from ._screening import screened
 from ._trajectories import Trajectories
@@ -57,17 +57,17 @@ def certify(
     """Prove by the dynamics which candidates are bound states.
 
     Trajectories start from the core of each state: the single-flip minimum of E below the signs of
-    its magnetizations. Later configurations belong to the core that they
-    descend to, or that is nearest to it. The eigenvalues of the exchange after twice the
-    threshold count the metastable sets, and its leading eigenvectors tell which cores share one
-    (PCCA: Deuflhard and Weber, Linear Algebra Appl. 398, 161 (2005)). A disordered state, such as
-    a paramagnet beside ordered states at a first-order transition, starts from draws of its product
-    measure, and configurations far from the core below them belong to it, where that shows one
-    set more. The escape from a set is an exponential law, fitted with censoring. Errors of the
+    its magnetizations. Later configurations belong to the core that they descend to, or that is
+    nearest to it. The eigenvalues of their exchange count the metastable sets, from one threshold
+    after the start until twice the threshold later, and its leading eigenvectors tell which cores
+    share one (PCCA: Deuflhard and Weber, Linear Algebra Appl. 398, 161 (2005)). A disordered state,
+    such as a paramagnet beside ordered states at a first-order transition, starts from draws of its
+    product measure, and configurations far from the core below them belong to it, where that shows
+    one set more. The escape from a set is an exponential law, fitted with censoring. Errors of the
     exchange are about `1/sqrt(n_trajectories)`: at least 128 trajectories from each core are
-    observed until the lag, and up to four times `n_trajectories` where the number of sets is open.
-    A relaxation time within a factor of about 1.5 of the threshold may still be taken for one on
-    the other side.
+    observed for three thresholds, and up to four times `n_trajectories` where the number of sets is
+    open. A relaxation time within a factor of about 1.5 of the threshold may still be taken for one
+    on the other side.
 
     All candidates are tested. Where there are many, a few trajectories from each tell which cores
     are merely passed: nearly all of them leave for others. Such a core is merged into that to which
@@ -156,7 +156,7 @@ def certify(
         seen = meet(n_trajectories, n_looks, n_looks + n_trajectories, callback)
         passing = read.labelled(Seen(*(x[read.passed] for x in passing)))
         clock = n_steps / per_sweep, float(threshold), type(dynamics).__name__
-        return _settled(Evidence(seen, seen.until(LAG * LOOKS), passing), read, clock, meet)
+        return _settled(Evidence(seen, seen.until(EXCHANGED), passing), read, clock, meet)
 
 
 def _settled(
@@ -166,11 +166,11 @@ def _settled(
     meet: Callable[[int, int, int], Seen],
 ) -> Certificate:
     """The certificate; where errors leave the number of sets open, of more trajectories."""
-    count = evidence.until_lag.labels.shape[1]
+    count = evidence.exchanged.labels.shape[1]
     most = max(_TIMES_MORE * count, _LEAST_TRAJECTORIES)
     certificate = judge(evidence, read, *clock)
     while count < _LEAST_TRAJECTORIES or (count < most and not certificate.settled):
-        evidence = evidence.with_more(meet(count, LAG * LOOKS, _LATER + count))
+        evidence = evidence.with_more(meet(count, EXCHANGED, _LATER + count))
         count *= 2
         certificate = judge(evidence, read, *clock)
     return certificate

@@ -20,7 +20,7 @@ from ._bound_states import BoundStates
 from ._candidates import candidates, flip_library
 from ._certificate import Certificate
 from ._certify import certify
-from ._weights import Weights, weigh
+from ._weights import LEAST_POPULATIONS, N_POPULATIONS, Weights, weigh
 
 _BINS = 40  # of P(q), over [-1, 1]
 
@@ -39,6 +39,7 @@ def find_bound_states(
     n_starts: int = 320,
     capacity: int | None = None,
     n_trajectories: int = 256,
+    n_populations: int = N_POPULATIONS,
     callback: Progress = None,
 ) -> BoundStates:
     """Diagnose whether retrieval from a model is ergodic, and what it breaks into if it is not.
@@ -67,6 +68,9 @@ def find_bound_states(
         n_trajectories: number of trajectories from each candidate, at least 16; of many candidates,
             from each that is not merely passed. Time grows with it, with the number of candidates,
             with the threshold, and with n^2 where all spins are coupled.
+        n_populations: populations of replicas that weigh the states, at least 10; see `weights`.
+            With 0 the weights are the `library_weights`, without intervals: enough to compare
+            thresholds.
         callback: called as `certify` does.
 
     Returns:
@@ -93,6 +97,8 @@ def find_bound_states(
     n_starts = check_count("n_starts", n_starts)
     capacity = None if capacity is None else check_count("capacity", capacity)
     n_trajectories = check_count("n_trajectories", n_trajectories, least=16)
+    if n_populations != 0:
+        n_populations = check_count("n_populations", n_populations, LEAST_POPULATIONS)
     search_key, corner_key, run_key = jax.random.split(key, 3)
     weight_key = jax.random.fold_in(key, 1)
     if library is not None:
@@ -114,7 +120,9 @@ def find_bound_states(
     certificate = dataclasses.replace(certificate, bound=_leads(certificate, shares))
     mirrored = bool(np.any(held.multiplicity == 2))
     with jax.enable_x64(True):
-        weighed = weigh(energy, beta, certificate, mirrored, weight_key)
+        weighed = weigh(
+            energy, beta, certificate, mirrored, weight_key, n_populations=n_populations
+        )
     return BoundStates(
         **_states(held, certificate, shares, weighed),
         library=held,

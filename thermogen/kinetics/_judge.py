@@ -9,15 +9,15 @@ from ._certificate import Certificate
 from ._cores import Cores, Entries, Seen
 from ._exchange import (
     apart,
-    count_interval,
     departures,
     escape_times,
     exchange_rates,
     fold,
     inner_times,
-    metastable_sets,
+    passages,
     shares,
 )
+from ._sets import Exchange, count_interval, metastable_sets
 
 # Trajectories are looked at this often within the threshold, ...
 LOOKS = 10
@@ -26,6 +26,11 @@ LOOKS = 10
 LAG = 2
 # Within half a threshold trajectories from a core show how far it reaches.
 _EARLY = LOOKS // 2
+# After one threshold trajectories have forgotten where in a set they started: the exchange counts
+# from then on, until so many looks, ...
+EXCHANGED = (1 + LAG) * LOOKS
+# ... except from labels that hold a smaller share by then than if they were sets: `exp(-1)`.
+_HELD = 0.25
 
 
 class _Rows(NamedTuple):
@@ -43,17 +48,17 @@ class Evidence(NamedTuple):
 
     Attributes:
         seen: those from the cores, mirror images included, and from disordered states.
-        until_lag: the same and perhaps more of them, until the lag: they tell the exchange.
+        exchanged: the same and perhaps more of them, until the exchange has been seen once.
         passing: a few from each core that is merely passed.
     """
 
     seen: Seen
-    until_lag: Seen
+    exchanged: Seen
     passing: Seen
 
-    def with_more(self, until_lag: Seen) -> "Evidence":
-        """With more trajectories from the cores and disordered states, until the lag."""
-        return self._replace(until_lag=self.until_lag.joined(until_lag))
+    def with_more(self, exchanged: Seen) -> "Evidence":
+        """With more trajectories from the cores and disordered states."""
+        return self._replace(exchanged=self.exchanged.joined(exchanged))
 
     def with_far(self, cuts: Float[np.ndarray, " cores"]) -> "Evidence":
         """With a label of its own, the last, for all that is farther from a core than its cut."""
@@ -82,19 +87,18 @@ def judge(
     """
     cores, looks = given.cores, LAG * LOOKS
     evidence, sets, relaxation_times, cuts = _sets(evidence, cores, interval, threshold)
-    seen, until_lag, passing = evidence
+    seen, exchanged, passing = evidence
     n_cores, n_labels, lag = len(cores.spins), len(sets), looks * interval
-    images, labels = cores.images(n_labels), until_lag.labels
-    home = _homes(labels, sets, n_cores, given.disordered)
-    rows = _rows(seen, until_lag, sets, home, interval)
+    images = cores.images(n_labels)
+    home = _homes(exchanged.labels, sets, n_cores, given.disordered)
+    rows = _rows(seen, exchanged, sets, home, interval)
     if len(given.passed):
         goals = sets[given.place[given.passed]]
         others = _rows(passing, passing, sets, goals, interval)
         rows = _Rows(*(np.concatenate(x) for x in zip(rows, others, strict=True)))
         home = np.append(home, goals)
     rates = exchange_rates(seen.labels[:, :, looks - 1 :], sets, interval, images)
-    early, late = (_exchange(labels, n_cores, n_labels, k) for k in (looks // 2, looks))
-    low, high = count_interval(early, late, lag, labels.shape[1], threshold, images)
+    low, high = count_interval(_exchange(evidence, cores, n_labels, interval), threshold)
     # Columns are the entries of the cores, and after them the first disordered one if it counts.
     entry = np.append(given.entry, np.flatnonzero(given.disordered)[: n_labels - n_cores])
     reach = np.concatenate(
@@ -126,7 +130,7 @@ def judge(
 
 def _rows(
     seen: Seen,
-    until_lag: Seen,
+    exchanged: Seen,
     sets: Int[np.ndarray, " labels"],
     home: Int[np.ndarray, " starts"],
     interval: float,
@@ -135,7 +139,7 @@ def _rows(
     leaving = departures(seen.labels, sets, home[:, None], interval)
     times, intervals = escape_times(leaving)
     inner = inner_times(seen.overlaps[..., :looks], leaving, interval)
-    exchange = shares(until_lag.labels[..., looks - 1], len(sets))
+    exchange = shares(exchanged.labels[..., looks - 1], len(sets))
     return _Rows(times, intervals, inner, exchange, shares(leaving.to, len(sets), leaving.left))
 
 
@@ -193,32 +197,50 @@ def _sets(
     that those which show more of them are the better ones (Djurdjevac, Sarich and Schütte,
     Multiscale Model. Simul. 10, 61 (2012)).
     """
-    n_cores, looks = len(cores.spins), LAG * LOOKS
-    lag = looks * interval
-    seen = evidence.seen
-    exchange = _exchange(evidence.until_lag.labels[:n_cores], n_cores, n_cores, looks)
-    sets, times = metastable_sets(exchange, lag, threshold, cores.images(n_cores))
+    n_cores = len(cores.spins)
+
+    def told(by: Evidence, n_labels: int) -> tuple[np.ndarray, np.ndarray]:
+        return metastable_sets(_exchange(by, cores, n_labels, interval), threshold)
+
+    sets, times = told(evidence, n_cores)
     plain = evidence, sets, times, np.full(n_cores, -1.0)
-    if len(seen.labels) == n_cores:
+    if len(evidence.seen.labels) == n_cores:
         return plain
-    cuts = apart(seen.labels, seen.nearness, n_cores, _EARLY)
+    cuts = apart(evidence.seen.labels, evidence.seen.nearness, n_cores, _EARLY)
     finer = evidence.with_far(cuts)
-    exchange = _exchange(finer.until_lag.labels, n_cores, n_cores + 1, looks)
-    finer_sets, finer_times = metastable_sets(exchange, lag, threshold, cores.images(n_cores + 1))
+    finer_sets, finer_times = told(finer, n_cores + 1)
     more = finer_sets.max() > sets.max()
     return (finer, finer_sets, finer_times, cuts) if more else plain
 
 
-def _exchange(
-    labels: Int[np.ndarray, "starts trajectories times"], n_cores: int, n_labels: int, looks: int
-) -> Float[np.ndarray, "labels labels"]:
-    """Share of the trajectories from each label that have each label after so many looks.
+def _exchange(evidence: Evidence, cores: Cores, n_labels: int, interval: float) -> Exchange:
+    """The exchange after the lag between so many labels."""
+    looks = LAG * LOOKS
+    early, late = (_counts(evidence, len(cores.spins), n_labels, k) for k in (looks // 2, looks))
+    return Exchange(early, late, looks * interval, cores.images(n_labels))
 
-    Disordered starts, the rows after those of the cores, stand for the label beyond these.
+
+def _counts(
+    evidence: Evidence, n_cores: int, n_labels: int, looks: int
+) -> Int[np.ndarray, "labels labels"]:
+    """How many trajectories with each label have each label so many looks later.
+
+    They count from when they have been under way for a threshold, and those that are observed for
+    longer again after each lag. Labels that hold few by then are passed: these rows are counted
+    from the start. Disordered starts, the rows after those of the cores, stand for the label beyond
+    these.
     """
-    exchange = shares(labels[..., looks - 1], n_labels)
-    beyond = exchange[n_cores:].mean(axis=0, keepdims=True) if n_labels > n_cores else exchange[:0]
-    return np.concatenate([exchange[:n_cores], beyond])
+    labels = evidence.exchanged.labels
+    counts = passages(labels[..., LOOKS - 1], labels[..., LOOKS + looks - 1], n_labels)
+    n_times = evidence.seen.labels.shape[-1]
+    for k in range(EXCHANGED, n_times - LAG * LOOKS + 1, LAG * LOOKS):
+        now, later = (evidence.seen.labels[..., x - 1] for x in (k, k + looks))
+        counts += passages(now, later, n_labels)
+    ends = labels[: None if n_labels > n_cores else n_cores, :, looks - 1]
+    begun = np.minimum(np.arange(len(ends)), n_cores)
+    started = passages(np.broadcast_to(begun[:, None], ends.shape), ends, n_labels)
+    few = counts.sum(axis=1) < _HELD * started.sum(axis=1)
+    return np.where(few[:, None], started, counts)
 
 
 def _numbers(orbits: Int[np.ndarray, " sets"], homes: Int[np.ndarray, " states"]) -> np.ndarray:

@@ -24,6 +24,7 @@ from ._descents import TIE, prepared
 from ._dynamics import quickest_form
 
 N_CHAINS, N_POPULATIONS = 128, 20
+LEAST_POPULATIONS = 10
 _CONFIDENCE = 0.95
 # From one rung to the next beta grows by at most so much over the spread of E at beta = 0.
 _STEP = 0.25
@@ -105,7 +106,7 @@ def weights(
     """
     check_states(energy, beta, states)
     n_chains = check_count("n_chains", n_chains, least=2)
-    n_populations = check_count("n_populations", n_populations, least=10)
+    n_populations = check_count("n_populations", n_populations, LEAST_POPULATIONS)
     sizes = n_chains, n_populations
     with jax.enable_x64(True):
         found = weigh(energy, beta, states.certificate, states.mirrored, key, *sizes)
@@ -221,7 +222,12 @@ def weigh(
     n_chains: int = N_CHAINS,
     n_populations: int = N_POPULATIONS,
 ) -> Weights:
-    """Weights in the order of the numbers of the sets; needs 64 bits enabled."""
+    """Weights in the order of the numbers of the sets; needs 64 bits enabled.
+
+    Without populations none is known.
+    """
+    if n_populations == 0:
+        return _unknown(certificate)
     drawn = draw(energy, beta, certificate, mirrored, key, n_chains, n_populations)
     n_sets = int(certificate.group.max()) + 1
     shares = drawn.shares(n_sets)
@@ -238,6 +244,12 @@ def weigh(
     return Weights(
         values, intervals, drawn.log_partition, drawn.standard_error, drawn.ess, drawn.result
     )
+
+
+def _unknown(certificate: Certificate) -> Weights:
+    n_sets = int(certificate.group.max()) + 1
+    intervals = np.tile([0.0 if n_sets > 1 else 1.0, 1.0], (n_sets, 1))
+    return Weights(np.full(n_sets, np.nan), intervals, np.nan, np.inf, 0.0, RESULTS.few_weights)
 
 
 def _misses(energy, beta, certificate, mirrored, drawn: Draws) -> bool:
