@@ -30,6 +30,7 @@ import concurrent.futures
 import functools
 import itertools
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -337,6 +338,8 @@ def main(families: tuple[str, ...] = tuple(FAMILIES), /, quick: bool = False) ->
     """All models, or one model at each beta."""
     print(heads(), flush=True)
     parts = [tuple(k for k in families if (k in OF_PAIRS) == kind) for kind in (True, False)]
+    # One thread each: two processes of two threads wait for each other.
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     # Processes that begin anew: one that is forked inherits the threads of JAX, but not their work.
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as pool:

@@ -207,6 +207,8 @@ def _sets(
     if len(evidence.seen.labels) == n_cores:
         return plain
     cuts = apart(evidence.seen.labels, evidence.seen.nearness, n_cores, _EARLY)
+    # Noise must not tell images apart.
+    cuts = 0.5 * (cuts + cuts[cores.images(n_cores)])
     finer = evidence.with_far(cuts)
     finer_sets, finer_times = told(finer, n_cores + 1)
     more = finer_sets.max() > sets.max()
