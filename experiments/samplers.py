@@ -153,8 +153,7 @@ def coverage() -> None:
 
     def reverse(energy, key):
         draw_key, key = jax.random.split(key)
-        index = tg.exact.sample(energy, 1.0, key=draw_key, n_samples=200)
-        spins = tg.spins_from_index(index, n).astype(float)
+        spins = tg.exact.sample(energy, 1.0, key=draw_key, n_samples=200)
         return sampling.reverse_annealed_importance_sampling(energy, fine, spins, key=key)[:2]
 
     def population(energy, key):

@@ -208,6 +208,7 @@ QUICK = {
     "exact.heat_capacity": lambda e: exact.heat_capacity(e, BETA),
     "exact.log_partition": lambda e: exact.log_partition(e, BETA),
     "exact.magnetizations": lambda e: exact.magnetizations(e, BETA),
+    "exact.lowest": lambda e: exact.lowest(e, 3),
     "exact.marginal": lambda e: exact.marginal(e, BETA, (0, 3)),
     "exact.mean_energy": lambda e: exact.mean_energy(e, BETA),
     "exact.probabilities": lambda e: exact.probabilities(e, BETA),

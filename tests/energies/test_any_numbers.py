@@ -212,7 +212,7 @@ def test_minima_files_norms_and_fits(tmp_path):
     np.testing.assert_allclose(ravel_pytree(stored)[0], ravel_pytree(clean)[0], atol=1e-14)
     for penalty in (tg.learning.L1(0.1), tg.learning.L2(0.1), tg.learning.GroupL1(0.1)):
         np.testing.assert_allclose(penalty(raw), penalty(clean), rtol=1e-12)
-    data = S[np.asarray(tg.exact.sample(clean, 1.0, key=jax.random.key(0), n_samples=60))]
+    data = np.asarray(tg.exact.sample(clean, 1.0, key=jax.random.key(0), n_samples=60))
     for penalty in (None, tg.learning.L1(0.05)):
         fits = [
             tg.fit(

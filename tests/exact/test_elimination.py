@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+import scipy.stats
 from helpers import compilations, configurations, energy_table, random_rbm
 
 import thermogen as tg
@@ -106,13 +107,15 @@ def every_quantity(energy, beta):
     }
 
 
+def table_of(energy):
+    if not isinstance(energy, Clamped):
+        return energy_table(energy)
+    at_point = np.where(CUE == 0, configurations(N), CUE)
+    return energy_table(energy.energy)[tg.index_from_spins(at_point)]
+
+
 def truth(energy, beta):
-    s = configurations(energy.n_spins)
-    if isinstance(energy, Clamped):
-        at_point = np.where(CUE == 0, s, CUE)
-        table = energy_table(energy.energy)[tg.index_from_spins(at_point)]
-    else:
-        table = energy_table(energy)
+    s, table = configurations(energy.n_spins), table_of(energy)
     above = table - table.min()
     p = scipy.special.softmax(-beta * above)
     return {
@@ -176,7 +179,7 @@ def test_strip_against_its_transfer_matrix(caplog):
     with compilations(caplog) as names:
         value = exact.log_partition(jax.tree.map(lambda x: 2 * x, energy), 10.0)
     np.testing.assert_allclose(value, expected, rtol=1e-13)
-    assert not any("log_sum" in name for name in names)  # new numbers, the same program
+    assert not any("log_partition" in name for name in names)  # new numbers, the same program
 
 
 @pytest.mark.further
@@ -302,6 +305,68 @@ def test_the_cold_ends_in_the_ground_states():
     np.testing.assert_allclose(exact.entropy(energy, COLD), math.log(2), rtol=1e-15)
     assert exact.heat_capacity(energy, COLD) == 0
     np.testing.assert_allclose(exact.magnetizations(energy, COLD), 0, atol=1e-15)
+
+
+# --- configurations
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.further) for name in MODELS if name != "clamped"]
+    + ["clamped"],
+)
+def test_samples_follow_the_boltzmann_distribution(name, eliminates):
+    energy, beta, n_samples = MODELS[name](), 0.1, 100_000
+    drawn = exact.sample(energy, beta, key=jax.random.key(0), n_samples=n_samples)
+    counts = np.bincount(tg.index_from_spins(drawn), minlength=2**N)
+    expected = n_samples * scipy.special.softmax(-beta * table_of(energy))
+    assert expected.min() > 5  # or the statistic is no chi-square
+    chi_square = np.sum((counts - expected) ** 2 / expected)
+    assert chi_square < scipy.stats.chi2(2**N - 1).isf(1e-3)
+
+
+@pytest.mark.further
+def test_samples_of_a_strip_have_its_means():
+    energy, n_samples = lattice(30, 5, seed=0, fields=0.4), 4000
+    drawn = exact.sample(energy, 0.8, key=jax.random.key(1), n_samples=n_samples)
+    means, bonds = exact.magnetizations(energy, 0.8), energy.sets[1].indices
+    slope = jax.grad(lambda e: exact.log_partition(e, 0.8))(energy).couplings[1] / 0.8
+    for x, m in ((drawn, means), (drawn[:, bonds].prod(axis=2), slope)):
+        z = (x.mean(axis=0) - m) / np.sqrt((1 - m**2) / n_samples + 1e-12)
+        assert np.max(np.abs(z)) < 4.5 and 0.8 < np.std(z) < 1.2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.further) for name in MODELS if name != "terms"]
+    + ["terms"],
+)
+def test_lowest_configurations_are_those_of_enumeration(name, monkeypatch):
+    energy, count = MODELS[name](), 7
+    expected = exact.lowest(energy, count)
+    monkeypatch.setattr(_narrow, "_FEW", -1)
+    monkeypatch.setattr(_narrow, "_MAX_ENUMERATED", -1)
+    found = exact.lowest(energy, count)
+    np.testing.assert_allclose(found.energies, expected.energies, rtol=1e-13)
+    np.testing.assert_allclose(jax.vmap(energy)(found.spins), found.energies, rtol=1e-13)
+    assert len(np.unique(np.asarray(found.spins), axis=0)) == count
+    if name == "clamped":
+        np.testing.assert_array_equal(found.spins[:, CUE != 0], np.tile(CUE[CUE != 0], (count, 1)))
+
+
+@pytest.mark.further
+def test_lowest_configurations_end_where_there_are_no_more(eliminates):
+    clamp = np.where(np.arange(N) < N - 1, 1, 0)
+    found = exact.lowest(Clamped(sparse(3), clamp), 3)
+    np.testing.assert_array_equal(np.isfinite(found.energies), [True, True, False])
+
+
+def test_ground_state_of_a_glass_is_that_of_the_cold():
+    energy = tg.Interactions(
+        150, lattice(30, 5).sets, [np.zeros(150), signs(np.random.default_rng(3), 265)]
+    )
+    found = exact.lowest(energy)
+    assert found.energies[0] == exact.free_energy(energy, COLD)
 
 
 # --- what it takes, and what it refuses

@@ -33,8 +33,7 @@ def _model(scale=1.0):
 
 
 def _draw(energy, n_samples, key=0):
-    indices = tg.exact.sample(energy, 1.0, key=_key(key), n_samples=n_samples)
-    return np.asarray(tg.spins_from_index(indices, energy.n_spins), float)
+    return np.asarray(tg.exact.sample(energy, 1.0, key=_key(key), n_samples=n_samples), float)
 
 
 @eqx.filter_jit

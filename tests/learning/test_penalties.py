@@ -83,8 +83,7 @@ def test_shrinking_reaches_exact_zeros():
 def _data(n=5, n_samples=400):
     sparse = np.array([[0, 0.8, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, -0.7, 0], *np.zeros((2, 5))])
     energy = tg.Pairwise(sparse + sparse.T, np.full(n, 0.1))
-    indices = tg.exact.sample(energy, 1.0, key=_key(0), n_samples=n_samples)
-    return np.asarray(tg.spins_from_index(indices, n), float)
+    return np.asarray(tg.exact.sample(energy, 1.0, key=_key(0), n_samples=n_samples), float)
 
 
 def _numpy_loss(x, data):

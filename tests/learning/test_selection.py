@@ -16,8 +16,8 @@ TERMS = {(0,): 0.2, (0, 1): 0.7, (2, 3): -0.6, (1, 4): 0.5, (5, 6): 0.6}
 
 
 def _draw(energy, n_samples):
-    indices = tg.exact.sample(energy, 1.0, key=jax.random.key(1), n_samples=n_samples)
-    return np.asarray(tg.spins_from_index(indices, energy.n_spins), float)
+    drawn = tg.exact.sample(energy, 1.0, key=jax.random.key(1), n_samples=n_samples)
+    return np.asarray(drawn, float)
 
 
 DATA = _draw(tg.Interactions.from_terms(N, TERMS), 6000)

@@ -123,8 +123,7 @@ class _ToTheEnd(AbstractObjective):
 def test_same_minimum_in_far_fewer_steps_where_couplings_are_strong():
     n = 14
     truth = helpers.random_pairwise(n, jax.random.key(6), scale=1.5, fields=0.3)
-    rows = tg.exact.sample(truth, 1.0, key=jax.random.key(7), n_samples=4000)
-    data = np.asarray(tg.spins_from_index(rows, n), float)
+    data = np.asarray(tg.exact.sample(truth, 1.0, key=jax.random.key(7), n_samples=4000), float)
     start = tg.Pairwise(np.zeros((n, n)), np.zeros(n))
     plain, white = (
         tg.fit(_ToTheEnd(o), start, data, key=jax.random.key(0)) for o in (LBFGS, WHITENED_LBFGS)

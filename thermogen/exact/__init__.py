@@ -24,8 +24,10 @@ from ._ensembles import probabilities as probabilities
 from ._ensembles import reduction as reduction
 from ._ensembles import sample as sample
 from ._gibbs_potential import gibbs_potential as gibbs_potential
+from ._minima import Lowest as Lowest
 from ._minima import Retention as Retention
 from ._minima import barriers as barriers
+from ._minima import lowest as lowest
 from ._minima import retention as retention
 from ._minima import single_flip_minima as single_flip_minima
 from ._narrow import Cost as Cost

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .._cold import free_entropy
 from .._linalg import dot
@@ -126,7 +126,7 @@ def _parities(bit: np.ndarray, table: np.ndarray) -> np.ndarray:
     return np.bitwise_xor.reduce(bit[table], axis=1)
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """One of the steps with its numbers: the couplings of its terms, and the value of its spin."""
 
     bit: Int[Array, ""]
@@ -160,36 +160,62 @@ def log_sum(
 
     @jax.checkpoint
     def segment(table, part):
-        return jax.lax.scan(lambda t, step: _advance(t, step, tau), table, part)
+        return jax.lax.scan(lambda t, step: advance(t, step, tau), table, part)
 
     start = jnp.zeros(2**width, tau.dtype)
-    table, references = jax.lax.scan(segment, start, _numbers(steps, couplings, fields, pins))
+    table, references = jax.lax.scan(segment, start, numbers(steps, couplings, fields, pins))
     n_absent = steps.spin.size - fields.size
     return table[0] + jnp.sum(references) - n_absent * math.log(2) * tau
 
 
-def _numbers(steps: Steps, couplings: Array, fields: Array, pins: Array | None) -> _Step:
+def numbers(
+    steps: Steps,
+    couplings: Float[Array, " terms"],
+    fields: Float[Array, " n"],
+    pins: Float[Array, " n"] | None,
+    absent: int = 0,
+) -> Step:
+    """The steps with their numbers; `absent` is the pin of spins that are not there."""
     values = jnp.concatenate([couplings, fields, jnp.zeros(1, fields.dtype)])
-    pin = None if pins is None else jnp.append(pins, 0)[steps.spin]
-    return _Step(jnp.asarray(steps.bit), jnp.asarray(steps.masks), values[steps.rows], pin)
+    pin = None if pins is None else jnp.append(pins, absent)[steps.spin]
+    return Step(jnp.asarray(steps.bit), jnp.asarray(steps.masks), values[steps.rows], pin)
 
 
-def _advance(table: Table, step: _Step, tau: Float[Array, ""]) -> tuple[Table, Float[Array, ""]]:
+def advance(table: Table, step: Step, tau: Float[Array, ""]) -> tuple[Table, Float[Array, ""]]:
     """The table after a step, and the reference that was taken off so that numbers stay small."""
-    reference = jax.lax.stop_gradient(table[0])
-    field = _field(step, table.size.bit_length() - 1)
-    # The spin has the value of its bit in the one, the opposite value in the other.
-    same, opposite = table + field - reference, _flipped(table, step.bit) - field - reference
+    same, opposite, reference = two_ways(table, step)
     new = _log_add(same, opposite, tau)
     if step.pin is not None:
-        down = jnp.arange(table.size, dtype=step.bit.dtype) & step.bit != 0
-        pinned = jnp.where(down == (step.pin < 0), same, opposite)
-        new = jnp.where(step.pin == 0, new, pinned)
+        new = jnp.where(step.pin == 0, new, jnp.where(pinned(table, step), same, opposite))
     return new, reference
 
 
-def _field(step: _Step, width: int) -> Table:
+def two_ways(
+    table: Float[Array, "states ..."], step: Step
+) -> tuple[Float[Array, "states ..."], Float[Array, "states ..."], Float[Array, ""]]:
+    """What is added in a step: where its spin has the value of its bit, and where the opposite.
+
+    Both less a reference, which comes third.
+    """
+    reference = jax.lax.stop_gradient(jnp.ravel(table)[0])
+    field = _field(step, len(table)).reshape(-1, *[1] * (table.ndim - 1))
+    return table + field - reference, _flipped(table, step.bit) - field - reference, reference
+
+
+def pinned(table: Float[Array, "states ..."], step: Step) -> Bool[Array, " states"]:
+    """Whether the value of its bit is that of the pin."""
+    assert step.pin is not None
+    return is_up(jnp.arange(len(table), dtype=step.bit.dtype), step) == (step.pin > 0)
+
+
+def is_up(index: Int[Array, " states"], step: Step) -> Bool[Array, " states"]:
+    """Value of the spin that a step sums out, as its bit says: up where it has none."""
+    return index & step.bit == 0
+
+
+def _field(step: Step, size: int) -> Table:
     """`s g(x)`: what the terms of a step add where the spin has the value of its bit."""
+    width = size.bit_length() - 1
     low = width // 2
     lower, upper = (
         _signs(masks, bits, step.couplings.dtype)
@@ -208,8 +234,8 @@ def _signs(masks: Int[Array, " terms"], n_bits: int, dtype) -> Float[Array, "ter
 # Its indices are computed again where the derivative needs them: they would fill as much memory
 # as the tables.
 @jax.checkpoint
-def _flipped(table: Table, bit: Int[Array, ""]) -> Table:
-    index = jnp.arange(table.size, dtype=bit.dtype) ^ bit
+def _flipped(table: Float[Array, "states ..."], bit: Int[Array, ""]) -> Float[Array, "states ..."]:
+    index = jnp.arange(len(table), dtype=bit.dtype) ^ bit
     return table.at[index].get(mode="promise_in_bounds", unique_indices=True)
 
 

@@ -20,6 +20,7 @@ from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, Layers, complete, layers
+from ..spins import spins_from_index
 from ..walsh import walsh_transform
 from . import _narrow
 from ._layers import layered_log_partition
@@ -268,15 +269,29 @@ def conditional(
 @from_anywhere
 def sample(
     energy: AbstractEnergy, beta: Beta, *, key: Key, n_samples: int
-) -> Int[Array, " samples"]:
-    """Independent exact samples, as indices of configurations, shape `(n_samples,)`.
+) -> Float[Array, "samples n"]:
+    """Independent exact samples: spins, shape `(n_samples, n)`.
 
-    `spins_from_index(indices, n)` gives the spins.
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+        drawn = tg.exact.sample(energy, 5.0, key=jax.random.key(0), n_samples=100)
+        assert jnp.all(jnp.abs(drawn.sum(axis=1)) == 3)  # all up or all down
+        ```
     """
     n_samples = check_count("n_samples", n_samples)
+    if (model := narrow(energy, gradient=True)) is not None:
+        return _narrow.sample(model, checked_beta(beta), key, n_samples)
     cumulative = jnp.cumsum(probabilities(energy, beta))
     dice = jax.random.uniform(key, (n_samples,), cumulative.dtype) * cumulative[-1]
-    return jnp.searchsorted(cumulative, dice, side="right")
+    index = jnp.searchsorted(cumulative, dice, side="right")
+    return spins_from_index(index, energy.n_spins).astype(cumulative.dtype)
 
 
 @from_anywhere

@@ -8,13 +8,68 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
-from .._checks import as_array
+from .._checks import as_array, check_count
 from .._placement import from_anywhere
 from .._types import Beta
 from ..datasets import validate_spins
-from ..energies import AbstractEnergy
-from ..spins import index_from_spins
+from ..energies import AbstractEnergy, Clamped
+from ..spins import index_from_spins, spins_from_index
 from ._ensembles import energies, log_weights
+from ._narrow import lowest as eliminated_lowest
+from ._narrow import narrow
+
+
+class Lowest(NamedTuple):
+    """The configurations of lowest energy, lowest first.
+
+    Attributes:
+        energies: shape `(n_states,)`; infinite where there are no more configurations.
+        spins: shape `(n_states, n)`.
+    """
+
+    energies: Float[Array, " states"]
+    spins: Float[Array, "states n"]
+
+
+@from_anywhere
+def lowest(energy: AbstractEnergy, n_states: int = 1) -> Lowest:
+    """The configurations of lowest energy: the ground state, and those that come next.
+
+    Up to 24 spins by enumeration, beyond for narrow graphs by elimination, see `cost`, with tables
+    `n_states` times as large. Of equal energies any comes first. Clamped spins have their values.
+
+    Args:
+        energy: an energy of n spins.
+        n_states: how many, up to 2^n.
+
+    Raises:
+        ValueError: for a graph that is too wide.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Interactions.from_terms(30, {(k, k + 1): -1.0 for k in range(29)})
+
+        found = tg.exact.lowest(energy, 3)  # two orders of up and down, then one broken bond
+        assert found.energies.tolist() == [-29, -29, -27]
+        assert jnp.all(found.spins[0] == -found.spins[1])
+        ```
+    """
+    n = energy.n_spins
+    n_states = check_count("n_states", n_states, most=2 ** min(n, 30))
+    if (model := narrow(energy, gradient=True, n_copies=n_states)) is not None:
+        exists, spins = eliminated_lowest(model, n_states)
+    else:
+        table, index = energies(energy), np.arange(2**n)
+        if isinstance(energy, Clamped):
+            point = jax.vmap(energy.point)(spins_from_index(index, n))
+            table = jnp.where(index_from_spins(point) == index, table, jnp.inf)
+        values, found = jax.lax.top_k(-table, n_states)
+        exists, spins = jnp.isfinite(values), spins_from_index(found, n).astype(table.dtype)
+    return Lowest(jnp.where(exists, jax.vmap(energy)(spins), jnp.inf), spins)
 
 
 @from_anywhere

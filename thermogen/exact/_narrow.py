@@ -1,18 +1,21 @@
 """Models whose graph of interactions is narrow: exact results by elimination for any size."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._checks import check_parameters, total_memory
 from .._cold import beta_as, resolved_beta
-from .._types import Beta
+from .._types import Beta, Key
 from ..energies import AbstractEnergy, Clamped, Interactions, Pairwise, SpinSets, has_terms, terms
+from ._backwards import drawn, lowest_of
 from ._elimination import Plan, log_sum, n_tables, plan_of, width_of
 from ._orders import MAX_WIDTH
 
@@ -109,12 +112,12 @@ class _Sparse(NamedTuple):
     pins: Float[Array, " n"] | None
 
 
-def narrow(energy: AbstractEnergy, *, gradient: bool = False) -> Narrow | None:
+def narrow(energy: AbstractEnergy, *, gradient: bool = False, n_copies: int = 1) -> Narrow | None:
     """The model for elimination; None where enumeration serves.
 
     Raises:
         ValueError: for more than 24 spins and a graph that is too wide for the memory of this
-            machine; with `gradient` for that of derivatives.
+            machine; with `gradient` for that of derivatives, for tables `n_copies` as large.
         TypeError: for more than 24 spins and an energy that is no list of terms.
     """
     n = energy.n_spins
@@ -124,7 +127,7 @@ def narrow(energy: AbstractEnergy, *, gradient: bool = False) -> Narrow | None:
     takes = _cost(energy, sparse)
     if sparse is None or takes.method == "enumeration":
         return None
-    needed = takes.gradient_bytes if gradient else takes.value_bytes
+    needed = n_copies * (takes.gradient_bytes if gradient else takes.value_bytes)
     if takes.width > MAX_WIDTH or needed > total_memory():
         raise ValueError(
             f"energy is too wide for exact results: of its {n} spins {takes.width} have to be kept "
@@ -229,11 +232,23 @@ def _log_sum(model: Narrow, couplings, fields, tau, pins=None) -> Float[Array, "
     return log_sum(model.plan.steps, couplings, fields, pins, tau, model.plan.width)
 
 
+def _one_program(function: Callable[..., Array]) -> Callable[..., Array]:
+    """The function compiled as a whole, for models of one graph and any beta."""
+    compiled = eqx.filter_jit(function)
+
+    @functools.wraps(function)
+    def call(model: Narrow, beta: Beta, *static: Any) -> Array:
+        return compiled(model, beta_as(beta, model.fields.dtype), *static)
+
+    return call
+
+
 def _log_free(model: Narrow) -> float | Float[Array, ""]:
     """ln of the configurations of clamped spins, both of whose values count alike."""
     return 0.0 if model.pins is None else jnp.log(2.0) * jnp.sum(jnp.abs(model.pins))
 
 
+@_one_program
 def log_partition(model: Narrow, beta: Beta) -> Float[Array, ""]:
     point = _at(model, beta)
     value = _log_sum(model, point.couplings, point.fields, point.tau) / point.tau
@@ -243,17 +258,20 @@ def log_partition(model: Narrow, beta: Beta) -> Float[Array, ""]:
     return value * jnp.maximum(colder, 1)
 
 
+@_one_program
 def free_energy(model: Narrow, beta: Beta) -> Float[Array, ""]:
     point = _at(model, beta)
     value = _log_sum(model, point.couplings, point.fields, point.tau) / point.tau
     return model.constant - (value + _log_free(model)) / point.beta
 
 
+@_one_program
 def mean_energy(model: Narrow, beta: Beta) -> Float[Array, ""]:
     point = _at(model, beta)
     return model.constant - _slope(model, point, (model.couplings, model.fields), 0.0)
 
 
+@_one_program
 def heat_capacity(model: Narrow, beta: Beta) -> Float[Array, ""]:
     """In units of T the variance of the energy, which neither overflows nor cancels in the cold."""
     point = _at(model, beta)
@@ -274,6 +292,7 @@ def _slope(
     return jax.jvp(value, added, direction)[1]
 
 
+@_one_program
 def entropy(model: Narrow, beta: Beta) -> Float[Array, ""]:
     """The derivative by temperature: a sum of entropies of single spins, of which none cancels."""
     point = _at(model, beta)
@@ -284,6 +303,7 @@ def entropy(model: Narrow, beta: Beta) -> Float[Array, ""]:
     return jax.jvp(value, (point.tau,), (jnp.ones_like(point.tau),))[1] + _log_free(model)
 
 
+@_one_program
 def magnetizations(model: Narrow, beta: Beta) -> Float[Array, " n"]:
     point = _at(model, beta)
     return _free(model, _means(model, point, point.fields))
@@ -293,18 +313,23 @@ def _means(model: Narrow, point: _Point, fields: Float[Array, " n"]) -> Float[Ar
     return jax.grad(lambda h: _log_sum(model, point.couplings, h, point.tau))(fields)
 
 
+@_one_program
 def correlations(model: Narrow, beta: Beta) -> Float[Array, "n n"]:
     """Means and their response to each field, some fields at a time."""
     point = _at(model, beta)
     means, n = functools.partial(_means, model, point), model.fields.size
 
-    def response(direction):
+    def response(k):
+        direction = jax.nn.one_hot(k, n, dtype=model.fields.dtype)
         return jax.jvp(means, (point.fields,), (direction,))
 
-    directions = jnp.eye(n, dtype=model.fields.dtype)
-    m, responses = jax.lax.map(response, directions, batch_size=_n_at_once(model, n))
+    # Equal batches: a smaller last one would be a program of its own.
+    batch = _n_at_once(model, n)
+    spins = jnp.arange(-(-n // batch) * batch).reshape(-1, batch)
+    m, responses = jax.lax.map(jax.vmap(response), spins)
+    m, responses = m[0, 0], responses.reshape(-1, n)[:n]
     covariance = 0.5 * point.tau * (responses + responses.T)
-    pairs = _free(model, _free(model, covariance + m[0][:, None] * m[0][None, :]).T)
+    pairs = _free(model, _free(model, covariance + m[:, None] * m[None, :]).T)
     return jnp.where(jnp.eye(n, dtype=bool), 1, pairs)
 
 
@@ -316,6 +341,7 @@ def _free(model: Narrow, means: Float[Array, "*rows n"]) -> Float[Array, "*rows 
     return jnp.where(pinned, 0, means)
 
 
+@_one_program
 def marginal(model: Narrow, beta: Beta, spins: tuple[int, ...]) -> Float[Array, " marginal"]:
     """One sum for each configuration of the chosen spins."""
     point, chosen = _at(model, beta), np.array(spins, int)
@@ -327,11 +353,39 @@ def marginal(model: Narrow, beta: Beta, spins: tuple[int, ...]) -> Float[Array, 
         pins = jnp.where(known == 0, pins, known)
         return _log_sum(model, point.couplings, point.fields, point.tau, pins) / point.tau
 
-    indices = jnp.arange(2**chosen.size)
-    return jax.nn.softmax(
-        jax.lax.map(log_weight, indices, batch_size=_n_at_once(model, indices.size))
-    )
+    # The number of configurations and of those at once are powers of two.
+    indices = jnp.arange(2**chosen.size).reshape(-1, _n_at_once(model, 2**chosen.size))
+    return jax.nn.softmax(jax.lax.map(jax.vmap(log_weight), indices).ravel())
 
 
 def _n_at_once(model: Narrow, most: int) -> int:
     return max(1, min(most, _ENTRIES_AT_ONCE >> model.plan.width))
+
+
+@_one_program
+def sample(model: Narrow, beta: Beta, key: Key, n_samples: int) -> Float[Array, "samples n"]:
+    """Spin by spin back through the elimination; a clamped spin has any value in its energy."""
+    point = _at(model, beta)
+    key, free_key = jax.random.split(key)
+    spins = drawn(
+        model.plan.steps,
+        point.couplings,
+        point.fields,
+        model.pins,
+        point.tau,
+        key,
+        model.plan.width,
+        n_samples,
+    )
+    if model.pins is None:
+        return spins
+    free = jax.random.rademacher(free_key, spins.shape, spins.dtype)
+    return jnp.where(jnp.broadcast_to(model.pins == 0, spins.shape), spins, free)
+
+
+def lowest(model: Narrow, n_states: int) -> tuple[Bool[Array, " states"], Float[Array, "states n"]]:
+    """Which of so many configurations exist, and they, the lowest first."""
+    pins = jnp.zeros_like(model.fields) if model.pins is None else model.pins
+    return lowest_of(
+        model.plan.steps, model.couplings, model.fields, pins, model.plan.width, n_states
+    )
