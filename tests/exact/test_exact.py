@@ -16,6 +16,7 @@ from helpers import (
     random_interactions,
     random_pairwise,
 )
+from scipy.special import expit
 
 import thermogen as tg
 from thermogen import exact
@@ -680,6 +681,9 @@ def test_metastable_sets_of_a_ferromagnet_are_its_two_phases(beta):
     np.testing.assert_array_equal(sets.labels[total < 0], 1)
     p = boltzmann(energy, beta)[0]
     np.testing.assert_allclose(sets.weights, np.bincount(sets.labels, p), rtol=1e-10)
+    within = [p[sets.labels == a] / sets.weights[a] for a in (0, 1)]
+    entropies = [-np.sum(x[x > 0] * np.log(x[x > 0])) for x in within]
+    np.testing.assert_allclose(sets.entropies, entropies, atol=1e-10)
     assert sets.relaxation_times.shape == (1,)
     # Above the transition there is one.
     assert np.all(exact.metastable_sets(energy, 0.3, threshold=20.0).labels == 0)
@@ -724,6 +728,25 @@ def test_metastable_sets_of_a_sparse_matrix():
     assert len(np.unique(sets.labels)) == 1 + len(sets.relaxation_times) > 1
 
 
+@pytest.mark.further
+def test_sixteen_spins_reverse_as_their_total_does():
+    """The total of a Curie-Weiss magnet is a walk on 17 sites, the reversal its slowest process."""
+    n, beta = 16, 1.6
+    energy, up = curie_weiss(n), np.arange(n + 1)
+    # A step draws one of the `up[k]` spins or of the others, each in the field of the rest.
+    raises, lowers = (
+        share * expit(2 * beta * sign * (2 * up - n + sign) / n)
+        for share, sign in ((1 - up / n, 1), (up / n, -1))
+    )
+    walk = np.diag(raises[:-1], 1) + np.diag(lowers[1:], -1)
+    walk += np.diag(1 - walk.sum(axis=1))
+    values = np.sort(np.linalg.eigvals(walk).real)[::-1]
+    sets = exact.metastable_sets(energy, beta, threshold=20.0)
+    np.testing.assert_allclose(sets.relaxation_times, [-1 / (n * np.log(values[1]))], rtol=1e-6)
+    total = sets.weights @ (sets.entropies - np.log(sets.weights))
+    np.testing.assert_allclose(total, exact.entropy(energy, beta), rtol=1e-10)
+
+
 def test_equal_eigenvalues_are_all_found():
     """Uncoupled frozen pairs: 2^5 states for ever, of 11 spins with one left over."""
     bonds = {(2 * k, 2 * k + 1): 1.0 for k in range(5)}
@@ -747,8 +770,8 @@ def test_metastable_sets_ask_for_a_threshold():
 
 
 def test_spectrum_of_too_many_spins():
-    with pytest.raises(ValueError, match="at most 14 spins for its spectrum, got 15"):
-        exact.glauber_spectrum(independent(np.ones(15)), 1.0)
+    with pytest.raises(ValueError, match="at most 18 spins for its spectrum, got 19"):
+        exact.glauber_spectrum(independent(np.ones(19)), 1.0)
 
 
 def test_enumeration_of_too_many_spins():

@@ -1,16 +1,20 @@
 """Heat-bath dynamics by its transition matrix: relaxation times and metastable sets.
 
-One step draws one random spin from its conditional distribution; a sweep is n steps.
+One step draws one random spin from its conditional distribution; a sweep is n steps. The matrix is
+never stored: of each configuration the n probabilities of a flip are, and where a flip leads is
+known.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-import scipy.sparse
 import scipy.sparse.linalg
 import scipy.special
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from .._checks import check_count, check_finite
 from .._linalg import simplex_corners
@@ -20,8 +24,8 @@ from ..energies import AbstractEnergy
 from ._ensembles import checked_beta, energies
 from ._minima import flipped
 
-_MAX_SPINS, _MAX_DENSE = 14, 10
-_N_LEADING, _N_AT_ONCE, _MAX_RESTARTS = 32, 8, 100
+_MAX_SPINS, _MAX_DENSE = 18, 10
+_N_LEADING, _N_AT_ONCE, _MAX_RESTARTS = 32, 8, 400
 
 # Eigenvectors are precise to about 1e-16, so they tell how a configuration belongs to sets that
 # are heavier by up to the square of this factor.
@@ -34,12 +38,14 @@ class MetastableSets(NamedTuple):
     Attributes:
         labels: the set of every configuration, 0 for the heaviest, shape `(2**n,)`.
         weights: Boltzmann weight of each set, in decreasing order, shape `(k,)`.
+        entropies: of the Boltzmann distribution within each set, in nats, shape `(k,)`.
         relaxation_times: relaxation times of the k - 1 slow processes between the sets, in
             sweeps, longest first.
     """
 
     labels: Int[np.ndarray, " configurations"]
     weights: Float[np.ndarray, " k"]
+    entropies: Float[np.ndarray, " k"]
     relaxation_times: Float[np.ndarray, " slow"]
 
 
@@ -50,24 +56,24 @@ def glauber_spectrum(
     """Leading eigenvalues of the heat-bath transition matrix, largest first.
 
     All eigenvalues lie in [0, 1], and the first is 1. A dense solver finds all of them for
-    n <= 10; beyond, up to n = 14, a sparse symmetric solver finds the leading ones.
+    n <= 10; beyond, up to n = 18, Lanczos steps find the leading ones (ARPACK).
 
     Args:
-        energy: an energy of n <= 14 spins.
+        energy: an energy of n <= 18 spins.
         beta: inverse temperature.
         n_eigenvalues: number of eigenvalues, at least 1; by default all for n <= 10 and 32 beyond.
 
     Raises:
-        ValueError: if n > 14 or n_eigenvalues < 1.
-        RuntimeError: if the sparse solver does not find that many, which happens in the cold.
+        ValueError: if n > 18 or n_eigenvalues < 1.
+        RuntimeError: if Lanczos steps do not find that many, which happens in the cold.
     """
     if n_eigenvalues is not None:
         n_eigenvalues = check_count("n_eigenvalues", n_eigenvalues)
-    matrix = _symmetric_glauber(_flip_rates(energy, beta))
+    hops = _hops(_table(energy, beta))
     if energy.n_spins <= _MAX_DENSE:
-        return np.linalg.eigvalsh(matrix.toarray())[::-1][:n_eigenvalues]
+        return np.linalg.eigvalsh(_dense(*hops))[::-1][:n_eigenvalues]
     wanted = n_eigenvalues or _N_LEADING
-    found = np.sort(_leading(matrix, wanted)[0])[::-1]
+    found = np.sort(_leading(_operator(*hops), wanted)[0])[::-1]
     if len(found) < wanted:
         raise RuntimeError(
             f"only {len(found)} of {wanted} leading eigenvalues were found: set n_eigenvalues to "
@@ -113,24 +119,27 @@ def metastable_sets(energy: AbstractEnergy, beta: Beta, *, threshold: float) -> 
     (the PCCA+ construction of Deuflhard and Weber, Linear Algebra Appl. 398, 161 (2005)).
 
     Args:
-        energy: an energy of n <= 14 spins.
+        energy: an energy of n <= 18 spins.
         beta: inverse temperature.
         threshold: shortest relaxation time, in sweeps, that parts two sets, > 0.
 
     Raises:
-        ValueError: if n > 14 or the threshold is not positive.
-        RuntimeError: if a sparse solver does not converge.
+        ValueError: if n > 18 or the threshold is not positive.
+        RuntimeError: if Lanczos steps find no eigenvalue.
     """
     check_finite("threshold", threshold, positive=True)
-    rates = _flip_rates(energy, beta)
-    table = np.asarray(energies(energy), float)
-    times, vectors = _slow(rates, threshold)
-    log_root = -0.5 * float(beta) * (table - table.min())
-    labels = np.argmax(_memberships(vectors, log_root, rates), axis=1)
+    table = _table(energy, beta)
+    times, vectors = _slow(table, threshold)
+    log_root = -0.5 * (table - table.min())
+    labels = np.argmax(_memberships(vectors, log_root), axis=1)
     p = np.exp(2 * log_root)
-    weights = np.bincount(labels, p, minlength=len(times) + 1) / p.sum()
+    p /= p.sum()
+    # -p ln p, which is nothing where p underflows.
+    parts = scipy.special.entr(p)
+    weights, parts = (np.bincount(labels, x, minlength=len(times) + 1) for x in (p, parts))
     order = np.argsort(-weights, kind="stable")
-    return MetastableSets(np.argsort(order)[labels], weights[order], times)
+    entropies = parts / weights + np.log(weights)
+    return MetastableSets(np.argsort(order)[labels], weights[order], entropies[order], times)
 
 
 def _sweeps(eigenvalues: np.ndarray, n: int) -> Float[np.ndarray, " processes"]:
@@ -138,21 +147,22 @@ def _sweeps(eigenvalues: np.ndarray, n: int) -> Float[np.ndarray, " processes"]:
         return 1 / np.abs(n * np.log(np.clip(eigenvalues, 0, 1)))
 
 
-def _slow(rates: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+def _slow(table: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Relaxation times above the threshold, and the eigenvectors with that of equilibrium."""
-    n, size = rates.shape
-    matrix = _symmetric_glauber(rates)
+    n = table.size.bit_length() - 1
     if n <= _MAX_DENSE:
         # Of all eigenvectors the few slow ones: a third of the time.
         fastest = np.exp(-1 / (max(n, 1) * threshold))
-        values, vectors = scipy.linalg.eigh(matrix.toarray(), subset_by_value=(fastest, np.inf))
+        values, vectors = scipy.linalg.eigh(
+            _dense(*_hops(table)), subset_by_value=(fastest, np.inf)
+        )
     else:
-        values, vectors = np.zeros(0), np.zeros((size, 0))
+        operator = _operator(*_hops(table))
+        values, vectors = np.zeros(0), np.zeros((table.size, 0))
         # Lanczos steps may miss some of several equal eigenvalues: what is found is taken out
         # until nothing slow is left.
         while True:
-            known = vectors
-            rest = scipy.sparse.linalg.aslinearoperator(matrix)
+            known, rest = vectors, operator
             if known.shape[1]:
                 known_part = scipy.sparse.linalg.aslinearoperator(known)
                 rest = rest - known_part @ scipy.sparse.linalg.aslinearoperator(known.T)
@@ -169,7 +179,7 @@ def _leading(operator, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Leading eigenvalues of a sparse symmetric operator and their eigenvectors: those found."""
     try:
         values, vectors = scipy.sparse.linalg.eigsh(
-            operator, k=count, which="LA", ncv=max(128, 4 * count), maxiter=_MAX_RESTARTS
+            operator, k=count, which="LA", ncv=4 * max(count, _N_AT_ONCE), maxiter=_MAX_RESTARTS
         )
         return values, vectors
     except scipy.sparse.linalg.ArpackNoConvergence as partial:
@@ -180,7 +190,7 @@ def _leading(operator, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _memberships(
-    vectors: np.ndarray, log_root: np.ndarray, rates: np.ndarray
+    vectors: np.ndarray, log_root: np.ndarray
 ) -> Float[np.ndarray, "configurations k"]:
     """How much each configuration belongs to each set; rows sum to about 1.
 
@@ -194,45 +204,100 @@ def _memberships(
     chi = np.where(resolved[:, None], coefficients * np.exp(np.minimum(factors, 99)), 0)
     chi[cores], resolved[cores] = np.eye(len(cores)), True
     if not resolved.all():
-        chi[~resolved] = _first_hits(rates, resolved, chi[resolved])
+        chi[~resolved] = _first_hits(_rates(-2 * log_root), resolved, chi[resolved])
     return chi
 
 
 def _first_hits(rates: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Mean of `values` at the first known configuration that the dynamics meets from the others."""
-    n, size = rates.shape
-    index = np.arange(size)
-    places = (np.tile(index, n), np.concatenate([flipped(size, k) for k in range(n)]))
-    moves = scipy.sparse.csr_array((np.ravel(rates), places), shape=(size, size))[~known]
-    leaving = scipy.sparse.diags_array(rates.sum(axis=0)[~known])
-    system = (leaving - moves[:, ~known]).tocsr()
+    with jax.enable_x64(True):
+        on_device = jax.device_put((rates, np.zeros(known.size)))
+    leaving, full = rates.sum(axis=0)[~known], np.zeros(known.size)
+
+    def arrival(x: np.ndarray, where: np.ndarray) -> np.ndarray:
+        full[where], full[~where] = x, 0
+        with jax.enable_x64(True):
+            return np.asarray(_stepped(*on_device, full))[~known]
+
+    def left(x: np.ndarray) -> np.ndarray:
+        return leaving * x - arrival(x, ~known)
+
+    system = _linear(leaving.size, left)
     found = []
-    for arrival in (moves[:, known] @ values).T:
-        hits, code = scipy.sparse.linalg.gmres(system, arrival, rtol=1e-6, restart=100, maxiter=100)
+    for end in values.T:
+        goal = arrival(end, known)
+        hits, code = scipy.sparse.linalg.gmres(system, goal, rtol=1e-6, restart=100, maxiter=100)
         if code != 0:
             raise RuntimeError("the sets that the dynamics meets first were not found")
         found.append(hits)
     return np.transpose(found)
 
 
-def _flip_rates(energy: AbstractEnergy, beta: Beta) -> Float[np.ndarray, "n configurations"]:
-    """Probability that one step flips spin k of each configuration."""
-    n = energy.n_spins
-    if n > _MAX_SPINS:
-        raise ValueError(f"energy must have at most {_MAX_SPINS} spins for its spectrum, got {n}")
+def _table(energy: AbstractEnergy, beta: Beta) -> Float[np.ndarray, " configurations"]:
+    """`beta E` of all configurations."""
+    if energy.n_spins > _MAX_SPINS:
+        raise ValueError(
+            f"energy must have at most {_MAX_SPINS} spins for its spectrum, got {energy.n_spins}"
+        )
     checked_beta(beta)
-    table = np.asarray(energies(energy), float)
-    gaps = [table[flipped(table.size, k)] - table for k in range(n)]
-    return scipy.special.expit(-float(beta) * np.reshape(gaps, (n, table.size))) / max(n, 1)
+    return float(beta) * np.asarray(energies(energy), float)
 
 
-def _symmetric_glauber(rates: np.ndarray) -> scipy.sparse.csr_array:
+def _rates(table: Float[np.ndarray, " configurations"]) -> Float[np.ndarray, "n configurations"]:
+    """Probability that one step flips spin k of each configuration."""
+    n = table.size.bit_length() - 1
+    rates = np.empty((n, table.size))
+    for k in range(n):
+        scipy.special.expit(table - table[flipped(table.size, k)], out=rates[k])
+    rates /= max(n, 1)
+    return rates
+
+
+def _hops(table: Float[np.ndarray, " configurations"]) -> tuple[np.ndarray, np.ndarray]:
+    """What `_operator` takes: of each flip the geometric mean of the rates there and back, and the
+    probability that a step flips none.
+    """
+    rates = _rates(table)
+    stays = 1 - rates.sum(axis=0)
+    for k, rate in enumerate(rates):
+        there = flipped(table.size, k)
+        rate[:] = np.sqrt(rate) * np.sqrt(rate[there])
+    return rates, stays
+
+
+def _operator(hops: np.ndarray, stays: np.ndarray):
     """`D^(1/2) P D^(-1/2)` of the heat-bath matrix P, with D the Boltzmann weights."""
-    n, size = rates.shape
-    index = np.arange(size)
-    columns = [flipped(size, k) for k in range(n)]
-    # By detailed balance an entry is the geometric mean of the rates there and back.
-    values = [np.sqrt(rate) * np.sqrt(rate[c]) for rate, c in zip(rates, columns, strict=True)]
-    entries = np.concatenate([*values, 1 - rates.sum(axis=0)])
-    places = (np.tile(index, n + 1), np.concatenate([*columns, index]))
-    return scipy.sparse.csr_array((entries, places), shape=(size, size))
+    with jax.enable_x64(True):
+        on_device = jax.device_put((hops, stays))
+
+    def times(x: np.ndarray) -> np.ndarray:
+        with jax.enable_x64(True):
+            return np.asarray(_stepped(*on_device, x.ravel()))
+
+    return _linear(stays.size, times)
+
+
+def _linear(size: int, times: Callable[[np.ndarray], np.ndarray]):
+    shape = (size, size)
+    linear = scipy.sparse.linalg.LinearOperator
+    return linear(shape, times, dtype=np.float64)  # pyright: ignore[reportCallIssue]
+
+
+def _dense(hops: np.ndarray, stays: np.ndarray) -> Float[np.ndarray, "size size"]:
+    """The matrix of `_operator`."""
+    matrix, index = np.diag(stays), np.arange(stays.size)
+    for k, hop in enumerate(hops):
+        matrix[index, flipped(index.size, k)] = hop
+    return matrix
+
+
+@jax.jit
+def _stepped(
+    hops: Float[Array, "n size"], stays: Float[Array, " size"], x: Float[Array, " size"]
+) -> Float[Array, " size"]:
+    """`stays * x`, and from each configuration over the n flips `hops * x` of where they lead."""
+    after = stays * x
+    for k, hop in enumerate(hops):
+        down, up = jnp.moveaxis(x.reshape(-1, 2, 2**k), 1, 0)
+        after += hop * jnp.stack([up, down], axis=1).ravel()
+    return after
