@@ -74,6 +74,18 @@ def test_guide_code_runs():
 
 
 @pytest.mark.further
+def test_guide_to_exact_results_runs():
+    names = run(ROOT / "docs" / "exact.md")
+    assert names["cost"][:3] == ("elimination", 4, 16)
+    strip, ground = names["strip"], names["ground"]
+    cold = tg.exact.free_energy(strip, 1e6)
+    np.testing.assert_allclose(ground.energies[0], cold, rtol=1e-12)
+    assert ground.energies[1] > ground.energies[0] and names["gain"][1] != 0
+    bonds = tg.exact.correlations(strip, 1.0)[tuple(strip.sets[1].indices.T)]
+    np.testing.assert_allclose(names["bond_means"], bonds, atol=1e-12)
+
+
+@pytest.mark.further
 def test_experts_guide_runs():
     names = run(ROOT / "docs" / "experts.md")
     assert abs(names["log_z"]) < 1e-3

@@ -1,0 +1,112 @@
+"""What exact results by elimination take, against a compiled peer.
+
+Part one, the race: open square lattices of L x L spins with Gaussian couplings and fields, beta =
+0.7, in double precision. CPU seconds after compilation, best of three (of one beyond L = 16), for
+ln Z and for its gradient, which is all means of spins and bonds; memory of the program of the
+gradient; and the peer `ferrotherm` (PyPI, 0.44; it needs no other package: `pip install --no-deps
+--target DIR ferrotherm`, with DIR on PYTHONPATH), whose marginals of single spins are 2 n
+eliminations. Both must agree on ln Z to 1e-9.
+
+Part two: growth of both with the width and with the length of strips.
+
+    python -m experiments benchmarks.elimination
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+import thermogen as tg
+
+BETA = 0.7
+
+
+def lattice(rows: int, columns: int, seed: int = 0) -> tg.Interactions:
+    site = np.arange(rows * columns).reshape(rows, columns)
+    bonds = [(site[:, :-1], site[:, 1:]), (site[:-1], site[1:])]
+    pairs = np.concatenate([np.stack([a.ravel(), b.ravel()], axis=1) for a, b in bonds])
+    rng = np.random.default_rng(seed)
+    values = [0.3 * rng.normal(size=site.size), rng.normal(size=len(pairs))]
+    return tg.Interactions(site.size, [site.reshape(-1, 1), pairs], values)
+
+
+def cpu_seconds(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+    """Best time, and the result."""
+    times, result = [], None
+    for _ in range(repeats):
+        start = time.process_time()
+        result = jax.block_until_ready(function())
+        times.append(time.process_time() - start)
+    return min(times), result
+
+
+def ours(energy: tg.Interactions, repeats: int) -> tuple[float, float, float, float]:
+    """ln Z, seconds of it and of its gradient, megabytes of the gradient."""
+    value = jax.jit(lambda e: tg.exact.log_partition(e, BETA)).lower(energy).compile()
+    gradient = jax.jit(jax.grad(lambda e: tg.exact.log_partition(e, BETA))).lower(energy).compile()
+    memory = gradient.memory_analysis()
+    assert memory is not None
+    seconds, log_z = cpu_seconds(lambda: value(energy), repeats)
+    of_gradient, _ = cpu_seconds(lambda: gradient(energy), repeats)
+    return float(log_z), seconds, of_gradient, memory.temp_size_in_bytes / 1e6
+
+
+def peer(energy: tg.Interactions):
+    """The same model for ferrotherm; None where it is not installed."""
+    try:
+        import ferrotherm  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return None
+    fields, couplings = (np.asarray(c).tolist() for c in energy.couplings)
+    bonds = [(*pair, j) for pair, j in zip(energy.sets[1].indices.tolist(), couplings, strict=True)]
+    graph = {"n": energy.n_spins, "couplings": bonds, "biases": list(enumerate(fields))}
+    return ferrotherm.from_spec({"graph": graph}, beta=BETA)
+
+
+def race(sizes: tuple[int, ...]) -> None:
+    print("L x L   ln Z, s   gradient, s   gradient/ln Z   MB   ferrotherm: ln Z, s   marginals, s")
+    for size in sizes:
+        energy, repeats = lattice(size, size), 3 if size <= 16 else 1
+        log_z, value, gradient, memory = ours(energy, repeats)
+        row = f"{size:3d}  {value:9.3g}  {gradient:9.3g}  {gradient / value:8.2f}  {memory:8.1f}"
+        if (other := peer(energy)) is not None:
+            theirs, same = cpu_seconds(lambda sim=other: sim.exact_log_z(BETA, 24), repeats)
+            assert abs(same - log_z) < 1e-9 * abs(log_z)
+            row += f"  {theirs:9.3g}"
+            if size <= 12:
+                marginals, _ = cpu_seconds(lambda sim=other: sim.exact_marginals(BETA, 24), 1)
+                row += f"  {marginals:9.3g}"
+        print(row, flush=True)
+
+
+def growth(widths: tuple[int, ...], lengths: tuple[int, ...]) -> None:
+    print("strip   width   ln Z, s   ns an entry   gradient, s   gradient/ln Z   MB")
+    shapes = [(40, width) for width in widths] + [(length, 12) for length in lengths]
+    for rows, columns in shapes:
+        energy = lattice(rows, columns)
+        width = tg.exact.cost(energy).width
+        _, value, gradient, memory = ours(energy, 3)
+        entry = value / (energy.n_spins * 2**width) * 1e9
+        print(
+            f"{rows:4d} x {columns:2d}  {width:2d}  {value:9.3g}  {entry:6.1f}  {gradient:9.3g}"
+            f"  {gradient / value:6.2f}  {memory:8.1f}",
+            flush=True,
+        )
+
+
+def main(
+    parts: tuple[str, ...] = ("race", "growth"),
+    /,
+    *,
+    sizes: tuple[int, ...] = (12, 16, 20),
+    widths: tuple[int, ...] = (4, 8, 12, 16),
+    lengths: tuple[int, ...] = (100, 300, 1000),
+) -> None:
+    with jax.enable_x64(True):
+        if "race" in parts:
+            race(sizes)
+        if "growth" in parts:
+            growth(widths, lengths)
