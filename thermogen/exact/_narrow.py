@@ -133,7 +133,7 @@ def narrow(energy: AbstractEnergy, *, gradient: bool = False, n_copies: int = 1)
             f"energy is too wide for exact results: of its {n} spins {takes.width} have to be kept "
             f"at once, which takes {needed / 1e9:.3g} GB of memory; this machine has "
             f"{total_memory() / 1e9:.3g} GB. Approximate results come from TAP() or Bethe() for "
-            "free energies, from annealing() for ln Z and from sample() for means"
+            "free energies, annealed_importance_sampling() for ln Z and sample() for means"
         )
     check_parameters(energy)
     return _model(energy, sparse)
