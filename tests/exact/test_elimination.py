@@ -13,7 +13,7 @@ from helpers import compilations, configurations, energy_table, random_rbm
 import thermogen as tg
 from thermogen import exact
 from thermogen.energies import Clamped
-from thermogen.exact import _ensembles, _narrow, _orders
+from thermogen.exact import _cost, _ensembles, _orders
 
 N = 9
 BETAS = np.array([0.0, 1e-3, 0.7, 5.0, 50.0])
@@ -24,8 +24,8 @@ CUE = np.array([1, 0, 0, -1, 0, 0, 0, 0, 1])
 @pytest.fixture
 def eliminates(monkeypatch):
     """Elimination for the smallest models, too."""
-    monkeypatch.setattr(_narrow, "_FEW", -1)
-    monkeypatch.setattr(_narrow, "_MAX_ENUMERATED", -1)
+    monkeypatch.setattr(_cost, "_FEW", -1)
+    monkeypatch.setattr(_cost, "_MAX_ENUMERATED", -1)
     monkeypatch.setattr(_ensembles, "layers", lambda energy: None)
 
 
@@ -163,8 +163,8 @@ def test_derivatives_to_second_order_are_those_of_enumeration(monkeypatch):
         return first, jax.grad(lambda e: jax.grad(value, 1)(e, beta))(energy), along
 
     expected = jax.jit(curvature)(energy, beta)
-    monkeypatch.setattr(_narrow, "_FEW", -1)
-    monkeypatch.setattr(_narrow, "_MAX_ENUMERATED", -1)
+    monkeypatch.setattr(_cost, "_FEW", -1)
+    monkeypatch.setattr(_cost, "_MAX_ENUMERATED", -1)
     found = jax.jit(lambda *args: curvature(*args))(energy, beta)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
@@ -344,8 +344,8 @@ def test_samples_of_a_strip_have_its_means():
 def test_lowest_configurations_are_those_of_enumeration(name, monkeypatch):
     energy, count = MODELS[name](), 7
     expected = exact.lowest(energy, count)
-    monkeypatch.setattr(_narrow, "_FEW", -1)
-    monkeypatch.setattr(_narrow, "_MAX_ENUMERATED", -1)
+    monkeypatch.setattr(_cost, "_FEW", -1)
+    monkeypatch.setattr(_cost, "_MAX_ENUMERATED", -1)
     found = exact.lowest(energy, count)
     np.testing.assert_allclose(found.energies, expected.energies, rtol=1e-13)
     np.testing.assert_allclose(jax.vmap(energy)(found.spins), found.energies, rtol=1e-13)

@@ -4,6 +4,8 @@ A function of an energy makes its table of 2^n energies by one Walsh transform; 
 Ensembles of more spins are had where the graph of interactions is narrow, see `cost`.
 """
 
+from ._cost import Cost as Cost
+from ._cost import cost as cost
 from ._dynamics import MetastableSets as MetastableSets
 from ._dynamics import glauber_spectrum as glauber_spectrum
 from ._dynamics import metastable_sets as metastable_sets
@@ -30,8 +32,6 @@ from ._minima import barriers as barriers
 from ._minima import lowest as lowest
 from ._minima import retention as retention
 from ._minima import single_flip_minima as single_flip_minima
-from ._narrow import Cost as Cost
-from ._narrow import cost as cost
 from ._tables import boltzmann_weights as boltzmann_weights
 from ._tables import coarse_grain as coarse_grain
 from ._tables import conjoint_potential as conjoint_potential

@@ -23,8 +23,8 @@ from ..energies import AbstractEnergy, Layers, complete, layers
 from ..spins import spins_from_index
 from ..walsh import walsh_transform
 from . import _narrow
+from ._cost import narrow
 from ._layers import layered_log_partition
-from ._narrow import narrow
 
 
 @from_anywhere

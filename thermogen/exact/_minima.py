@@ -14,9 +14,9 @@ from .._types import Beta
 from ..datasets import validate_spins
 from ..energies import AbstractEnergy, Clamped
 from ..spins import index_from_spins, spins_from_index
+from ._cost import narrow
 from ._ensembles import energies, log_weights
 from ._narrow import lowest as eliminated_lowest
-from ._narrow import narrow
 
 
 class Lowest(NamedTuple):
