@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import equinox as eqx
 import jax
+from jax.core import Tracer
 
 _Function = TypeVar("_Function", bound=Callable)
 
@@ -14,16 +15,24 @@ _FEW_PASSES = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_l
 
 
 def compiled_quickly(function: _Function) -> _Function:
-    """`eqx.filter_jit` for what takes longer to compile than to run; not part of other programs."""
+    """`eqx.filter_jit` for what takes longer to compile than to run.
+
+    Or for what spends its time in factorisations and products of matrices, which are compiled
+    already. A program that it is part of keeps its own options.
+    """
 
     @functools.wraps(function)
     def call(*args):
-        return _compiled(function, jax.default_backend())(*args)
+        if any(isinstance(x, Tracer) for x in jax.tree.leaves(args)):
+            return _compiled(function, None)(*args)
+        # Of known numbers also where others are traced.
+        with jax.ensure_compile_time_eval():
+            return _compiled(function, jax.default_backend())(*args)
 
     return call  # pyright: ignore[reportReturnType]
 
 
 @functools.cache
-def _compiled(function, backend: str):
+def _compiled(function, backend: str | None):
     options = {"compiler_options": _FEW_PASSES} if backend == "cpu" else {}
     return eqx.filter_jit(function, **options)  # pyright: ignore

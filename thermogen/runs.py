@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Int, PyTree
 
 from ._checks import check_count
+from ._compile import compiled_quickly
 from ._types import Key
 
 # More steps than any run takes, in the integers that a device counts with.
@@ -119,7 +120,7 @@ def run(
             return result_of(job, state)
 
 
-@eqx.filter_jit
+@compiled_quickly
 def _init(job: AbstractJob, key: Key) -> PyTree[Array]:
     return job.init(key)
 

@@ -9,6 +9,7 @@ from helpers import (
     ENERGIES,
     configurations,
     energy_table,
+    equations,
     mean_energy,
     mean_gradient,
     nonlinear_variance,
@@ -298,3 +299,14 @@ def test_an_even_table_has_a_mirror_symmetry():
     assert np.any(np.asarray(even.couplings)[degrees(8) % 2 == 1] != 0)
     assert tg.energies.is_flip_symmetric(even)
     assert not tg.energies.is_flip_symmetric(tg.Complete.from_energies(table))
+
+
+def test_programs_do_not_grow_with_the_number_of_spins():
+    """Written out spin by spin, a search by TAP for ten spins compiled for minutes."""
+
+    def size(n):
+        energy, functional = tg.Complete(jnp.ones(2**n)), tg.Plefka(4)
+        gradient = jax.grad(lambda m: functional.excess(energy, 1.0, m))
+        return len(list(equations(jax.make_jaxpr(gradient)(jnp.zeros(n)))))
+
+    assert size(8) == size(4)

@@ -1,6 +1,7 @@
 """The complete description: one coupling for each of the 2^n sets of spins."""
 
 import functools
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -45,12 +46,9 @@ class Complete(AbstractMultilinear):
         return self.couplings.shape[-1].bit_length() - 1
 
     def __call__(self, spins: Spins) -> Float[Array, ""]:
-        """Sum out one spin at a time, lowest bit first: 2^n multiplications in all."""
-        spins, table = one_configuration(self, spins), self.couplings
-        for k in range(self.n_spins):
-            pairs = table.reshape(-1, 2)
-            table = pairs[:, 0] + spins[k] * pairs[:, 1]
-        return -table[0]
+        spins = one_configuration(self, spins)
+        spins = spins.astype(jnp.result_type(self.couplings, spins))
+        return -_weighted(self.couplings, jnp.ones_like(spins), spins)
 
     @classmethod
     def from_energies(cls, energies: Num[Array | np.ndarray, " configurations"]) -> "Complete":
@@ -138,11 +136,8 @@ class Complete(AbstractMultilinear):
 
 @nonlinear_variance.register
 def _(energy: Complete, m: Magnetizations) -> Float[Array, ""]:
-    """Site butterfly: derivatives `d_A U` and weights `prod_{k in A} v_k` of all sets A."""
-    weights = jnp.ones(1, m.dtype)
-    for k in range(energy.n_spins):
-        weights = jnp.concatenate([weights, (1 - m[k] ** 2) * weights])
-    return dot(weights, jnp.square(_nonlinear_derivatives(energy, m)))
+    """Derivatives `d_A U` squared, with weights `prod_{k in A} v_k`, of all sets A."""
+    return _weighted(jnp.square(_nonlinear_derivatives(energy, m)), jnp.ones_like(m), 1 - m * m)
 
 
 @nonlinear_third_moment.register
@@ -166,28 +161,61 @@ def _(energy: Complete) -> Complete:
 
 def _nonlinear_derivatives(energy: Complete, m: Magnetizations) -> Float[Array, " masks"]:
     """`-d_A U` for all sets A of two spins and more, 0 for the others; indexed by bit mask."""
-    table = energy.couplings
-    for k in range(energy.n_spins):
-        pairs = table.reshape(-1, 2)
-        table = jnp.concatenate([pairs[:, 0] + m[k] * pairs[:, 1], pairs[:, 1]])
+
+    def differentiate(pairs, m):
+        return pairs[:, 0] + m * pairs[:, 1], pairs[:, 1]
+
+    table = _butterfly(differentiate, energy.couplings, m)
     return jnp.where(degrees(energy.n_spins) >= 2, table, 0)
 
 
 def _nonlinear_part(energy: Complete, m: Magnetizations) -> Float[Array, " configurations"]:
     """`E - U - sum_k (d_k U)(s_k - m_k)` of every configuration."""
-    table = -_nonlinear_derivatives(energy, m)
-    for k in range(energy.n_spins):
-        pairs = table.reshape(-1, 2)
-        down, up = -(1 + m[k]), 1 - m[k]
-        table = jnp.concatenate([dot(pairs, jnp.stack([jnp.ones_like(s), s])) for s in (down, up)])
-    return table
+
+    def evaluate(pairs, m):
+        return pairs[:, 0] - (1 + m) * pairs[:, 1], pairs[:, 0] + (1 - m) * pairs[:, 1]
+
+    return _butterfly(evaluate, -_nonlinear_derivatives(energy, m), m)
 
 
 def _mean(values: Float[Array, " configurations"], m: Magnetizations) -> Float[Array, ""]:
     """Mean of a table under the product measure."""
-    for k in range(m.size):
-        values = dot(values.reshape(-1, 2), jnp.stack([0.5 * (1 - m[k]), 0.5 * (1 + m[k])]))
-    return values[0]
+    return _weighted(values, 0.5 - 0.5 * m, 0.5 + 0.5 * m)
+
+
+# Loops over spins: where they are written out, G of ten spins compiles for minutes.
+
+
+def _butterfly(
+    step: Callable, table: Float[Array, " size"], m: Magnetizations
+) -> Float[Array, " size"]:
+    """One step for each spin, from the pairs that its bit of the index parts to new ones."""
+
+    def body(table, m):
+        # Each bit in turn is the lowest, and goes to the top.
+        return jnp.concatenate(step(table.reshape(-1, 2), m)), None
+
+    # The body of a loop of no steps is traced all the same.
+    return jax.lax.scan(body, table.astype(jnp.result_type(table, m)), m)[0] if m.size else table
+
+
+def _weighted(
+    table: Float[Array, " size"], down: Magnetizations, up: Magnetizations
+) -> Float[Array, ""]:
+    """Sum of a table, each entry times the product of `down` or `up` of all spins by its bits."""
+    low = down.size // 2
+    rows = dot(table.reshape(-1, 2**low), _products(down[:low], up[:low]))
+    return dot(_products(down[low:], up[low:]), rows)
+
+
+def _products(down: Magnetizations, up: Magnetizations) -> Float[Array, " size"]:
+    bits = np.arange(2**down.size) >> np.arange(down.size)[:, None] & 1
+
+    def body(products, spin):
+        is_up, down, up = spin
+        return products * jnp.where(is_up, up, down), None
+
+    return jax.lax.scan(body, jnp.ones(2**down.size, down.dtype), (bits == 1, down, up))[0]
 
 
 @functools.singledispatch

@@ -2,13 +2,13 @@
 
 import functools
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .._batches import cast, in_batches
+from .._compile import compiled_quickly
 from .._linalg import dot
 from ..meanfield import Problem, lowest_curvature, variance_at
 
@@ -32,7 +32,7 @@ def lowest_curvatures(
     return values
 
 
-@eqx.filter_jit
+@compiled_quickly
 def _dense(problem: Problem, fields: Float[Array, "batch n"]) -> Float[Array, " batch"]:
 
     def single(theta):
@@ -42,7 +42,7 @@ def _dense(problem: Problem, fields: Float[Array, "batch n"]) -> Float[Array, " 
     return jax.vmap(single)(fields)
 
 
-@eqx.filter_jit
+@compiled_quickly
 def _by_gradients(problem: Problem, fields: Float[Array, "batch n"]):
     def single(theta):
         """The vector in float32: what it lacks counts squared in the value."""

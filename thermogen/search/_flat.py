@@ -1,10 +1,10 @@
 """Along flat valleys of G, where Newton steps do not settle."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._compile import compiled_quickly
 from .._linalg import dot
 from ..meanfield import Problem, scaled_hessian, variance_at
 from ._newton import ATOL
@@ -18,7 +18,7 @@ _MIDWAY_STEPS = 6
 SATURATED = 1e-8
 
 
-@eqx.filter_jit
+@compiled_quickly
 def slide(problem: Problem, theta: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
     """Descend where G is nearly flat: Newton steps by the sizes of all curvatures.
 
@@ -80,7 +80,7 @@ def _shortened(turn: Array, most: Array) -> Array:
     return turn * jnp.minimum(1, most / jnp.maximum(jnp.linalg.norm(turn), SATURATED))
 
 
-@eqx.filter_jit
+@compiled_quickly
 def between(problem: Problem, pairs: Float[Array, "batch 2 n"]):
     """Points on the floor of a flat valley midway between two: fields and G, `(batch,)`."""
 

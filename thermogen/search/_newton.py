@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from .._batches import cast
+from .._compile import compiled_quickly
 from .._linalg import dot
 from .._solution import Solution
 from .._types import Magnetizations
@@ -28,7 +28,7 @@ def rows_of(entries: int, theta: np.ndarray | Array) -> int:
     return 1 << (max(1, min(1024, entries // theta.shape[1] ** 2)).bit_length() - 1)
 
 
-@eqx.filter_jit
+@compiled_quickly
 def settle(
     problem: Problem, tol: Array, dtype: DTypeLike, theta: Float[Array, "batch n"]
 ) -> Solution:
@@ -55,7 +55,7 @@ def settle(
     return jax.lax.map(single, theta, batch_size=held)
 
 
-@eqx.filter_jit
+@compiled_quickly
 def polish_densely(problem: Problem, tol: Array, theta: Float[Array, "batch n"]) -> Solution:
     """Newton steps, and a verdict in float64 on where they end."""
 

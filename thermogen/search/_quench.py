@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from .._batches import cast, in_batches, replaced
 from .._checks import as_array, check_count, check_finite, check_memory
+from .._compile import compiled_quickly
 from .._linalg import dot
 from .._placement import from_anywhere
 from .._solution import Solution
@@ -186,7 +187,7 @@ def below_saddles(
     return np.concatenate(owners), joined(*minima)
 
 
-@eqx.filter_jit
+@compiled_quickly
 def _both_sides(problem: Problem, pairs: Float[Array, "batch 2 n"]) -> Float[Array, "batch 2 n"]:
     """Effective fields on either side of saddles, from their fields and random directions."""
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._batches import cast
 from .._bits import folded, random_words
+from .._compile import compiled_quickly
 from .._linalg import dot
 from .._types import Key, Magnetizations
 from ..energies import AbstractEnergy, is_flip_symmetric, local_fields
@@ -371,7 +372,7 @@ class Search(AbstractJob):
         return (total >= enough) & ~ends.overflow & (claimed >= self.coverage)
 
 
-_is_even = eqx.filter_jit(is_flip_symmetric)
+_is_even = compiled_quickly(is_flip_symmetric)
 
 
 def _in_float32(problem: Problem) -> Problem:
