@@ -15,9 +15,10 @@ from ..energies import AbstractEnergy
 from ..meanfield import AbstractFunctional, checked_problem
 from ..runs import run
 from ._library import Library
+from ._moves import Move, corner
 from ._provenance import fingerprint
 from ._quench import make_problem
-from ._search import Move, Search, SearchState, corner
+from ._search import Search, SearchState
 from ._verify import Verification, precision, verified
 
 # A few more places are held while the search runs: ends that turn out to be one state, or none.

@@ -24,12 +24,12 @@ from ..meanfield import (
     scaled_hessian,
 )
 from ._curvature import lowest_curvatures
+from ._harvest import Ends, apart
 from ._library import Kind, Library
 from ._merge import Pool, joined
 from ._provenance import run_of
 from ._quench import below_saddles, is_converged, verified_ends
 from ._same import MERGE_TOLERANCE
-from ._search import Ends, apart
 from ._valleys import Valleys
 
 # Rows that are polished at once under a trace.
