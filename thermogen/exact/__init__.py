@@ -32,6 +32,7 @@ from ._minima import barriers as barriers
 from ._minima import lowest as lowest
 from ._minima import retention as retention
 from ._minima import single_flip_minima as single_flip_minima
+from ._planar import planar_log_partition as planar_log_partition
 from ._tables import boltzmann_weights as boltzmann_weights
 from ._tables import coarse_grain as coarse_grain
 from ._tables import conjoint_potential as conjoint_potential

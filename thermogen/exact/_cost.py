@@ -65,7 +65,7 @@ def cost(energy: AbstractEnergy) -> Cost:
         )
         ```
     """
-    return _cost(energy, _sparse(energy))
+    return _cost(energy, listed_terms(energy))
 
 
 def _cost(energy: AbstractEnergy, sparse: "_Sparse | None") -> Cost:
@@ -115,7 +115,7 @@ def narrow(energy: AbstractEnergy, *, gradient: bool = False, n_copies: int = 1)
     n = energy.n_spins
     if n <= _FEW:
         return None
-    sparse = _sparse(energy)
+    sparse = listed_terms(energy)
     takes = _cost(energy, sparse)
     if sparse is None or takes.method == "enumeration":
         return None
@@ -136,10 +136,10 @@ def _cheaper(n: int, width: int) -> bool:
     return n > _FEW and width <= MAX_WIDTH and 2**width < 2**n / 8
 
 
-def _sparse(energy: AbstractEnergy) -> _Sparse | None:
+def listed_terms(energy: AbstractEnergy) -> _Sparse | None:
     """Terms and pins of an energy whose graph is known."""
     if isinstance(energy, Clamped):
-        inner = _sparse(energy.energy)
+        inner = listed_terms(energy.energy)
         if inner is None:
             return None
         pins = jax.lax.stop_gradient(jnp.sign(energy.clamp))
