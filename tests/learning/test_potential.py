@@ -198,3 +198,22 @@ def test_potential_refuses_what_are_no_samples(data, message):
         learning.potential(energy, 1.0, data)
     with pytest.raises(ValueError, match="3 spins a sample"):  # under jit the shape is known
         jax.jit(lambda data: learning.potential(energy, 1.0, data))(np.ones((2, 4)))
+
+
+@pytest.mark.further
+def test_a_tree_of_200_spins_learns_the_moments_of_its_data():
+    """By elimination; on a tree the likeliest couplings are known from pairs (Chow and Liu)."""
+    n, rng = 200, np.random.default_rng(0)
+    bonds = np.stack([[rng.integers(max(0, k - 5), k) for k in range(1, n)], np.arange(1, n)], 1)
+    sets = [np.arange(n)[:, None], bonds]
+    truth = tg.Interactions(n, sets, [0.2 * rng.normal(size=n), 0.5 * rng.normal(size=n - 1)])
+    data = np.asarray(tg.exact.sample(truth, 1.0, key=_key(1), n_samples=2000))
+    start = tg.Interactions(n, sets, [np.zeros(n), np.zeros(n - 1)])
+    fitted = tg.fit(tg.ExactLikelihood(), start, data, key=_key(0)).energy
+    first, second = data[:, bonds[:, 0]], data[:, bonds[:, 1]]
+    alike, other = (
+        [np.log(np.mean((first == s) & (second == t), axis=0)) for s, t in pairs]
+        for pairs in (((1, 1), (-1, -1)), ((1, -1), (-1, 1)))
+    )
+    expected = 0.25 * (sum(alike) - sum(other))
+    np.testing.assert_allclose(fitted.couplings[1], expected, atol=2e-3)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from .. import exact
+from .._checks import total_memory
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import (
@@ -60,11 +61,12 @@ def potential(
 class ExactLikelihood(AbstractObjective):
     """The exact negative log-likelihood at beta = 1: `potential`, with weights of the samples.
 
-    For n <= 20 spins, and for an `RBM` with one layer of at most 20 spins.
+    For n <= 20 spins, an `RBM` with one layer of at most 20 spins, and any number of spins whose
+    graph of interactions is narrow (`exact.cost`): `Interactions`, whose sets are known.
 
-    Gradient contract: exact, by enumeration in each step. Convex in the parameters of fully
-    visible energies; those of data on the edge of what the energy can represent run to infinity,
-    and the fit ends where the gradient meets the tolerance.
+    Gradient contract: exact, by enumeration or elimination in each step. Convex in the parameters
+    of fully visible energies; those of data on the edge of what the energy can represent run to
+    infinity, and the fit ends where the gradient meets the tolerance.
     """
 
     @property
@@ -72,10 +74,14 @@ class ExactLikelihood(AbstractObjective):
         return Defaults(LBFGS, 3000, 1e-5)
 
     def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> None:
-        if n_enumerated(energy) > _MAX_SPINS:
+        if n_enumerated(energy) <= _MAX_SPINS:
+            return
+        takes = exact.cost(energy)
+        if takes.method == "enumeration" or takes.gradient_bytes > total_memory():
             raise ValueError(
                 f"energy must have at most {_MAX_SPINS} spins for ExactLikelihood, an RBM in one "
-                f"of its layers, got {energy.n_spins}, {n_visible(energy)} of them visible"
+                f"of its layers, or a narrow graph, got {energy.n_spins}, {n_visible(energy)} of "
+                f"them visible, and {takes.width} to be kept at once"
             )
 
     def loss(
