@@ -39,9 +39,11 @@ class Exchange(NamedTuple):
         An orbit is a pair of images, or a label that is its own. Orbits are ordered by their first
         label. Without a symmetry the even part is the exchange.
         """
-        even, odd = zip(*(_parity(x, self.images) for x in (self.early, self.late)), strict=True)
+        (even, odd), (even_late, odd_late) = (
+            _parity(x, self.images) for x in (self.early, self.late)
+        )
         error = self.late.sum(axis=-1).min() ** -0.5
-        return Shares(*even, self.lag, error), Shares(*odd, self.lag, error)
+        return Shares(even, even_late, self.lag, error), Shares(odd, odd_late, self.lag, error)
 
     def drawn(self, n_draws: int) -> "Exchange":
         """Drawn again as often, as so many trajectories would show it."""
