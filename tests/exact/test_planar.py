@@ -62,7 +62,7 @@ def _both(energy: tg.Interactions, beta: float):
 def test_correlations_of_neighbours_and_second_derivatives():
     energy = _model(*GRAPHS["triangles"], seed=1)
     ours, truth = _both(energy, 0.8)
-    couplings = energy.couplings[0]
+    couplings = energy.couplings[0].at[2].set(0.0)
     np.testing.assert_allclose(jax.grad(ours)(couplings), jax.grad(truth)(couplings), atol=1e-12)
     np.testing.assert_allclose(
         jax.hessian(ours)(couplings), jax.hessian(truth)(couplings), atol=1e-10

@@ -86,10 +86,9 @@ def planar_log_partition(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]
     bonds, couplings = _bonds(energy)
     turns = _turns(energy.n_spins, bonds)
     beta = resolved_beta(energy, beta_as(beta, couplings.dtype))
-    strengths = jnp.abs(beta * couplings)
-    # ln cosh, also of what overflows.
-    log_cosh = jnp.sum(strengths + jnp.log1p(jnp.exp(-2 * strengths))) - len(bonds) * np.log(2)
-    links = jnp.tanh(beta * couplings)
+    strengths = beta * couplings
+    log_cosh = jnp.sum(jnp.logaddexp(strengths, -strengths)) - len(bonds) * np.log(2)
+    links = jnp.tanh(strengths)
     log_root = _dense(turns, links) if 2 * len(bonds) <= _MAX_DENSE else _sparse(turns, links)
     return energy.n_spins * np.log(2) + log_cosh + log_root
 
