@@ -1,5 +1,7 @@
 """Exact results by elimination against enumeration, transfer matrices and closed forms."""
 
+import functools
+import itertools
 import math
 
 import jax
@@ -41,6 +43,11 @@ def sparse(seed, n=N, orders=(1, 2, 3), n_terms=7, draw=np.random.Generator.norm
 
 def signs(rng, size):
     return rng.choice([-1.0, 1.0], size)
+
+
+def biased(rng, size):
+    """Couplings of one sign, so that nearly all spins are up."""
+    return rng.normal(1.5, 0.5, size)
 
 
 def lattice(rows, columns, *, periodic=False, seed=None, fields=0.0):
@@ -95,6 +102,31 @@ MODELS = {
 }
 
 
+# Graphs, and how many models of each: their numbers differ, so a graph is compiled once.
+FAMILIES = {
+    "terms": (lambda: sparse(6, n=12, orders=(1, 2, 3, 4)), 60),
+    "pairs": (lambda: sparse(8, n=14, orders=(1, 2), n_terms=18), 45),
+    "machine": (lambda: tg.RBM(np.zeros((12, 3)), np.zeros(12), np.zeros(3)), 45),
+    "clamped": (lambda: sparse(9, n=13, orders=(1, 2, 3, 4)), 45),
+    "large": (lambda: sparse(7, n=18, orders=(1, 2, 3, 4), n_terms=9), 5),
+}
+
+
+def random_models(name):
+    """Models of one family: Gaussian, degenerate and biased numbers in turn."""
+    rng, (graph, count) = np.random.default_rng(0), FAMILIES[name]
+    draws = itertools.cycle([np.random.Generator.normal, signs, biased])
+    for draw in itertools.islice(draws, count):
+        energy = jax.tree.map(lambda x, draw=draw: draw(rng, size=x.shape), graph())
+        if name == "pairs":
+            j, bonds = np.zeros((energy.n_spins,) * 2), energy.sets[2].indices
+            j[tuple(bonds.T)] = j[tuple(bonds.T[::-1])] = energy.couplings[2]
+            energy = tg.Pairwise(j, draw(rng, size=energy.n_spins))
+        if name == "clamped":
+            energy = Clamped(energy, rng.choice([-1, 0, 0, 1], energy.n_spins))
+        yield energy
+
+
 def every_quantity(energy, beta):
     return {
         "log_partition": exact.log_partition(energy, beta),
@@ -110,7 +142,8 @@ def every_quantity(energy, beta):
 def table_of(energy):
     if not isinstance(energy, Clamped):
         return energy_table(energy)
-    at_point = np.where(CUE == 0, configurations(N), CUE)
+    cue = np.asarray(energy.clamp)
+    at_point = np.where(cue == 0, configurations(energy.n_spins), cue)
     return energy_table(energy.energy)[tg.index_from_spins(at_point)]
 
 
@@ -129,16 +162,34 @@ def truth(energy, beta):
     }
 
 
+def compare(found, energy):
+    for i, beta in enumerate(BETAS):
+        expected = truth(energy, beta)
+        for quantity, values in found.items():
+            np.testing.assert_allclose(
+                values[i], expected[quantity], rtol=1e-12, atol=1e-12, err_msg=f"{quantity}, {beta}"
+            )
+
+
 @pytest.mark.further
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_quantity_is_that_of_enumeration(name, eliminates):
     energy = MODELS[name]()
     found = jax.vmap(lambda beta: every_quantity(energy, beta))(BETAS)
-    for i, beta in enumerate(BETAS):
-        for quantity, value in truth(energy, beta).items():
-            np.testing.assert_allclose(
-                found[quantity][i], value, rtol=1e-12, atol=1e-12, err_msg=f"{quantity}, {beta}"
-            )
+    compare(found, energy)
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("name", FAMILIES)
+def test_two_hundred_random_models_are_those_of_enumeration(name, eliminates):
+    names = ("log_partition", "magnetizations", "mean_energy", "entropy")
+
+    def some(energy, beta):
+        return {name: getattr(exact, name)(energy, beta) for name in names}
+
+    for energy in random_models(name):
+        assert exact.cost(energy).method == "elimination"
+        compare(jax.vmap(functools.partial(some, energy))(BETAS), energy)
 
 
 def test_means_and_entropy_are_those_of_enumeration(eliminates):
