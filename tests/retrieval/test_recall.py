@@ -12,6 +12,7 @@ import pytest
 
 import thermogen as tg
 from thermogen import energies, retrieval
+from thermogen.exact import _cost
 
 BETA, N_CHAINS, N_SWEEPS = 0.9, 2000, 30
 # Of a Gaussian 6 sigma are 2e-9; there are some hundred comparisons.
@@ -125,6 +126,109 @@ def test_annealed_answers_have_their_exact_probabilities(name):
     means = exact @ helpers.configurations(n)
     noise = np.sqrt((1 - means**2) / ess)
     assert np.all(np.abs(answers.magnetizations - means) <= SIGMAS * noise + 1e-9)
+
+
+# --- exact answers
+
+
+@pytest.fixture
+def eliminates(monkeypatch):
+    """Elimination for the smallest models, too."""
+    monkeypatch.setattr(_cost, "_FEW", -1)
+    monkeypatch.setattr(_cost, "_MAX_ENUMERATED", -1)
+
+
+def _sparse(n: int, seed: int) -> tg.Interactions:
+    rng = np.random.default_rng(seed)
+    sets = [np.array([np.arange(n - k) + i for i in range(k + 1)]).T for k in (0, 1, 3)]
+    return tg.Interactions(n, sets, [rng.normal(size=len(table)) for table in sets])
+
+
+def _exactly(energy, cues, beta, capacity):
+    def one(cue):
+        options = {"key": _key(0), "method": retrieval.Exact(), "capacity": capacity}
+        return tg.recall(energy, beta, cue, **options)
+
+    return jax.vmap(one)(jnp.asarray(cues))
+
+
+def _check_exact(energy, n, beta, capacity):
+    cues, masks = _cues(n)
+    answers = _exactly(energy, cues, beta, capacity)
+    _check_form(answers, cues, masks)
+    exact = _conditionals(energy, cues, masks, beta)
+    best = np.sort(exact, axis=1)[:, ::-1][:, :capacity]
+    np.testing.assert_allclose(answers.probabilities, best, rtol=1e-11)
+    found = _table(answers, n)
+    np.testing.assert_allclose(found[found > 0], exact[found > 0], rtol=1e-11)
+    means = exact @ helpers.configurations(n)
+    np.testing.assert_allclose(answers.magnetizations, means, rtol=0, atol=1e-12)
+    assert np.all(np.isinf(answers.ess))
+
+
+@pytest.mark.parametrize("name", ["interactions", "pairwise", "mixture"])
+def test_exact_answers_are_those_of_enumeration(name):
+    _check_exact(_model(name), 5, BETA, 6)
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("beta", [0.01, BETA, 10.0])
+def test_exact_answers_by_elimination_are_those_of_enumeration(beta, eliminates):
+    energy = _sparse(14, 0)
+    assert tg.exact.cost(energy).method == "elimination"
+    _check_exact(energy, 14, beta, 6)
+
+
+@pytest.mark.further
+def test_exact_answers_of_200_spins_against_transfer_matrices():
+    """A chain with spins known here and there: sums and best paths go along it."""
+    n, beta, rng = 200, 1.3, np.random.default_rng(0)
+    h, j = 0.5 * rng.normal(size=n), rng.normal(size=n - 1)
+    bonds = np.stack([np.arange(n - 1), np.arange(1, n)], axis=1)
+    energy = tg.Interactions(n, [np.arange(n)[:, None], bonds], [h, j])
+    cue = np.where(rng.random(n) < 0.2, rng.choice([-1, 1], n), 0)
+    up = np.array([-1.0, 1.0])
+    site = np.where(cue[:, None] * up == -1, -np.inf, beta * h[:, None] * up)
+    bond = beta * j[:, None, None] * up[:, None] * up
+
+    def along(reduce):
+        ahead, back = [site[0]], [np.zeros(2)]
+        for k in range(1, n):
+            ahead.append(site[k] + reduce(ahead[-1][:, None] + bond[k - 1], axis=0))
+            back.append(reduce((site[-k] + back[-1])[None] + bond[-k], axis=1))
+        return np.array(ahead) + np.array(back[::-1])
+
+    sums, best = along(np.logaddexp.reduce), along(np.max)
+    log_z, found = np.logaddexp.reduce(sums[0]), _exactly(energy, cue[None], beta, 4)
+    found = jax.tree.map(lambda x: x[0], found)
+    np.testing.assert_allclose(found.magnetizations, np.exp(sums - log_z) @ up, atol=1e-12)
+    log_p = -beta * np.asarray(jax.vmap(energy)(found.configurations)) - log_z
+    np.testing.assert_allclose(found.log_probabilities, log_p, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(log_p[0], best[0].max() - log_z, rtol=0, atol=1e-10)
+    np.testing.assert_array_equal(found.configurations[0], up[best.argmax(axis=1)])
+    # The next differs in some spin: it is the best of those that have its other value.
+    np.testing.assert_allclose(log_p[1], best.min(axis=1).max() - log_z, rtol=0, atol=1e-10)
+
+
+def test_exact_answers_want_no_hidden_spins():
+    with pytest.raises(ValueError, match="no hidden spins for Exact.* got 4 of 8"):
+        _exactly(_model("rbm"), np.zeros((1, 4)), 1.0, 2)
+
+
+@pytest.mark.further
+def test_exact_answers_that_are_equal_share_all_probability_in_the_cold():
+    energy = tg.Interactions.from_terms(40, {(k, k + 1): 1.0 for k in range(39)})
+    cues = np.zeros((2, 40))
+    cues[1, [0, -1]] = 1, -1  # one broken bond, anywhere
+    for beta in (1e3, 1e10, 1e30, np.finfo(float).max):
+        answers = _exactly(energy, cues, beta, 50)
+        p = np.asarray(answers.probabilities)
+        np.testing.assert_allclose(p[0, :3], [0.5, 0.5, 0], atol=1e-12)
+        np.testing.assert_allclose(p[1, :40], np.append(np.full(39, 1 / 39), 0), atol=1e-12)
+        assert np.all(np.isfinite(answers.log_probabilities))
+
+
+# --- draws of other methods
 
 
 @pytest.mark.further

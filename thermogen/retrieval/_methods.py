@@ -57,6 +57,16 @@ class Annealing(eqx.Module):
     kernel: AbstractKernel = Gibbs()
 
 
+class Exact(eqx.Module):
+    """No chains: the lowest configurations that agree with the cue, and the exact Z of all that do.
+
+    The answers are the most probable ones, and their probabilities and the magnetizations have the
+    error of rounding alone. Up to 24 spins by enumeration, beyond by elimination where the graph of
+    interactions is narrow; `thermogen.exact.cost` tells what that takes, with tables `capacity`
+    times as large. For energies without hidden spins.
+    """
+
+
 class Draws(NamedTuple):
     """Draws of a method, with their weights.
 
@@ -92,8 +102,8 @@ def draw(
 ) -> Draws:
     """Draws of all spins, those held at `clamp` where that is not 0, shape `(n,)`."""
     raise TypeError(
-        "method must be Annealing(), a sampler such as Gibbs(), or a mean-field functional such "
-        f"as NaiveMeanField(), got {method!r}"
+        "method must be Annealing(), Exact(), a sampler such as Gibbs(), or a mean-field "
+        f"functional such as NaiveMeanField(), got {method!r}"
     )
 
 

@@ -8,17 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from .. import exact
 from .._bits import packed
 from .._checks import check_counts, check_finite, check_parameters, known_spins
-from .._cold import beta_as
+from .._cold import above_lowest, beta_as, resolved_beta
 from .._linalg import dot
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Beta, Key
-from ..energies import AbstractEnergy, n_visible
+from ..energies import AbstractEnergy, Clamped, n_visible
 from ..meanfield import AbstractFunctional
 from ..sampling import AbstractSampler, colored, parameter_dtype
-from ._methods import Annealing, Draws, draw
+from ._methods import Annealing, Draws, Exact, draw
 
 _WORD = 32
 
@@ -35,7 +36,7 @@ class Recall(NamedTuple):
         magnetizations: mean of each spin given the cue, +-1 where it is known, shape `(n,)`. Their
             signs are the answer that gets most spins right.
         ess: effective number of the draws behind that, `(sum w)^2 / sum w^2`; draws of one chain
-            that goes on count as if they were independent.
+            that goes on count as if they were independent. Infinite where nothing is drawn.
         result: a `RESULTS` code. Where it is not `converged` there are no answers: all
             probabilities are 0, and so are the magnetizations of unknown spins.
         log_probabilities: logarithm of each probability, finite for every answer and minus
@@ -57,7 +58,7 @@ def recall(
     cue: Num[Array | np.ndarray, "..."],
     *,
     key: Key,
-    method: Annealing | AbstractSampler | AbstractFunctional = Annealing(),
+    method: Annealing | Exact | AbstractSampler | AbstractFunctional = Annealing(),
     n_chains: int = 64,
     n_sweeps: int = 100,
     capacity: int = 8,
@@ -79,6 +80,8 @@ def recall(
             - `Annealing()`: chains that are cooled. An answer has the probability
               `exp(-beta F) / Z` with its own free energy; only Z of the free spins is estimated,
               by the weights of the chains and by how often they met the same answers;
+            - `retrieval.Exact()`: the most probable answers and their exact probabilities, by
+              enumeration or elimination, for up to 24 spins or a narrow graph of any size;
             - a sampler, such as `Gibbs()` or `ParallelTempering(betas)`: the share of the draws
               of the second half of each chain; of equals the one with the lower energy first. A
               chain that starts in the cold stays where it falls: take `Annealing()` there;
@@ -91,7 +94,7 @@ def recall(
 
     Raises:
         ValueError: for a cue of wrong shape or with other values, and for a beta or counts that
-            are not positive.
+            are not positive; of `Exact()` for hidden spins, and a graph that is too wide.
         TypeError: for another method.
 
     !!! example
@@ -117,6 +120,8 @@ def recall(
             f"beta must be one number, got shape {np.shape(beta)}; use jax.vmap for many"
         )
     beta = beta_as(beta, clamp.dtype)
+    if isinstance(method, Exact):
+        return _recall_exactly(energy, clamp, beta, capacity)
     if not isinstance(method, AbstractFunctional):
         energy = colored(energy)
     return _recall(energy, clamp, beta, key, method, counts)
@@ -157,6 +162,44 @@ def _recall(energy, clamp, beta, key, method, counts):
         jnp.clip(magnetizations, -1, 1),
         jnp.where(sound, 1 / jnp.sum(jnp.square(jnp.where(sound, weights, 1))), 0),
         RESULTS.where(sound, RESULTS.converged, failed),
+        log_p,
+    )
+
+
+def _recall_exactly(energy, clamp, beta, capacity) -> Recall:
+    """The lowest configurations given the cue; `ln p = beta (<E> - E) - S`.
+
+    Not within one program: which pairs interact is known from couplings that are not traced.
+    """
+    n = energy.n_spins
+    if n_visible(energy) < n:
+        raise ValueError(
+            f"energy must have no hidden spins for Exact(), got {n - n_visible(energy)} of {n}; "
+            "use Annealing()"
+        )
+    given, beta = Clamped(energy, clamp), resolved_beta(energy, beta)
+    found = exact.lowest(given, min(capacity, 2 ** min(n, 30)))
+    exists = jnp.isfinite(found.energies)
+    # Differences first: in the cold beta E has nothing left of them.
+    size = sum(jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(energy))
+    levels = jnp.append(found.energies, exact.mean_energy(given, beta))
+    above = above_lowest(levels, jnp.append(exists, True), size)[1]
+    # It counts both values of each clamped spin.
+    entropy = exact.entropy(given, beta) - jnp.log(2.0) * jnp.sum(clamp != 0)
+    log_p = jnp.where(exists, beta * (above[-1] - above[:-1]) - entropy, -jnp.inf)
+    # Rounding must not make of the answers more than all there is.
+    log_p -= jnp.maximum(jax.nn.logsumexp(log_p), 0)
+    sound = jnp.isfinite(entropy) & jnp.isfinite(levels[-1]) & (beta > 0)
+    unused = (0, capacity - exists.size)
+    log_p = jnp.pad(jnp.where(sound, log_p, -jnp.inf), unused, constant_values=-jnp.inf)
+    answers = jnp.pad(found.spins, (unused, (0, 0)))
+    means = jnp.where(sound, exact.magnetizations(given, beta), 0)
+    return Recall(
+        jnp.where(log_p[:, None] > -jnp.inf, answers, 0),
+        jnp.exp(log_p),
+        jnp.where(clamp == 0, means, clamp),
+        jnp.where(sound, jnp.inf, 0),
+        RESULTS.where(sound, RESULTS.converged, RESULTS.non_finite),
         log_p,
     )
 
