@@ -6,6 +6,7 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import entr
 
 import thermogen as tg
 
@@ -52,6 +53,11 @@ def test_learning_guide_code_runs():
     found = np.argwhere(np.triu(names["best"].couplings)).tolist()
     assert set(true_bonds) <= {tuple(pair) for pair in found}
     assert float(names["kept"].library_mass) > 0.5
+    # Spins nearly without bias: pairs of the tree make its entropy, which the potential ends at.
+    c = names["rows"][:, names["bonds"]].prod(axis=2).mean(axis=0)
+    lost = np.sum(np.log(2) - entr((1 + c) / 2) - entr((1 - c) / 2))
+    np.testing.assert_allclose(names["value"], 200 * np.log(2) - lost, rtol=2e-3)
+    np.testing.assert_allclose(names["slope"].couplings[1], 0, atol=1e-4)
 
 
 @pytest.mark.further
@@ -83,6 +89,10 @@ def test_guide_to_exact_results_runs():
     assert ground.energies[1] > ground.energies[0] and names["gain"][1] != 0
     bonds = tg.exact.correlations(strip, 1.0)[tuple(strip.sets[1].indices.T)]
     np.testing.assert_allclose(names["bond_means"], bonds, atol=1e-12)
+    answers, given = names["answers"], names["given"]
+    log_z = tg.exact.log_partition(given, 1.0) - np.log(2)  # which counts the known spin twice
+    expected = -strip(answers.configurations[0]) - log_z
+    np.testing.assert_allclose(answers.log_probabilities[0], expected, atol=1e-10)
 
 
 @pytest.mark.further

@@ -1,5 +1,6 @@
 """The constructed potential and the phases of a library, against sums written out in NumPy."""
 
+import itertools
 import math
 
 import helpers
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.special
 
 import thermogen as tg
 from thermogen import learning
@@ -217,3 +219,59 @@ def test_a_tree_of_200_spins_learns_the_moments_of_its_data():
     )
     expected = 0.25 * (sum(alike) - sum(other))
     np.testing.assert_allclose(fitted.couplings[1], expected, atol=2e-3)
+
+
+@pytest.mark.further
+def test_potential_of_a_sparse_description_of_200_spins():
+    """Value, gradient and curvature on a tree without fields, and the minimum with them."""
+    n, rng = 200, np.random.default_rng(2)
+    parents = np.array([0, *(rng.integers(max(0, k - 5), k) for k in range(1, n))])
+    bonds = np.stack([parents[1:], np.arange(1, n)], axis=1)
+    data = rng.choice([-1.0, 1.0], (1000, n), p=[0.4, 0.6])
+    for k in range(1, n):
+        data[:, k] = np.where(rng.random(1000) < 0.3, data[:, parents[k]], data[:, k])
+    j, sets = 0.6 * rng.normal(size=n - 1), [np.arange(n)[:, None], bonds]
+    energy = tg.Interactions(n, sets, [np.zeros(n), j])
+    m, c = data.mean(axis=0), data[:, bonds].prod(axis=2).mean(axis=0)
+
+    def loss(energy):
+        return learning.potential(energy, 1.0, data)
+
+    value_and_grad = jax.jit(jax.value_and_grad(loss))
+    value, slope = value_and_grad(energy)
+    closed = n * np.log(2) + np.log(np.cosh(j)).sum() - j @ c
+    np.testing.assert_allclose(value, closed, rtol=1e-13)
+    np.testing.assert_allclose(slope.couplings[0], -m, atol=1e-13)
+    np.testing.assert_allclose(slope.couplings[1], np.tanh(j) - c, atol=1e-13)
+
+    covariance = np.eye(n)  # products of tanh J along the path between two spins
+    for k in range(1, n):
+        covariance[k, :k] = covariance[:k, k] = np.tanh(j[k - 1]) * covariance[parents[k], :k]
+    u, v = rng.normal(size=n), rng.normal(size=n - 1)
+    along = tg.Interactions(n, sets, [u, v])
+    _, bend = jax.jit(lambda e: jax.jvp(jax.grad(loss), (e,), (along,)))(energy)
+    np.testing.assert_allclose(bend.couplings[0], covariance @ u, atol=1e-12)
+    np.testing.assert_allclose(bend.couplings[1], v / np.cosh(j) ** 2, atol=1e-12)
+
+    optimizer = optax.lbfgs()
+
+    @jax.jit
+    def step(energy, state):
+        value, slope = jax.value_and_grad(loss)(energy)
+        updates, state = optimizer.update(
+            slope, state, energy, value=value, grad=slope, value_fn=loss
+        )
+        return optax.apply_updates(energy, updates), state
+
+    state = optimizer.init(energy)
+    for _ in range(60):
+        energy, state = step(energy, state)
+    # The likeliest tree has the pairs of the data (Chow and Liu): its entropy is theirs.
+    shares = [
+        np.mean((data[:, bonds] == s).all(axis=2), axis=0)
+        for s in itertools.product((1, -1), repeat=2)
+    ]
+    single = [scipy.special.entr((1 + s * m) / 2) for s in (1, -1)]
+    degree = np.bincount(bonds.ravel(), minlength=n)
+    entropy = scipy.special.entr(shares).sum() - (degree - 1) @ np.sum(single, axis=0)
+    np.testing.assert_allclose(loss(energy), entropy, rtol=1e-9)

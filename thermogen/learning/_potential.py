@@ -1,4 +1,4 @@
-"""The constructed potential, `<E>_data - A(model)` with A by enumeration."""
+"""The constructed potential, `<E>_data - A(model)` with A by enumeration or elimination."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,8 @@ def potential(
     parameters of a fully visible energy.
 
     Args:
-        energy: an energy of n <= 24 spins, hidden ones included; an `RBM` in one of its layers.
+        energy: an energy of n <= 24 spins, hidden ones included, an `RBM` in one of its layers; or
+            `Interactions` of any number of spins on a narrow graph (`exact.cost`).
         beta: inverse temperature.
         data: samples of +-1, shape `(batch, n_visible(energy))`.
         weights: weight of each sample, >= 0 and relative; equal where None.
