@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from jax._src.core import Var, jaxprs_in_params
 from jax._src.interpreters.partial_eval import dce_jaxpr
 
@@ -159,6 +160,45 @@ def energy_table(energy: tg.AbstractMultilinear) -> np.ndarray:
         n_down = np.bitwise_count(index[None, :] & ~index[:, None])
         return -((-1.0) ** n_down) @ np.asarray(energy.couplings)
     raise TypeError(f"no definition of {type(energy).__name__} here")
+
+
+def every_quantity(energy: tg.AbstractEnergy, beta: float) -> dict[str, jax.Array]:
+    """All that `exact` says of an ensemble of any size."""
+    exact = tg.exact
+    return {
+        "log_partition": exact.log_partition(energy, beta),
+        "mean_energy": exact.mean_energy(energy, beta),
+        "entropy": exact.entropy(energy, beta),
+        "heat_capacity": exact.heat_capacity(energy, beta),
+        "magnetizations": exact.magnetizations(energy, beta),
+        "correlations": exact.correlations(energy, beta),
+        "marginal": exact.marginal(energy, beta, (4, 0)),
+    }
+
+
+def boltzmann_table(energy: tg.AbstractEnergy) -> np.ndarray:
+    """E of all configurations, also of a model of which spins are clamped."""
+    if not isinstance(energy, tg.energies.Clamped):
+        return energy_table(energy)
+    clamp = np.asarray(energy.clamp)
+    at_point = np.where(clamp == 0, configurations(energy.n_spins), clamp)
+    return energy_table(energy.energy)[tg.index_from_spins(at_point)]
+
+
+def exact_quantities(energy: tg.AbstractEnergy, beta: float) -> dict[str, np.ndarray]:
+    """The same by enumeration, in NumPy."""
+    s, table = configurations(energy.n_spins), boltzmann_table(energy)
+    above = table - table.min()
+    p = scipy.special.softmax(-beta * above)
+    return {
+        "log_partition": scipy.special.logsumexp(-beta * above) - beta * table.min(),
+        "mean_energy": p @ table,
+        "entropy": np.sum(scipy.special.entr(p)),
+        "heat_capacity": beta * beta * (p @ (above - p @ above) ** 2),
+        "magnetizations": p @ s,
+        "correlations": s.T @ (p[:, None] * s),
+        "marginal": np.bincount((s[:, 4] > 0) + 2 * (s[:, 0] > 0), p),
+    }
 
 
 def product_measure(m: np.ndarray) -> np.ndarray:

@@ -83,6 +83,7 @@ def test_guide_code_runs():
 def test_guide_to_exact_results_runs():
     names = run(ROOT / "docs" / "exact.md")
     assert names["cost"][:3] == ("elimination", 4, 16)
+    assert names["takes"][:2] == ("elimination", 20) and names["takes"].n_cut == 2
     strip, ground = names["strip"], names["ground"]
     cold = tg.exact.free_energy(strip, 1e6)
     np.testing.assert_allclose(ground.energies[0], cold, rtol=1e-12)

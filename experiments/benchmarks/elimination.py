@@ -9,6 +9,8 @@ eliminations. Both must agree on ln Z to 1e-9.
 
 Part two: growth of both with the width and with the length of strips.
 
+Part three: hubs, spins that are coupled to all others of a lattice and are cut.
+
     python -m experiments benchmarks.elimination
 """
 
@@ -31,6 +33,14 @@ def lattice(rows: int, columns: int, seed: int = 0) -> tg.Interactions:
     rng = np.random.default_rng(seed)
     values = [0.3 * rng.normal(size=site.size), rng.normal(size=len(pairs))]
     return tg.Interactions(site.size, [site.reshape(-1, 1), pairs], values)
+
+
+def with_hubs(energy: tg.Interactions, n_hubs: int) -> tg.Interactions:
+    """The same with spins that are coupled to all others."""
+    n = energy.n_spins
+    spokes = np.stack(np.meshgrid(np.arange(n), np.arange(n, n + n_hubs)), axis=-1).reshape(-1, 2)
+    couplings = 0.1 * np.random.default_rng(1).normal(size=len(spokes))
+    return tg.Interactions(n + n_hubs, [*energy.sets, spokes], [*energy.couplings, couplings])
 
 
 def cpu_seconds(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
@@ -97,16 +107,33 @@ def growth(widths: tuple[int, ...], lengths: tuple[int, ...]) -> None:
         )
 
 
+def hubs(size: int, numbers: tuple[int, ...]) -> None:
+    print("L x L + hubs   cut spins   width   ln Z, s   ns an entry   gradient, s   MB")
+    for n_hubs in numbers:
+        energy = with_hubs(lattice(size, size), n_hubs)
+        takes = tg.exact.cost(energy)
+        _, value, gradient, memory = ours(energy, 1)
+        entry = value / (takes.n_steps * takes.table_size) * 1e9
+        print(
+            f"{size} x {size} + {n_hubs:2d}  {takes.n_cut:2d}  {takes.width:2d}  {value:9.3g}"
+            f"  {entry:6.1f}  {gradient:9.3g}  {memory:8.1f}",
+            flush=True,
+        )
+
+
 def main(
-    parts: tuple[str, ...] = ("race", "growth"),
+    parts: tuple[str, ...] = ("race", "growth", "hubs"),
     /,
     *,
     sizes: tuple[int, ...] = (12, 16, 20),
     widths: tuple[int, ...] = (4, 8, 12, 16),
     lengths: tuple[int, ...] = (100, 300, 1000),
+    hub_numbers: tuple[int, ...] = (6, 7, 8, 9),
 ) -> None:
     with jax.enable_x64(True):
         if "race" in parts:
             race(sizes)
         if "growth" in parts:
             growth(widths, lengths)
+        if "hubs" in parts:
+            hubs(14, hub_numbers)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-from helpers import compilations, configurations, energy_table, random_rbm
+from helpers import boltzmann_table, compilations, every_quantity, exact_quantities, random_rbm
 
 import thermogen as tg
 from thermogen import exact
@@ -127,44 +127,9 @@ def random_models(name):
         yield energy
 
 
-def every_quantity(energy, beta):
-    return {
-        "log_partition": exact.log_partition(energy, beta),
-        "mean_energy": exact.mean_energy(energy, beta),
-        "entropy": exact.entropy(energy, beta),
-        "heat_capacity": exact.heat_capacity(energy, beta),
-        "magnetizations": exact.magnetizations(energy, beta),
-        "correlations": exact.correlations(energy, beta),
-        "marginal": exact.marginal(energy, beta, (4, 0)),
-    }
-
-
-def table_of(energy):
-    if not isinstance(energy, Clamped):
-        return energy_table(energy)
-    cue = np.asarray(energy.clamp)
-    at_point = np.where(cue == 0, configurations(energy.n_spins), cue)
-    return energy_table(energy.energy)[tg.index_from_spins(at_point)]
-
-
-def truth(energy, beta):
-    s, table = configurations(energy.n_spins), table_of(energy)
-    above = table - table.min()
-    p = scipy.special.softmax(-beta * above)
-    return {
-        "log_partition": scipy.special.logsumexp(-beta * above) - beta * table.min(),
-        "mean_energy": p @ table,
-        "entropy": np.sum(scipy.special.entr(p)),
-        "heat_capacity": beta * beta * (p @ (above - p @ above) ** 2),
-        "magnetizations": p @ s,
-        "correlations": s.T @ (p[:, None] * s),
-        "marginal": np.bincount((s[:, 4] > 0) + 2 * (s[:, 0] > 0), p),
-    }
-
-
 def compare(found, energy):
     for i, beta in enumerate(BETAS):
-        expected = truth(energy, beta)
+        expected = exact_quantities(energy, beta)
         for quantity, values in found.items():
             np.testing.assert_allclose(
                 values[i], expected[quantity], rtol=1e-12, atol=1e-12, err_msg=f"{quantity}, {beta}"
@@ -195,7 +160,7 @@ def test_two_hundred_random_models_are_those_of_enumeration(name, eliminates):
 def test_means_and_entropy_are_those_of_enumeration(eliminates):
     energy = MODELS["clamped"]()
     for beta in (0.0, 50.0):
-        expected = truth(energy, beta)
+        expected = exact_quantities(energy, beta)
         for quantity in ("magnetizations", "entropy"):
             found = getattr(exact, quantity)(energy, beta)
             np.testing.assert_allclose(found, expected[quantity], rtol=1e-12, atol=1e-12)
@@ -370,7 +335,7 @@ def test_samples_follow_the_boltzmann_distribution(name, eliminates):
     energy, beta, n_samples = MODELS[name](), 0.1, 100_000
     drawn = exact.sample(energy, beta, key=jax.random.key(0), n_samples=n_samples)
     counts = np.bincount(tg.index_from_spins(drawn), minlength=2**N)
-    expected = n_samples * scipy.special.softmax(-beta * table_of(energy))
+    expected = n_samples * scipy.special.softmax(-beta * boltzmann_table(energy))
     assert expected.min() > 5  # or the statistic is no chi-square
     chi_square = np.sum((counts - expected) ** 2 / expected)
     assert chi_square < scipy.stats.chi2(2**N - 1).isf(1e-3)

@@ -10,14 +10,16 @@ from jaxtyping import Array, Float
 
 from .._checks import check_parameters, total_memory
 from ..energies import AbstractEnergy, Clamped, Interactions, Pairwise, SpinSets, has_terms, terms
-from ._elimination import Plan, n_tables, plan_of, width_of
-from ._orders import MAX_WIDTH
+from ._elimination import Cut, Plan, cuts_of, n_tables, plan_of, width_of
+from ._orders import MAX_WIDTH, MAX_WORK
 
 _MAX_ENUMERATED = 24
 # Up to so many spins a table of all configurations takes milliseconds.
 _FEW = 20
 # Tables that a value takes at once.
 _N_TABLES = 8
+# Most spins that are cut, and the width of tables that are large: 8 MB in double precision.
+_MAX_CUT, _LARGE_WIDTH = 12, 20
 
 
 class Cost(NamedTuple):
@@ -27,9 +29,11 @@ class Cost(NamedTuple):
         method: "enumeration" of all configurations, or "elimination" of spin after spin.
         width: spins in the largest table; for elimination those of the largest frontier.
         table_size: entries of the largest table, `2**width`.
-        n_steps: passes over such a table for ln Z, about one a spin.
+        n_steps: passes over such a table for ln Z, about `n 2**n_cut`. The work is
+            `n_steps * table_size`, at 10 to 20 ns of a processor.
         value_bytes: memory that ln Z takes.
         gradient_bytes: memory that derivatives take: means, correlations, samples, learning.
+        n_cut: spins that are cut: elimination is repeated for all of their `2**n_cut` values.
     """
 
     method: str
@@ -38,6 +42,7 @@ class Cost(NamedTuple):
     n_steps: int
     value_bytes: int
     gradient_bytes: int
+    n_cut: int = 0
 
 
 def cost(energy: AbstractEnergy) -> Cost:
@@ -45,6 +50,8 @@ def cost(energy: AbstractEnergy) -> Cost:
 
     Functions of an ensemble choose between enumeration and elimination by this cost. It depends on
     the graph of interactions alone; couplings of a `Pairwise` energy that are 0 are not in it.
+    Spins are cut, at most 12, where this makes large tables smaller at no more work, or where the
+    memory of this machine asks for it.
 
     Raises:
         TypeError: for more than 24 spins and an energy that is no list of terms.
@@ -65,23 +72,51 @@ def cost(energy: AbstractEnergy) -> Cost:
         )
         ```
     """
-    return _cost(energy, listed_terms(energy))
+    return _of_cut(energy, _chosen(energy, listed_terms(energy)))
 
 
-def _cost(energy: AbstractEnergy, sparse: "_Sparse | None") -> Cost:
+def _of_cut(energy: AbstractEnergy, cut: Cut | None) -> Cost:
     n, itemsize = energy.n_spins, _dtype(energy).itemsize
-    width = n if sparse is None else width_of(n, _graph(sparse.listed))
-    if sparse is None or (n <= _MAX_ENUMERATED and not _cheaper(n, width)):
+    if cut is None:
         return Cost("enumeration", n, 2**n, n, *(itemsize * _N_TABLES * 2**n,) * 2)
-    per_table = itemsize * 2**width
-    return Cost("elimination", width, 2**width, n, _N_TABLES * per_table, n_tables(n) * per_table)
+    n_cut, per_table = len(cut.spins), itemsize * 2**cut.width
+    needed = _N_TABLES * per_table, n_tables(n) * per_table
+    return Cost("elimination", cut.width, 2**cut.width, n << n_cut, *needed, n_cut)
+
+
+def _chosen(energy: AbstractEnergy, sparse: "_Sparse | None", n_copies: int = 1) -> Cut | None:
+    """The cut that takes the least work, of those whose derivatives fit into memory.
+
+    If there is none, of those whose ln Z does. Of equals the one whose tables are just not large.
+    None for enumeration.
+    """
+    n = energy.n_spins
+    if sparse is None:
+        return None
+    graph, memory = _graph(sparse.listed), total_memory() / n_copies
+    whole = Cut((), width_of(n, graph))
+    if n <= _MAX_ENUMERATED and not _cheaper(n, whole.width):
+        return None
+
+    def too_large(cut: Cut) -> tuple[bool, bool]:
+        takes = _of_cut(energy, cut)
+        return takes.gradient_bytes > memory, takes.value_bytes > memory
+
+    if whole.width > MAX_WORK or (whole.width <= _LARGE_WIDTH and not any(too_large(whole))):
+        return whole
+    cuts = cuts_of(n, graph, _MAX_CUT)
+    able = [c for c in cuts if c.width <= MAX_WIDTH and c.width + len(c.spins) <= MAX_WORK]
+    return min(
+        able or [whole],
+        key=lambda c: (too_large(c), c.width + len(c.spins), abs(c.width - _LARGE_WIDTH)),
+    )
 
 
 class Narrow(NamedTuple):
     """A model with the plan of its elimination.
 
     Attributes:
-        plan: from its graph.
+        plan: from its graph and the spins that are cut.
         couplings: of terms of two spins and more, in the order of the plan.
         fields: shape `(n,)`.
         pins: +1 or -1 where a spin is clamped, 0 elsewhere; None if none can be.
@@ -116,19 +151,22 @@ def narrow(energy: AbstractEnergy, *, gradient: bool = False, n_copies: int = 1)
     if n <= _FEW:
         return None
     sparse = listed_terms(energy)
-    takes = _cost(energy, sparse)
-    if sparse is None or takes.method == "enumeration":
+    cut = _chosen(energy, sparse, n_copies)
+    if sparse is None or cut is None:
         return None
+    takes = _of_cut(energy, cut)
     needed = n_copies * (takes.gradient_bytes if gradient else takes.value_bytes)
     if takes.width > MAX_WIDTH or needed > total_memory():
         raise ValueError(
             f"energy is too wide for exact results: of its {n} spins {takes.width} have to be kept "
             f"at once, which takes {needed / 1e9:.3g} GB of memory; this machine has "
-            f"{total_memory() / 1e9:.3g} GB. Approximate results come from TAP() or Bethe() for "
-            "free energies, annealed_importance_sampling() for ln Z and sample() for means"
+            f"{total_memory() / 1e9:.3g} GB. Sums over the values of up to {_MAX_CUT} of them, one "
+            f"by one, take too long or do not fit either. Approximate results come from TAP() or "
+            "Bethe() for free energies, annealed_importance_sampling() for ln Z and sample() for "
+            "means"
         )
     check_parameters(energy)
-    return _model(energy, sparse)
+    return _model(energy, sparse, plan_of(n, _graph(sparse.listed), cut))
 
 
 def _cheaper(n: int, width: int) -> bool:
@@ -183,7 +221,7 @@ def _dtype(energy: AbstractEnergy) -> np.dtype:
     return np.dtype(jnp.result_type(*(jax.tree.leaves(energy) or [float])))
 
 
-def _model(energy: AbstractEnergy, sparse: _Sparse) -> Narrow:
+def _model(energy: AbstractEnergy, sparse: _Sparse, plan: Plan) -> Narrow:
     listed, dtype = sparse.listed, _dtype(energy)
     fields, constant = jnp.zeros(energy.n_spins, dtype), jnp.zeros((), dtype)
     couplings = [jnp.zeros(0, dtype)]
@@ -194,5 +232,4 @@ def _model(energy: AbstractEnergy, sparse: _Sparse) -> Narrow:
             fields = fields.at[table.indices[:, 0]].add(values)
         else:
             constant -= jnp.sum(values)
-    plan = plan_of(energy.n_spins, _graph(listed))
     return Narrow(plan, jnp.concatenate(couplings), fields, sparse.pins, constant, energy)

@@ -14,6 +14,7 @@ of a set is the parity of its bits.
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -25,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._cold import free_entropy
 from .._linalg import dot
 from ..energies import SpinSets
-from ._orders import elimination_order, first_uses
+from ._orders import cut_set, elimination_order, first_uses, width_of_order
 
 Table = Float[Array, " states"]
 
@@ -48,9 +49,26 @@ class Steps(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The steps of a graph, and the size of its largest frontier."""
+    """The steps of a graph of which some spins may be cut.
+
+    Attributes:
+        steps: a spin that is cut has one of its own, without a bit, at the end.
+        width: size of the largest frontier.
+        cut: the spins that are cut.
+        cut_masks: which of them each term holds, bit j for the j-th; terms of two spins and more
+            in the order of the graph, then fields.
+    """
 
     steps: Steps
+    width: int
+    cut: Int[np.ndarray | Array, " cut"]
+    cut_masks: Int[np.ndarray | Array, " terms_and_fields"]
+
+
+class Cut(NamedTuple):
+    """Spins whose values are given, and the largest frontier of the others."""
+
+    spins: tuple[int, ...]
     width: int
 
 
@@ -66,11 +84,30 @@ def _order(n_spins: int, sets: tuple[SpinSets, ...]) -> tuple[np.ndarray, int]:
 
 
 @functools.lru_cache(maxsize=64)
-def plan_of(n_spins: int, sets: tuple[SpinSets, ...]) -> Plan:
-    """The steps for terms of two spins and more, whose width has been found to be small."""
+def cuts_of(n_spins: int, sets: tuple[SpinSets, ...], most: int) -> tuple[Cut, ...]:
+    """The fewest spins, up to `most`, for each smaller width of the order that was found."""
     order, width = _order(n_spins, sets)
     tables = [table.indices for table in sets]
-    leaves, enters, added = first_uses(order, tables)
+    cuts = [Cut((), width)]
+    for smaller in range(width - 1, 0, -1):
+        spins = cut_set(order, tables, smaller, most)
+        if len(spins) > most:
+            break
+        found = width_of_order(_cut_last(order, spins), tables, len(spins))
+        cuts.append(Cut(tuple(spins), found))
+    return tuple(cuts)
+
+
+def _cut_last(order: np.ndarray, spins: Sequence[int]) -> np.ndarray:
+    return np.append(order[~np.isin(order, spins)], np.array(spins, int))
+
+
+@functools.lru_cache(maxsize=64)
+def plan_of(n_spins: int, sets: tuple[SpinSets, ...], cut: Cut) -> Plan:
+    """The steps for terms of two spins and more, whose width has been found to be small."""
+    order = _cut_last(_order(n_spins, sets)[0], cut.spins)
+    tables = [table.indices for table in sets]
+    leaves, enters, added = first_uses(order, tables, len(cut.spins))
     bit = _bits(order, leaves, enters)
     n_terms = sum(map(len, tables))
     masks = np.concatenate([_parities(bit, table) for table in tables] + [bit])
@@ -91,7 +128,11 @@ def plan_of(n_spins: int, sets: tuple[SpinSets, ...]) -> Plan:
         rows.reshape(*shape, -1),
         np.append(masks, 0).astype(np.int32)[rows].reshape(*shape, -1),
     )
-    return Plan(steps, width)
+    spins = np.array(cut.spins, np.int32)
+    cut_bit = np.zeros(n_spins, np.int32)
+    cut_bit[spins] = 1 << np.arange(spins.size)
+    cut_masks = np.concatenate([_parities(cut_bit, table) for table in tables] + [cut_bit])
+    return Plan(steps, cut.width, spins, cut_masks)
 
 
 def n_tables(n_spins: int) -> int:
@@ -218,16 +259,15 @@ def _field(step: Step, size: int) -> Table:
     width = size.bit_length() - 1
     low = width // 2
     lower, upper = (
-        _signs(masks, bits, step.couplings.dtype)
+        signs(masks[:, None], jnp.arange(2**bits, dtype=masks.dtype)[None], step.couplings.dtype)
         for masks, bits in ((step.masks & (2**low - 1), low), (step.masks >> low, width - low))
     )
     return dot((step.couplings[:, None] * upper).T, lower).reshape(-1)
 
 
-def _signs(masks: Int[Array, " terms"], n_bits: int, dtype) -> Float[Array, "terms states"]:
-    """Product of the spins in each mask, for each configuration of so many bits."""
-    index = jnp.arange(2**n_bits, dtype=masks.dtype)
-    odd = jax.lax.population_count(masks[:, None] & index[None, :]) & 1
+def signs(masks: Int[Array, "..."], index: Int[Array, "..."], dtype) -> Float[Array, "..."]:
+    """Product of the spins in each mask, in configurations by their index."""
+    odd = jax.lax.population_count(masks & index) & 1
     return 1 - 2 * odd.astype(dtype)
 
 

@@ -12,12 +12,8 @@ from jaxtyping import Array, Bool, Float
 
 from .._cold import beta_as, resolved_beta
 from .._types import Beta, Key
-from ._backwards import drawn, lowest_of
 from ._cost import Narrow
-from ._elimination import log_sum
-
-# Entries of tables that are computed side by side where many tables are wanted.
-_ENTRIES_AT_ONCE = 2**16
+from ._cut import Numbers, drawn, log_sum, lowest_of, n_at_once
 
 
 class _Point(NamedTuple):
@@ -43,7 +39,7 @@ def _at(model: Narrow, beta: Beta) -> _Point:
 def _log_sum(model: Narrow, couplings, fields, tau, pins=None) -> Float[Array, ""]:
     """`tau ln sum_s exp(...)`: means are its derivatives."""
     pins = model.pins if pins is None else pins
-    return log_sum(model.plan.steps, couplings, fields, pins, tau, model.plan.width)
+    return log_sum(model.plan, Numbers(couplings, fields, pins), tau)
 
 
 def _one_program(function: Callable[..., Array]) -> Callable[..., Array]:
@@ -173,7 +169,7 @@ def marginal(model: Narrow, beta: Beta, spins: tuple[int, ...]) -> Float[Array, 
 
 
 def _n_at_once(model: Narrow, most: int) -> int:
-    return max(1, min(most, _ENTRIES_AT_ONCE >> model.plan.width))
+    return n_at_once(model.plan.width + model.plan.cut.size, most)
 
 
 @_one_program
@@ -181,25 +177,16 @@ def sample(model: Narrow, beta: Beta, key: Key, n_samples: int) -> Float[Array, 
     """Spin by spin back through the elimination; a clamped spin has any value in its energy."""
     point = _at(model, beta)
     key, free_key = jax.random.split(key)
-    spins = drawn(
-        model.plan.steps,
-        point.couplings,
-        point.fields,
-        model.pins,
-        point.tau,
-        key,
-        model.plan.width,
-        n_samples,
-    )
+    numbers = Numbers(point.couplings, point.fields, model.pins)
+    spins = drawn(model.plan, numbers, point.tau, key, n_samples)
     if model.pins is None:
         return spins
     free = jax.random.rademacher(free_key, spins.shape, spins.dtype)
     return jnp.where(jnp.broadcast_to(model.pins == 0, spins.shape), spins, free)
 
 
+@eqx.filter_jit
 def lowest(model: Narrow, n_states: int) -> tuple[Bool[Array, " states"], Float[Array, "states n"]]:
     """Which of so many configurations exist, and they, the lowest first."""
-    pins = jnp.zeros_like(model.fields) if model.pins is None else model.pins
-    return lowest_of(
-        model.plan.steps, model.couplings, model.fields, pins, model.plan.width, n_states
-    )
+    numbers = Numbers(model.couplings, model.fields, model.pins)
+    return lowest_of(model.plan, numbers, model.energy, n_states)

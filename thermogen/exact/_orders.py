@@ -15,6 +15,8 @@ import scipy.sparse.csgraph
 
 # A frontier beyond this many spins has no table on any machine.
 MAX_WIDTH = 30
+# Spins in the table and cut beyond which sums take days: a step over 2^32 entries takes a minute.
+MAX_WORK = 32
 # Starts of the greedy order, and spins beyond which there is one.
 _N_STARTS, _MANY = 4, 5000
 
@@ -38,7 +40,7 @@ def elimination_order(n_spins: int, tables: Sequence[np.ndarray]) -> tuple[np.nd
     identity = np.arange(n_spins)
     cuthill = np.asarray(scipy.sparse.csgraph.reverse_cuthill_mckee(graph, True), int)
     simple = [identity, identity[::-1], np.argsort(degrees, kind="stable"), cuthill, cuthill[::-1]]
-    widths = [_width(order, tables) for order in simple]
+    widths = [width_of_order(order, tables) for order in simple]
     best = min(range(len(simple)), key=widths.__getitem__)
     order, width = simple[best], widths[best]
     # No order is narrower than 1 where there is a bond, nor than a term is long.
@@ -47,8 +49,8 @@ def elimination_order(n_spins: int, tables: Sequence[np.ndarray]) -> tuple[np.nd
     for search in (_depth_first, *_greedy_searches(cuthill)):
         if width <= floor:
             break
-        candidate = search(adjacent, min(width, MAX_WIDTH + 1))
-        if candidate is not None and (found := _width(candidate, tables)) < width:
+        candidate = search(adjacent, min(width, MAX_WORK + 1))
+        if candidate is not None and (found := width_of_order(candidate, tables)) < width:
             order, width = candidate, found
     return order, width
 
@@ -63,10 +65,40 @@ def _greedy_searches(cuthill: np.ndarray) -> list[_Search]:
     return [functools.partial(_least_growth, some) for some in ranks]
 
 
+def cut_set(order: np.ndarray, tables: Sequence[np.ndarray], width: int, most: int) -> list[int]:
+    """The fewest spins without which no frontier of this order has more than `width` spins.
+
+    Spins wait in the frontier for intervals of steps. Whenever too many wait at once, the one that
+    would wait longest goes (Faigle and Nawijn, Discrete Appl. Math. 58, 13, 1995). It stops when
+    there are more than `most`.
+    """
+    leaves, enters, _ = first_uses(order, tables)
+    newcomers = np.argsort(enters, kind="stable")
+    cut, last_to_leave, n_waiting = [], [], 0
+    is_cut, came = np.zeros(len(order), bool), 0
+    newcomers = newcomers[(enters < leaves)[newcomers]].tolist()
+    for step, spin in enumerate(order.tolist()):
+        n_waiting -= enters[spin] < step and not is_cut[spin]
+        while came < len(newcomers) and enters[newcomers[came]] == step:
+            heapq.heappush(last_to_leave, (-leaves[newcomers[came]], newcomers[came]))
+            n_waiting += 1
+            came += 1
+        while n_waiting > width:
+            # Those that are gone would leave before all that wait.
+            cut.append(heapq.heappop(last_to_leave)[1])
+            is_cut[cut[-1]] = True
+            n_waiting -= 1
+        if len(cut) > most:
+            break
+    return cut
+
+
 def first_uses(
-    order: np.ndarray, tables: Sequence[np.ndarray]
+    order: np.ndarray, tables: Sequence[np.ndarray], n_cut: int = 0
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """When spins leave and enter the frontier, and when each term is added.
+
+    The last `n_cut` spins never wait in the frontier: their values are given.
 
     Returns:
         The step that sums out each spin; the step at which a term with it is first added, at most
@@ -79,12 +111,14 @@ def first_uses(
         step = leaves[table].min(axis=1)
         np.minimum.at(enters, table, step[:, None])
         added.append(step)
+    given = order[len(order) - n_cut :]
+    enters[given] = leaves[given]
     return leaves, enters, added
 
 
-def _width(order: np.ndarray, tables: Sequence[np.ndarray]) -> int:
-    """Size of the largest frontier of an order."""
-    leaves, enters, _ = first_uses(order, tables)
+def width_of_order(order: np.ndarray, tables: Sequence[np.ndarray], n_cut: int = 0) -> int:
+    """Size of the largest frontier of an order, of which the last `n_cut` spins are cut."""
+    leaves, enters, _ = first_uses(order, tables, n_cut)
     waits = enters < leaves
     change = np.bincount(enters[waits], minlength=len(order))
     change -= np.bincount(leaves[waits], minlength=len(order))
