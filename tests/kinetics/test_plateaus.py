@@ -62,6 +62,19 @@ def test_the_order_and_number_of_starts_do_not_matter():
         np.testing.assert_array_equal(tg.kinetics.flip_minima(energy, rows), whole)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_few_configurations_below_one_plateau_are_found(seed):
+    """On it all fields are rounding, and random spins meet nothing else: no spin is idle there."""
+    rng = np.random.default_rng(seed)
+    table = np.full(2**10, np.log(1023.0))
+    table[rng.choice(2**10, 3, replace=False)] = 0
+    energy = tg.Complete.from_energies(table)
+    found = tg.index_from_spins(tg.kinetics.flip_minima(energy, _corners(10))).tolist()
+    truth = _bottoms(energy)
+    assert len(truth) in (2, 3) and len(found) == len(truth)
+    assert all(len(members & set(found)) == 1 for members in truth)
+
+
 @pytest.mark.further
 def test_states_beside_free_spins_are_found_however_cold():
     """Two odd rings and three spins that nothing acts on: 3 x 5 x 2 states modulo the flip."""

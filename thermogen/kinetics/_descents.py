@@ -6,14 +6,25 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int8, Num
+from jaxtyping import Array, Bool, Float, Int8, Num
 
 from .._batches import cast, in_batches
-from ..energies import AbstractEnergy, conditional_fields, constrain, local_fields, n_visible
+from ..energies import (
+    AbstractEnergy,
+    AbstractMultilinear,
+    conditional_fields,
+    constrain,
+    local_fields,
+    n_visible,
+)
 
-# Gaps below this share of the largest field count as zero: a descent never runs in circles.
+# Gaps below this share of the largest field count as zero: a descent never runs in circles. ...
 TIE = 1e-9
+# ... So do those below this share of the largest parameter: on a plateau all fields are rounding.
+_ROUNDING = 1e-12
 _BATCH = 1024
+# Random points at which an idle spin feels nothing.
+_PROBES = 64
 
 
 @eqx.filter_jit
@@ -50,18 +61,48 @@ def slopes_of(
     return in_batches(functools.partial(_slopes_batch, model), spins, _BATCH)
 
 
+def idle_spins(model: AbstractEnergy, spins: Int8[np.ndarray, "batch n"]) -> Bool[np.ndarray, " n"]:
+    """Spins whose flips cost nothing wherever the others point.
+
+    The field of a multilinear energy that is 0 at a random point inside is 0 at all corners. Of any
+    other energy random corners tell, and the configurations that are given.
+    """
+    rng, shape = np.random.default_rng(0), (_PROBES, spins.shape[1])
+    if isinstance(model, AbstractMultilinear):
+        return np.asarray(_feel_nothing(model, rng.uniform(-0.5, 0.5, shape)))
+    corners = rng.choice(np.array([-1, 1], np.int8), shape)
+    slopes, ties = slopes_of(model, np.concatenate([corners, spins]))
+    return np.all(np.abs(slopes) <= ties[:, None], axis=0)
+
+
+@eqx.filter_jit
+def _feel_nothing(
+    model: AbstractMultilinear, m: Float[np.ndarray, "probes n"]
+) -> Bool[Array, " n"]:
+    fields = jax.vmap(lambda row: local_fields(model, row))(m)
+    return jnp.all(jnp.abs(fields) <= _least_tie(model), axis=0)
+
+
 @eqx.filter_jit
 def _descend_batch(model: AbstractEnergy, spins: Int8[Array, "batch n"]):
-    return jax.vmap(lambda s: _descend(model, s))(spins)
+    least = _least_tie(model)
+    return jax.vmap(lambda s: _descend(model, s, least))(spins)
 
 
 @eqx.filter_jit
 def _slopes_batch(model: AbstractEnergy, spins: Int8[Array, "batch n"]):
-    return jax.vmap(lambda s: _slopes(model, s))(spins)
+    least = _least_tie(model)
+    return jax.vmap(lambda s: _slopes(model, s, least))(spins)
+
+
+def _least_tie(model: AbstractEnergy) -> Float[Array, ""]:
+    numbers = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
+    sizes = [jnp.max(jnp.abs(x), initial=0) for x in numbers]
+    return _ROUNDING * jnp.max(jnp.stack(sizes)) if sizes else jnp.zeros(())
 
 
 def _descend(
-    model: AbstractEnergy, spins: Int8[Array, " n"]
+    model: AbstractEnergy, spins: Int8[Array, " n"], least: Float[Array, ""]
 ) -> tuple[Int8[Array, " n"], Float[Array, ""]]:
     def downhill(carry):
         _, (slope, tie) = carry
@@ -70,14 +111,14 @@ def _descend(
     def flip(carry):
         s, (slope, _) = carry
         s = jnp.where(jnp.arange(len(s)) == jnp.argmin(slope), -s, s)
-        return s, _slopes(model, s)
+        return s, _slopes(model, s, least)
 
-    end, (_, tie) = jax.lax.while_loop(downhill, flip, (spins, _slopes(model, spins)))
+    end, (_, tie) = jax.lax.while_loop(downhill, flip, (spins, _slopes(model, spins, least)))
     return end, tie
 
 
-def _slopes(model, spins):
+def _slopes(model, spins, least):
     # Conditional fields are those of visible spins; hidden ones descend as well.
     seen = n_visible(model) == model.n_spins
     fields = conditional_fields(model, 1.0, spins) if seen else local_fields(model, spins)
-    return spins * fields, TIE * jnp.max(jnp.abs(fields))
+    return spins * fields, jnp.maximum(TIE * jnp.max(jnp.abs(fields)), least)

@@ -7,12 +7,10 @@ from jaxtyping import Array, Bool, Float, Int8, Num
 from .._checks import as_array
 from .._placement import from_anywhere
 from ..energies import AbstractEnergy
-from ._descents import descend_all, prepared, slopes_of
+from ._descents import descend_all, idle_spins, prepared, slopes_of
 
 # Most configurations of one plateau that are walked, and bytes for all plateaus at once.
 _LARGEST_PLATEAU, _LEAST_PLATEAU, _BYTES = 1024, 16, 2**27
-# Random configurations in which an idle spin feels nothing.
-_PROBES = 64
 
 
 @from_anywhere
@@ -52,7 +50,7 @@ def bottoms_of(
     todo = np.flatnonzero(np.any(np.abs(slopes) <= ties[:, None], axis=1))
     if todo.size == 0:
         return spins[place.reshape(-1)]
-    idle = _idle(model, spins.shape[1])
+    idle = idle_spins(model, spins)
     spins[:, idle] = 1
     while todo.size:
         spins[todo], leaves = _walked(model, spins[todo], idle)
@@ -63,13 +61,6 @@ def bottoms_of(
     # What nothing acts on points where the first other spin does.
     spins[:, idle] = spins[:, active[:1]] if active.size else 1
     return spins[place.reshape(-1)]
-
-
-def _idle(model: AbstractEnergy, n: int) -> Bool[np.ndarray, " n"]:
-    """Spins whose flips cost nothing wherever the others point."""
-    probes = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), (_PROBES, n))
-    slopes, ties = slopes_of(model, probes)
-    return np.all(np.abs(slopes) <= ties[:, None], axis=0)
 
 
 def _walked(
