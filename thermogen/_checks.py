@@ -34,6 +34,14 @@ def as_integer(value: Any) -> int | None:
         return None
 
 
+def is_traced(*trees: PyTree) -> bool:
+    """Whether numbers of these trees are traced, or all that is computed here is, as in `jax.jit`.
+
+    A function that closes over known numbers meets no traced one, and is traced all the same.
+    """
+    return any(isinstance(x, Tracer) for x in [*jax.tree.leaves(trees), jnp.zeros(())])
+
+
 def check_count(name: str, value: Any, least: int = 1, most: int = LARGEST_COUNT) -> int:
     """A count as a Python integer, from one of Python, NumPy or JAX.
 

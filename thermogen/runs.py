@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int, PyTree
 
-from ._checks import check_count
+from ._checks import check_count, is_traced
 from ._compile import compiled_quickly
 from ._types import Key
 
@@ -100,7 +100,7 @@ def run(
     """
     if not isinstance(job, AbstractJob):
         raise TypeError(f"job must be an AbstractJob, got {job!r}")
-    if any(isinstance(x, Tracer) for x in jax.tree.leaves((job, key))):
+    if is_traced(job, key):
         if callback is not None:
             raise ValueError("callback cannot be called under jax.jit or jax.vmap: leave it out")
         # Compiled functions all the same, so that a call under jax.vmap alone compiles once.

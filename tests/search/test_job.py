@@ -68,6 +68,15 @@ def test_mirror_images_are_one_under_a_trace():
 
 
 @pytest.mark.further
+def test_a_traced_search_may_close_over_all_that_it_needs():
+    couplings = np.ones((N, N)) - np.eye(N)
+    energy = tg.Pairwise(couplings / N, np.zeros(N))
+    search = jax.jit(lambda: tg.find_minima(NAIVE, energy, 3.0, key=KEYS[0], n_starts=32))
+    library = jax.device_get(search())[:]
+    assert library.size == 1 and library.multiplicity[0] == 2 and library.hits[0] == 32
+
+
+@pytest.mark.further
 def test_given_starts_come_first_and_are_told_apart():
     corners = helpers.configurations(N)[:40].astype(np.float32)
     ends = tg.run(_search(starts=corners, n_starts=30), key=KEYS[0])

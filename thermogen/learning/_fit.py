@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.core import Tracer
-from jaxtyping import Array, Num, PyTree
+from jaxtyping import Array, Num
 
-from .._checks import check_precision
+from .._checks import check_precision, is_traced
 from .._placement import from_anywhere
 from .._types import Key
 from ..energies import AbstractEnergy
@@ -118,9 +117,9 @@ def fit(
     share, size = shares_of(weights, len(data))
     dtype = jnp.result_type(*jax.tree.leaves(energy))
     samples = Samples(*(jnp.asarray(x, dtype) for x in (data, share, size)))
-    is_traced = _is_traced((objective, energy, samples, penalty, optimizer, state, key))
+    traced = is_traced(objective, energy, samples, penalty, optimizer, state, key)
     entropy = None
-    if objective.defaults.likelihood and not _is_traced(samples):
+    if objective.defaults.likelihood and not is_traced(samples):
         entropy = jnp.asarray(entropy_of(np.asarray(data), np.asarray(share)), dtype)
     job = Fit(
         objective,
@@ -132,9 +131,9 @@ def fit(
         batch_size=batch_size,
         state=state,
         entropy=entropy,
-        rounded=not is_traced,
+        rounded=not traced,
     )
-    if is_traced:
+    if traced:
         return run(job, key=key, callback=callback)
     bounded_fields = objective.defaults.bounded_fields or bool(penalty and penalty.bounds().fields)
     bounded = bool(couplings_are_bounded(objective, penalty))
@@ -146,10 +145,6 @@ def fit(
         return callback is not None and callback(_trimmed(result_of(job, progress), first))
 
     return _trimmed(run(job, key=key, callback=look, every=_STEPS_PER_CALLBACK), first)
-
-
-def _is_traced(tree: PyTree) -> bool:
-    return any(isinstance(x, Tracer) for x in jax.tree.leaves(tree))
 
 
 def _trimmed(result: FitResult, first: int) -> FitResult:

@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Num
 
-from .._checks import as_array, check_count, check_counts
+from .._checks import as_array, check_count, check_counts, is_traced
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy
@@ -104,7 +104,7 @@ def find_minima(
     given = _checked_starts(energy, starts)
     room = min(len(given) + n_starts, _ROOM * capacity)
     shape = given, n_starts, room, coverage, tuple(moves)
-    if any(isinstance(x, Tracer) for x in jax.tree.leaves((functional, energy, beta, key, given))):
+    if is_traced(functional, energy, beta, key, given):
         problem = checked_problem(functional, energy, beta, precision(energy))
         refused: Any = callback
         ends = run(Search.of(problem, *shape), key=key, callback=refused)

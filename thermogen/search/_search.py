@@ -6,11 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from .._batches import cast
 from .._bits import folded, random_words
+from .._checks import is_traced
 from .._compile import compiled_quickly
 from .._types import Key
 from ..energies import is_flip_symmetric
@@ -210,6 +210,6 @@ _is_even = compiled_quickly(is_flip_symmetric)
 
 def _in_float32(problem: Problem) -> Problem:
     """Known numbers are cast on the host: no program is compiled for that."""
-    if not any(isinstance(x, Tracer) for x in jax.tree.leaves(problem)):
+    if not is_traced(problem):
         problem = jax.tree.map(np.asarray, problem)
     return cast(problem, jnp.float32)
