@@ -16,7 +16,8 @@
     python -m experiments weights [exact] [blur] [large] [--quick]
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -81,7 +82,7 @@ def small_models(quick: bool) -> Iterator[Model]:
             for seed in range(1 if quick else N_MODELS):
                 rng = np.random.default_rng([index, int(10 * beta), seed])
                 yield Model(name, family.make(rng, family.n), beta)
-    for title, energy, beta in ergodicity.onset_models():
+    for title, energy, beta in sorted(ergodicity.onset_models(), key=lambda model: model[0]):
         yield Model(title.split(",")[0], energy, beta)
 
 
@@ -94,9 +95,15 @@ class Judged(NamedTuple):
     clear: bool
 
 
-def judged(quick: bool) -> Iterator[Judged]:
+def judged(quick: bool) -> Iterator[tuple[str, list[Judged]]]:
+    """What can be judged, by family."""
+    for family, models in itertools.groupby(small_models(quick), key=lambda model: model.family):
+        yield family, list(_judged(models))
+
+
+def _judged(models: Iterable[Model]) -> Iterator[Judged]:
     ergodic = alone = other = 0
-    for index, model in enumerate(small_models(quick)):
+    for index, model in enumerate(models):
         exact = tg.exact.metastable_sets(model.energy, model.beta, threshold=THRESHOLD)
         if len(exact.weights) == 1:
             ergodic += 1
@@ -116,35 +123,41 @@ def judged(quick: bool) -> Iterator[Judged]:
             half = tg.exact.metastable_sets(model.energy, model.beta, threshold=THRESHOLD / 2)
             clear = not np.any(half.relaxation_times < 2 * THRESHOLD)
             yield Judged(model, found, known[found.sets], clear)
-    print(f"left out: {ergodic} ergodic, {alone} of one row, {other} of other sets than the exact")
+    if ergodic + alone + other:
+        print(f"    left out: {ergodic} ergodic, {alone} of one row, {other} of other sets")
 
 
-def exact(quick: bool, n_keys: int = 2) -> None:
-    rows: dict[str, list[list[float]]] = {}
+def exact(quick: bool, n_keys: int = 1) -> None:
     print("family                      models answered  covered  rows  width  error  by F")
-    clear_rows: list[list[float]] = []
-    for index, (model, found, known, clear) in enumerate(judged(quick)):
-        own = rows.setdefault(model.family, [])
-        for k in range(n_keys):
-            key = jax.random.fold_in(jax.random.key(index), k)
-            sampled = kinetics.weights(model.energy, model.beta, found, key=key)
-            low, high = sampled.intervals.T
-            holds = (low - 1e-12 <= known) & (known <= high + 1e-12)
-            estimates = sampled.values, found.library_weights
-            errors = [0.5 * np.abs(x - known).sum() for x in estimates]
-            own.append([sampled.known, holds.mean(), len(known), np.mean(high - low), *errors])
-            clear_rows += own[-1:] if clear else []
-            if not holds.all():
-                worst = np.argmax(np.maximum(low - known, known - high))
-                print(
-                    f"    missed {np.sum(~holds)} of {len(known)}: {model.family}, beta "
-                    f"{model.beta:g}, {'clear' if clear else 'not clear'}: {known[worst]:.4g}, "
-                    f"sampled {sampled.values[worst]:.4g} ({low[worst]:.4g} to {high[worst]:.4g})"
-                )
-    for family, own in rows.items():
+    rows, clear_rows = [], []
+    for family, models in judged(quick):
+        own = []
+        for index, one in enumerate(models):
+            for k in range(n_keys):
+                key = jax.random.fold_in(jax.random.key(index), k)
+                own.append(_figures(one, key))
+                clear_rows += own[-1:] if one.clear else []
         print(line(family, own, n_keys), flush=True)
-    print(line("all", [x for own in rows.values() for x in own], n_keys))
+        rows += own
+    print(line("all", rows, n_keys))
     print(line("of these clear", clear_rows, n_keys))
+
+
+def _figures(one: Judged, key: jax.Array) -> list[float]:
+    """One row of the table; a miss is printed."""
+    (model, found, known, clear) = one
+    sampled = kinetics.weights(model.energy, model.beta, found, key=key)
+    low, high = sampled.intervals.T
+    holds = (low - 1e-12 <= known) & (known <= high + 1e-12)
+    if not holds.all():
+        worst = np.argmax(np.maximum(low - known, known - high))
+        print(
+            f"    missed {np.sum(~holds)} of {len(known)}: {model.family}, beta "
+            f"{model.beta:g}, {'clear' if clear else 'not clear'}: {known[worst]:.4g}, "
+            f"sampled {sampled.values[worst]:.4g} ({low[worst]:.4g} to {high[worst]:.4g})"
+        )
+    errors = [0.5 * np.abs(x - known).sum() for x in (sampled.values, found.library_weights)]
+    return [sampled.known, holds.mean(), len(known), np.mean(high - low), *errors]
 
 
 def line(title: str, figures: list[list[float]], n_keys: int) -> str:
@@ -162,17 +175,22 @@ def line(title: str, figures: list[list[float]], n_keys: int) -> str:
 
 
 def blur(quick: bool) -> None:
-    errors: dict[str, list[float]] = {}
-    for model, found, known, _ in judged(quick):
-        spins = np.asarray(tg.enumerate_spins(model.energy.n_spins))
-        p = np.asarray(tg.exact.probabilities(model.energy, model.beta))
-        rows, _ = kinetics.attribute(model.energy, found, spins)
-        moved = 0.5 * np.abs(np.bincount(rows, p, len(known)) - known).sum()
-        errors.setdefault(model.family, []).append(float(moved))
-    for family, own in errors.items():
-        print(f"{family:28}{len(own):4} models: mean {np.mean(own):.4f}, largest {np.max(own):.4f}")
-    together = np.concatenate(list(errors.values()))
-    print(f"all: mean {together.mean():.4f}, largest {together.max():.4f}")
+    together = []
+    for family, models in judged(quick):
+        own = [_moved(one) for one in models]
+        together += own
+        if own:
+            print(f"{family:28}{len(own):4}: mean {np.mean(own):.4f}, largest {max(own):.4f}")
+    print(f"all: mean {np.mean(together):.4f}, largest {max(together):.4f}")
+
+
+def _moved(one: Judged) -> float:
+    """The weight that descents give to others than the exact boundaries do."""
+    model, found, known, _ = one
+    spins = np.asarray(tg.enumerate_spins(model.energy.n_spins))
+    p = np.asarray(tg.exact.probabilities(model.energy, model.beta))
+    rows, _ = kinetics.attribute(model.energy, found, spins)
+    return float(0.5 * np.abs(np.bincount(rows, p, len(known)) - known).sum())
 
 
 def large_models() -> Iterator[Model]:

@@ -1,16 +1,18 @@
 """Time of `certify` beside that of `sample` for the same number of spin flips, in one run.
 
-Each model has four candidates, single-flip minima below random corners, from each of which 64
-trajectories (16 on more than 1000 spins) of 60 sweeps start; `sample` moves as many `Gibbs` chains
-as many sweeps. A machine is certified by random single spins and by layers in turn. Compilation is
-not counted: both have run before, with another key. Second calls, best of two; processor time,
-which others do not change.
+Each model has four candidates, single-flip minima below random corners; `certify` starts 64
+trajectories (16 on more than 1000 spins) of 60 sweeps from each, and more where these leave the
+count open, or are too few to count. What it took is counted, and `sample` moves as many `Gibbs`
+chains for as many sweeps. A machine is certified by random single spins and by layers in turn.
+Compilation is not counted: both have run before, with another key. Second calls, best of two;
+processor time, which others do not change.
 
     python -m experiments benchmarks.certify
 """
 
 import functools
 import time
+import unittest.mock
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ import jax
 import numpy as np
 
 import thermogen as tg
+from thermogen.kinetics import _observe
 
 X64 = False  # chains in the precision in which trajectories move
 N_TRAJECTORIES, THRESHOLD, HORIZON = 64, 20, 3
@@ -65,6 +68,13 @@ MODELS = {
 }
 
 
+class Work(NamedTuple):
+    """Chains that moved, and the sweeps of all of them together."""
+
+    chains: int
+    sweeps: float
+
+
 def seconds(function: Callable[[jax.Array], object]) -> tuple[float, float]:
     """Of the first call, and the best of two others."""
     times = []
@@ -75,23 +85,47 @@ def seconds(function: Callable[[jax.Array], object]) -> tuple[float, float]:
     return times[0], min(times[1:])
 
 
+def work(model: Model, certify: Callable[[jax.Array], object]) -> Work:
+    """What the trajectories of a certificate do."""
+    chains, sweeps, run = [], [], _observe.run
+
+    def counted(job, **options):
+        rows, columns, n = job.starts.shape
+        per_sweep = n if isinstance(model.dynamics, tg.HeatBath) else 1
+        chains.append(rows * columns)
+        sweeps.append(chains[-1] * int(job.n_times) * int(job.n_steps) / per_sweep)
+        return run(job, **options)
+
+    with unittest.mock.patch.object(_observe, "run", counted):
+        certify(jax.random.key(0))
+    return Work(max(chains), sum(sweeps))
+
+
 def main() -> None:
-    print(f"{'':22}{'sample':>10}{'certify':>10}{'ratio':>8}{'first certify':>16}   seconds")
-    for name, (make, beta, dynamics) in MODELS.items():
-        energy = make()
-        n_trajectories = 16 if energy.n_spins > 1000 else N_TRAJECTORIES
-        corners = np.random.default_rng(1).choice([-1.0, 1.0], size=(64, energy.n_spins))
-        candidates = tg.kinetics.flip_minima(energy, corners[:8])[:4]
-        n_chains, n_sweeps = len(candidates) * n_trajectories, THRESHOLD * HORIZON
-        first, proof = seconds(
-            lambda key, e=energy, b=beta, c=candidates, t=n_trajectories, d=dynamics: tg.certify(
-                e, b, c, key=key, threshold=THRESHOLD, n_trajectories=t, horizon=HORIZON,
-                dynamics=d,
-            ).escape_times
-        )  # fmt: skip
-        _, draw = seconds(
-            lambda key, e=energy, b=beta, c=n_chains, s=n_sweeps: tg.sample(
-                tg.Gibbs(), e, b, key=key, n_chains=c, n_sweeps=s, thin=s
-            )
+    print(
+        f"{'':22}{'sample':>10}{'certify':>10}{'ratio':>8}{'first certify':>16}   seconds, ", end=""
+    )
+    print("chains x sweeps")
+    for name, model in MODELS.items():
+        energy = model.make()
+        corners = np.random.default_rng(1).choice([-1.0, 1.0], size=(8, energy.n_spins))
+        certify = functools.partial(
+            tg.certify,
+            energy,
+            model.beta,
+            tg.kinetics.flip_minima(energy, corners)[:4],
+            threshold=THRESHOLD,
+            n_trajectories=16 if energy.n_spins > 1000 else N_TRAJECTORIES,
+            horizon=HORIZON,
+            dynamics=model.dynamics,
         )
-        print(f"{name:22}{draw:10.3f}{proof:10.3f}{proof / draw:8.1f}{first:16.1f}", flush=True)
+        first, proof = seconds(lambda key, f=certify: f(key=key).escape_times)
+        done = work(model, lambda key, f=certify: f(key=key))
+        n_sweeps = round(done.sweeps / done.chains)
+        draw = functools.partial(
+            tg.sample, tg.Gibbs(), energy, model.beta,
+            n_chains=done.chains, n_sweeps=n_sweeps, thin=n_sweeps,
+        )  # fmt: skip
+        _, moves = seconds(lambda key, f=draw: f(key=key))
+        figures = f"{moves:10.3f}{proof:10.3f}{proof / moves:8.1f}{first:16.1f}"
+        print(f"{name:22}{figures}   {done.chains} x {n_sweeps}", flush=True)
