@@ -18,6 +18,8 @@ from thermogen import sampling
 from thermogen.sampling._integration import _integral as _integral_of
 from thermogen.sampling._integration import _quadrature_error
 from thermogen.sampling._population import systematic_draws
+from thermogen.sampling._reweighting import _slopes
+from thermogen.sampling._trust import DRIFT_ALARM, drifting
 
 N_SPINS, N_MODELS = 8, 200
 RUNGS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -409,6 +411,43 @@ def test_swaps_do_not_hide_that_ladders_disagree():
         found = sampling.multi_histogram(draws, GAUSSIAN_RUNGS, n_spins=3)
         assert found.result == code
         assert np.all(found.rhat < 1.03)
+
+
+def test_ladders_that_drift_alike_are_refused():
+    """All are late by the same, so that no comparison between them shows it: the same draws in
+    another order, without a drift, are an answer. ln Z is off by six of the errors it states."""
+    rng, spread, exact = np.random.default_rng(2), 1.2, 3 * np.log(2) + 1.2**2 * 1.5**2 / 2
+    draws = spread * (rng.normal(size=(20, 4, 50)) - spread * GAUSSIAN_RUNGS[:, None])
+    assert sampling.multi_histogram(draws, GAUSSIAN_RUNGS, n_spins=3).converged
+    draws += spread * np.exp(-np.arange(50) / 15)
+    drifts = sampling.multi_histogram(draws, GAUSSIAN_RUNGS, n_spins=3)
+    assert drifts.result == tg.RESULTS.not_relaxed
+    assert drifts.log_partition(1.5).standard_error == np.inf
+    shuffled = rng.permuted(draws, axis=2)
+    hidden = sampling.multi_histogram(shuffled, GAUSSIAN_RUNGS, n_spins=3)
+    assert hidden.converged
+    np.testing.assert_allclose(hidden.rhat, drifts.rhat)
+    assert exact - hidden.log_partitions[-1] > 6 * hidden.standard_errors[-1]
+
+
+@pytest.mark.parametrize("n_ladders", [3, 20])
+@pytest.mark.parametrize("memory", [0.0, 0.95])
+def test_relaxed_ladders_seldom_seem_to_drift(n_ladders, memory):
+    """As often as it is claimed, however slow they are and however few."""
+    n_runs, rng = 1000, np.random.default_rng(0)
+    draws = rng.normal(size=(n_runs, n_ladders, 5, 40))
+    for t in range(1, 40):
+        draws[..., t] = memory * draws[..., t - 1] + np.sqrt(1 - memory**2) * draws[..., t]
+    alarms = jax.jit(jax.vmap(lambda energies: drifting(_slopes(energies))))(draws).sum()
+    assert alarms > 0
+    assert binom.sf(alarms - 1, n_runs, DRIFT_ALARM) > ALARM
+
+
+def test_frozen_ladders_do_not_drift():
+    """Not by rounding either, which is the same in all of them."""
+    frozen = np.broadcast_to(-0.1 * np.arange(1, 5)[:, None], (6, 4, 30))
+    for dtype in (jnp.float32, jnp.float64):
+        assert not drifting(_slopes(jnp.asarray(frozen, dtype)))
 
 
 def test_reweighting_to_a_rung_is_the_rung():

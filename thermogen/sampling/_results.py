@@ -13,8 +13,8 @@ class RESULTS(_solution.RESULTS):
         "(`multi_histogram_reweighting`) or cluster moves."
     )
     not_relaxed = code(
-        "At some rung chains differ by more than each of them varies: they have not relaxed. Take "
-        "more sweeps and burn_in, or more rungs; where chains freeze, tempering "
+        "At some rung chains differ by more than each of them varies, or all drift: they have not "
+        "relaxed. Take more sweeps and burn_in, or more rungs; where chains freeze, tempering "
         "(`multi_histogram_reweighting`) or cluster moves."
     )
     no_overlap = code(

@@ -35,6 +35,7 @@ from ._trust import (
     MAX_RHAT_LADDERS,
     MAX_RHAT_SUMS,
     disagreement,
+    drifting,
     first_of,
     known_error,
     ladders_disagree,
@@ -71,7 +72,8 @@ class Reweighting(eqx.Module):
             1.03, by more than chance, chains differ too much for how much each of them varies.
         result: a `RESULTS` code: `no_overlap` where the equations do not determine ln Z,
             `not_relaxed` where `rhat` is too large at some rung, or chains differ in the sum of
-            energies from some rung to the coldest, which swaps between these do not change.
+            energies from some rung to the coldest, which swaps between these do not change, or such
+            sums drift, in all chains alike. Of relaxed runs 1 % are taken for drifting ones.
     """
 
     betas: Float[Array, " rungs"]
@@ -86,7 +88,7 @@ class Reweighting(eqx.Module):
 
     @property
     def converged(self) -> Bool[Array, ""]:
-        """Whether the equations were solved, the rungs overlap and the chains agree."""
+        """Whether the equations were solved, the rungs overlap, and chains agree and stay."""
         return self.result == RESULTS.converged
 
     @_compiled
@@ -227,14 +229,14 @@ def multi_histogram(
     may depend on each other, as those of tempering do.
 
     Args:
-        energies: energies of independent chains at each rung, shape `(chains, rungs, draws)`,
-            chains >= 2; normal intervals want 20 or more.
+        energies: energies of independent chains at each rung in the order of time, shape
+            `(chains, rungs, draws)`, chains >= 2; normal intervals want 20 or more.
         betas: inverse temperatures of the rungs, increasing, the first 0, shape `(rungs,)`.
         n_spins: number of spins n: ln Z at beta = 0 is `n ln 2`.
 
     Returns:
-        The solution. If the rungs do not overlap or chains disagree, `converged` is False, `result`
-        says which, and errors are infinite.
+        The solution. If the rungs do not overlap, or chains disagree or drift, `converged` is
+        False, `result` says which, and errors are infinite.
 
     Raises:
         ValueError: for shapes that do not agree, known energies that are not finite, and known
@@ -338,7 +340,7 @@ def _ending(energies, rhat, is_solved):
     return first_of(
         (~jnp.all(jnp.isfinite(energies)), RESULTS.non_finite),
         (~is_solved, RESULTS.no_overlap),
-        (jnp.any(apart), RESULTS.not_relaxed),
+        (jnp.any(apart) | drifting(_slopes(energies)), RESULTS.not_relaxed),
     )
 
 
@@ -362,6 +364,12 @@ def _rhat(energies):
     """R-hat of the chains at each rung, from energies of shape `(chains, rungs, draws)`."""
     means, variances = jnp.mean(energies, axis=2), jnp.var(energies, axis=2)
     return disagreement(means.T, variances.T, energies.shape[2])
+
+
+def _slopes(energies):
+    """Slopes of energies in time, up to a factor; exactly 0 of those that never change."""
+    time = jnp.arange(energies.shape[2], dtype=energies.dtype)
+    return dot(energies - energies[..., :1], time - jnp.mean(time))
 
 
 def _worst(state):

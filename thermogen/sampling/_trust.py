@@ -8,7 +8,9 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+from scipy.special import stdtrit
 
 from ._results import RESULTS
 
@@ -29,6 +31,8 @@ MAX_RHAT_COOLED = 1.3
 MAX_RHAT_LADDERS = 1.03
 # Of sums of energies over the coldest rungs, which swaps do not change: they are slower.
 MAX_RHAT_SUMS = 1.08
+# The odds that relaxed chains are said to drift.
+DRIFT_ALARM = 0.01
 
 _MIN_TAIL = 5
 
@@ -109,6 +113,21 @@ def ladders_disagree(
     """Whether R-hat exceeds `most` by more than three standard errors of independent draws."""
     noise = math.sqrt(2 / (n_chains - 1)) / n_draws
     return ~(jnp.square(rhat) <= most**2 + 3 * noise)
+
+
+def drifting(slopes: Float[Array, "chains rungs"]) -> Bool[Array, ""]:
+    """Whether chains drift all alike, which R-hat, a comparison between them, does not show.
+
+    By Student's t test, over chains, of the slopes of their energies in time: chains are
+    independent, however strongly the draws of one depend on each other. Sums over the coldest 1, 2,
+    4, ... rungs are tested, which swaps do not change, with Bonferroni's correction.
+    """
+    n_chains, n_rungs = slopes.shape
+    n_coldest = 2 ** np.arange(n_rungs.bit_length())
+    sums = jnp.cumsum(slopes[:, ::-1], axis=1)[:, n_coldest - 1]
+    error = jnp.std(sums, axis=0, ddof=1) / math.sqrt(n_chains)
+    most = float(stdtrit(n_chains - 1, 1 - DRIFT_ALARM / (2 * n_coldest.size)))
+    return jnp.any(jnp.abs(jnp.mean(sums, axis=0)) > most * error)
 
 
 def disagreement(
