@@ -214,10 +214,7 @@ def study(model: Model) -> Case:
     key = jax.random.key(seed)
     found = {k: minima(k, energy, beta, key) for k in FUNCTIONALS}
     states = {k: x.expanded().magnetizations for k, x in found.items() if x is not None}
-    flips = tg.spins_from_index(tg.exact.single_flip_minima(energy), energy.n_spins)
-    # Lowest configurations side by side are a minimum of none of which all flips raise E.
-    lowest = tg.exact.lowest(energy, 4).spins
-    states["flips"] = tg.kinetics.flip_minima(energy, np.concatenate([flips, lowest]))
+    states["flips"] = tg.kinetics.flip_minima(energy, tg.enumerate_spins(energy.n_spins))
     union, owner = (
         np.concatenate(list(states.values())),
         np.repeat(list(states), [len(x) for x in states.values()]),

@@ -112,10 +112,15 @@ def _judged(models: Iterable[Model]) -> Iterator[Judged]:
         functional = tg.NaiveMeanField() if model.family.startswith("gap") else None
         # One represented configuration of 1024 is found by nobody who is not told of it.
         minima = tg.exact.single_flip_minima(model.energy)
-        options = {"functional": functional, "n_starts": 96, "n_populations": 0}
-        options["starts"] = tg.spins_from_index(minima, model.energy.n_spins)
         found = tg.find_bound_states(
-            model.energy, model.beta, key=jax.random.key(index), threshold=THRESHOLD, **options
+            model.energy,
+            model.beta,
+            key=jax.random.key(index),
+            threshold=THRESHOLD,
+            functional=functional,
+            starts=tg.spins_from_index(minima, model.energy.n_spins),
+            n_starts=96,
+            n_populations=0,
         )
         known = ergodicity.exact_weights(found, exact)
         if known is None:
