@@ -70,16 +70,16 @@ def test_correlations_of_neighbours_and_second_derivatives():
 
 
 @pytest.mark.further
-def test_the_sparse_way_is_the_dense_one(monkeypatch):
-    """The factorisation on the host, under a map and with derivatives, also by couplings of 0."""
+def test_the_sweep_is_the_determinant(monkeypatch):
+    """The sweep on the host, under a map and with derivatives, also by couplings of 0."""
     energy = _model(*GRAPHS["triangles"], seed=2)
     ours, _ = _both(energy, 0.8)
     couplings = jnp.outer(jnp.array([1.0, 2.0]), energy.couplings[0])
     couplings = couplings.at[0, 3].set(0.0)
     dense = jax.vmap(jax.value_and_grad(ours))(couplings)
     monkeypatch.setattr(_planar, "_MAX_DENSE", 0)
-    sparse = jax.vmap(jax.value_and_grad(ours))(couplings)
-    for a, b in zip(sparse, dense, strict=True):
+    swept = jax.vmap(jax.value_and_grad(ours))(couplings)
+    for a, b in zip(swept, dense, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-11)
 
 
@@ -89,6 +89,50 @@ def test_frustrated_lattice_against_elimination():
     ours, truth = (jax.value_and_grad(f)(energy.couplings[0]) for f in _both(energy, 1.5))
     np.testing.assert_allclose(ours[0], truth[0], rtol=1e-11)
     np.testing.assert_allclose(ours[1], truth[1], atol=1e-9)
+
+
+@pytest.mark.further
+def test_derivatives_of_triangles_against_differences():
+    energy = _model(200, _triangles(200), seed=3)
+    ours, _ = _both(energy, 1.0)
+    couplings = energy.couplings[0]
+    direction = jnp.asarray(np.random.default_rng(4).normal(size=len(couplings)))
+    step = 1e-5
+    slope = (ours(couplings + step * direction) - ours(couplings - step * direction)) / (2 * step)
+    found = jax.grad(ours)(couplings) @ direction
+    np.testing.assert_allclose(found, slope, atol=1e-6 * np.sqrt(len(couplings)))
+
+
+@pytest.mark.further
+def test_what_rounding_has_lost_is_said():
+    """In the cold: either right, as elimination has it, or NaN, of ln Z and of its derivatives."""
+    energy, lost = _model(144, _lattice(12), signs=True), []
+    for beta in (2.0, 3.0, 4.0, 5.0, 8.0):
+        ours, truth = (jax.value_and_grad(f)(energy.couplings[0]) for f in _both(energy, beta))
+        lost.append(bool(jnp.isnan(ours[0])))
+        for found, true in zip(ours, truth, strict=True):
+            if not jnp.any(jnp.isnan(found)):
+                np.testing.assert_allclose(found, true, rtol=0, atol=3e-6 * beta)
+    assert lost[-1] and not any(lost[:2])
+
+
+@pytest.mark.slow
+def test_correlations_of_ten_thousand_spins():
+    """Derivatives along one direction against differences, and of other signs."""
+    n, bonds = 10_000, _lattice(100)
+    energy = _model(n, bonds, signs=True)
+    ours = _both(energy, 0.8)[0]
+    couplings = energy.couplings[0]
+    direction = jnp.asarray(np.random.default_rng(1).normal(size=len(bonds)))
+    means, step = jax.grad(ours)(couplings) / 0.8, 1e-4
+    slope = (ours(couplings + step * direction) - ours(couplings - step * direction)) / (2 * step)
+    np.testing.assert_allclose(0.8 * means @ direction, slope, atol=1e-4)
+    assert jnp.all(jnp.abs(means) <= 1)
+    # Spins that are flipped take the signs of their bonds along, and nothing else changes.
+    flips = np.random.default_rng(2).choice([-1.0, 1.0], n)
+    gauge = np.prod(flips[np.asarray(energy.sets[0].indices)], axis=1)
+    again = jax.grad(ours)(couplings * gauge) / 0.8
+    np.testing.assert_allclose(again * gauge, means, atol=1e-7)
 
 
 @pytest.mark.slow

@@ -16,8 +16,6 @@ import jax
 import jax.numpy as jnp
 import networkx
 import numpy as np
-import scipy.sparse
-import scipy.sparse.linalg
 from jax.core import Tracer
 from jaxtyping import Array, Complex, Float, Int
 
@@ -26,13 +24,10 @@ from .._placement import from_anywhere
 from .._types import Beta
 from ..energies import AbstractEnergy, SpinSets
 from ._cost import listed_terms
+from ._planar_sweep import Sweep, log_sum, log_sum_and_gradient, sweep_of
 
 # Up to so many directed bonds the determinant is a dense one.
 _MAX_DENSE = 512
-# Columns of the inverse that are solved for at once.
-_COLUMNS = 256
-# By so much the phase of the determinant, which is positive, may seem to be off.
-_PHASE = 1e-6
 
 
 class _Turns(NamedTuple):
@@ -54,16 +49,16 @@ def planar_log_partition(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]
     """ln Z of a planar graph of couplings without fields, however wide.
 
     Derivatives by couplings and beta give correlations of neighbours and the mean energy. Beyond
-    256 bonds a sparse factorisation on the host computes all, in double precision; then there are
-    first derivatives only, by reverse mode, which cost one solution for each bond. ln Z of a square
-    lattice of 100 x 100 spins takes 4 to 12 s.
+    256 bonds a sweep over the spins on the host computes all, in double precision; then there are
+    first derivatives only, by reverse mode, which take little more than ln Z. It has a step a spin,
+    on a matrix with a row for each bond that is cut on the way.
 
     Args:
         energy: couplings of pairs alone: `Interactions`, or a `Pairwise` whose couplings are known.
         beta: inverse temperature.
 
     Returns:
-        ln Z; NaN where the determinant is lost in rounding, far in the cold.
+        ln Z; NaN where rounding may have changed it by more than 1e-6, far in the cold.
 
     Raises:
         ValueError: for a graph that is not planar, fields, or terms of more than two spins.
@@ -84,13 +79,9 @@ def planar_log_partition(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]
         ```
     """
     bonds, couplings = _bonds(energy)
-    turns = _turns(energy.n_spins, bonds)
     beta = resolved_beta(energy, beta_as(beta, couplings.dtype))
-    strengths = beta * couplings
-    log_cosh = jnp.sum(jnp.logaddexp(strengths, -strengths)) - len(bonds) * np.log(2)
-    links = jnp.tanh(strengths)
-    log_root = _dense(turns, links) if 2 * len(bonds) <= _MAX_DENSE else _sparse(turns, links)
-    return energy.n_spins * np.log(2) + log_cosh + log_root
+    log_ratio = _dense if 2 * len(bonds) <= _MAX_DENSE else _swept
+    return energy.n_spins * np.log(2) + log_ratio(energy.n_spins, bonds, beta * couplings)
 
 
 def _bonds(energy: AbstractEnergy) -> tuple[SpinSets, Float[Array, " bonds"]]:
@@ -116,9 +107,8 @@ def _bonds(energy: AbstractEnergy) -> tuple[SpinSets, Float[Array, " bonds"]]:
     return SpinSets(pairs), couplings
 
 
-@functools.lru_cache(maxsize=16)
-def _turns(n_spins: int, bonds: SpinSets) -> _Turns:
-    """All turns of the graph, drawn with straight bonds."""
+def _directions(n_spins: int, bonds: SpinSets) -> Float[np.ndarray, "2 bonds"]:
+    """Angles of the bonds as seen from both ends, of a drawing with straight bonds."""
     graph = networkx.Graph()
     graph.add_nodes_from(range(n_spins))
     graph.add_edges_from(bonds.indices.tolist())
@@ -127,9 +117,15 @@ def _turns(n_spins: int, bonds: SpinSets) -> _Turns:
         raise ValueError(f"energy must have a planar graph; this one of {n_spins} spins is not")
     places = networkx.combinatorial_embedding_to_pos(drawing)
     place = np.array([places[k] for k in range(n_spins)], float).reshape(-1, 2)
+    start, end = place[bonds.indices.T].transpose(0, 2, 1)
+    return np.stack([np.arctan2(y, x) for x, y in (end - start, start - end)])
+
+
+@functools.lru_cache(maxsize=16)
+def _turns(n_spins: int, bonds: SpinSets) -> _Turns:
+    """All turns of the graph."""
     start, end = np.concatenate([bonds.indices, bonds.indices[:, ::-1]]).T
-    dx, dy = (place[end] - place[start]).T
-    direction = np.arctan2(dy, dx)
+    direction = _directions(n_spins, bonds).ravel()
     # Directed bonds by where they start: those that may follow each bond lie side by side.
     order = np.argsort(start, kind="stable")
     first, last = (np.searchsorted(start[order], end, side) for side in ("left", "right"))
@@ -144,63 +140,37 @@ def _turns(n_spins: int, bonds: SpinSets) -> _Turns:
     return _Turns(before, after, np.exp(0.5j * angle))
 
 
-def _dense(turns: _Turns, links: Float[Array, " bonds"]) -> Float[Array, ""]:
-    """`ln det(1 - W) / 2`."""
-    size = 2 * len(links)
+def _dense(n_spins: int, bonds: SpinSets, strengths: Float[Array, " bonds"]) -> Float[Array, ""]:
+    """`ln(Z / 2^n)`, by the determinant as a whole."""
+    size, turns = 2 * len(bonds), _turns(n_spins, bonds)
     phases = np.zeros((size, size), complex)
     phases[turns.before, turns.after] = turns.phases
+    links = jnp.tanh(strengths)
     both = jnp.concatenate([links, links])
     sign, log_size = jnp.linalg.slogdet(jnp.eye(size) - both[:, None] * phases)
     lost = jnp.abs(sign - 1) > jnp.finfo(links.dtype).eps ** 0.4
-    return jnp.where(lost, jnp.nan, 0.5 * log_size)
+    log_cosh = jnp.sum(jnp.logaddexp(strengths, -strengths)) - len(bonds) * np.log(2)
+    return log_cosh + jnp.where(lost, jnp.nan, 0.5 * log_size)
 
 
-def _sparse(turns: _Turns, links: Float[Array, " bonds"]) -> Float[Array, ""]:
-    """The same, by a factorisation on the host."""
+def _swept(n_spins: int, bonds: SpinSets, strengths: Float[Array, " bonds"]) -> Float[Array, ""]:
+    """The same by a sweep over the spins, on the host."""
+    sweep, dtype = _sweep(n_spins, bonds), strengths.dtype
+    value = jax.ShapeDtypeStruct((), dtype)
+    slope = jax.ShapeDtypeStruct(strengths.shape, dtype)
 
-    def on_host(function, shape):
-        wanted = jax.ShapeDtypeStruct(shape, links.dtype)
-        return lambda x: jax.pure_callback(
-            lambda y: function(turns, np.asarray(y, float)).astype(links.dtype),
-            wanted,
-            x,
-            vmap_method="sequential",
-        )
+    def on_host(function, wanted):
+        def call(x):
+            found = function(sweep, np.asarray(x, float))
+            return jax.tree.map(lambda y: np.asarray(y, dtype), found)
 
-    log_root = jax.custom_vjp(on_host(_log_root, ()))
-    gradient = on_host(_gradient, links.shape)
-    log_root.defvjp(lambda x: (log_root(x), x), lambda x, g: (g * gradient(x),))
-    return log_root(links)
+        return lambda x: jax.pure_callback(call, wanted, x, vmap_method="sequential")
 
-
-def _factored(turns: _Turns, links: np.ndarray) -> tuple[scipy.sparse.linalg.SuperLU, complex]:
-    """The factors of `1 - W`, and `ln det`, complex."""
-    size = 2 * len(links)
-    values = np.concatenate([links, links])[turns.before] * turns.phases
-    turning = scipy.sparse.csc_array((values, (turns.before, turns.after)), shape=(size, size))
-    factors = scipy.sparse.linalg.splu(scipy.sparse.eye_array(size, format="csc") - turning)
-    return factors, complex(np.sum(np.log(factors.U.diagonal().astype(complex))))
+    log_ratio = jax.custom_vjp(on_host(log_sum, value))
+    log_ratio.defvjp(on_host(log_sum_and_gradient, (value, slope)), lambda slope, g: (g * slope,))
+    return log_ratio(strengths)
 
 
-def _log_root(turns: _Turns, links: np.ndarray) -> np.ndarray:
-    _, log_det = _factored(turns, links)
-    # Row exchanges change the sign alone.
-    lost = np.abs(np.sin(log_det.imag)) > _PHASE
-    return np.asarray(np.nan if lost else 0.5 * log_det.real)
-
-
-def _gradient(turns: _Turns, links: np.ndarray) -> np.ndarray:
-    """Derivatives of `_log_root`: diagonal entries of `-P (1 - W)^-1`, with P the phases alone.
-
-    Those of the two directions of a bond are complex conjugates.
-    """
-    size, bonds = 2 * len(links), np.arange(len(links))
-    factors, _ = _factored(turns, links)
-    phases = scipy.sparse.csr_array((turns.phases, (turns.before, turns.after)), shape=(size, size))
-    found = np.empty(len(links))
-    for first in range(0, len(links), _COLUMNS):
-        block = bonds[first : first + _COLUMNS]
-        unit = np.zeros((size, len(block)), complex)
-        unit[block, np.arange(len(block))] = 1
-        found[block] = -phases[block].multiply(factors.solve(unit).T).sum(axis=1).real
-    return found
+@functools.lru_cache(maxsize=16)
+def _sweep(n_spins: int, bonds: SpinSets) -> Sweep:
+    return sweep_of(n_spins, bonds.indices, _directions(n_spins, bonds))
