@@ -1,11 +1,12 @@
-"""What exact results by elimination take, against a compiled peer.
+"""What exact results by elimination take, against peers.
 
 Part one, the race: open square lattices of L x L spins with Gaussian couplings and fields, beta =
 0.7, in double precision. CPU seconds after compilation, best of three (of one beyond L = 16), for
 ln Z and for its gradient, which is all means of spins and bonds; memory of the program of the
 gradient; and the peer `ferrotherm` (PyPI, 0.44; it needs no other package: `pip install --no-deps
 --target DIR ferrotherm`, with DIR on PYTHONPATH), whose marginals of single spins are 2 n
-eliminations. Both must agree on ln Z to 1e-9.
+eliminations. The same factors are contracted by `opt_einsum`, with NumPy and the order that it
+finds. All must agree on ln Z to 1e-9. A peer that is not installed is skipped, and so is one beyond its limit of time.
 
 Part two: growth of both with the width and with the length of strips.
 
@@ -14,6 +15,9 @@ Part three: hubs, spins that are coupled to all others of a lattice and are cut.
     python -m experiments benchmarks.elimination
 """
 
+import functools
+import importlib.util
+import multiprocessing
 import time
 from collections.abc import Callable
 from typing import Any
@@ -76,20 +80,79 @@ def peer(energy: tg.Interactions):
     return ferrotherm.from_spec({"graph": graph}, beta=BETA)
 
 
-def race(sizes: tuple[int, ...]) -> None:
-    print("L x L   ln Z, s   gradient, s   gradient/ln Z   MB   ferrotherm: ln Z, s   marginals, s")
+def factors(energy: tg.Interactions) -> list[tuple[list[int], np.ndarray]]:
+    """Spins and tables of the factors of the Boltzmann weight."""
+    sign = np.array([-1.0, 1.0])
+    return [
+        (
+            spins.tolist(),
+            np.exp(BETA * float(c) * (sign if len(spins) == 1 else np.outer(sign, sign))),
+        )
+        for table, values in zip(energy.sets, energy.couplings, strict=True)
+        for spins, c in zip(np.asarray(table.indices), np.asarray(values), strict=True)
+    ]
+
+
+def by_einsum(energy: tg.Interactions) -> float:
+    import opt_einsum  # pyright: ignore[reportMissingImports]
+
+    operands = [x for spins, table in factors(energy) for x in (table, spins)]
+    return float(np.log(opt_einsum.contract(*operands, [], optimize="auto")))
+
+
+OTHERS = {"opt_einsum": by_einsum}
+
+
+def _answer(name: str, size: int, answer: Any) -> None:
+    with jax.enable_x64(True):
+        energy = lattice(size, size)
+    answer.send(cpu_seconds(lambda: OTHERS[name](energy), 1))
+
+
+def other(name: str, size: int, log_z: float, limit: float) -> str:
+    """Seconds of a peer in a process of its own, which ends at the limit; or why there are none."""
+    if importlib.util.find_spec(name) is None:
+        return "not installed"
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(False)
+    process = context.Process(target=_answer, args=(name, size, sender))
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(limit):
+            return f"over {limit:.0f}"
+        seconds, same = receiver.recv()
+    except EOFError:
+        return "failed"
+    finally:
+        process.terminate()
+        process.join()
+    assert abs(same - log_z) < 1e-9 * abs(log_z)
+    return f"{seconds:.3g}"
+
+
+def race(sizes: tuple[int, ...], limit: float) -> None:
+    print(
+        "L x L   ln Z, s   gradient, s   gradient/ln Z   MB   ferrotherm: ln Z, s   over ours"
+        "   marginals, s   opt_einsum, s"
+    )
     for size in sizes:
         energy, repeats = lattice(size, size), 3 if size <= 16 else 1
         log_z, value, gradient, memory = ours(energy, repeats)
         row = f"{size:3d}  {value:9.3g}  {gradient:9.3g}  {gradient / value:8.2f}  {memory:8.1f}"
-        if (other := peer(energy)) is not None:
-            theirs, same = cpu_seconds(lambda sim=other: sim.exact_log_z(BETA, 24), repeats)
+        if (sim := peer(energy)) is not None:
+            theirs, same = cpu_seconds(functools.partial(sim.exact_log_z, BETA, 24), repeats)
             assert abs(same - log_z) < 1e-9 * abs(log_z)
-            row += f"  {theirs:9.3g}"
+            row += f"  {theirs:9.3g}  {theirs / value:6.2f}"
             if size <= 12:
-                marginals, _ = cpu_seconds(lambda sim=other: sim.exact_marginals(BETA, 24), 1)
+                marginals, _ = cpu_seconds(functools.partial(sim.exact_marginals, BETA, 24), 1)
                 row += f"  {marginals:9.3g}"
-        print(row, flush=True)
+        else:
+            row += "  ferrotherm not installed"
+        print(
+            row + "".join(f"  {name} {other(name, size, log_z, limit)}" for name in OTHERS),
+            flush=True,
+        )
 
 
 def growth(widths: tuple[int, ...], lengths: tuple[int, ...]) -> None:
@@ -126,13 +189,14 @@ def main(
     /,
     *,
     sizes: tuple[int, ...] = (12, 16, 20),
+    limit: float = 120.0,
     widths: tuple[int, ...] = (4, 8, 12, 16),
     lengths: tuple[int, ...] = (100, 300, 1000),
     hub_numbers: tuple[int, ...] = (6, 7, 8, 9),
 ) -> None:
     with jax.enable_x64(True):
         if "race" in parts:
-            race(sizes)
+            race(sizes, limit)
         if "growth" in parts:
             growth(widths, lengths)
         if "hubs" in parts:
