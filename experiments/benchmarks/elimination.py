@@ -6,7 +6,8 @@ ln Z and for its gradient, which is all means of spins and bonds; memory of the 
 gradient; and the peer `ferrotherm` (PyPI, 0.44; it needs no other package: `pip install --no-deps
 --target DIR ferrotherm`, with DIR on PYTHONPATH), whose marginals of single spins are 2 n
 eliminations. The same factors are contracted by `opt_einsum`, with NumPy and the order that it
-finds. All must agree on ln Z to 1e-9. A peer that is not installed is skipped, and so is one beyond its limit of time.
+finds. All must agree on ln Z to 1e-9. A peer that is not installed is skipped, and so is one beyond
+its limit of time.
 
 Part two: growth of both with the width and with the length of strips.
 
