@@ -75,6 +75,9 @@ def thermodynamic_integration(
     rule to fourth order (Hermite; Davis and Rabinowitz 1984, section 2.9). The error of the
     quadrature is estimated by that of intervals taken two by two.
 
+    Cooled chains lag behind, all alike, which R-hat does not show: in large cold models ln Z can
+    come out too low by more than its error. Double the sweeps until it stays.
+
     Args:
         energy: an energy of n spins.
         betas: inverse temperatures, increasing, shape `(rungs,)`; chains start at beta = 0
