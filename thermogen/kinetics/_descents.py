@@ -69,16 +69,15 @@ def idle_spins(model: AbstractEnergy, spins: Int8[np.ndarray, "batch n"]) -> Boo
     """
     rng, shape = np.random.default_rng(0), (_PROBES, spins.shape[1])
     if isinstance(model, AbstractMultilinear):
-        return np.asarray(_feel_nothing(model, rng.uniform(-0.5, 0.5, shape)))
+        points = jnp.asarray(rng.uniform(-0.5, 0.5, shape))
+        return np.asarray(_feel_nothing(model, points))
     corners = rng.choice(np.array([-1, 1], np.int8), shape)
     slopes, ties = slopes_of(model, np.concatenate([corners, spins]))
     return np.all(np.abs(slopes) <= ties[:, None], axis=0)
 
 
 @eqx.filter_jit
-def _feel_nothing(
-    model: AbstractMultilinear, m: Float[np.ndarray, "probes n"]
-) -> Bool[Array, " n"]:
+def _feel_nothing(model: AbstractMultilinear, m: Float[Array, "probes n"]) -> Bool[Array, " n"]:
     fields = jax.vmap(lambda row: local_fields(model, row))(m)
     return jnp.all(jnp.abs(fields) <= _least_tie(model), axis=0)
 
