@@ -161,6 +161,8 @@ def states_sheet(found: list[tg.BoundStates]) -> Figure:
     heights = [1.34 * n + 0.3 for n in rows]
     with rc_context(STYLE):
         figure = Figure(figsize=(10.5, sum(heights)), layout="constrained")
+        # Labels of long times are wider than their pictures.
+        figure.get_layout_engine().set(rect=(0.012, 0, 0.976, 1))
         parts = figure.subfigures(len(found), 1, height_ratios=heights)
         for part, states, size, n in zip(np.atleast_1d(parts), found, shown, rows, strict=True):
             certificate = states.certificate
@@ -175,12 +177,20 @@ def states_sheet(found: list[tg.BoundStates]) -> Figure:
     return figure
 
 
+def short(sweeps: float) -> str:
+    """A time in a few characters."""
+    if np.isinf(sweeps):
+        return "∞"
+    return f"{sweeps:.0f}" if sweeps < 10_000 else f"{sweeps / 1000:.0f}k"
+
+
 def tile(axes: Axes, states: tg.BoundStates, k: int) -> None:
     """The mean of a state, its number, escape time in sweeps and weight."""
     axes.imshow(picture(states, k), cmap="gray_r", vmin=-1, vmax=1)
-    low, high = states.intervals[k]
-    time_of = f"{states.escape_times[k]:.0f}" if np.isfinite(states.escape_times[k]) else "∞"
-    lines = [f"{k}: {time_of} ({low:.0f}–{'∞' if np.isinf(high) else f'{high:.0f}'})"]
+    low, time_of, high = (
+        short(x) for x in (states.intervals[k, 0], states.escape_times[k], states.intervals[k, 1])
+    )
+    lines = [f"{k}: {time_of} ({low}–{high})"]
     if states.weighed:
         low, high = 100 * states.weight_intervals[k]
         lines.append(f"{100 * states.weights[k]:.1f} % ({low:.1f}–{high:.1f})")
