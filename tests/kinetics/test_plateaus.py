@@ -75,6 +75,30 @@ def test_few_configurations_below_one_plateau_are_found(seed):
     assert all(len(members & set(found)) == 1 for members in truth)
 
 
+def test_walks_that_ties_lead_in_a_circle_end():
+    """From 00 over 10 to 11 each flip costs 0.9 ties, and the way off to 01 falls by 1.5."""
+    couplings = 1e-9 * np.array([[0, -0.3, 0], [-0.3, 0, 0], [0, 0, 0]])
+    energy = tg.Pairwise(couplings, np.array([-1.2e-9, -0.6e-9, 1.0]))
+    found = tg.kinetics.flip_minima(energy, np.array([[1.0, 1, 1], [-1, -1, 1]]))
+    assert np.all(found[:, 2] == 1)
+
+
+def test_terms_of_many_spins_are_felt_beside_a_free_spin():
+    n = 24
+    energy = tg.Interactions(n + 1, [np.arange(n)[None]], [np.array([-1.0])])
+    starts = np.random.default_rng(0).choice([-1.0, 1.0], (4, n + 1))
+    assert np.all(tg.kinetics.flip_minima(energy, starts)[:, :n].prod(axis=1) == -1)
+
+
+def test_a_constant_changes_no_minimum():
+    pairs = np.array([[0, 1], [1, 2], [2, 3]])
+    energies = [
+        tg.Interactions(4, [np.zeros((1, 0), int), pairs], [np.array([c]), np.full(3, 0.5)])
+        for c in (0.0, 1e12)
+    ]
+    assert [len(tg.kinetics.flip_minima(e, _corners(4))) for e in energies] == [2, 2]
+
+
 @pytest.mark.further
 def test_states_beside_free_spins_are_found_however_cold():
     """Two odd rings and three spins that nothing acts on: 3 x 5 x 2 states modulo the flip."""

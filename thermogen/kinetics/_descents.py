@@ -20,7 +20,8 @@ from ..energies import (
 
 # Gaps below this share of the largest field count as zero: a descent never runs in circles. ...
 TIE = 1e-9
-# ... So do those below this share of the largest parameter: on a plateau all fields are rounding.
+# ... So do those below this share of the largest field that parameters of such sizes could make: on
+# a plateau all fields are rounding.
 _ROUNDING = 1e-12
 _BATCH = 1024
 # Random points at which an idle spin feels nothing.
@@ -64,16 +65,17 @@ def slopes_of(
 def idle_spins(model: AbstractEnergy, spins: Int8[np.ndarray, "batch n"]) -> Bool[np.ndarray, " n"]:
     """Spins whose flips cost nothing wherever the others point.
 
-    The field of a multilinear energy that is 0 at a random point inside is 0 at all corners. Of any
-    other energy random corners tell, and the configurations that are given.
+    Random corners tell, and the configurations that are given; of a multilinear energy also random
+    points inside, where the field of a spin near few corners vanishes nowhere.
     """
     rng, shape = np.random.default_rng(0), (_PROBES, spins.shape[1])
-    if isinstance(model, AbstractMultilinear):
-        points = jnp.asarray(rng.uniform(-0.5, 0.5, shape))
-        return np.asarray(_feel_nothing(model, points))
     corners = rng.choice(np.array([-1, 1], np.int8), shape)
     slopes, ties = slopes_of(model, np.concatenate([corners, spins]))
-    return np.all(np.abs(slopes) <= ties[:, None], axis=0)
+    idle = np.all(np.abs(slopes) <= ties[:, None], axis=0)
+    if isinstance(model, AbstractMultilinear):
+        points = jnp.asarray(rng.uniform(-0.5, 0.5, shape))
+        idle &= np.asarray(_feel_nothing(model, points))
+    return idle
 
 
 @eqx.filter_jit
@@ -95,9 +97,10 @@ def _slopes_batch(model: AbstractEnergy, spins: Int8[Array, "batch n"]):
 
 
 def _least_tie(model: AbstractEnergy) -> Float[Array, ""]:
-    numbers = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
-    sizes = [jnp.max(jnp.abs(x), initial=0) for x in numbers]
-    return _ROUNDING * jnp.max(jnp.stack(sizes)) if sizes else jnp.zeros(())
+    """Of a multilinear energy whose couplings are all of one sign, all spins up feel most."""
+    sizes = jax.tree.map(lambda x: jnp.abs(x) if eqx.is_inexact_array(x) else x, model)
+    fields = _fields(sizes, jnp.ones(model.n_spins, jnp.int8))
+    return _ROUNDING * jnp.nan_to_num(jnp.max(jnp.abs(fields)), posinf=0)
 
 
 def _descend(
@@ -117,7 +120,11 @@ def _descend(
 
 
 def _slopes(model, spins, least):
+    fields = _fields(model, spins)
+    return spins * fields, jnp.maximum(TIE * jnp.max(jnp.abs(fields)), least)
+
+
+def _fields(model, spins):
     # Conditional fields are those of visible spins; hidden ones descend as well.
     seen = n_visible(model) == model.n_spins
-    fields = conditional_fields(model, 1.0, spins) if seen else local_fields(model, spins)
-    return spins * fields, jnp.maximum(TIE * jnp.max(jnp.abs(fields)), least)
+    return conditional_fields(model, 1.0, spins) if seen else local_fields(model, spins)

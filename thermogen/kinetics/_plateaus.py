@@ -52,15 +52,25 @@ def bottoms_of(
         return spins[place.reshape(-1)]
     idle = idle_spins(model, spins)
     spins[:, idle] = 1
+    met = [{row.tobytes()} for row in spins]
     while todo.size:
         spins[todo], leaves = _walked(model, spins[todo], idle)
         todo = todo[leaves]
         if todo.size:
             spins[todo] = descend_all(model, spins[todo])
+            # Ties add up: a way that leads where it has been would lead there again.
+            todo = todo[[_is_new(met[k], spins[k]) for k in todo]]
     active = np.flatnonzero(~idle)
     # What nothing acts on points where the first other spin does.
     spins[:, idle] = spins[:, active[:1]] if active.size else 1
     return spins[place.reshape(-1)]
+
+
+def _is_new(met: set[bytes], spins: Int8[np.ndarray, " n"]) -> bool:
+    key = spins.tobytes()
+    is_new = key not in met
+    met.add(key)
+    return is_new
 
 
 def _walked(

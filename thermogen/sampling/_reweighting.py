@@ -73,7 +73,8 @@ class Reweighting(eqx.Module):
         result: a `RESULTS` code: `no_overlap` where the equations do not determine ln Z,
             `not_relaxed` where `rhat` is too large at some rung, or chains differ in the sum of
             energies from some rung to the coldest, which swaps between these do not change, or such
-            sums drift, in all chains alike. Of relaxed runs 1 % are taken for drifting ones.
+            sums drift, in all of three chains or more alike. Of relaxed runs 1 % are taken for
+            drifting ones.
     """
 
     betas: Float[Array, " rungs"]

@@ -120,9 +120,12 @@ def drifting(slopes: Float[Array, "chains rungs"]) -> Bool[Array, ""]:
 
     By Student's t test, over chains, of the slopes of their energies in time: chains are
     independent, however strongly the draws of one depend on each other. Sums over the coldest 1, 2,
-    4, ... rungs are tested, which swaps do not change, with Bonferroni's correction.
+    4, ... rungs are tested, which swaps do not change, with Bonferroni's correction. Two chains
+    of few draws often have one slope by chance: fewer than three are not judged.
     """
     n_chains, n_rungs = slopes.shape
+    if n_chains < 3:
+        return jnp.zeros((), bool)
     n_coldest = 2 ** np.arange(n_rungs.bit_length())
     sums = jnp.cumsum(slopes[:, ::-1], axis=1)[:, n_coldest - 1]
     error = jnp.std(sums, axis=0, ddof=1) / math.sqrt(n_chains)
