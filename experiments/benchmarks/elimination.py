@@ -13,6 +13,8 @@ Part two: growth of both with the width and with the length of strips.
 
 Part three: hubs, spins that are coupled to all others of a lattice and are cut.
 
+Part four: planar lattices without fields.
+
     python -m experiments benchmarks.elimination
 """
 
@@ -202,8 +204,27 @@ def hubs(size: int, numbers: tuple[int, ...]) -> None:
         )
 
 
+def planar(size: int, betas: tuple[float, ...]) -> None:
+    """Lattices of signs without fields: ln Z, and with it the correlations of all neighbours."""
+    print("L x L, signs   beta   ln Z, s   with gradient, s   mean energy a spin")
+    bonds = lattice(size, size).sets[1].indices
+    signs = np.random.default_rng(1).choice([-1.0, 1.0], len(bonds))
+    energy = tg.Interactions(size * size, [bonds], [signs])
+    both = jax.value_and_grad(tg.exact.planar_log_partition)
+    for beta in betas:
+        value, alone = cpu_seconds(lambda b=beta: tg.exact.planar_log_partition(energy, b), 2)
+        gradient, (log_z, slope) = cpu_seconds(lambda b=beta: both(energy, b), 2)
+        np.testing.assert_equal(float(log_z), float(alone))
+        bond_energies = -signs * np.asarray(slope.couplings[0]) / beta
+        print(
+            f"{size} x {size}   {beta:4g}  {value:8.3g}  {gradient:8.3g}"
+            f"  {bond_energies.sum() / size**2:9.5f}",
+            flush=True,
+        )
+
+
 def main(
-    parts: tuple[str, ...] = ("race", "growth", "hubs"),
+    parts: tuple[str, ...] = ("race", "growth", "hubs", "planar"),
     /,
     *,
     sizes: tuple[int, ...] = (12, 16, 20),
@@ -219,3 +240,5 @@ def main(
             growth(widths, lengths)
         if "hubs" in parts:
             hubs(14, hub_numbers)
+        if "planar" in parts:
+            planar(100, (0.5, 1.0, 2.0, 2.5))
