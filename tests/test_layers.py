@@ -26,6 +26,7 @@ LAYERS = (
         "_files",
         "_linalg",
         "_placement",
+        "_programs",
         "_signals",
         "_solution",
     ),

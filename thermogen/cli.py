@@ -90,6 +90,12 @@ def _program(
     """
 
 
+# Read by `thermogen.__main__`, before JAX is imported.
+_NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Neither read nor keep compiled programs on disk.")
+]
+
+
 @app.command("study")
 def study_data(
     data: Annotated[
@@ -118,6 +124,7 @@ def study_data(
         float, typer.Option(help="Sweeps that a bound state must trap the dynamics.")
     ] = 20.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    no_cache: _NoCache = False,
 ) -> None:
     """Learn an energy from DATA, find its bound states, and write a report.
 
@@ -147,6 +154,7 @@ def render(
     out: Annotated[
         Path, typer.Argument(metavar="DIR", help="The folder of a study, with its study.npz.")
     ] = Path("report"),
+    no_cache: _NoCache = False,
 ) -> None:
     """Write the page of a study again, from what it saved.
 
@@ -183,6 +191,7 @@ def recall(
     chains: Annotated[int, typer.Option(help="Annealed chains for each cue.")] = 64,
     sweeps: Annotated[int, typer.Option(help="Temperatures of the annealing.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    no_cache: _NoCache = False,
 ) -> None:
     """Complete CUES: what is known is held, the rest is found by annealing under MODEL.
 
