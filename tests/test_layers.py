@@ -23,6 +23,7 @@ LAYERS = (
         "_checks",
         "_compile",
         "_cold",
+        "_digest",
         "_files",
         "_linalg",
         "_placement",

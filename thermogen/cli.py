@@ -1,9 +1,7 @@
 """The command line: arguments in, functions of the other rooms, files out."""
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -375,21 +373,13 @@ def _reserved(out: Path, n_spins: int) -> Iterator[None]:
         OSError: if the folder cannot be made or written to.
         ValueError: if another study writes to it, or if it has no room.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise OSError(f"--out {out} is no folder that can be written to: {error}") from None
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            # Held by this process, and gone with it, whatever ends it.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another study is writing to {out}; choose another --out") from None
-        except OSError:
-            pass  # a file system without locks
-        with tempfile.NamedTemporaryFile(dir=out):
-            pass
+            taken = f"another study is writing to {out}; choose another --out"
+            stack.enter_context(storage.locked(out, taken))
+        except OSError as error:
+            message = f"--out {out} is no folder that can be written to: {error}"
+            raise OSError(message) from None
         room, needed = shutil.disk_usage(out).free, _ROOM + 32 * n_spins**2
         if room < needed:
             raise ValueError(
@@ -397,8 +387,6 @@ def _reserved(out: Path, n_spins: int) -> Iterator[None]:
                 f"{needed / 1e6:.3g} MB"
             )
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _write_text(path: Path, text: str) -> None:
