@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import stat
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,15 +16,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows, where nothing is locked
-    fcntl = None
-
 PathLike = str | os.PathLike[str]
 
 # What a compressed archive may unpack to: this many bytes, or this many times its own size.
 _UNPACKED, _FACTOR = 2**30, 100
+# Bytes that are read at a time.
+_PIECE = 2**20
 
 
 @contextlib.contextmanager
@@ -104,35 +100,6 @@ def replace(source: PathLike, path: PathLike) -> None:
         sync_folder(os.path.dirname(target))
 
 
-@contextlib.contextmanager
-def locked(folder: PathLike, taken: str) -> Iterator[None]:
-    """A folder that no other run writes to: made if need be, and held as long as the block lasts.
-
-    Args:
-        folder: the folder.
-        taken: the message where another run holds it.
-
-    Raises:
-        OSError: if the folder cannot be made or written to.
-        ValueError: if another run holds it.
-    """
-    os.makedirs(folder, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        if fcntl is not None:
-            descriptor = os.open(folder, os.O_RDONLY | _flags("CLOEXEC"))
-            stack.callback(os.close, descriptor)
-            try:
-                # Held by this process, and gone with it, whatever ends it.
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(taken) from None
-            except OSError:
-                pass  # a file system without locks
-        with tempfile.NamedTemporaryFile(dir=folder):
-            pass
-        yield
-
-
 def sync_folder(folder: PathLike) -> None:
     """Bring the names in a folder to the disk, where the system can do that."""
     with contextlib.suppress(OSError):
@@ -148,14 +115,12 @@ def _flags(*names: str) -> int:
     return functools.reduce(operator.or_, (getattr(os, f"O_{n}", 0) for n in (*names, "BINARY")))
 
 
-def write_archive(
-    path: PathLike, form: str, arrays: dict[str, np.ndarray], *, compressed: bool = True
-) -> None:
-    """Arrays with the name of their format and a checksum, as an `.npz` archive."""
+def write_archive(path: PathLike, form: str, arrays: dict[str, np.ndarray]) -> None:
+    """Arrays with the name of their format and a checksum, as a compressed `.npz` archive."""
     checksum = np.frombuffer(_digest(arrays), np.uint8)
     with write_atomically(path) as stream:
         members: dict[str, Any] = {"format": form, "checksum": checksum, **arrays}
-        (np.savez_compressed if compressed else np.savez)(stream, **members)
+        np.savez_compressed(stream, **members)
 
 
 def read_archive(path: PathLike, form: str, what: str) -> dict[str, np.ndarray]:
@@ -246,7 +211,10 @@ def _read_array(stream, size: int) -> np.ndarray:
     wanted, held = math.prod(shape) * dtype.itemsize, size - (stream.tell() - start)
     if wanted != held:
         raise ValueError(f"it announces an array of {wanted} bytes and holds {held}")
-    content = bytearray(stream.read(wanted))
+    # Piece by piece, so that the bytes are held once.
+    content = bytearray()
+    while piece := stream.read(min(_PIECE, wanted - len(content))):
+        content += piece
     if len(content) != wanted or stream.read(1):  # which also makes an archive test its checksum
         raise ValueError("it ends early or goes on after its end")
     array = np.frombuffer(content, dtype) if wanted else np.zeros(math.prod(shape), dtype)
