@@ -518,7 +518,8 @@ def test_long_studies_say_so():
 
 def _command(*arguments, **options):
     command = [sys.executable, "-m", "thermogen", *map(str, arguments)]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    # Programs are kept nowhere, unless whoever runs the tests says where.
+    environment = {"JAX_COMPILATION_CACHE_DIR": "", **os.environ, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **options)
 
 

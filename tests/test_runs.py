@@ -185,7 +185,7 @@ def test_other_numbers_do_not_compile(caplog):
 def test_what_cannot_run_is_named(unchecked):
     with pytest.raises(TypeError, match="job must be an AbstractJob"):
         tg.run(lambda: 0, key=jax.random.key(0))
-    with pytest.raises(ValueError, match=r"callback cannot be called under jax.jit or jax.vmap"):
+    with pytest.raises(ValueError, match=r"callback cannot be used under jax.jit or jax.vmap"):
         jax.jit(lambda k: tg.run(_job("user"), key=k, callback=print))(jax.random.key(0))
     with pytest.raises(ValueError, match="every must be at least 1"):
         tg.run(_job("user"), key=jax.random.key(0), callback=print, every=0)

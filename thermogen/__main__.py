@@ -3,12 +3,14 @@
 import os
 import sys
 
-from . import _signals
+from . import _programs, _signals
 
 
 def main() -> None:
     """Entry point of the `thermogen` command."""
     _signals.install()
+    # JAX reads its settings when it is imported, before the options are read.
+    (_programs.forget if "--no-cache" in sys.argv else _programs.keep)()
     with _signals.ending("Interrupted before anything was done."):
         from . import cli
     try:

@@ -9,12 +9,18 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows, where nothing is locked
+    fcntl = None
 
 PathLike = str | os.PathLike[str]
 
@@ -100,6 +106,35 @@ def replace(source: PathLike, path: PathLike) -> None:
         sync_folder(os.path.dirname(target))
 
 
+@contextlib.contextmanager
+def locked(folder: PathLike, taken: str) -> Iterator[None]:
+    """A folder that no other run writes to: made if need be, and held as long as the block lasts.
+
+    Args:
+        folder: the folder.
+        taken: the message where another run holds it.
+
+    Raises:
+        OSError: if the folder cannot be made or written to.
+        ValueError: if another run holds it.
+    """
+    os.makedirs(folder, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            descriptor = os.open(folder, os.O_RDONLY | _flags("CLOEXEC"))
+            stack.callback(os.close, descriptor)
+            try:
+                # Held by this process, and gone with it, whatever ends it.
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(taken) from None
+            except OSError:
+                pass  # a file system without locks
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+        yield
+
+
 def sync_folder(folder: PathLike) -> None:
     """Bring the names in a folder to the disk, where the system can do that."""
     with contextlib.suppress(OSError):
@@ -115,12 +150,14 @@ def _flags(*names: str) -> int:
     return functools.reduce(operator.or_, (getattr(os, f"O_{n}", 0) for n in (*names, "BINARY")))
 
 
-def write_archive(path: PathLike, form: str, arrays: dict[str, np.ndarray]) -> None:
-    """Arrays with the name of their format and a checksum, as a compressed `.npz` archive."""
+def write_archive(
+    path: PathLike, form: str, arrays: dict[str, np.ndarray], *, compressed: bool = True
+) -> None:
+    """Arrays with the name of their format and a checksum, as an `.npz` archive."""
     checksum = np.frombuffer(_digest(arrays), np.uint8)
     with write_atomically(path) as stream:
         members: dict[str, Any] = {"format": form, "checksum": checksum, **arrays}
-        np.savez_compressed(stream, **members)
+        (np.savez_compressed if compressed else np.savez)(stream, **members)
 
 
 def read_archive(path: PathLike, form: str, what: str) -> dict[str, np.ndarray]:

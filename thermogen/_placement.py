@@ -9,14 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import PyTree
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def from_anywhere(function: Callable[_P, _T], spread: tuple[str, ...] = ()) -> Callable[_P, _T]:
+def from_anywhere(
+    function: Callable[_P, _T], spread: tuple[str, ...] = ("sharding",)
+) -> Callable[_P, _T]:
     """A function whose arguments may lie on different devices, or on a mesh of several.
 
     Keyword arguments named in `spread` stay where they are, and the work is done there.
@@ -59,10 +62,31 @@ def _committed(x: Any) -> jax.Array | None:
 
 def _free(x: jax.Array) -> jax.Array:
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        data = jnp.asarray(np.asarray(jax.random.key_data(x)))
+        data = jnp.asarray(on_host(jax.random.key_data(x)))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
     with jax.enable_x64(True):  # or float64 would be cut to 32 bits
-        return jnp.asarray(np.asarray(x))
+        return jnp.asarray(on_host(x))
+
+
+def on_host(x: Any) -> np.ndarray:
+    """A known array as a NumPy array in every process, wherever its parts lie.
+
+    What lies in other processes is gathered: all of them must ask.
+    """
+    if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+    return np.asarray(x)
+
+
+def placed(x: Any, sharding: Sharding) -> jax.Array:
+    """A known array, the same in all processes, where a sharding wants it."""
+    if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        data = placed(jax.random.key_data(x), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    if sharding.is_fully_addressable:
+        return jax.device_put(x, sharding)
+    known = on_host(x)
+    return jax.make_array_from_callback(known.shape, sharding, lambda index: known[index])
 
 
 def _explicit_mesh(tree: PyTree) -> AbstractMesh | None:

@@ -1,9 +1,7 @@
 """The command line: arguments in, functions of the other rooms, files out."""
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -90,6 +88,12 @@ def _program(
     """
 
 
+# Read by `thermogen.__main__`, before JAX is imported.
+_NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Neither read nor keep compiled programs on disk.")
+]
+
+
 @app.command("study")
 def study_data(
     data: Annotated[
@@ -118,6 +122,7 @@ def study_data(
         float, typer.Option(help="Sweeps that a bound state must trap the dynamics.")
     ] = 20.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    no_cache: _NoCache = False,
 ) -> None:
     """Learn an energy from DATA, find its bound states, and write a report.
 
@@ -147,6 +152,7 @@ def render(
     out: Annotated[
         Path, typer.Argument(metavar="DIR", help="The folder of a study, with its study.npz.")
     ] = Path("report"),
+    no_cache: _NoCache = False,
 ) -> None:
     """Write the page of a study again, from what it saved.
 
@@ -183,6 +189,7 @@ def recall(
     chains: Annotated[int, typer.Option(help="Annealed chains for each cue.")] = 64,
     sweeps: Annotated[int, typer.Option(help="Temperatures of the annealing.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    no_cache: _NoCache = False,
 ) -> None:
     """Complete CUES: what is known is held, the rest is found by annealing under MODEL.
 
@@ -366,21 +373,13 @@ def _reserved(out: Path, n_spins: int) -> Iterator[None]:
         OSError: if the folder cannot be made or written to.
         ValueError: if another study writes to it, or if it has no room.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise OSError(f"--out {out} is no folder that can be written to: {error}") from None
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            # Held by this process, and gone with it, whatever ends it.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another study is writing to {out}; choose another --out") from None
-        except OSError:
-            pass  # a file system without locks
-        with tempfile.NamedTemporaryFile(dir=out):
-            pass
+            taken = f"another study is writing to {out}; choose another --out"
+            stack.enter_context(storage.locked(out, taken))
+        except OSError as error:
+            message = f"--out {out} is no folder that can be written to: {error}"
+            raise OSError(message) from None
         room, needed = shutil.disk_usage(out).free, _ROOM + 32 * n_spins**2
         if room < needed:
             raise ValueError(
@@ -388,8 +387,6 @@ def _reserved(out: Path, n_spins: int) -> Iterator[None]:
                 f"{needed / 1e6:.3g} MB"
             )
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._files import PathLike, open_regular, read_archive, write_archive
+from ._files import locked as locked
 from ._files import replace as replace
 from ._files import write_atomically as write_atomically
 from .energies import AbstractEnergy, constrain, describe, rebuild

@@ -145,7 +145,7 @@ def test_what_cannot_be_traced_is_named():
         options = {"optimizer": SGD, "n_steps": 3, "callback": print}
         return tg.fit(OBJECTIVE, ZEROS, _data(0), key=key, **options).history
 
-    with pytest.raises(ValueError, match=r"callback cannot be called under jax\.jit or jax\.vmap"):
+    with pytest.raises(ValueError, match=r"callback cannot be used under jax\.jit or jax\.vmap"):
         jax.vmap(looked_at)(jax.random.split(jax.random.key(0), 2))
 
 

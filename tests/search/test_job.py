@@ -52,7 +52,7 @@ def test_searches_map_over_models_and_keys():
 
 
 def test_a_traced_search_calls_nothing_back():
-    with pytest.raises(ValueError, match="callback cannot be called under jax.jit"):
+    with pytest.raises(ValueError, match="callback cannot be used under jax.jit"):
         jax.jit(lambda key: tg.find_minima(NAIVE, MODELS[0], 1.0, key=key, callback=print).hits)(
             KEYS[0]
         )

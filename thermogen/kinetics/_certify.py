@@ -13,6 +13,7 @@ from .._checks import check_count, check_finite, checked_beta
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, is_flip_symmetric
+from ..runs import Devices, Folder, holding, part
 from ..sampling import AbstractKernel, HeatBath, Progress
 from ..search import Library
 from ._certificate import Certificate
@@ -53,6 +54,8 @@ def certify(
     n_trajectories: int = 256,
     horizon: int = 10,
     callback: Progress = None,
+    checkpoint: Folder = None,
+    sharding: Devices = None,
 ) -> Certificate:
     """Prove by the dynamics which candidates are bound states.
 
@@ -91,6 +94,10 @@ def certify(
         horizon: length of the trajectories in units of the threshold, at least 3. Longer ones
             narrow the intervals of escape times beyond.
         callback: called with the number of looks done, and of all, about 20 times.
+        checkpoint: folder where the run is stored now and then, and goes on from if it was cut
+            short; see `thermogen.runs.Checkpoint`.
+        sharding: devices over which trajectories are spread: a mesh, or a sharding by its first
+            axis.
 
     Returns:
         A `Certificate` of NumPy arrays.
@@ -124,7 +131,7 @@ def certify(
     used = magnetizations[mask]
     disordered = np.sqrt(np.mean(used**2, axis=1)) < _DISORDERED
     disordered &= not disordered.all()
-    with jax.enable_x64(True):
+    with holding(checkpoint), jax.enable_x64(True):
         energy, model, even, (draw_key, run_key) = _before(energy, key)
         bottoms, ties = descents_of(model, used)
         cores = Cores.of(bottoms[~disordered], mirrored, bool(even))
@@ -143,7 +150,7 @@ def certify(
             jnp.asarray(horizon * LOOKS, jnp.int32),
             horizon * LOOKS,
         )
-        observe = Observer(trajectories, run_key)
+        observe = Observer(trajectories, run_key, part(checkpoint), sharding)
         stands, passing = screened(observe, cores)
         read = Entries.of(cores, stands, bottoms, disordered, mask)
 

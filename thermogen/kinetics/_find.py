@@ -14,6 +14,7 @@ from .._types import Beta, Key
 from ..energies import AbstractEnergy
 from ..landscape import overlap_distribution
 from ..meanfield import AbstractFunctional, NaiveMeanField
+from ..runs import Devices, Folder, holding, part
 from ..sampling import AbstractKernel, HeatBath, Progress
 from ..search import Completeness, Library, completeness, find_minima, fingerprint
 from ._bound_states import BoundStates
@@ -41,6 +42,8 @@ def find_bound_states(
     n_trajectories: int = 256,
     n_populations: int = N_POPULATIONS,
     callback: Progress = None,
+    checkpoint: Folder = None,
+    sharding: Devices = None,
 ) -> BoundStates:
     """Diagnose whether retrieval from a model is ergodic, and what it breaks into if it is not.
 
@@ -72,6 +75,10 @@ def find_bound_states(
             With 0 the weights are the `library_weights`, without intervals: enough to compare
             thresholds.
         callback: called as `certify` does.
+        checkpoint: folder where the run is stored now and then, and goes on from if it was cut
+            short; see `thermogen.runs.Checkpoint`.
+        sharding: devices over which descents, trajectories and replicas are spread: a mesh, or a
+            sharding by its first axis.
 
     Returns:
         `BoundStates`, of NumPy arrays; `print(result.verdict)` says what it means.
@@ -99,39 +106,67 @@ def find_bound_states(
     n_trajectories = check_count("n_trajectories", n_trajectories, least=16)
     if n_populations != 0:
         n_populations = check_count("n_populations", n_populations, LEAST_POPULATIONS)
-    search_key, corner_key, run_key = jax.random.split(key, 3)
-    weight_key = jax.random.fold_in(key, 1)
-    if library is not None:
-        library.check_origin(fingerprint(None, energy, beta), "find_bound_states takes a library")
-    elif functional is not None:
-        options = {"n_starts": n_starts, "starts": starts}
-        library = find_minima(functional, energy, beta, key=search_key, **options)
-    corners = np.asarray(jax.random.rademacher(corner_key, (n_starts, energy.n_spins), "int8"))
-    given = corners[:0] if starts is None else np.asarray(as_array("starts", starts))
-    with jax.enable_x64(True):
-        beta_64 = float(checked_beta(beta, jnp.float64))
-        alone = library is None or library.size == 0
-        rows = np.concatenate([given, corners])
-        flips = flip_library(energy, rows, len(given), beta_64, alone)
-        held, n_all = candidates(energy, library, flips, capacity)
-        shares = np.asarray(held.weights(beta))
-    options = {"dynamics": dynamics, "n_trajectories": n_trajectories, "callback": callback}
-    certificate = certify(energy, beta, held, key=run_key, threshold=threshold, **options)
-    certificate = dataclasses.replace(certificate, bound=_leads(certificate, shares))
-    mirrored = bool(np.any(held.multiplicity == 2))
-    with jax.enable_x64(True):
-        weighed = weigh(
-            energy, beta, certificate, mirrored, weight_key, n_populations=n_populations
+    with holding(checkpoint):
+        search_key, corner_key, run_key = jax.random.split(key, 3)
+        weight_key = jax.random.fold_in(key, 1)
+        if library is not None:
+            library.check_origin(
+                fingerprint(None, energy, beta), "find_bound_states takes a library"
+            )
+        elif functional is not None:
+            library = find_minima(
+                functional,
+                energy,
+                beta,
+                key=search_key,
+                n_starts=n_starts,
+                starts=starts,
+                checkpoint=part(checkpoint, "search"),
+                sharding=sharding,
+            )
+        corners = np.asarray(jax.random.rademacher(corner_key, (n_starts, energy.n_spins), "int8"))
+        given = corners[:0] if starts is None else np.asarray(as_array("starts", starts))
+        with jax.enable_x64(True):
+            beta_64 = float(checked_beta(beta, jnp.float64))
+            alone = library is None or library.size == 0
+            rows = np.concatenate([given, corners])
+            flips = flip_library(energy, rows, len(given), beta_64, alone)
+            held, n_all = candidates(energy, library, flips, capacity)
+            shares = np.asarray(held.weights(beta))
+        certificate = certify(
+            energy,
+            beta,
+            held,
+            key=run_key,
+            threshold=threshold,
+            dynamics=dynamics,
+            n_trajectories=n_trajectories,
+            callback=callback,
+            checkpoint=part(checkpoint, "trajectories"),
+            sharding=sharding,
         )
-    return BoundStates(
-        **_states(held, certificate, shares, weighed),
-        library=held,
-        completeness=_searched(library),
-        flip_completeness=_searched(flips),
-        n_flip_minima=flips.size,
-        n_dropped=n_all - held.size,
-        beta=float(beta),
-    )
+        certificate = dataclasses.replace(certificate, bound=_leads(certificate, shares))
+        mirrored = bool(np.any(held.multiplicity == 2))
+        with jax.enable_x64(True):
+            weighed = weigh(
+                energy,
+                beta,
+                certificate,
+                mirrored,
+                weight_key,
+                n_populations=n_populations,
+                checkpoint=part(checkpoint, "weights"),
+                sharding=sharding,
+            )
+        return BoundStates(
+            **_states(held, certificate, shares, weighed),
+            library=held,
+            completeness=_searched(library),
+            flip_completeness=_searched(flips),
+            n_flip_minima=flips.size,
+            n_dropped=n_all - held.size,
+            beta=float(beta),
+        )
 
 
 def _states(

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int8
 
+from .._placement import on_host
 from .._types import Key
-from ..runs import run
+from ..runs import Checkpoint, Devices, part, run
 from ..sampling import Progress, progress
 from ._cores import Seen
 from ._trajectories import Trajectories
@@ -41,10 +42,14 @@ class Observer(NamedTuple):
     Attributes:
         job: the trajectories, with any starts of the shape of a block.
         key: random key.
+        checkpoint: where blocks are stored, by stage and number.
+        sharding: devices over which trajectories are spread.
     """
 
     job: Trajectories
     key: Key
+    checkpoint: Checkpoint | None = None
+    sharding: Devices = None
 
     def __call__(
         self,
@@ -74,7 +79,9 @@ class Observer(NamedTuple):
         for k, block in enumerate(blocks):
             job = dataclasses.replace(self.job, starts=jnp.asarray(block), n_times=times)
             told = progress(n_blocks * n_times, _after(k * n_times, callback))
-            seen.append(jax.device_get(run(job, key=keys[k], **told)))
+            stored = part(self.checkpoint, stage, k)
+            met = run(job, key=keys[k], checkpoint=stored, sharding=self.sharding, **told)
+            seen.append(jax.tree.map(on_host, met))
 
         def whole(*parts: np.ndarray) -> np.ndarray:
             ordered = np.stack(parts, axis=1).reshape(n_blocks * rows * columns, -1)

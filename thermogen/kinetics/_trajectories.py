@@ -5,7 +5,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Int8, UInt
+from jaxtyping import Array, Bool, Float, Int, Int8, PyTree, UInt
 
 from .._types import Key
 from ..energies import AbstractEnergy
@@ -108,6 +108,9 @@ class Trajectories(AbstractJob):
 
     def done(self, state: TrajectoriesState) -> Bool[Array, ""]:
         return state.n_done >= self.n_times
+
+    def lanes(self, state: TrajectoriesState) -> PyTree[int | None]:
+        return state._replace(spins=2, seen=1, n_done=None, key=None)
 
     def result(self, state: TrajectoriesState) -> Observations:
         return state.seen

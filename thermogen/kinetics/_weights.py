@@ -11,10 +11,10 @@ from jaxtyping import Array, Float, Int, Int8
 from .._batches import cast
 from .._checks import check_count, checked_beta
 from .._compile import compiled_quickly
-from .._placement import from_anywhere
+from .._placement import from_anywhere, on_host
 from .._types import Beta, Key
 from ..energies import AbstractEnergy
-from ..runs import run
+from ..runs import Devices, Folder, run
 from ..sampling import RESULTS, Gibbs, PopulationAnnealing
 from ._attribution import Cells
 from ._bound_states import BoundStates
@@ -159,6 +159,8 @@ def draw(
     key: Key,
     n_chains: int = N_CHAINS,
     n_populations: int = N_POPULATIONS,
+    checkpoint: Folder = None,
+    sharding: Devices = None,
 ) -> Draws:
     """Cooled replicas and their sets; needs 64 bits enabled.
 
@@ -171,7 +173,9 @@ def draw(
     job = PopulationAnnealing(
         cast(model, dtype), path.astype(dtype), Gibbs(), None, n_chains, n_populations
     )
-    pool, sets, signs = jax.device_get(_draw(job, model, cells, key))
+    pool = run(job, key=key, checkpoint=checkpoint, sharding=sharding)
+    sets, signs = _sets_of(model, cells, jnp.asarray(pool.spins))
+    pool, sets, signs = jax.tree.map(on_host, (pool, sets, signs))
     known = float(pool.log_partition), float(pool.standard_error), float(pool.ess)
     drawn = Draws(
         *known, pool.spins.astype(float), pool.weights.astype(float), pool.result, sets, signs
@@ -192,13 +196,11 @@ def _dtype(n: int, tie: float):
 
 
 @compiled_quickly
-def _draw(job: PopulationAnnealing, energy: AbstractEnergy, cells: Cells, key: Key):
-    """As one program."""
-    pool = run(job, key=key)
-    shape = pool.spins.shape
-    spins = pool.spins.reshape(-1, shape[2]).T.astype(cells.tie.dtype)
-    sets, signs = cells.find(energy, spins)
-    return pool, sets.reshape(shape[:2]), signs.reshape(shape[:2])
+def _sets_of(energy: AbstractEnergy, cells: Cells, spins: Float[Array, "populations chains n"]):
+    """Numbers of the sets of replicas, and which of two mirror images, `(populations, chains)`."""
+    shape = spins.shape
+    sets, signs = cells.find(energy, spins.reshape(-1, shape[2]).T.astype(cells.tie.dtype))
+    return sets.reshape(shape[:2]), signs.reshape(shape[:2])
 
 
 def _path(energy: AbstractEnergy, beta: float) -> Float[Array, " points"]:
@@ -221,6 +223,8 @@ def weigh(
     key: Key,
     n_chains: int = N_CHAINS,
     n_populations: int = N_POPULATIONS,
+    checkpoint: Folder = None,
+    sharding: Devices = None,
 ) -> Weights:
     """Weights in the order of the numbers of the sets; needs 64 bits enabled.
 
@@ -228,7 +232,8 @@ def weigh(
     """
     if n_populations == 0:
         return _unknown(certificate)
-    drawn = draw(energy, beta, certificate, mirrored, key, n_chains, n_populations)
+    sizes = n_chains, n_populations
+    drawn = draw(energy, beta, certificate, mirrored, key, *sizes, checkpoint, sharding)
     n_sets = int(certificate.group.max()) + 1
     shares = drawn.shares(n_sets)
     values = drawn.weights @ shares

@@ -10,10 +10,10 @@ import optax
 from jaxtyping import Array, Num
 
 from .._checks import check_precision, is_traced
-from .._placement import from_anywhere
+from .._placement import from_anywhere, on_host
 from .._types import Key
 from ..energies import AbstractEnergy
-from ..runs import result_of, run
+from ..runs import Devices, Folder, Spread, result_of, run
 from ._job import Fit, couplings_are_bounded
 from ._minimisers import AbstractMinimiser
 from ._objectives import AbstractObjective
@@ -39,6 +39,8 @@ def fit(
     batch_size: int | None = None,
     callback: Callable[[FitResult], object] | None = None,
     state: FitState | None = None,
+    checkpoint: Folder = None,
+    sharding: Devices = None,
 ) -> FitResult:
     """Learn the parameters of an energy from data, at beta = 1.
 
@@ -91,6 +93,10 @@ def fit(
             `energy`, of which a state takes the structure alone. With the same key and arguments
             calls in a row end at the same numbers, to the last bit, as one call of all their
             steps. A call without it starts anew: chains at the data, steps at their longest.
+        checkpoint: folder where the run is stored now and then, and goes on from if it was cut
+            short; see `thermogen.runs.Checkpoint`.
+        sharding: devices over which samples are spread, and all sums over them: a mesh, or a
+            sharding by its first axis.
 
     Returns:
         A `FitResult`. With a deterministic objective and all samples, the fit ends as soon as
@@ -117,6 +123,9 @@ def fit(
     share, size = shares_of(weights, len(data))
     dtype = jnp.result_type(*jax.tree.leaves(energy))
     samples = Samples(*(jnp.asarray(x, dtype) for x in (data, share, size)))
+    spread = Spread.of(sharding)
+    if spread is not None and not is_traced(samples):
+        samples = _spread(samples, spread)
     traced = is_traced(objective, energy, samples, penalty, optimizer, state, key)
     entropy = None
     if objective.defaults.likelihood and not is_traced(samples):
@@ -133,8 +142,9 @@ def fit(
         entropy=entropy,
         rounded=not traced,
     )
+    options = {"checkpoint": checkpoint, "sharding": spread}
     if traced:
-        return run(job, key=key, callback=callback)
+        return run(job, key=key, callback=callback, **options)
     bounded_fields = objective.defaults.bounded_fields or bool(penalty and penalty.bounds().fields)
     bounded = bool(couplings_are_bounded(objective, penalty))
     counted = np.asarray(share) > 0
@@ -144,13 +154,23 @@ def fit(
     first = 0 if state is None else int(state.step)
 
     def look(progress: FitProgress) -> object:
-        return callback is not None and callback(_trimmed(result_of(job, progress), first))
+        assert callback is not None
+        return callback(_trimmed(result_of(job, progress), first))
 
-    return _trimmed(run(job, key=key, callback=look, every=_STEPS_PER_CALLBACK), first)
+    options |= {} if callback is None else {"callback": look, "every": _STEPS_PER_CALLBACK}
+    return _trimmed(run(job, key=key, **options), first)
+
+
+def _spread(samples: Samples, spread: Spread) -> Samples:
+    """Samples over the devices, filled up with some that do not count."""
+    missing = -len(samples.spins) % spread.n_parts
+    spins = jnp.pad(samples.spins, ((0, missing), (0, 0)), mode="edge")
+    weights = jnp.pad(samples.weights, (0, missing))
+    return Samples(spread.split(spins), spread.split(weights), samples.size)
 
 
 def _trimmed(result: FitResult, first: int) -> FitResult:
     """The result, with the losses of the steps that were taken."""
     assert result.state is not None
-    history = np.asarray(result.history, float)[: int(result.state.step) - first]
+    history = on_host(result.history).astype(float)[: int(result.state.step) - first]
     return dataclasses.replace(result, history=history)

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
 from .._checks import as_array, check_count, check_parameters
 from .._placement import from_anywhere
 from .._types import Count, Key
 from ..energies import AbstractEnergy
-from ..runs import AbstractJob, run
+from ..runs import AbstractJob, Devices, Folder, Spread, run
 from ._base import (
     AbstractKernel,
     Clamp,
@@ -72,6 +72,8 @@ def annealed_importance_sampling(
     kernel: AbstractKernel = Gibbs(),
     clamp: Clamp = None,
     callback: Progress = None,
+    checkpoint: Folder = None,
+    sharding: Devices = None,
 ) -> Estimate:
     """ln Z at `betas[-1]` by chains cooled from infinite temperature (Neal 2001).
 
@@ -88,6 +90,9 @@ def annealed_importance_sampling(
         clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
             sum over the free spins.
         callback: called with the number of rungs done, and of all, about 20 times.
+        checkpoint: folder where the run is stored now and then, and goes on from if it was cut
+            short; see `thermogen.runs.Checkpoint`.
+        sharding: devices over which chains are spread: a mesh, or a sharding by its first axis.
 
     Raises:
         ValueError: if `n_chains` is not positive, known parameters are not finite, known `betas` do
@@ -112,12 +117,14 @@ def annealed_importance_sampling(
     """
     check_parameters(energy)
     n_chains = check_count("n_chains", n_chains)
+    sharding = Spread.of(sharding, n_chains=n_chains)
     energy, clamp = colored(energy), checked_clamp(energy, clamp)
     path = path_from_zero(checked_ladder(betas), parameter_dtype(energy))
     start_key, key = jax.random.split(key)
     spins = random_corners(energy, n_chains, start_key, clamp)
     job = AnnealedImportance(energy, path, spins, kernel, clamp, 1)
-    return run(job, key=key, **progress(path.size - 1, callback))
+    told = progress(path.size - 1, callback)
+    return run(job, key=key, checkpoint=checkpoint, sharding=sharding, **told)
 
 
 @from_anywhere
@@ -130,6 +137,8 @@ def reverse_annealed_importance_sampling(
     kernel: AbstractKernel = Gibbs(),
     clamp: Clamp = None,
     callback: Progress = None,
+    checkpoint: Folder = None,
+    sharding: Devices = None,
 ) -> Estimate:
     """ln Z at `betas[-1]` by heating chains that start as samples there.
 
@@ -146,6 +155,9 @@ def reverse_annealed_importance_sampling(
         clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
             sum over the free spins.
         callback: called with the number of rungs done, and of all, about 20 times.
+        checkpoint: folder where the run is stored now and then, and goes on from if it was cut
+            short; see `thermogen.runs.Checkpoint`.
+        sharding: devices over which chains are spread: a mesh, or a sharding by its first axis.
 
     Raises:
         ValueError: for samples of a wrong shape or entries other than +-1, known parameters that
@@ -160,11 +172,13 @@ def reverse_annealed_importance_sampling(
         )
     if not isinstance(samples, Tracer) and not np.all(np.abs(samples) == 1):
         raise ValueError("samples must hold spins, -1 or +1, and nothing else")
+    sharding = Spread.of(sharding, samples=len(samples))
     energy, clamp = colored(energy), checked_clamp(energy, clamp)
     dtype = parameter_dtype(energy)
     path = path_from_zero(checked_ladder(betas), dtype)[::-1]
     job = AnnealedImportance(energy, path, jnp.asarray(samples, dtype), kernel, clamp, -1)
-    return run(job, key=key, **progress(path.size - 1, callback))
+    told = progress(path.size - 1, callback)
+    return run(job, key=key, checkpoint=checkpoint, sharding=sharding, **told)
 
 
 class AnnealingState(NamedTuple):
@@ -216,6 +230,9 @@ class AnnealedImportance(AbstractJob):
 
     def done(self, state: AnnealingState) -> Bool[Array, ""]:
         return state.n_done >= self.path.size - 1
+
+    def lanes(self, state: AnnealingState) -> PyTree[int | None]:
+        return state._replace(spins=-1, log_weights=0, n_done=None, keys=None)
 
     def result(self, state: AnnealingState) -> Estimate:
         ratio, error, ess = log_mean(state.log_weights)

@@ -4,14 +4,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._checks import check_count, check_parameters
 from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Count, Key
 from ..energies import AbstractEnergy
-from ..runs import AbstractJob, run
+from ..runs import AbstractJob, Devices, Folder, Spread, run
 from ._annealing import Measurement, log_states, path_from_zero
 from ._base import (
     AbstractKernel,
@@ -68,6 +68,8 @@ def thermodynamic_integration(
     kernel: AbstractKernel = Gibbs(),
     clamp: Clamp = None,
     callback: Progress = None,
+    checkpoint: Folder = None,
+    sharding: Devices = None,
 ) -> ThermodynamicIntegral:
     """`ln Z = n ln 2 - int_0^beta <E> dbeta` by independent chains, cooled from rung to rung.
 
@@ -90,6 +92,9 @@ def thermodynamic_integration(
         clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
             sum over the free spins.
         callback: called with the number of rungs done, and of all, about 20 times.
+        checkpoint: folder where the run is stored now and then, and goes on from if it was cut
+            short; see `thermogen.runs.Checkpoint`.
+        sharding: devices over which chains are spread: a mesh, or a sharding by its first axis.
 
     Raises:
         ValueError: for counts that are too small, known parameters that are not finite, if known
@@ -100,13 +105,15 @@ def thermodynamic_integration(
     n_chains = check_count("n_chains", n_chains, least=2)
     burn_in = check_count("burn_in", burn_in, least=0)
     check_count("burn_in + n_sweeps", burn_in + check_count("n_sweeps", n_sweeps))
+    sharding = Spread.of(sharding, n_chains=n_chains)
     sweeps = jnp.asarray(burn_in), jnp.asarray(int(n_sweeps))
     energy, clamp = colored(energy), checked_clamp(energy, clamp)
     path = path_from_zero(checked_ladder(betas), parameter_dtype(energy))
     start_key, key = jax.random.split(key)
     spins = random_corners(energy, n_chains, start_key, clamp)
     job = Integration(energy, path, spins, kernel, clamp, *sweeps)
-    return run(job, key=key, **progress(path.size, callback))
+    told = progress(path.size, callback)
+    return run(job, key=key, checkpoint=checkpoint, sharding=sharding, **told)
 
 
 class IntegrationState(NamedTuple):
@@ -178,6 +185,9 @@ class Integration(AbstractJob):
 
     def done(self, state: IntegrationState) -> Bool[Array, ""]:
         return state.n_done >= self.path.size
+
+    def lanes(self, state: IntegrationState) -> PyTree[int | None]:
+        return state._replace(spins=-1, means=1, variances=1, n_done=None, keys=None)
 
     def result(self, state: IntegrationState) -> ThermodynamicIntegral:
         path, means, variances = self.path, state.means, state.variances

@@ -5,14 +5,14 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._checks import check_count, check_parameters
 from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Count, Key
 from ..energies import AbstractEnergy
-from ..runs import AbstractJob, run
+from ..runs import AbstractJob, Devices, Folder, Spread, run
 from ._annealing import log_mean, log_states, path_from_zero
 from ._base import (
     AbstractKernel,
@@ -67,6 +67,8 @@ def population_annealing(
     kernel: AbstractKernel = Gibbs(),
     clamp: Clamp = None,
     callback: Progress = None,
+    checkpoint: Folder = None,
+    sharding: Devices = None,
 ) -> PopulationEstimate:
     """ln Z and samples at `betas[-1]` by resampled replicas (Hukushima and Iba 2003; Machta 2010).
 
@@ -87,6 +89,10 @@ def population_annealing(
         clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
             sum over the free spins.
         callback: called with the number of rungs done, and of all, about 20 times.
+        checkpoint: folder where the run is stored now and then, and goes on from if it was cut
+            short; see `thermogen.runs.Checkpoint`.
+        sharding: devices over which populations are spread: a mesh, or a sharding by its first
+            axis.
 
     Raises:
         ValueError: for counts that are too small, known parameters that are not finite, if known
@@ -96,10 +102,12 @@ def population_annealing(
     check_parameters(energy)
     n_chains = check_count("n_chains", n_chains)
     n_populations = check_count("n_populations", n_populations, least=2)
+    sharding = Spread.of(sharding, n_populations=n_populations)
     energy, clamp = colored(energy), checked_clamp(energy, clamp)
     path = path_from_zero(checked_ladder(betas), parameter_dtype(energy))
     job = PopulationAnnealing(energy, path, kernel, clamp, n_chains, n_populations)
-    return run(job, key=key, **progress(path.size - 1, callback))
+    told = progress(path.size - 1, callback)
+    return run(job, key=key, checkpoint=checkpoint, sharding=sharding, **told)
 
 
 class PopulationState(NamedTuple):
@@ -168,6 +176,9 @@ class PopulationAnnealing(AbstractJob):
 
     def done(self, state: PopulationState) -> Bool[Array, ""]:
         return state.n_done >= self.path.size - 1
+
+    def lanes(self, state: PopulationState) -> PyTree[int | None]:
+        return state._replace(spins=0, starts=0, log_ratios=0, n_done=None, keys=0)
 
     def result(self, state: PopulationState) -> PopulationEstimate:
         n_replicas = self.n_chains * self.n_populations

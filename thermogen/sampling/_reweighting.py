@@ -16,6 +16,7 @@ from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy
+from ..runs import Devices, Folder
 from ._annealing import Estimate, Measurement, log_states
 from ._base import (
     AbstractKernel,
@@ -169,6 +170,8 @@ def multi_histogram_reweighting(
     kernel: AbstractKernel = Gibbs(),
     clamp: Clamp = None,
     callback: Progress = None,
+    checkpoint: Folder = None,
+    sharding: Devices = None,
 ) -> Reweighting:
     """ln Z, `<E>` and the heat capacity at all beta up to `betas[-1]`, by parallel tempering.
 
@@ -187,6 +190,9 @@ def multi_histogram_reweighting(
         clamp: +-1 where a spin keeps this value and 0 where it is free, shape `(n,)`; Z is then the
             sum over the free spins.
         callback: called with the number of kept sweeps done, and of all, about 20 times.
+        checkpoint: folder where the run is stored now and then, and goes on from if it was cut
+            short; see `thermogen.runs.Checkpoint`.
+        sharding: devices over which ladders are spread: a mesh, or a sharding by its first axis.
 
     Raises:
         ValueError: for counts that are too small, known parameters that are not finite, if known
@@ -208,6 +214,8 @@ def multi_histogram_reweighting(
         init=random_corners(energy, n_chains, start_key, clamp),
         clamp=clamp,
         callback=callback,
+        checkpoint=checkpoint,
+        sharding=sharding,
         observers=Trace(_rung_energies, of="state"),
     )
     return _solve(energies.swapaxes(1, 2), ladder, log_states(energy, ladder.dtype, clamp))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import Mesh, NamedSharding, Sharding
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
 from .._checks import as_array, check_count, check_counts, check_finite, check_parameters
@@ -16,7 +16,7 @@ from .._cold import beta_as, resolved_beta
 from .._placement import from_anywhere
 from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy, Interactions, Pairwise
-from ..runs import AbstractJob, run
+from ..runs import AbstractJob, Devices, Folder, Spread, run
 from ._base import (
     AbstractSampler,
     Clamp,
@@ -48,7 +48,8 @@ def sample(
     clamp: Clamp = None,
     observers: PyTree = None,
     callback: Progress = None,
-    sharding: Sharding | None = None,
+    checkpoint: Folder = None,
+    sharding: Devices = None,
 ) -> PyTree:
     """Draw configurations from `exp(-beta E) / Z` by independent chains.
 
@@ -70,9 +71,11 @@ def sample(
             sample the conditional distribution of the free ones.
         observers: one `AbstractObserver` or a tree of them; `Trace()` by default.
         callback: called with the number of kept sweeps done, and of all, about 20 times.
-        sharding: placement of an array `(n_chains, n)` on the devices, for example
-            `NamedSharding(mesh, PartitionSpec("chains"))`; by default that of `init`. Chains and
-            their records stay on the device where they start; draws do not depend on it.
+        checkpoint: folder where the run is stored now and then, and goes on from if it was cut
+            short; see `thermogen.runs.Checkpoint`.
+        sharding: devices over which chains are spread: a mesh, or a sharding of an array
+            `(n_chains, n)`; by default that of `init`. Chains and their records stay on the device
+            where they start; draws do not depend on it.
 
     Returns:
         Spins, shape `(n_chains, n_sweeps // thin, n)`, or what the observers return, in a tree as
@@ -114,7 +117,8 @@ def sample(
     observers = Trace() if observers is None else observers
     init_key = jax.random.split(key, 3)[0]
     clamp = checked_clamp(energy, clamp)
-    spins = _starts(energy, n_chains, init, init_key, sharding)
+    spread = Spread.of(_sharding(init) if sharding is None else sharding, n_chains=n_chains)
+    spins = _starts(energy, n_chains, init, init_key, spread)
     if clamp is not None:
         spins = jnp.where(clamp[None] == 0, spins, clamp[None])
     job = Sampling(
@@ -128,7 +132,8 @@ def sample(
         jnp.asarray(thin),
         n_kept,
     )
-    seen = run(job, key=key, **progress(n_kept, callback))
+    told = progress(n_kept, callback)
+    seen = run(job, key=key, checkpoint=checkpoint, sharding=spread, **told)
     return nan_unless_finite((energy, beta), seen)
 
 
@@ -217,6 +222,9 @@ class Sampling(AbstractJob):
     def done(self, state: SamplingState) -> Bool[Array, ""]:
         return state.n_done >= self.n_kept
 
+    def lanes(self, state: SamplingState) -> PyTree[int | None]:
+        return state._replace(chains=-1, carries=None, n_done=None, key=None)
+
     def result(self, state: SamplingState) -> PyTree:
         return _each(lambda o, carry: o.value(carry), self.observers, state.carries)
 
@@ -243,10 +251,10 @@ def _each(function, observers, *rest):
     )
 
 
-def _starts(energy, n_chains, init, key, sharding):
+def _starts(energy, n_chains, init, key, spread):
     dtype = parameter_dtype(energy)
     shape = (n_chains, energy.n_spins)
-    sharding = _left_to_the_compiler(sharding if init is None else sharding or _sharding(init))
+    sharding = None if spread is None else spread.along(0, shape)
     if init is None:
         # Compiled, so that no device draws the corners of all chains.
         draw = jax.jit(random_corners, static_argnums=1, out_shardings=sharding)
@@ -258,20 +266,13 @@ def _starts(energy, n_chains, init, key, sharding):
         raise ValueError("init must hold spins, -1 or +1, and nothing else")
     init = jnp.asarray(init, dtype)
     spins = init if init.ndim == 2 else jnp.tile(init, (n_chains, 1))
-    return spins if sharding is None else jax.device_put(spins, sharding)
+    return spins if spread is None else spread.split(spins)
 
 
 def _sharding(init):
-    several = isinstance(init, jax.Array) and not isinstance(init, Tracer) and init.ndim == 2
-    return init.sharding if several else None
-
-
-def _left_to_the_compiler(sharding):
-    """The same devices in a mesh whose axes are no part of the types of arrays."""
-    if not isinstance(sharding, NamedSharding):
-        return sharding
-    mesh = Mesh(np.asarray(sharding.mesh.devices), sharding.mesh.axis_names)
-    return NamedSharding(mesh, sharding.spec)
+    """That of starts which are split over several devices."""
+    known = isinstance(init, jax.Array) and not isinstance(init, Tracer) and init.ndim == 2
+    return init.sharding if known and isinstance(init.sharding, NamedSharding) else None
 
 
 def nan_unless_finite(parameters: PyTree, results: PyTree) -> PyTree:

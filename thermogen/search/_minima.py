@@ -9,11 +9,11 @@ from jax.core import Tracer
 from jaxtyping import Array, Num
 
 from .._checks import as_array, check_count, check_counts, is_traced
-from .._placement import from_anywhere
+from .._placement import from_anywhere, on_host
 from .._types import Beta, Key
 from ..energies import AbstractEnergy
 from ..meanfield import AbstractFunctional, checked_problem
-from ..runs import run
+from ..runs import Devices, Folder, run
 from ._library import Library
 from ._moves import Move, corner
 from ._provenance import fingerprint
@@ -40,6 +40,8 @@ def find_minima(
     coverage: float | None = None,
     moves: Sequence[Move] = (corner,),
     callback: Callable[[Library, int], None] | None = None,
+    checkpoint: Folder = None,
+    sharding: Devices = None,
 ) -> Library:
     """Enumerate minima of G(m) by quenches from data and from random points near corners.
 
@@ -79,6 +81,9 @@ def find_minima(
             states, shape `(2, n)`: `corner`, `flip_cluster`, `crossover` or others.
         callback: called on the host with the library so far and the number of random starts done,
             after every 64 of them or more. An exception that it raises ends the search.
+        checkpoint: folder where the run is stored now and then, and goes on from if it was cut
+            short; see `thermogen.runs.Checkpoint`.
+        sharding: devices over which descents are spread: a mesh, or a sharding by its first axis.
 
     Returns:
         A `Library` of NumPy arrays, lowest free energy first.
@@ -112,15 +117,23 @@ def find_minima(
     if is_traced(functional, energy, beta, key, given):
         problem = checked_problem(functional, energy, beta, precision(energy))
         refused: Any = callback
-        ends = run(Search.of(problem, *shape), key=key, callback=refused)
+        search = Search.of(problem, *shape)
+        ends = run(search, key=key, checkpoint=checkpoint, callback=refused, sharding=sharding)
         return verified(problem, ends, capacity)
     with jax.enable_x64(True):
         problem = make_problem(functional, energy, beta)
         search = Search.of(problem, *shape)
     origin = fingerprint(functional, energy, beta)
-    verification = Verification(problem, bool(search.even), origin, capacity, key)
-    looks = None if callback is None else _looks(verification, callback)
-    return verification.library(run(search, key=key, callback=looks))
+
+    def verification() -> Verification:
+        return Verification(problem, bool(search.even), origin, capacity, key)
+
+    final = verification()
+    # What a stored search comes to must not depend on when it was looked at.
+    seen = final if checkpoint is None else verification()
+    looks = None if callback is None else _looks(seen, callback)
+    ends = run(search, key=key, checkpoint=checkpoint, callback=looks, sharding=sharding)
+    return final.library(ends)
 
 
 def _checked_starts(
@@ -147,7 +160,7 @@ def _looks(
     def look(state: SearchState) -> None:
         nonlocal seen
         done = int(state.ends.n_starts)
-        if done - seen >= _BETWEEN_LOOKS or not np.any(np.asarray(state.lanes.start) >= 0):
+        if done - seen >= _BETWEEN_LOOKS or not np.any(on_host(state.lanes.start) >= 0):
             seen = done
             callback(verification.library(state.ends), done)
 

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._batches import cast
 from .._bits import folded, random_words
@@ -144,6 +144,9 @@ class Search(AbstractJob):
 
     def done(self, state: SearchState) -> Bool[Array, ""]:
         return ~state.more & ~jnp.any(state.lanes.start >= 0)
+
+    def lanes(self, state: SearchState) -> PyTree[int | None]:
+        return state._replace(lanes=0, ends=None, codes=None, issued=None, more=None, key=None)
 
     def result(self, state: SearchState) -> Ends:
         return state.ends

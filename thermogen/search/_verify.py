@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from .._placement import on_host
 from .._solution import Solution
 from .._types import Key
 from ..energies import AbstractEnergy, is_flip_symmetric
@@ -64,7 +65,7 @@ class Verification:
 
     def library(self, ends: Ends) -> Library:
         """The minima among the ends, with their hits."""
-        ends = jax.tree.map(np.asarray, ends)
+        ends = jax.tree.map(on_host, ends)
         order = np.argsort(ends.free_energies, kind="stable")
         used = order[np.isfinite(ends.free_energies[order])]
         fields = np.ascontiguousarray(ends.fields[used])

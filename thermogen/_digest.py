@@ -1,0 +1,71 @@
+"""What any object is made of, as bytes for a hash: names, structure and numbers."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.dtypes import prng_key
+
+
+def feed(
+    digest: Any,
+    x: Any,
+    number: Callable[[np.ndarray], np.ndarray],
+    within: tuple[Any, ...] = (),
+) -> None:
+    """Names, structure and numbers of a tree of modules, whatever it holds.
+
+    Functions count by their names and by what they close over.
+
+    Args:
+        digest: an object of `hashlib`.
+        x: the tree.
+        number: the array whose bytes stand for an array of numbers.
+        within: the functions that close over it.
+    """
+    if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, prng_key):
+        x = jax.random.key_data(x)
+    if isinstance(x, bool | int | float | complex | np.generic | np.ndarray | jax.Array):
+        array = number(np.asarray(x))
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    elif isinstance(x, tuple | list):
+        digest.update(f"sequence of {len(x)}".encode())
+        for item in x:
+            feed(digest, item, number, within)
+    elif isinstance(x, dict):
+        for key in sorted(x, key=str):
+            digest.update(f"key {key}".encode())
+            feed(digest, x[key], number, within)
+    elif x is None or isinstance(x, str | bytes):
+        digest.update(repr(x).encode())
+    elif callable(x) and hasattr(x, "__qualname__"):
+        digest.update(repr(f"{x.__module__}.{x.__qualname__}").encode())
+        function = inspect.unwrap(x)
+        for value in _closed_over(function):
+            if not any(value is outer for outer in (*within, function)):
+                feed(digest, value, number, (*within, function))
+    else:
+        digest.update(f"{type(x).__module__}.{type(x).__qualname__}".encode())
+        for name in _attributes(x):
+            digest.update(name.encode())
+            feed(digest, getattr(x, name), number, within)
+
+
+def _closed_over(function: Any) -> list[Any]:
+    if not inspect.isfunction(function):
+        return []
+    values = inspect.getclosurevars(function).nonlocals
+    return [values[name] for name in sorted(values)]
+
+
+def _attributes(x: Any) -> list[str]:
+    """Names of the fields of an object, private ones of plain objects left out."""
+    if dataclasses.is_dataclass(x):
+        return [field.name for field in dataclasses.fields(x)]
+    names = [*getattr(x, "__dict__", {}), *getattr(type(x), "__slots__", ())]
+    return sorted(name for name in names if not name.startswith("_"))

@@ -1,0 +1,230 @@
+"""Stored states of runs: one file a state, in the folder of the run."""
+
+import contextlib
+import dataclasses
+import hashlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from .._checks import check_count, check_finite
+from .._digest import feed
+from .._files import PathLike, locked, read_archive, write_archive
+from .._placement import on_host, placed
+from .._types import Key
+from ._job import AbstractJob
+from ._processes import broadcast, from_first, is_first
+from ._sharded import SUFFIX, check_sharded, is_spread, read_sharded, remove, write_sharded
+
+_FORMAT = "thermogen checkpoint 1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A folder where runs store their states, and how often.
+
+    A function that takes `checkpoint=` takes the path of the folder, too. The same call, with the
+    same arguments, goes on from the last state stored there, and ends at the same numbers to the
+    last bit; of what has ended the result is read. A call that is another one is refused.
+
+    States of one device are files of one format, `.npz` archives with a checksum, which appear
+    whole or not at all. Arrays that are split over devices or processes are written by orbax, into
+    a folder that all processes must reach by the same path.
+
+    Attributes:
+        folder: the folder; it is made if need be.
+        seconds: least time between two states that are stored, >= 0; the last one always is.
+        keep: how many states are kept. Where the last is damaged, that before it is taken.
+    """
+
+    folder: PathLike
+    seconds: float | int = 60
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        check_finite("seconds", self.seconds)
+        if self.seconds < 0:
+            raise ValueError(f"seconds must not be negative, got {self.seconds}")
+        check_count("keep", self.keep)
+
+    def at(self, *names: str | int) -> "Checkpoint":
+        """A folder within the folder, for a part of a longer run."""
+        return dataclasses.replace(self, folder=Path(self.folder, *map(str, names)))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """The folder, kept from other runs as long as the block lasts.
+
+        Raises:
+            OSError: if it cannot be made or written to.
+            ValueError: if another run holds it.
+        """
+        with contextlib.ExitStack() as stack:
+            if is_first():
+                taken = f"checkpoint {self.folder} is in use by another run; choose another folder"
+                try:
+                    stack.enter_context(locked(self.folder, taken))
+                except OSError as error:
+                    raise OSError(
+                        f"checkpoint {self.folder} is no folder that can be written to: {error}"
+                    ) from None
+            yield
+
+
+# What functions take as `checkpoint`: a folder, or with how it is used; None stores nothing.
+Folder = PathLike | Checkpoint | None
+
+
+def as_checkpoint(checkpoint: Folder) -> Checkpoint | None:
+    """What a function was given as `checkpoint`."""
+    if checkpoint is None or isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    return Checkpoint(checkpoint)
+
+
+def part(checkpoint: Folder, *names: str | int) -> Checkpoint | None:
+    """The checkpoint of a part of a longer run, if it has one."""
+    whole = as_checkpoint(checkpoint)
+    return None if whole is None else whole.at(*names)
+
+
+def holding(checkpoint: Folder) -> contextlib.AbstractContextManager[None]:
+    """The folder of a longer run, kept from other runs as long as the block lasts."""
+    whole = as_checkpoint(checkpoint)
+    return contextlib.nullcontext() if whole is None else whole.held()
+
+
+class Store:
+    """The stored states of one run, in a folder that it holds.
+
+    The first process alone looks into the folder, and tells the others.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, job: AbstractJob, key: Key):
+        self._folder, self._keep = Path(checkpoint.folder), checkpoint.keep
+        self._run = _fingerprint(job, key)
+        self._arrays: dict[str, np.ndarray] = {}
+        if is_first():
+            for pattern in (".*.tmp", "*-tmp-*"):
+                for left in self._folder.glob(pattern):
+                    remove(left)
+
+    def latest(self, like: PyTree[Array]) -> PyTree[Array] | None:
+        """The last state that was stored; None where there is none.
+
+        Args:
+            like: a state of the same run, which tells structure, dtypes and places.
+
+        Warns:
+            UserWarning: where a file is damaged and that before it is taken.
+
+        Raises:
+            ValueError: if the folder holds states of another run.
+        """
+        leaves, structure = jax.tree.flatten(like)
+        numbers = [_numbers_of(x) for x in leaves]
+        name = from_first(lambda: self._newest(numbers))
+        if name is None:
+            return None
+        if name.endswith(SUFFIX):
+            arrays = read_sharded(self._folder / name, numbers)
+        else:
+            arrays = [
+                _in_place(broadcast(self._arrays.get(str(k), np.zeros(x.shape, x.dtype))), x)
+                for k, x in enumerate(numbers)
+            ]
+        self._arrays = {}
+        return jax.tree.unflatten(structure, map(_like, arrays, leaves))
+
+    def save(self, state: PyTree[Array]) -> None:
+        """Store a state, and drop the oldest ones.
+
+        Raises:
+            OSError: if it cannot be written; what was stored before stays.
+        """
+        number = from_first(lambda: 1 + max(map(_number, self._paths()), default=0))
+        numbers = [_numbers_of(x) for x in jax.tree.leaves(state)]
+        try:
+            if is_spread(numbers):
+                write_sharded(self._folder / f"{number:08d}{SUFFIX}", self._run, numbers)
+            elif is_first():
+                arrays = {str(k): np.asarray(x) for k, x in enumerate(numbers)}
+                arrays["run"] = np.frombuffer(self._run.encode(), np.uint8)
+                write_archive(self._folder / f"{number:08d}.npz", _FORMAT, arrays, compressed=False)
+        except OSError as error:
+            raise OSError(f"checkpoint {self._folder} cannot be written: {error}") from error
+        if is_first():
+            for path in self._paths()[: -self._keep]:
+                remove(path)
+
+    def _paths(self) -> list[Path]:
+        """What is stored, the oldest first."""
+        found = [p for p in self._folder.iterdir() if p.suffix in (".npz", SUFFIX)]
+        return sorted((p for p in found if p.stem.isdecimal()), key=_number)
+
+    def _newest(self, like: list[Array]) -> str | None:
+        """The name of the last sound file, of which the arrays are kept where they were read."""
+        for path in reversed(self._paths()):
+            try:
+                run = self._run_in(path, like)
+            except (ValueError, OSError) as error:
+                warnings.warn(f"{error}; going on from the state before it", stacklevel=2)
+                continue
+            if run != self._run:
+                raise ValueError(
+                    f"checkpoint {self._folder} holds another run: other arguments, another key "
+                    "or another version; choose another folder, or remove this one"
+                )
+            return path.name
+        return None
+
+    def _run_in(self, path: Path, like: list[Array]) -> str:
+        """The run that a file is of, once it is clear that it is whole."""
+        if path.suffix == SUFFIX:
+            return check_sharded(path)
+        self._arrays = read_archive(path, _FORMAT, "a checkpoint")
+        run = self._arrays.pop("run", np.zeros(0, np.uint8)).tobytes().decode()
+        held = [self._arrays.get(str(k)) for k in range(len(like))]
+        shapes = [None if x is None else (x.shape, x.dtype.itemsize) for x in held]
+        if run == self._run and shapes != [(x.shape, x.dtype.itemsize) for x in like]:
+            raise ValueError(f"{path} holds arrays of other shapes than a state of its run")
+        return run
+
+
+def _number(path: Path) -> int:
+    return int(path.stem)
+
+
+def _numbers_of(x: Array) -> Array:
+    """An array, or the numbers of a random key."""
+    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+
+def _in_place(found: np.ndarray, like: Array) -> Array:
+    """What was read as an array like another, where that one lies."""
+    # Dtypes that NumPy does not know come back as bytes.
+    found = found.view(like.dtype) if found.dtype.kind == "V" else found
+    return placed(found, like.sharding) if like.committed else jnp.asarray(found, like.dtype)
+
+
+def _like(found: Array, like: Array) -> Array:
+    if not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return found
+    return jax.random.wrap_key_data(found, impl=jax.random.key_impl(like))
+
+
+def _fingerprint(job: AbstractJob, key: Key) -> str:
+    """Equal for equal jobs and keys: their classes, structure and numbers to the last bit."""
+    digest = hashlib.sha256(_FORMAT.encode())
+    job = jax.tree.map(lambda x: on_host(x) if _is_elsewhere(x) else x, job)
+    feed(digest, (job, key), lambda array: array)
+    return digest.hexdigest()
+
+
+def _is_elsewhere(x: object) -> bool:
+    return isinstance(x, jax.Array) and not x.is_fully_addressable

@@ -1,0 +1,214 @@
+"""The one driver: it runs jobs in chunks, stores them, and spreads them over devices."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.sharding import Sharding
+from jaxtyping import Array, Bool, Int, PyTree
+
+from .._checks import check_count, is_traced
+from .._compile import compiled_quickly
+from .._placement import placed
+from .._types import Key
+from ._checkpoint import Checkpoint, Folder, Store, as_checkpoint
+from ._job import AbstractJob
+from ._processes import from_first
+from ._spread import Devices, Spread
+
+# More steps than any run takes, in the integers that a device counts with.
+_FOREVER = 2**31 - 1
+_Callback = Callable[[PyTree[Array]], object] | None
+
+
+def run(
+    job: AbstractJob,
+    *,
+    key: Key,
+    checkpoint: Folder = None,
+    callback: _Callback = None,
+    every: int = 1,
+    sharding: Devices = None,
+) -> PyTree:
+    """Run a job to its end, in one compiled loop.
+
+    With a callback or a checkpoint the loop pauses now and then, and goes on with the same
+    program. Under `jax.jit` and `jax.vmap` the loop becomes part of the caller's program: jobs that
+    are mapped end with the last of them.
+
+    Args:
+        job: the job to run.
+        key: random key, for `job.init`.
+        checkpoint: folder where states are stored, and where the same run goes on from if it was
+            cut short; see `Checkpoint`. What ends a run early, such as Ctrl-C, stores the state.
+        callback: called on the host with the state after every few steps and at the end. Where it
+            returns True the run stops, with the result so far; an exception ends it.
+        every: steps between two calls of `callback`, at least 1.
+        sharding: the devices over which the lanes of the job are spread: a mesh, or a sharding by
+            the first axis. Results do not depend on their number but for the order of sums. Of
+            several processes (`jax.distributed`) each must make the same call.
+
+    Returns:
+        `job.result` of the last state.
+
+    Raises:
+        TypeError: for what is no job, or no sharding.
+        ValueError: for `every` below 1, for a callback or a checkpoint where the job is traced,
+            since nothing runs on the host there, for traced numbers that are no arrays of the job,
+            and for a folder that another run holds, or left its states in.
+        OSError: where the folder cannot be written to; what was stored stays.
+    """
+    if not isinstance(job, AbstractJob):
+        raise TypeError(f"job must be an AbstractJob, got {job!r}")
+    spread = Spread.of(sharding)
+    if is_traced(job, key):
+        for name, value in {"callback": callback, "checkpoint": checkpoint}.items():
+            if value is not None:
+                raise ValueError(f"{name} cannot be used under jax.jit or jax.vmap: leave it out")
+        # Compiled functions all the same, so that a call under jax.vmap alone compiles once.
+        state, _ = _advance(job, _init(job, key, spread), jnp.asarray(_FOREVER, jnp.int32), None)
+        return result_of(job, state)
+    every = check_count("every", every)
+    if spread is not None:
+        key = placed(key, spread.everywhere)
+    state = _init(job, key, spread)
+    with _paced(as_checkpoint(checkpoint), job, key) as pace:
+        stored = None if pace.store is None else pace.store.latest(state)
+        state = state if stored is None else stored
+        every_pause = None if callback is None else every
+        return result_of(job, _last(job, state, pace, callback, every_pause))
+
+
+class _Pace:
+    """When a loop pauses, and when its state is stored."""
+
+    def __init__(self, store: Store | None, seconds: float | int):
+        self.store = store
+        self._seconds, self._steps = seconds, 1
+        self._began = self._stored = time.monotonic()
+        self._pending: PyTree[Array] | None = None
+
+    def steps(self, every: int | None) -> int:
+        """Steps until the next pause: of a callback, else so many that it is in time to store."""
+        self._began = time.monotonic()
+        if every is not None:
+            return every
+        return _FOREVER if self.store is None else self._steps
+
+    def reached(self, state: PyTree[Array]) -> None:
+        """Hold the state, for it to be stored when it is time or the run ends early."""
+        self._pending = state
+
+    def paused(self, at_end: bool) -> None:
+        """Store the state if it is time."""
+        if self.store is None:
+            return
+        now = time.monotonic()
+        due, took = now - self._stored >= self._seconds, max(now - self._began, 1e-9)
+        # Chunks of half the time between two states, so that little passes beyond it.
+        growth = min(2.0, max(0.5, 0.5 * self._seconds / took))
+        steps = min(_FOREVER, max(1, int(self._steps * growth)))
+        # Clocks differ, and all processes must do the same.
+        due, self._steps = from_first(lambda: [due, steps])
+        if due or at_end:
+            self.store_pending()
+
+    def store_pending(self) -> None:
+        """Store the state of the last pause if it was not."""
+        state, self._pending = self._pending, None
+        if self.store is not None and state is not None:
+            self.store.save(state)
+            self._stored = time.monotonic()
+
+
+@contextlib.contextmanager
+def _paced(checkpoint: Checkpoint | None, job: AbstractJob, key: Key) -> Iterator[_Pace]:
+    """Its store is open as long as the block lasts; what ends the block early stores the state."""
+    if checkpoint is None:
+        yield _Pace(None, 0.0)
+        return
+    with checkpoint.held():
+        pace = _Pace(Store(checkpoint, job, key), checkpoint.seconds)
+        try:
+            yield pace
+        except BaseException:
+            if jax.process_count() == 1:
+                with contextlib.suppress(OSError):
+                    pace.store_pending()
+            raise
+
+
+def _last(
+    job: AbstractJob, state: PyTree[Array], pace: _Pace, callback: _Callback, every: int | None
+) -> PyTree[Array]:
+    """The state of the job at its end, or where the callback stops it."""
+    shardings = tuple(_split(x) for x in jax.tree.leaves(state))
+    while True:
+        limit = jnp.asarray(pace.steps(every), jnp.int32)
+        moved, done = _advance(job, state, limit, shardings)
+        if isinstance(done, Tracer):
+            raise ValueError(
+                "job uses a traced number that is none of its arrays, such as a learning rate "
+                "inside an optax transformation: make it a field of the job, or of what it holds"
+            )
+        # Waits for the end of the chunk: until then the state is the one before it.
+        ended, state = bool(done), moved
+        pace.reached(state)
+        stops = callback is not None and callback(state) is True
+        ended |= from_first(lambda stops=stops: stops)
+        pace.paused(ended)
+        if ended:
+            return state
+
+
+def _split(x: Array) -> Sharding | None:
+    """The sharding of an array on several devices, which it keeps from step to step."""
+    return x.sharding if len(x.sharding.device_set) > 1 else None
+
+
+@compiled_quickly
+def _init(job: AbstractJob, key: Key, spread: Spread | None) -> PyTree[Array]:
+    state = job.init(key)
+    return state if spread is None else spread.constrained(state, job.lanes(state))
+
+
+@eqx.filter_jit
+def _advance(
+    job: AbstractJob,
+    state: PyTree[Array],
+    limit: Int[Array, ""],
+    shardings: tuple[Sharding | None, ...] | None,
+) -> tuple[PyTree[Array], Bool[Array, ""]]:
+    """The state after at most `limit` steps, fewer if the job is done before, and whether it is."""
+
+    def going(carry):
+        count, state = carry
+        return (count < limit) & ~job.done(state)
+
+    def step(carry):
+        count, state = carry
+        return count + 1, _kept(job.step(state), shardings)
+
+    count = jnp.zeros((), jnp.int32)
+    state = jax.lax.while_loop(going, step, (count, state))[1]
+    return _kept(state, shardings), job.done(state)
+
+
+def _kept(state: PyTree[Array], shardings: tuple[Sharding | None, ...] | None) -> PyTree[Array]:
+    """The state, split as it was."""
+    leaves, structure = jax.tree.flatten(state)
+    kept = [
+        x if s is None else jax.lax.with_sharding_constraint(x, s)
+        for x, s in zip(leaves, shardings or [None] * len(leaves), strict=True)
+    ]
+    return jax.tree.unflatten(structure, kept)
+
+
+@eqx.filter_jit
+def result_of(job: AbstractJob, state: PyTree[Array]) -> PyTree:
+    """`job.result(state)`, compiled: what a callback of `run` may ask for."""
+    return job.result(state)
