@@ -26,6 +26,7 @@ LAYERS = (
         "_digest",
         "_files",
         "_linalg",
+        "_merging",
         "_placement",
         "_programs",
         "_signals",

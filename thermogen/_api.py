@@ -14,6 +14,7 @@ from . import sampling as sampling
 from . import search as search
 from . import spins as spins
 from . import storage as storage
+from ._merging import merge as merge
 from ._solution import Solution as Solution
 from .energies import RBM as RBM
 from .energies import AbstractEnergy as AbstractEnergy

@@ -4,6 +4,7 @@ from ._attribution import attribute as attribute
 from ._bound_states import BoundStates as BoundStates
 from ._certificate import Certificate as Certificate
 from ._certify import certify as certify
+from ._escapes import Escapes as Escapes
 from ._find import find_bound_states as find_bound_states
 from ._inside import Measured as Measured
 from ._inside import StateThermodynamics as StateThermodynamics

@@ -16,6 +16,9 @@ class Certificate(eqx.Module):
         escape_times: mean time until trajectories from a state leave its set, shape `(K,)`;
             infinite where none was seen to leave, 0 for unused entries.
         intervals: 95 % confidence intervals of the escape times, shape `(K, 2)`.
+        n_escapes: number of the trajectories from a state that left its set, shape `(K,)`. Entries
+            of one core count the same trajectories.
+        exposures: time that all of them together spent in the set before, in sweeps, shape `(K,)`.
         inner_times: time in which trajectories forget their start within the set, shape `(K,)`.
         group: metastable set of each state, 0 for that of the first; -1 for unused entries.
             Sets that are mirror images of each other have one number, shape `(K,)`.
@@ -52,6 +55,8 @@ class Certificate(eqx.Module):
 
     escape_times: Float[np.ndarray, " K"]
     intervals: Float[np.ndarray, "K 2"]
+    n_escapes: Int[np.ndarray, " K"]
+    exposures: Float[np.ndarray, " K"]
     inner_times: Float[np.ndarray, " K"]
     group: Int[np.ndarray, " K"]
     bound: Bool[np.ndarray, " K"]

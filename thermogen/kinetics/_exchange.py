@@ -89,13 +89,12 @@ def departures(
 
 
 def escape_times(
-    leaving: Departures,
+    count: Int[np.ndarray, " starts"], risk: Float[np.ndarray, " starts"]
 ) -> tuple[Float[np.ndarray, " starts"], Float[np.ndarray, "starts 2"]]:
     """Mean escape time of an exponential law with censoring, and its confidence interval.
 
     Time at risk over number of escapes; the interval is that of a Poisson count (Garwood 1936).
     """
-    count, risk = leaving.left.sum(axis=1), leaving.times.sum(axis=1)
     tail = 0.5 * (1 - _CONFIDENCE)
     most = 0.5 * scipy.stats.chi2.ppf(1 - tail, 2 * count + 2)
     least = np.where(count > 0, 0.5 * scipy.stats.chi2.ppf(tail, 2 * np.maximum(count, 1)), 0)

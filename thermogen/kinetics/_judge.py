@@ -36,8 +36,8 @@ _HELD = 0.25
 class _Rows(NamedTuple):
     """What is found of each start by itself."""
 
-    times: Float[np.ndarray, " starts"]
-    intervals: Float[np.ndarray, "starts 2"]
+    left: Int[np.ndarray, " starts"]
+    risk: Float[np.ndarray, " starts"]
     inner: Float[np.ndarray, " starts"]
     exchange: Float[np.ndarray, "starts labels"]
     escapes: Float[np.ndarray, "starts labels"]
@@ -97,6 +97,7 @@ def judge(
         others = _rows(passing, passing, sets, goals, interval)
         rows = _Rows(*(np.concatenate(x) for x in zip(rows, others, strict=True)))
         home = np.append(home, goals)
+    times, intervals = escape_times(rows.left, rows.risk)
     rates = exchange_rates(seen.labels[:, :, looks - 1 :], sets, interval, images)
     low, high = count_interval(_exchange(evidence, cores, n_labels, interval), threshold)
     # Columns are the entries of the cores, and after them the first disordered one if it counts.
@@ -106,8 +107,10 @@ def judge(
     )
     parts = _groups(rows.exchange, sets, home, given.row, entry, images if cores.mirrored else None)
     return Certificate(
-        escape_times=given.fill(rows.times[given.row], 0),
-        intervals=given.fill(rows.intervals[given.row], 0),
+        escape_times=given.fill(times[given.row], 0),
+        intervals=given.fill(intervals[given.row], 0),
+        n_escapes=given.fill(rows.left[given.row], 0),
+        exposures=given.fill(rows.risk[given.row], 0),
         inner_times=given.fill(rows.inner[given.row], 0),
         group=given.fill(parts.group, -1),
         bound=given.fill(parts.bound, False),
@@ -137,10 +140,10 @@ def _rows(
 ) -> _Rows:
     looks = LAG * LOOKS
     leaving = departures(seen.labels, sets, home[:, None], interval)
-    times, intervals = escape_times(leaving)
+    left, risk = leaving.left.sum(axis=1), leaving.times.sum(axis=1)
     inner = inner_times(seen.overlaps[..., :looks], leaving, interval)
     exchange = shares(exchanged.labels[..., looks - 1], len(sets))
-    return _Rows(times, intervals, inner, exchange, shares(leaving.to, len(sets), leaving.left))
+    return _Rows(left, risk, inner, exchange, shares(leaving.to, len(sets), leaving.left))
 
 
 def _homes(

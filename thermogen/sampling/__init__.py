@@ -1,5 +1,6 @@
 """Markov chains that draw configurations from the Boltzmann distribution, and ln Z by them."""
 
+from . import _pooling as _pooling  # registers how estimates merge
 from ._annealing import AnnealedImportance as AnnealedImportance
 from ._annealing import AnnealingState as AnnealingState
 from ._annealing import Estimate as Estimate

@@ -41,12 +41,17 @@ class Estimate(NamedTuple):
             times where they are skewed; infinite unless `result` is `converged`.
         ess: effective sample size `(sum w)^2 / sum w^2`, between 1 and the number of chains.
         result: a `RESULTS` code: `few_weights` where the estimate has failed, and what to do.
+        n_chains: number of independent weights; 0 where draws depend on each other.
+        sign: 1 where the mean of the weights is Z, as of chains that are cooled, -1 where it is
+            1/Z.
     """
 
     log_partition: Float[Array, ""]
     standard_error: Float[Array, ""]
     ess: Float[Array, ""]
     result: RESULTS
+    n_chains: Int[Array, ""]
+    sign: Int[Array, ""]
 
 
 class Measurement(NamedTuple):
@@ -239,7 +244,8 @@ class AnnealedImportance(AbstractJob):
         result = judged_weights(state.log_weights, ess)
         log_scale = log_states(self.energy, self.path.dtype, self.clamp)
         log_partition = log_scale + self.sign * ratio
-        return Estimate(log_partition, known_error(error, result), ess, result)
+        counts = jnp.asarray(state.log_weights.size), jnp.asarray(self.sign)
+        return Estimate(log_partition, known_error(error, result), ess, result, *counts)
 
 
 def path_from_zero(betas: Float[Array, " rungs"], dtype) -> Float[Array, " points"]:
@@ -282,7 +288,11 @@ def log_mean(log_weights):
     n = len(log_weights)
     total = jax.nn.logsumexp(log_weights)
     ess = jnp.exp(2 * total - jax.nn.logsumexp(2 * log_weights))
+    return total - jnp.log(n).astype(total.dtype), weight_error(ess, n), ess
+
+
+def weight_error(ess, n: int):
+    """Standard error of the logarithm of the mean of n weights of this effective size."""
     # One weight has no spread, and says nothing about its error.
     error = jnp.sqrt(jnp.maximum(n / ess - 1, 0) / (n - 1)) if n > 1 else jnp.inf
-    error = jnp.asarray(error * widening(ess, n), total.dtype)
-    return total - jnp.log(n).astype(total.dtype), error, ess
+    return jnp.asarray(error * widening(ess, n), ess.dtype)

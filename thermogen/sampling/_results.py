@@ -21,3 +21,7 @@ class RESULTS(_solution.RESULTS):
         "Neighbouring rungs share too few energies, so that their ratio of Z is unknown. Add rungs "
         "between those that are there, or take more sweeps."
     )
+    disagree = code(
+        "Independent estimates differ by more than their errors allow: some have missed what "
+        "others found, or they are of different models. Look at each; take more rungs and chains."
+    )

@@ -105,7 +105,9 @@ class Reweighting(eqx.Module):
         total = jax.nn.logsumexp(log_weights)
         log_z = total - beta * self._origin + self.log_partitions[0] - jnp.log(self._rung_size())
         error = self._error(log_weights, jnp.ones_like(log_weights))
-        return Estimate(log_z, error, _size(log_weights), self._judged(log_weights))
+        dependent = jnp.asarray(0), jnp.asarray(1)
+        judged = self._judged(log_weights)
+        return Estimate(log_z, error, _size(log_weights), judged, *dependent)
 
     @_compiled
     def mean_energy(self, beta: Beta) -> Measurement:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import warnings
 from collections.abc import Iterator
 from types import EllipsisType
 from typing import Any
@@ -16,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Int8, UInt32
 from .._batches import cast
 from .._checks import as_array, check_finite
 from .._cold import above_lowest, beta_as
+from .._merging import merged
 from .._solution import Solution
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
@@ -27,7 +29,7 @@ from ..meanfield import (
 )
 from ._curvature import lowest_curvatures
 from ._provenance import fingerprint, mismatch
-from ._same import good_turing
+from ._same import good_turing, groups_by_run
 from ._tables import measured, mirrored, multiplicities, nearest_rows, united
 
 _Array = Array | np.ndarray
@@ -373,6 +375,18 @@ class Library(eqx.Module):
             raise ValueError(f"magnetizations must have shape (batch, {n}), got {rows.shape}")
         paired = np.asarray(self.multiplicity) == 2
         return nearest_rows(self.magnetizations[: self.size], paired[: self.size], rows)
+
+
+@merged.register
+def _(first: Library, others: list[Library]) -> Library:
+    runs = [np.asarray(library.runs) for library in (first, *others)]
+    groups = groups_by_run(runs)
+    for group in np.unique(groups):
+        same = np.flatnonzero(groups == group)
+        if len(same) > 1:
+            named = ", ".join(map(str, same))
+            warnings.warn(f"results {named} share the quenches of a run; these count once", None, 3)
+    return first.union(*others)
 
 
 # Fields that speak of the whole library, and those that hold one entry a state.
