@@ -13,6 +13,10 @@ from jaxtyping import PyTree
 # split by the compiler of processors, which takes three times as long.
 _SIZES = (32, 64, 256, 1024)
 _NUMBERS = 4096
+# Of rows that hold as many by themselves, for which padding is no trifle; and the most numbers that
+# are taken at once, of which a kernel holds several copies.
+_SIZES_OF_LONG = (1, 8, 64)
+_MOST_NUMBERS = 2**23
 
 
 def in_batches(
@@ -20,10 +24,15 @@ def in_batches(
 ) -> PyTree:
     """Apply a batched kernel to all rows, in batches of few sizes; NumPy arrays out.
 
-    Each is the largest that the rows which are left fill, and the last of the smallest size.
+    Each is the largest that the rows which are left fill, and the last of the smallest size. Of
+    rows of very many numbers fewer are taken at once.
     """
-    fewest = _SIZES[0] if rows[:1].size * _SIZES[0] >= _NUMBERS else _SIZES[1]
-    sizes = [size for size in (fewest, *_SIZES[2:]) if size < largest] + [largest]
+    length = max(rows[:1].size, 1)
+    largest = min(largest, max(_MOST_NUMBERS // length, 1))
+    choice = _SIZES_OF_LONG
+    if length < _NUMBERS:
+        choice = _SIZES[0] if length * _SIZES[0] >= _NUMBERS else _SIZES[1], *_SIZES[2:]
+    sizes = [size for size in choice if size < largest] + [largest]
     outputs, first = [], 0
     while first < len(rows):
         size = max([size for size in sizes if size <= len(rows) - first], default=sizes[0])

@@ -26,6 +26,8 @@ PathLike = str | os.PathLike[str]
 
 # What a compressed archive may unpack to: this many bytes, or this many times its own size.
 _UNPACKED, _FACTOR = 2**30, 100
+# Bytes that are read at a time.
+_PIECE = 2**20
 
 
 @contextlib.contextmanager
@@ -246,7 +248,10 @@ def _read_array(stream, size: int) -> np.ndarray:
     wanted, held = math.prod(shape) * dtype.itemsize, size - (stream.tell() - start)
     if wanted != held:
         raise ValueError(f"it announces an array of {wanted} bytes and holds {held}")
-    content = bytearray(stream.read(wanted))
+    # Piece by piece, so that the bytes are held once.
+    content = bytearray()
+    while piece := stream.read(min(_PIECE, wanted - len(content))):
+        content += piece
     if len(content) != wanted or stream.read(1):  # which also makes an archive test its checksum
         raise ValueError("it ends early or goes on after its end")
     array = np.frombuffer(content, dtype) if wanted else np.zeros(math.prod(shape), dtype)

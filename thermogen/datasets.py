@@ -5,6 +5,7 @@ of whole samples are exact in float64, and matrix products are fast. `data.astyp
 an eighth of the memory, but its arithmetic wraps around at 127.
 """
 
+import array
 import csv
 import io
 import operator
@@ -246,6 +247,11 @@ def validate_spins(data: Any, name: str = "data") -> Float[np.ndarray, "samples 
         ValueError: If it is not 2-D, is empty, masks entries, or holds another value; the
             message says where.
     """
+    return spins_as_given(data, name).astype(float)
+
+
+def spins_as_given(data: Any, name: str = "data") -> Num[np.ndarray, "samples spins"]:
+    """`validate_spins`, but the table keeps its dtype, and is no copy."""
     table = np.asarray(as_array(name, data))
     _check_table(table, name)
     if table.dtype == bool:
@@ -254,7 +260,7 @@ def validate_spins(data: Any, name: str = "data") -> Float[np.ndarray, "samples 
     if bad.any():
         hint = " (see spins_from_bits)" if (table[bad] == 0).all() else ""
         raise ValueError(f"{name} has {_first(bad, table)}; expected only -1 and +1{hint}")
-    return table.astype(float)
+    return table
 
 
 def _check_table(table: np.ndarray, name: str) -> None:
@@ -329,7 +335,8 @@ def _only_table(arrays: dict[str, np.ndarray], path: Path, names: Sequence[str])
 
 def _read_csv(path: Path, gaps: Sequence[str]) -> tuple[np.ndarray, list[int]]:
     """The table, NaN for a cell that is one of `gaps`, and the line number of each of its rows."""
-    rows: list[np.ndarray] = []
+    # One row after the other: an object for each would take a third more.
+    table = array.array("d")
     lines: list[int] = []
     try:
         with (
@@ -352,18 +359,18 @@ def _read_csv(path: Path, gaps: Sequence[str]) -> tuple[np.ndarray, list[int]]:
                     header_allowed = False
                     continue
                 header_allowed = False
-                rows.append(np.array(_complete_row(cells, values, path, reader.line_num, gaps)))
+                table.extend(_complete_row(cells, values, path, reader.line_num, gaps))
                 lines.append(reader.line_num)
-                if len(values) != len(rows[0]):
+                if len(values) * len(lines) != len(table):
                     raise ValueError(
                         f"{path} is ragged: line {lines[-1]} has {len(values)} columns, "
-                        f"line {lines[0]} has {len(rows[0])}"
+                        f"line {lines[0]} has {(len(table) - len(values)) // (len(lines) - 1)}"
                     )
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a text file of comma-separated values: {error}") from error
-    if not rows:
+    if not lines:
         raise ValueError(f"{path} is empty: it has no line of {'cues' if gaps else 'numbers'}")
-    return np.stack(rows), lines
+    return np.frombuffer(table).reshape(len(lines), -1), lines
 
 
 def _lines(text: io.TextIOWrapper, size: int, path: Path) -> Iterator[str]:

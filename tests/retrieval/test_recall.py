@@ -13,6 +13,7 @@ import pytest
 import thermogen as tg
 from thermogen import energies, retrieval
 from thermogen.exact import _cost
+from thermogen.retrieval._recall import _groups
 
 BETA, N_CHAINS, N_SWEEPS = 0.9, 2000, 30
 # Of a Gaussian 6 sigma are 2e-9; there are some hundred comparisons.
@@ -536,3 +537,14 @@ def test_gate_is_the_posterior_over_experts_given_the_cue():
         exact /= exact.sum()
         # Weights of 2000 chains scatter by less than one, relative to their mean.
         assert np.all(np.abs(found - exact) < SIGMAS * exact / np.sqrt(N_CHAINS))
+
+
+def test_equal_answers_are_found_among_those_of_many_words():
+    rng = np.random.default_rng(0)
+    kinds = rng.choice([-1.0, 1.0], (9, 100))
+    kinds[1] = kinds[0] * np.where(np.arange(100) == 99, -1, 1)
+    kinds[2] = kinds[0] * np.where(np.arange(100) == 0, -1, 1)
+    kind = rng.integers(9, size=60)
+    groups = np.asarray(_groups(jnp.asarray(kinds[kind])))
+    np.testing.assert_array_equal(groups[:, None] == groups, kind[:, None] == kind)
+    assert groups.max() == len(np.unique(kind)) - 1

@@ -4,6 +4,7 @@ import itertools
 
 import helpers
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -162,6 +163,6 @@ def test_curvatures_are_those_of_dense_matrices():
     problem = make_problem(NAIVE, energy, 4.0)
     corners = helpers.configurations(N)[:32]
     fields = tg.quench(NAIVE, energy, 4.0, corners).state["fields"]
-    values, _, settled = _by_gradients(problem, fields)
+    values, _, settled = _by_gradients(problem, jnp.asarray(256), fields)
     assert np.all(settled)
     np.testing.assert_allclose(values, _dense(problem, fields), rtol=1e-7)

@@ -185,7 +185,7 @@ def test_newton_steps_end_where_the_descent_ends(functional):
         fields = _quench.starting_fields(CORNERS[:256])
         rough = MirrorDescent(rtol=0.0, atol=1e-3)
         fields = _quench._descend(problem, fields, jnp.float32, rough, 4096)
-        close = jax.vmap(lambda x: _newton._approach(problem, x, 1e-11))(fields)
+        close = jax.vmap(lambda x: _newton.approach(problem, x, 1e-11))(fields)
         descended = _quench._descend(problem, fields, jnp.float64, _quench._FINE, 4096)
         residual = np.abs(jax.vmap(problem.residual)(close)).max(axis=1)
     reached = residual <= 1e-11
@@ -198,7 +198,7 @@ def test_newton_steps_never_climb_to_a_saddle():
     with jax.enable_x64(True):
         problem = _quench.make_problem(NAIVE, _curie_weiss(1.0), 3.0)
         fields = jnp.full((2, N), 0.01)
-        ends = jax.vmap(lambda x: _newton._approach(problem, x, 1e-11))(fields)
+        ends = jax.vmap(lambda x: _newton.approach(problem, x, 1e-11))(fields)
         np.testing.assert_array_equal(ends, fields)
 
 

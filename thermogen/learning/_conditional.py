@@ -70,15 +70,19 @@ class Pseudolikelihood(AbstractObjective):
         self, energy: AbstractEnergy, batch: Samples, state: PseudolikelihoodState | None, key: Key
     ) -> tuple[Float[Array, ""], PseudolikelihoodState | None]:
         """Without a state no spin counts as constant, and the batch is all data."""
-        margin = margins(energy, batch)
-        surprise = _surprise(margin)
-        l2 = self._ridge(batch)
+        l2, opposite = self._ridge(batch), None
         if state is not None:
             l2, opposite = state.l2, state.opposite[None, :]
-            # That of the opposite spin is `_surprise(-x) = _surprise(x) + 2 x`.
-            surprise = (1 + opposite) * surprise + 2 * opposite * margin
-        ridge = l2 * sums_of_squares(energy)[1]
-        return batch.mean(jnp.sum(surprise, axis=1)) + ridge, state
+
+        def surprise(part: Samples) -> Float[Array, ""]:
+            margin = margins(energy, part)
+            surprise = _surprise(margin)
+            if opposite is not None:
+                # That of the opposite spin is `_surprise(-x) = _surprise(x) + 2 x`.
+                surprise = (1 + opposite) * surprise + 2 * opposite * margin
+            return part.mean(jnp.sum(surprise, axis=1))
+
+        return batch.total(surprise) + l2 * sums_of_squares(energy)[1], state
 
     def _ridge(self, samples: Samples) -> Float[Array, ""]:
         if self.l2 is not None:
@@ -122,7 +126,11 @@ class MinimumProbabilityFlow(AbstractObjective):
     def loss(
         self, energy: AbstractEnergy, batch: Samples, state: None, key: Key
     ) -> tuple[Float[Array, ""], None]:
-        return batch.mean(jnp.sum(jnp.exp(-margins(energy, batch)), axis=1)), None
+
+        def flow(part: Samples) -> Float[Array, ""]:
+            return part.mean(jnp.sum(jnp.exp(-margins(energy, part)), axis=1))
+
+        return batch.total(flow), None
 
 
 @eqx.filter_jit

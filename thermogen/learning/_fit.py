@@ -18,7 +18,7 @@ from ._job import Fit, couplings_are_bounded
 from ._minimisers import AbstractMinimiser
 from ._objectives import AbstractObjective
 from ._penalties import AbstractPenalty
-from ._samples import Samples, checked_samples, shares_of
+from ._samples import Samples, samples_as_given, shares_of
 from ._states import FitProgress, FitResult, FitState
 from ._verdict import entropy_of, warn_of_infinite_parameters
 
@@ -119,7 +119,7 @@ def fit(
     if not isinstance(objective, AbstractObjective):
         raise TypeError(f"objective must be one such as Pseudolikelihood(), got {objective!r}")
     check_precision(energy)
-    data = checked_samples(energy, data)
+    data = samples_as_given(energy, data)
     share, size = shares_of(weights, len(data))
     dtype = jnp.result_type(*jax.tree.leaves(energy))
     samples = Samples(*(jnp.asarray(x, dtype) for x in (data, share, size)))
@@ -147,8 +147,10 @@ def fit(
         return run(job, key=key, callback=callback, **options)
     bounded_fields = objective.defaults.bounded_fields or bool(penalty and penalty.bounds().fields)
     bounded = bool(couplings_are_bounded(objective, penalty))
-    counted = np.asarray(data)[np.asarray(share) > 0]
-    warn_of_infinite_parameters(counted, not bounded_fields, not bounded)
+    counted = np.asarray(share) > 0
+    known = np.asarray(data)
+    known = known if np.all(counted) else known[counted]
+    warn_of_infinite_parameters(known, not bounded_fields, not bounded)
     first = 0 if state is None else int(state.step)
 
     def look(progress: FitProgress) -> object:

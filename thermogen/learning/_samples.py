@@ -1,5 +1,7 @@
 """Data as objectives see them, and what is asked of data, weights and strengths."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,11 @@ from jaxtyping import Array, ArrayLike, Float, Num
 
 from .._checks import as_array
 from .._types import Key
-from ..datasets import validate_spins
+from ..datasets import spins_as_given
 from ..energies import AbstractEnergy, n_visible, visible_free_energy
+
+# Spins of the samples that a loss looks at together.
+_PART = 2**22
 
 
 class Samples(eqx.Module):
@@ -40,13 +45,53 @@ class Samples(eqx.Module):
         """Weighted mean of one value, or one array, for each sample."""
         return jnp.tensordot(self.weights, values, axes=1, precision="highest")
 
+    def total(self, function: Callable[["Samples"], Array]) -> Array:
+        """The sum of a function over parts of the samples, so many at a time as memory is small.
+
+        Working space and derivatives are then those of one part, however many samples there are,
+        and few enough to stay in the cache. Parts are strided: on several devices each holds its
+        share of every part. Weights are those among all samples.
+
+        Args:
+            function: of some of the samples, such as their share of a mean; differentiable.
+        """
+        n_samples, n = self.spins.shape
+        count = _number_of_parts(n_samples, n)
+        if count == 1:
+            return function(self)
+        whole = n_samples // count * count
+
+        def part(k: Array) -> Array:
+            spins, weights = (
+                jax.lax.dynamic_index_in_dim(
+                    x[:whole].reshape(-1, count, *x.shape[1:]), k, 1, keepdims=False
+                )
+                for x in (self.spins, self.weights)
+            )
+            return function(Samples(spins, weights, self.size))
+
+        again = jax.checkpoint(part)
+        shape = jax.eval_shape(part, jnp.zeros((), int))
+        total = jnp.zeros(shape.shape, shape.dtype)
+        total = jax.lax.fori_loop(0, count, lambda k, total: total + again(k), total)
+        if whole == n_samples:
+            return total
+        return total + function(Samples(self.spins[whole:], self.weights[whole:], self.size))
+
     def draw(self, key: Key, count: int) -> Num[Array, "count visible"]:
         """Samples drawn with replacement in proportion to their weights."""
         return jax.random.choice(key, self.spins, (count,), p=self.weights)
 
     def free_energy(self, energy: AbstractEnergy) -> Float[Array, ""]:
         """Mean of the `visible_free_energy` at beta = 1: the data term of the potential."""
-        return self.mean(jax.vmap(lambda s: visible_free_energy(energy, 1.0, s))(self.spins))
+        each = jax.vmap(lambda s: visible_free_energy(energy, 1.0, s))
+        return self.total(lambda part: part.mean(each(part.spins)))
+
+
+def _number_of_parts(n_samples: int, n: int) -> int:
+    """One that divides the samples, where there is one up to twice the least."""
+    least = -(-n_samples * n // _PART)
+    return next((k for k in range(least, 2 * least) if n_samples % k == 0), least)
 
 
 # A strength or another number of an objective or penalty.
@@ -62,8 +107,16 @@ def checked_samples(
     energy: AbstractEnergy, data: Num[Array | np.ndarray, "..."], name: str = "data"
 ) -> Num[Array | np.ndarray, "samples visible"]:
     """Samples of +-1 of that energy, as float64 in NumPy; traced ones as they are."""
+    data = samples_as_given(energy, data, name)
+    return data if isinstance(data, Tracer) else np.asarray(data, float)
+
+
+def samples_as_given(
+    energy: AbstractEnergy, data: Num[Array | np.ndarray, "..."], name: str = "data"
+) -> Num[Array | np.ndarray, "samples visible"]:
+    """`checked_samples` in the dtype of the data: of a million no copy is made."""
     if not isinstance(data, Tracer):
-        data = validate_spins(data, name)
+        data = spins_as_given(data, name)
     if data.ndim != 2 or data.shape[1] != n_visible(energy):
         raise ValueError(
             f"{name} must have {n_visible(energy)} spins a sample for this energy, got shape "

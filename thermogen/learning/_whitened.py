@@ -59,8 +59,12 @@ def _with(energy: Pairwise, couplings: Array, fields: Array) -> Pairwise:
 
 def _frame(samples: Samples) -> Frame:
     means = samples.mean(samples.spins)
-    centred = samples.spins - means[None, :]
-    variances, axes = jnp.linalg.eigh(dot(centred.T, samples.weights[:, None] * centred))
+
+    def share(part: Samples) -> Float[Array, "n n"]:
+        centred = part.spins - means[None, :]
+        return dot(centred.T, part.weights[:, None] * centred)
+
+    variances, axes = jnp.linalg.eigh(samples.total(share))
     curvatures = (variances[:, None] + variances[None, :]) / 2 + _DAMPING
     return Frame(means, axes, jnp.sqrt(jnp.maximum(curvatures, _DAMPING)))
 

@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
-from .._checks import as_float, check_finite, check_precision
+from .._checks import as_float, check_finite, check_memory, check_precision
 from .._cold import free_entropy
 from .._linalg import dot
 from .._types import Beta, Magnetizations, Spins
@@ -159,7 +159,11 @@ class Problem(eqx.Module):
 
         Each by itself would compile the functional once more, and what it factorises would run at
         the same time.
+
+        Raises:
+            ValueError: if this machine has no memory for matrices of n x n.
         """
+        check_memory(f"the Hessian of {theta.size} spins", 2 * theta.dtype.itemsize * theta.size**2)
 
         def slope(m):
             value, gradient = jax.value_and_grad(self.excess)(m)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._checks import check_memory
 from .._linalg import inverse
 from .._placement import from_anywhere
 from .._types import Beta, Magnetizations
@@ -93,6 +94,7 @@ def validity(
     """
     m = checked_point(energy, m)
     beta = checked_beta(beta, m.dtype)
+    check_memory(f"the Hessian of {m.size} spins", 3 * m.dtype.itemsize * m.size**2)
     v = 1 - m * m
     scaled = beta**2 * v[:, None] * jnp.square(jax.hessian(energy)(m)) * v[None, :]
     stability = 1 - jnp.linalg.eigvalsh(scaled)[-1]

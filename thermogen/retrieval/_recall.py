@@ -247,7 +247,12 @@ def _groups(spins: Float[Array, "draws n"]):
     """A number for each row, equal for equal rows, from 0 on, shape `(draws,)`."""
     padded = jnp.pad(spins, ((0, 0), (0, -spins.shape[1] % _WORD)), constant_values=1)
     words = packed(padded.reshape(len(spins), -1, _WORD))
-    order = jnp.lexsort(words.T)
-    new = jnp.any(words[order[1:]] != words[order[:-1]], axis=1)
-    number = jnp.append(0, jnp.cumsum(new))
-    return jnp.zeros_like(number).at[order].set(number)
+
+    # Word by word: to sort by all of them at once would compile for minutes where they are many.
+    def refined(number, word):
+        order = jnp.lexsort((word, number))
+        keys = jnp.stack([number, word.astype(number.dtype)])[:, order]
+        new = jnp.any(keys[:, 1:] != keys[:, :-1], axis=0)
+        return jnp.zeros_like(number).at[order].set(jnp.append(0, jnp.cumsum(new))), None
+
+    return jax.lax.scan(refined, jnp.zeros(len(words), int), words.T)[0]

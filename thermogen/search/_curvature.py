@@ -5,14 +5,15 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .._batches import cast, in_batches
 from .._compile import compiled_quickly
 from .._linalg import dot
 from ..meanfield import Problem, lowest_curvature, variance_at
+from ._lanczos import is_factorised
 
-_MAX_STEPS = 256
+_MAX_STEPS, _MAX_STEPS_OF_MANY = 256, 8192
 # Relative error of the eigenvalue.
 _TOLERANCE = 1e-9
 
@@ -23,13 +24,29 @@ def lowest_curvatures(
     """Lowest eigenvalue of `d^2 G/dm dm` at each of many minima m = tanh(fields), energy units.
 
     Needs products with the Hessian alone (Bradbury and Fletcher 1966), preconditioned by the
-    variances; where it does not settle, dense eigenvalues decide. To be called with float64.
+    variances; where it does not settle, dense eigenvalues decide. Of very many spins it goes
+    on for longer, and is NaN where it does not settle. To be called with float64.
     """
-    values, _, settled = in_batches(functools.partial(_by_gradients, problem), fields, 256)
+    values, _, settled = in_batches(_kernel(problem, _MAX_STEPS), fields, 256)
     rest = np.flatnonzero(~settled)
-    if rest.size:
+    if rest.size and is_factorised(fields.shape[1]):
         values[rest] = in_batches(functools.partial(_dense, problem), fields[rest], 32)
+    elif rest.size:
+        # Somewhere among so many spins there are modes nearly as low as the lowest.
+        more, _, settled = in_batches(_kernel(problem, _MAX_STEPS_OF_MANY), fields[rest], 256)
+        values[rest] = np.where(settled, more, np.nan)
     return values
+
+
+def lowest_modes(
+    problem: Problem, fields: Float[np.ndarray, "batch n"]
+) -> Float[np.ndarray, "batch n"]:
+    """Unit vectors along which `d^2 G/dm dm` is lowest, as far as the iteration comes."""
+    return in_batches(_kernel(problem, _MAX_STEPS), fields, 256)[1]
+
+
+def _kernel(problem: Problem, n_steps: int):
+    return functools.partial(_by_gradients, problem, jnp.asarray(n_steps))
 
 
 @compiled_quickly
@@ -43,12 +60,12 @@ def _dense(problem: Problem, fields: Float[Array, "batch n"]) -> Float[Array, " 
 
 
 @compiled_quickly
-def _by_gradients(problem: Problem, fields: Float[Array, "batch n"]):
+def _by_gradients(problem: Problem, n_steps: Int[Array, ""], fields: Float[Array, "batch n"]):
     def single(theta):
         """The vector in float32: what it lacks counts squared in the value."""
         variance = _variance(theta, problem.beta)
-        low = cast((problem, theta, variance), jnp.float32)
-        x = _lowest(*low).astype(theta.dtype)
+        low_problem, *low = cast((problem, theta, variance), jnp.float32)
+        x = _lowest(low_problem, *low, n_steps).astype(theta.dtype)
         x = x / jnp.linalg.norm(x)
         gx = _product(problem, theta, variance, x)
         value = dot(x, gx)
@@ -73,7 +90,9 @@ def _is_settled(value: Array, residual: Array, variance: Array, tolerance: float
     return dot(residual, variance * residual) <= tolerance * jnp.abs(value)
 
 
-def _lowest(problem: Problem, theta: Array, variance: Array) -> Float[Array, " n"]:
+def _lowest(
+    problem: Problem, theta: Array, variance: Array, most: Int[Array, ""]
+) -> Float[Array, " n"]:
     """Eigenvector of the lowest eigenvalue of the Hessian, as far as the iteration comes."""
 
     start = jnp.sqrt(variance) * jnp.cos(1 + jnp.sqrt(2.0) * jnp.arange(theta.size) ** 2)
@@ -103,4 +122,4 @@ def _lowest(problem: Problem, theta: Array, variance: Array) -> Float[Array, " n
     none = jnp.zeros_like(start)
     infinite = jnp.full((), jnp.inf, start.dtype)
     state = (none, none, none, none, infinite, jnp.array(0), jnp.array(False))
-    return jax.lax.while_loop(lambda s: ~s[6] & (s[5] <= _MAX_STEPS), step, state)[0]
+    return jax.lax.while_loop(lambda s: ~s[6] & (s[5] <= most), step, state)[0]

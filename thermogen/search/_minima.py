@@ -57,6 +57,10 @@ def find_minima(
     points that did not converge never do. Marginal minima between which G does not rise by more
     than rounding, as along a flat valley, are one state.
 
+    Up to 4096 spins a factorisation of the Hessian proves a minimum. Beyond, no matrix is made:
+    Lanczos' iteration tells the sign of the lowest curvature, wrongly with a chance of 1e-12, and
+    what it leaves open is `unresolved`. So are flat valleys and bifurcations there.
+
     Under `jax.jit` and `jax.vmap`, over energies, betas and keys, all of this is one program, with
     three differences. Minima are verified in the precision of the energy: to 1e-9 in float64, and
     to 1e-4 in float32. Nothing goes down from saddles, and points of a flat valley are not united.
@@ -85,7 +89,8 @@ def find_minima(
         A `Library` of NumPy arrays, lowest free energy first.
 
     Raises:
-        ValueError: for counts that are not positive, or bad `starts`, `coverage` or `beta`.
+        ValueError: for counts that are not positive, or bad `starts`, `coverage` or `beta`, and
+            for more places and spins than this machine has memory for.
 
     !!! example
 

@@ -14,7 +14,7 @@ from .._compile import compiled_quickly
 from .._linalg import dot
 from .._solution import Solution
 from .._types import Magnetizations
-from ..meanfield import RESULTS, Problem, Taylor, judge, polish, resolution, variance_at
+from ..meanfield import RESULTS, Problem, judge, polish, resolution, variance_at
 
 # Where Newton steps end: the largest entry of beta dG/dm.
 ATOL = 1e-10
@@ -36,7 +36,7 @@ def settle(
 
     Else they are `stalled`. `dtype` is that of the factorisation.
     """
-    theta = jax.vmap(functools.partial(_approach, problem))(theta)
+    theta = jax.vmap(functools.partial(approach, problem))(theta)
 
     def single(row):
         taylor = problem.taylor(row)
@@ -49,7 +49,7 @@ def settle(
         hessian = least * jnp.eye(row.size) + root[:, None] * taylor.curvature * root[None, :]
         good = (residual <= tol) & is_surely_positive(hessian, dtype)
         result = RESULTS.where(good, RESULTS.converged, RESULTS.stalled)
-        return _solution(row, taylor, residual, result)
+        return solution_at(row, taylor.value, residual, result)
 
     held = min(len(theta), rows_of(_EXAMINED_ENTRIES, theta))
     return jax.lax.map(single, theta, batch_size=held)
@@ -62,19 +62,18 @@ def polish_densely(problem: Problem, tol: Array, theta: Float[Array, "batch n"])
     def single(row):
         polished = polish(problem, row, tol=tol)
         row, (_, taylor) = polished.value, polished.aux
-        return _solution(row, taylor, *judge(problem, row, taylor, tol=tol))
+        return solution_at(row, taylor.value, *judge(problem, row, taylor, tol=tol))
 
     return jax.vmap(single)(theta)
 
 
-def _solution(theta: Magnetizations, taylor: Taylor, residual: Array, result: RESULTS):
-    stats = {"residual": residual, "free_energy": taylor.value}
+def solution_at(theta: Magnetizations, g: Array, residual: Array, result: RESULTS) -> Solution:
+    """A point with its G, its largest `|dG/dm|` and the verdict on it."""
+    stats = {"residual": residual, "free_energy": g}
     return Solution(jnp.tanh(theta), result, {"fields": theta}, stats)
 
 
-def _approach(
-    problem: Problem, start: Float[Array, " n"], atol: float = ATOL
-) -> Float[Array, " n"]:
+def approach(problem: Problem, start: Float[Array, " n"], atol: float = ATOL) -> Float[Array, " n"]:
     """Newton steps in float64, by conjugate gradients in float32 on the scaled Hessian.
 
     Each is taken only where the Hessian showed no negative curvature and the residual falls.

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from .._batches import cast, in_batches, replaced
-from .._checks import as_array, check_count, check_finite, check_memory
+from .._checks import as_array, check_count, check_finite
 from .._compile import compiled_quickly
 from .._linalg import dot
 from .._placement import from_anywhere
@@ -28,7 +28,9 @@ from ..meanfield import (
     descend,
     variance_at,
 )
+from ._curvature import lowest_modes
 from ._flat import SATURATED, slide
+from ._lanczos import is_factorised, settle_by_products
 from ._merge import joined, leaders
 from ._newton import ATOL, polish_densely, rows_of, settle
 
@@ -111,8 +113,6 @@ def quench(
 
 def make_problem(functional: AbstractFunctional, energy: AbstractEnergy, beta: Beta) -> Problem:
     """What is minimised, in float64, which must be enabled."""
-    n = energy.n_spins
-    check_memory(f"the Hessian of {n} spins", 2 * 8 * n**2)
     # Numbers on the host take another precision without a program.
     known = cast(jax.tree.map(np.asarray, energy), jnp.float64)
     return checked_problem(functional, known, beta, jnp.float64)
@@ -174,8 +174,11 @@ def below_saddles(
             break
         fields = ends.state["fields"][rows]
         pairs = np.stack([fields, rng.normal(size=fields.shape)], axis=1)
-        size = min(32, rows_of(_POLISHED_ENTRIES, fields))
-        sides = in_batches(functools.partial(_both_sides, problem), pairs, size)
+        if is_factorised(fields.shape[1]):
+            size = min(32, rows_of(_POLISHED_ENTRIES, fields))
+            sides = in_batches(functools.partial(_both_sides, problem), pairs, size)
+        else:
+            sides = _beside(fields, lowest_modes(problem, fields))
         owner = np.repeat(owner[rows], 2)
         ends = fall(problem, sides.reshape(len(owner), -1))
         good = np.flatnonzero(is_converged(ends))
@@ -185,6 +188,14 @@ def below_saddles(
         return np.zeros(0, int), None
     owners, minima = zip(*reached, strict=True)
     return np.concatenate(owners), joined(*minima)
+
+
+def _beside(fields: np.ndarray, modes: np.ndarray) -> Float[np.ndarray, "batch 2 n"]:
+    """Effective fields on either side of saddles, along a mode of the Hessian at each."""
+    shift = modes / np.abs(modes).max(axis=1, keepdims=True)
+    m = np.tanh(fields)
+    m = np.stack([m + _OFF_SADDLE * shift, m - _OFF_SADDLE * shift], axis=1)
+    return starting_fields(np.clip(m, -1, 1))
 
 
 @compiled_quickly
@@ -215,8 +226,6 @@ def verified_ends(
     descends in float64, and is left to dense Newton steps where that does not suffice."""
     solution = _settled(problem, rough, tol)
     theta = solution.state["fields"].copy()
-    newton = functools.partial(polish_densely, problem, jnp.asarray(tol))
-    size = rows_of(_POLISHED_ENTRIES, theta)
     for n_steps in (min(_FINE_STEPS, max_steps), max_steps - _FINE_STEPS):
         rest = np.flatnonzero(~is_converged(solution))
         if rest.size == 0:
@@ -224,19 +233,33 @@ def verified_ends(
         theta[rest] = _descend(problem, rough[rest], jnp.float64, _FINE, n_steps)
         rough = theta
         solution = replaced(solution, rest, _settled(problem, theta[rest], tol))
-        rest = np.flatnonzero(~is_converged(solution))
-        if rest.size:
-            solution = replaced(solution, rest, in_batches(newton, theta[rest], size))
-        slow = (solution.result == RESULTS.stalled) | (solution.result == RESULTS.marginal)
-        rest = np.flatnonzero(np.asarray(slow))
-        if rest.size:
-            theta[rest] = in_batches(functools.partial(slide, problem), theta[rest], size)
-            solution = replaced(solution, rest, in_batches(newton, theta[rest], size))
+        if is_factorised(theta.shape[1]):
+            solution = _polished(problem, theta, tol, solution)
+    return solution
+
+
+def _polished(problem: Problem, theta: np.ndarray, tol: float, solution: Solution) -> Solution:
+    """Dense Newton steps from where descents ended, and along flat valleys; moves `theta` there."""
+    newton = functools.partial(polish_densely, problem, jnp.asarray(tol))
+    size = rows_of(_POLISHED_ENTRIES, theta)
+    rest = np.flatnonzero(~is_converged(solution))
+    if rest.size:
+        solution = replaced(solution, rest, in_batches(newton, theta[rest], size))
+    slow = (solution.result == RESULTS.stalled) | (solution.result == RESULTS.marginal)
+    rest = np.flatnonzero(np.asarray(slow))
+    if rest.size:
+        theta[rest] = in_batches(functools.partial(slide, problem), theta[rest], size)
+        solution = replaced(solution, rest, in_batches(newton, theta[rest], size))
     return solution
 
 
 def _settled(problem: Problem, theta: np.ndarray, tol: float) -> Solution:
-    """Newton steps and a proof in float32; in float64 where only the curvature is undecided."""
+    """Newton steps and a proof in float32; in float64 where only the curvature is undecided.
+
+    Of very many spins by products with the Hessian.
+    """
+    if not is_factorised(theta.shape[1]):
+        return settle_by_products(problem, tol, theta)
     proof = functools.partial(settle, problem, jnp.asarray(tol))
     solution = in_batches(functools.partial(proof, jnp.float32), theta, 256)
     flat = np.flatnonzero(~is_converged(solution) & (solution.stats["residual"] <= tol))

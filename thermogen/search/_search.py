@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._batches import cast
 from .._bits import folded, random_words
-from .._checks import is_traced
+from .._checks import check_memory, is_traced
 from .._compile import compiled_quickly
 from .._types import Key
 from ..energies import is_flip_symmetric
@@ -99,6 +99,10 @@ class Search(AbstractJob):
         most = min(most, total // (_STARTS_A_LANE if jax.default_backend() == "cpu" else 1))
         n_lanes = max(lanes for lanes in _LANES if lanes <= max(most, _LANES[0]))
         padding = power_of_two(len(starts)) - len(starts)
+        n, places = problem.energy.n_spins, power_of_two(room)
+        # In single precision: all places twice, and what descents hold.
+        needed = 4 * n * (2 * places + 16 * n_lanes + len(starts))
+        check_memory(f"a search of {n} spins with room for {room} ends", needed)
         xp = np if isinstance(starts, np.ndarray) else jnp
         return cls(
             _in_float32(problem),
@@ -107,7 +111,7 @@ class Search(AbstractJob):
             jnp.asarray(len(starts), jnp.int32),
             jnp.asarray(n_starts, jnp.int32),
             jnp.asarray(jnp.inf if coverage is None else coverage, jnp.float32),
-            power_of_two(room),
+            places,
             n_lanes,
             moves,
         )
