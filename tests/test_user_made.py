@@ -268,6 +268,7 @@ SLOW = {
     "landscape.energy_barriers": lambda e: landscape.energy_barriers(
         e, CONFIGURATIONS[[0, -1]], key=KEY
     ),
+    "landscape.follow": lambda e: landscape.follow(FUNCTIONAL, e, BETA, _library(e)).curvatures,
     "landscape.genealogy": lambda e: _family(e).parents,
     "landscape.mixture_bound": lambda e: landscape.mixture_bound(e, BETA, _library(e)),
     "exact.generating_function": lambda e: exact.generating_function(

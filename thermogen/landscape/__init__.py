@@ -5,6 +5,8 @@ from ._barriers import Barriers as Barriers
 from ._barriers import barriers as barriers
 from ._births import birth_points as birth_points
 from ._births import death_points as death_points
+from ._follow import Followed as Followed
+from ._follow import follow as follow
 from ._genealogy import Genealogy as Genealogy
 from ._genealogy import genealogy as genealogy
 from ._paths import EnergyBarriers as EnergyBarriers

@@ -87,19 +87,19 @@ def _string(problem: Problem, first: _Angles, last: _Angles, bend: _Angles):
     step_size = 1 / _stiffness(problem, path[_N_IMAGES // 2])
 
     def down(angles):
-        theta = _fields(angles)
-        return _angles(theta - step_size * problem.residual(theta))
+        theta = fields_of(angles)
+        return angles_of(theta - step_size * problem.residual(theta))
 
     def relax(_, path):
         return _respaced(path.at[1:-1].set(jax.vmap(down)(path[1:-1])))
 
-    fields = _fields(jax.lax.fori_loop(0, _STRING_STEPS, relax, path))
+    fields = fields_of(jax.lax.fori_loop(0, _STRING_STEPS, relax, path))
     return fields, jax.vmap(lambda theta: problem.free_energy_at(theta))(fields)
 
 
 def _stiffness(problem: Problem, angles: _Angles) -> Float[Array, ""]:
     """Largest rate at which the gradient flow relaxes at a point, by power iteration; >= 1."""
-    theta = _fields(angles)
+    theta = fields_of(angles)
     start = jnp.cos(1 + jnp.sqrt(2.0) * jnp.arange(theta.size)).astype(theta.dtype)
 
     def iterate(_, state):
@@ -124,13 +124,13 @@ def _respaced(path: Float[Array, "images n"]) -> Float[Array, "images n"]:
     return path.at[1:-1].set(before + share[:, None] * (after - before))
 
 
-def _fields(angles: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+def fields_of(angles: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
     """`atanh(sin(angle))`, finite at a right angle."""
     edge = 1 - jnp.finfo(angles.dtype).eps
     return 2 * jnp.arctanh(jnp.clip(jnp.tan(0.5 * angles), -edge, edge))
 
 
-def _angles(theta: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+def angles_of(theta: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
     return 2 * jnp.arctan(jnp.tanh(0.5 * theta))
 
 

@@ -14,6 +14,7 @@ from ._bifurcations import bifurcations as bifurcations
 from ._continuation import Branch as Branch
 from ._continuation import follow_beta as follow_beta
 from ._continuation import follow_field as follow_field
+from ._implicit import implicit_root as implicit_root
 from ._plefka import TAP as TAP
 from ._plefka import NaiveMeanField as NaiveMeanField
 from ._plefka import Plefka as Plefka
@@ -30,5 +31,6 @@ from ._solve import judge as judge
 from ._solve import polish as polish
 from ._solve import resolution as resolution
 from ._solve import solve as solve
+from ._solve import stationary_free_energy as stationary_free_energy
 from ._solvers import MirrorDescent as MirrorDescent
 from ._solvers import NewtonPolish as NewtonPolish
