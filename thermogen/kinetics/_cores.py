@@ -85,11 +85,16 @@ class Cores(NamedTuple):
         return entry
 
 
+def repeated(spins: Int8[np.ndarray, "states n"], count: int) -> Int8[np.ndarray, "states count n"]:
+    """Each state many times, without copies: very many spins would fill the memory."""
+    return np.broadcast_to(spins[:, None], (len(spins), count, spins.shape[1]))
+
+
 def starts_of(
     cores: Cores, disordered: Float[np.ndarray, "states n"], n_trajectories: int, key: Key
 ) -> Int8[np.ndarray, "starts trajectories n"]:
     """Each core many times, then draws from the product measures of the disordered states."""
-    first = np.repeat(cores.spins[: cores.n_starts, None], n_trajectories, axis=1)
+    first = repeated(cores.spins[: cores.n_starts], n_trajectories)
     if len(disordered) == 0:
         return first
     shape = (len(disordered), n_trajectories, cores.spins.shape[1])

@@ -17,6 +17,7 @@ from ..energies import (
     local_fields,
     n_visible,
 )
+from ._trajectories import descend
 
 # Gaps below this share of the largest field count as zero: a descent never runs in circles. ...
 TIE = 1e-9
@@ -24,6 +25,8 @@ TIE = 1e-9
 # a plateau all fields are rounding.
 _ROUNDING = 1e-12
 _BATCH = 1024
+# Of more spins sweeps come before the steepest flips; all flips of a descent take some ten of them.
+_MANY_SPINS, _MOST_SWEEPS = 4096, 1000
 # Random points at which an idle spin feels nothing.
 _PROBES = 64
 
@@ -42,7 +45,8 @@ def descend_all(
 ) -> Int8[np.ndarray, "batch n"]:
     """Zero-temperature descents of many configurations; needs 64 bits enabled.
 
-    Each flips the spin that lowers E most, until none does.
+    Each flips the spin that lowers E most, until none does. Of more than 4096 spins, each of which
+    would be looked at for every flip, sweeps go first that flip in turn what lowers E.
     """
     return descents_of(model, starts)[0]
 
@@ -52,6 +56,8 @@ def descents_of(
 ) -> tuple[Int8[np.ndarray, "batch n"], Float[np.ndarray, " batch"]]:
     """`descend_all`, and the ties of `slopes_of` where they end."""
     spins = np.where(np.asarray(starts) < 0, -1, 1).astype(np.int8)
+    if spins.shape[1] > _MANY_SPINS:
+        spins = in_batches(functools.partial(_swept_batch, model), spins, _BATCH)
     return in_batches(functools.partial(_descend_batch, model), spins, _BATCH)
 
 
@@ -94,6 +100,14 @@ def _descend_batch(model: AbstractEnergy, spins: Int8[Array, "batch n"]):
 def _slopes_batch(model: AbstractEnergy, spins: Int8[Array, "batch n"]):
     least = _least_tie(model)
     return jax.vmap(lambda s: _slopes(model, s, least))(spins)
+
+
+@eqx.filter_jit
+def _swept_batch(model: AbstractEnergy, spins: Int8[Array, "batch n"]) -> Int8[Array, "batch n"]:
+    # Twice the field, as sweeps have it, below which nothing falls by more than rounding.
+    tie = 2 * TIE / _ROUNDING * _least_tie(model)
+    swept = descend(model, spins.T.astype(tie.dtype), tie, _MOST_SWEEPS)
+    return swept.T.astype(jnp.int8)
 
 
 def _least_tie(model: AbstractEnergy) -> Float[Array, ""]:

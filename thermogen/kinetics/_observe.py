@@ -18,12 +18,15 @@ from ._trajectories import Trajectories
 # From up to so many starts all trajectories move at once; beyond, in blocks of one shape.
 _FEW_STARTS = 16
 _ROWS, _COLUMNS = 32, 64
+# Spins that move at once: of very many in each trajectory fewer trajectories do.
+_MOST_SPINS = 2**25
 
 
-def block_shape(n_starts: int, n_trajectories: int) -> tuple[int, int]:
+def block_shape(n_starts: int, n_trajectories: int, n_spins: int) -> tuple[int, int]:
     """Rows and columns of trajectories that move at once."""
     few = n_starts <= _FEW_STARTS
-    return (power_of_two(n_starts), n_trajectories) if few else (_ROWS, _COLUMNS)
+    rows, columns = (power_of_two(n_starts), n_trajectories) if few else (_ROWS, _COLUMNS)
+    return rows, min(columns, max(_MOST_SPINS // (rows * n_spins), 1))
 
 
 def power_of_two(count: int) -> int:
@@ -69,14 +72,17 @@ class Observer(NamedTuple):
             stage: other numbers, other randomness.
             callback: called with the number of looks done, and of all, about 20 times.
         """
-        rows, columns, n = self.job.starts.shape
-        n_lanes = starts.shape[0] * starts.shape[1]
+        rows, columns, _ = self.job.starts.shape
+        n_starts, n_trajectories, _ = starts.shape
+        n_lanes = n_starts * n_trajectories
         n_blocks = -(-n_lanes // (rows * columns))
-        lanes = padded(starts.reshape(-1, n), n_blocks * rows * columns)
-        blocks = lanes.reshape(rows, n_blocks, columns, n).swapaxes(0, 1)
+        lanes = np.arange(rows * n_blocks * columns)
+        # The first lane stands in for those that are missing.
+        lanes = np.where(lanes < n_lanes, lanes, 0).reshape(rows, n_blocks, columns)
         keys = jax.random.split(jax.random.fold_in(self.key, stage), n_blocks)
         times, seen = jnp.asarray(n_times, jnp.int32), []
-        for k, block in enumerate(blocks):
+        for k in range(n_blocks):
+            block = starts[np.divmod(lanes[:, k], n_trajectories)]
             job = dataclasses.replace(self.job, starts=jnp.asarray(block), n_times=times)
             told = progress(n_blocks * n_times, _after(k * n_times, callback))
             stored = part(self.checkpoint, stage, k)

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Int
 
-from ._cores import Cores, Seen
+from ._cores import Cores, Seen, repeated
 from ._judge import LAG, LOOKS
 from ._observe import Observer
 
@@ -39,8 +39,7 @@ def screened(observe: Observer, cores: Cores) -> tuple[Int[np.ndarray, " cores"]
         return np.concatenate([counts, counts[::-1, ::-1]]) if cores.mirrored else counts
 
     def seen_from(rows: Int[np.ndarray, " rows"], n_trajectories: int) -> Seen:
-        repeated = np.repeat(cores.spins[rows, None], n_trajectories, axis=1)
-        return observe(repeated, _LOOKS, n_trajectories)
+        return observe(repeated(cores.spins[rows], n_trajectories), _LOOKS, n_trajectories)
 
     few, images = seen_from(starts, _FEW), cores.images(len(own))
     all_counts = count(starts, few)

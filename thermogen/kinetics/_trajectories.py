@@ -143,7 +143,10 @@ class _Downhill(AbstractRule):
 
 
 def descend(
-    energy: AbstractEnergy, spins: Float[Array, "n replicas"], tie: Float[Array, ""]
+    energy: AbstractEnergy,
+    spins: Float[Array, "n replicas"],
+    tie: Float[Array, ""],
+    most: int = _SWEEPS,
 ) -> Float[Array, "n replicas"]:
     """Zero-temperature sweeps by the kernel of the energy until no spin flips, a few at most."""
     rule, beta = _Downhill(tie), jnp.ones(spins.shape[1], spins.dtype)
@@ -157,6 +160,6 @@ def descend(
         return after, jnp.any(after != before), k + 1
 
     def moves(carry):
-        return carry[1] & (carry[2] < _SWEEPS)
+        return carry[1] & (carry[2] < most)
 
     return jax.lax.while_loop(moves, sweep, (spins, jnp.array(True), 0))[0]

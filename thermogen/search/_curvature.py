@@ -64,8 +64,8 @@ def _by_gradients(problem: Problem, n_steps: Int[Array, ""], fields: Float[Array
     def single(theta):
         """The vector in float32: what it lacks counts squared in the value."""
         variance = _variance(theta, problem.beta)
-        low_problem, *low = cast((problem, theta, variance), jnp.float32)
-        x = _lowest(low_problem, *low, n_steps).astype(theta.dtype)
+        problem_32, theta_32, variance_32 = cast((problem, theta, variance), jnp.float32)
+        x = _lowest(problem_32, theta_32, variance_32, n_steps).astype(theta.dtype)
         x = x / jnp.linalg.norm(x)
         gx = _product(problem, theta, variance, x)
         value = dot(x, gx)
