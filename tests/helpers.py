@@ -8,6 +8,10 @@ import contextlib
 import functools
 import itertools
 import logging
+import os
+import pathlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -402,3 +406,17 @@ class BelowUniform(tg.sampling.AbstractRule):
 
     def __call__(self, field, spin, threshold):
         return jnp.where(jax.nn.sigmoid(field) > threshold, 1, -1).astype(spin.dtype)
+
+
+def run_alone(script: str, *arguments: str) -> None:
+    """A script in a process of its own, which may see any number of devices; it ends by "done"."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=pathlib.Path(__file__).parent.parent,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.stdout.endswith("done\n"), done.stdout + done.stderr[-3000:]

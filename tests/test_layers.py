@@ -32,6 +32,7 @@ LAYERS = (
         "_signals",
         "_solution",
     ),
+    ("_split",),
     ("runs",),
     ("spins",),
     ("walsh",),

@@ -5,12 +5,8 @@ and then with these on meshes of explicit axes (the default of `jax.make_mesh`) 
 ones, replicated or, what has samples or chains, split.
 """
 
-import os
-import pathlib
-import subprocess
-import sys
-
 import pytest
+from helpers import run_alone
 
 HEAD = """
 import sys
@@ -158,25 +154,12 @@ print("done")
 )
 
 
-def _run(script: str, *arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        cwd=pathlib.Path(__file__).parent.parent,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.stdout.endswith("done\n"), done.stdout + done.stderr[-3000:]
-
-
 @pytest.mark.further
 @pytest.mark.parametrize("which", ["quick", pytest.param("slow", marks=pytest.mark.slow)])
 def test_functions_take_arguments_from_a_mesh(which):
-    _run(TABLE, which)
+    run_alone(TABLE, which)
 
 
 @pytest.mark.further
 def test_gradients_and_errors_on_a_mesh():
-    _run(TRANSFORMS)
+    run_alone(TRANSFORMS)

@@ -95,11 +95,19 @@ def check_parameters(energy: PyTree, name: str = "energy") -> None:
     """
     check_precision(energy, name)
     for leaf in jax.tree.leaves(energy):
-        if not isinstance(leaf, Tracer) and not np.all(np.isfinite(np.asarray(leaf))):
+        if not isinstance(leaf, Tracer) and not all_finite(leaf):
             raise ValueError(
                 f"{name} must have finite parameters, got {type(energy).__name__} with NaN or "
                 "infinity"
             )
+
+
+def all_finite(x: Array | np.ndarray) -> bool:
+    """Whether no entry is NaN or infinite, seen to where a known array lies if on many devices."""
+    if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1:
+        with jax.ensure_compile_time_eval():
+            return bool(jnp.all(jnp.isfinite(x)))
+    return bool(np.all(np.isfinite(np.asarray(x))))
 
 
 def check_precision(energy: PyTree, name: str = "energy") -> None:

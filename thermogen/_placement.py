@@ -47,7 +47,9 @@ def gathered(tree: PyTree) -> PyTree:
     """
     placed = [x for x in map(_committed, jax.tree.leaves(tree)) if x is not None]
     devices = set[jax.Device]().union(*(x.sharding.device_set for x in placed))
-    return unplaced(tree) if len(devices) > 1 else tree
+    # Types speak of explicit axes also where the mesh is one device.
+    typed = any(AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types for x in placed)
+    return unplaced(tree) if typed or len(devices) > 1 else tree
 
 
 def unplaced(tree: PyTree) -> PyTree:

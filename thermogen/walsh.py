@@ -1,11 +1,16 @@
 """The fast Walsh-Hadamard transform: between tables of 2^n values and couplings of all orders."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
+
+from ._linalg import dot
+from ._split import in_parts, split
 
 # Most bits that one matrix product transforms: products with 32 x 32 matrices are bound by memory
 # bandwidth on a CPU, those with larger ones by arithmetic.
@@ -15,13 +20,14 @@ _BITS_PER_PASS = 5
 _ONE_SPIN = np.array([[1, 1], [-1, 1]])
 
 
-@jax.jit
 def walsh_transform(values: Num[Array | np.ndarray, " size"]) -> Float[Array, " size"]:
     """Coefficients of a table on products of spins, `c_a = 2^-n sum_i values_i Phi_a(s_i)`.
 
     `Phi_a(s) = prod_{k in a} s_k`; the set a is a bit mask, and spin k of configuration i is +1
     where bit k of i is set. A table of energies has couplings `J_a = -c_a`. The transform is
     linear. It costs n 2^n additions in about n/5 passes, and its derivative costs the same.
+    A table that is split over devices stays so: at most `2**(n // 2)` of them, under `jax.jit` of a
+    mesh with explicit axes.
 
     Args:
         values: one value for each configuration, shape `(2**n,)`, any n >= 0.
@@ -30,7 +36,7 @@ def walsh_transform(values: Num[Array | np.ndarray, " size"]) -> Float[Array, " 
         Coefficients, shape `(2**n,)`; entry 0 is the mean of the values.
 
     Raises:
-        ValueError: if the length is not a power of two.
+        ValueError: if the length is not a power of two, or for too many devices.
 
     !!! example
 
@@ -42,15 +48,15 @@ def walsh_transform(values: Num[Array | np.ndarray, " size"]) -> Float[Array, " 
         assert tg.walsh_transform(np.array([1.0, -1.0, -1.0, 1.0])).tolist() == [0, 0, 0, 1]
         ```
     """
-    table = _checked("values", values)
-    return transform_every_spin(table, _ONE_SPIN) / table.size
+    return _coefficients(_checked("values", values))
 
 
-@jax.jit
 def inverse_walsh_transform(
     coefficients: Num[Array | np.ndarray, " size"],
 ) -> Float[Array, " size"]:
     """Values of `sum_a c_a Phi_a(s_i)` at every configuration; undoes `walsh_transform`.
+
+    A table that is split over devices stays so, as there.
 
     Args:
         coefficients: c, indexed by bit mask, shape `(2**n,)`, any n >= 0.
@@ -59,9 +65,21 @@ def inverse_walsh_transform(
         One value for each configuration, shape `(2**n,)`.
 
     Raises:
-        ValueError: if the length is not a power of two.
+        ValueError: if the length is not a power of two, or for too many devices.
     """
-    return transform_every_spin(_checked("coefficients", coefficients), _ONE_SPIN.T)
+    return _values(_checked("coefficients", coefficients))
+
+
+@in_parts
+@jax.jit
+def _coefficients(values: Float[Array, " size"]) -> Float[Array, " size"]:
+    return transform_every_spin(values, _ONE_SPIN) / float(values.size)
+
+
+@in_parts
+@jax.jit
+def _values(coefficients: Float[Array, " size"]) -> Float[Array, " size"]:
+    return transform_every_spin(coefficients, _ONE_SPIN.T)
 
 
 def degrees(n: int) -> np.ndarray:
@@ -74,20 +92,56 @@ def transform_every_spin(
 ) -> Float[Array, " size"]:
     """Apply the 2 x 2 matrix `one_spin` to every bit of the index of a table of 2^n values.
 
-    A pass multiplies the lowest bits and moves them to the top, so that after all passes every
+    Of a table that is split over D devices each transforms the low bits of its part. An exchange
+    of all with all then makes the bits that number the devices local, and another puts them back.
+
+    Raises:
+        ValueError: for more than `2**(n // 2)` devices: a part must have a piece for each of them.
+    """
+    where = split(table)
+    if where is None:
+        return _transform_locally(table, one_spin)
+    axes = where.spec[0]
+    n_parts = math.prod(where.mesh.shape[name] for name in np.atleast_1d(axes))
+    if n_parts**2 > table.size:
+        n = table.size.bit_length() - 1
+        raise ValueError(
+            f"a table of 2**{n} entries can be split over at most {2 ** (n // 2)} devices, got "
+            f"{n_parts}"
+        )
+
+    def transform(part):
+        rows = _transform_locally(part, one_spin).reshape(n_parts, -1)
+        rows = dot(
+            _on_bits(n_parts.bit_length() - 1, one_spin, part.dtype),
+            jax.lax.all_to_all(rows, axes, 0, 0),
+        )
+        return jax.lax.all_to_all(rows, axes, 0, 0).reshape(-1)
+
+    return jax.shard_map(transform, mesh=where.mesh, in_specs=where.spec, out_specs=where.spec)(
+        table
+    )
+
+
+def _transform_locally(table: Float[Array, " size"], one_spin: np.ndarray) -> Float[Array, " size"]:
+    """A pass multiplies the lowest bits and moves them to the top, so that after all passes every
     bit is back in its place and no pass reads with a stride.
     """
     n = table.size.bit_length() - 1
     # An odd number of passes lets the compiler alternate between the result and one more table.
     n_passes = -(-n // _BITS_PER_PASS) | 1
     for i in range(n_passes):
-        bits = (n + i) // n_passes
-        matrix = functools.reduce(np.kron, [one_spin] * bits, np.eye(1)).astype(table.dtype)
-        rows = table.reshape(-1, 2**bits)
+        matrix = _on_bits((n + i) // n_passes, one_spin, table.dtype)
+        rows = table.reshape(-1, len(matrix))
         table = jax.lax.dot_general(
             matrix, rows, (((1,), (1,)), ((), ())), precision="highest"
         ).reshape(-1)
     return table
+
+
+def _on_bits(bits: int, one_spin: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """The matrix of size 2^bits that acts on each of the bits."""
+    return functools.reduce(np.kron, [one_spin] * bits, np.eye(1)).astype(dtype)
 
 
 def _checked(name: str, table: Num[Array | np.ndarray, "..."]) -> Float[Array, " size"]:

@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, Num
 
 from .._checks import as_array
 from .._linalg import dot
+from .._placement import gathered
+from .._split import table_on_mesh
 from .._types import Magnetizations, Spins, Temperature
 from ..walsh import degrees, inverse_walsh_transform, walsh_transform
 from ._base import AbstractEnergy, AbstractMultilinear, one_configuration
@@ -24,6 +26,8 @@ _MAX_SPINS = 24
 
 class Complete(AbstractMultilinear):
     """`E(s) = -sum_a J_a prod_{k in a} s_k` over all 2^n sets a, so any table of energies.
+
+    Couplings that are split over the devices of a mesh stay so.
 
     Args:
         couplings: J in energy units, indexed by bit mask (spin k is bit k), shape `(2**n,)`;
@@ -127,7 +131,8 @@ class Complete(AbstractMultilinear):
             np.nonzero(group[:, None] >> bits & 1)[1].reshape(len(group), p)
             for group, p in zip(groups, orders, strict=True)
         ]
-        return Interactions(self.n_spins, sets, [self.couplings[group] for group in groups])
+        couplings = gathered(self.couplings)
+        return Interactions(self.n_spins, sets, [couplings[group] for group in groups])
 
     def keep_largest(self, n_terms: int) -> Interactions:
         """Keep the `n_terms` couplings of largest absolute value; needs known values."""
@@ -205,7 +210,8 @@ def _weighted(
     """Sum of a table, each entry times the product of `down` or `up` of all spins by its bits."""
     low = down.size // 2
     rows = dot(table.reshape(-1, 2**low), _products(down[:low], up[:low]))
-    return dot(_products(down[low:], up[low:]), rows)
+    # No product of matrices: rows of a table that is split lie on several devices.
+    return jnp.sum(_products(down[low:], up[low:]) * rows)
 
 
 def _products(down: Magnetizations, up: Magnetizations) -> Float[Array, " size"]:
@@ -221,6 +227,8 @@ def _products(down: Magnetizations, up: Magnetizations) -> Float[Array, " size"]
 @functools.singledispatch
 def complete(energy: AbstractEnergy) -> Complete:
     """The same energy as a table of all 2^n couplings, for n <= 24.
+
+    A table that is split over devices is returned for any n.
 
     The `terms` of an energy are placed, not computed; the values at all configurations then cost
     one transform (`complete(energy).energies()`). An energy without terms is evaluated 2^n times.
@@ -242,7 +250,8 @@ def complete(energy: AbstractEnergy) -> Complete:
 
 @complete.register
 def _(energy: Complete) -> Complete:
-    _checked_size(energy)
+    if table_on_mesh(energy) is None:
+        _checked_size(energy)
     return energy
 
 

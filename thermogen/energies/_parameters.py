@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
-from .._checks import as_array, check_memory
+from .._checks import all_finite, as_array, check_memory
 from ._base import AbstractEnergy, AbstractMultilinear
 
 # Configurations over which the slopes of an energy of one's own are looked at.
@@ -143,7 +143,8 @@ def as_parameters(**values: ArrayLike) -> list[Float[Array, "..."]]:
     """Arrays of one common floating dtype; the error names a value that will not do."""
     given = {name: as_array(name, value) for name, value in values.items()}
     # Half of it is what is given; the other half, the parameters, comes before any other check.
-    held = sum(x.nbytes for x in given.values() if not isinstance(x, Tracer))
+    # Arrays of JAX are the parameters.
+    held = sum(x.nbytes for x in given.values() if not isinstance(x, jax.Array))
     check_memory(f"an energy with {' and '.join(given)} of this size", 2 * held)
     arrays = {name: jnp.asarray(value) for name, value in given.items()}
     for name, array in arrays.items():
@@ -151,7 +152,7 @@ def as_parameters(**values: ArrayLike) -> list[Float[Array, "..."]]:
             array.dtype, jnp.integer
         ):
             raise ValueError(f"{name} must hold real numbers, got dtype {array.dtype}")
-        if not isinstance(array, Tracer) and not np.all(np.isfinite(np.asarray(array))):
+        if not isinstance(array, Tracer) and not all_finite(array):
             raise ValueError(f"{name} must be finite, got NaN or infinity")
     dtype = jnp.result_type(*arrays.values()) if arrays else jnp.result_type(float)
     if not jnp.issubdtype(dtype, jnp.floating):

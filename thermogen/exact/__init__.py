@@ -1,7 +1,8 @@
 """Exact results: by enumeration of all 2^n configurations for n <= 24, and by elimination beyond.
 
 A function of an energy makes its table of 2^n energies by one Walsh transform; some take a table.
-Ensembles of more spins are had where the graph of interactions is narrow, see `cost`.
+Ensembles of more spins are had where the graph of interactions is narrow, see `cost`, and of
+tables that are split over the devices of a mesh, which stay so.
 """
 
 from ._cost import Cost as Cost

@@ -9,6 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._checks import check_parameters, total_memory
+from .._split import table_on_mesh
 from ..energies import AbstractEnergy, Clamped, Interactions, Pairwise, SpinSets, has_terms, terms
 from ._elimination import Cut, Plan, cuts_of, n_tables, plan_of, width_of
 from ._orders import MAX_WIDTH, MAX_WORK
@@ -187,7 +188,7 @@ def listed_terms(energy: AbstractEnergy) -> _Sparse | None:
         return _of_pairs(energy)
     if has_terms(energy):
         return _Sparse(terms(energy), None)
-    if energy.n_spins <= _MAX_ENUMERATED:
+    if energy.n_spins <= _MAX_ENUMERATED or table_on_mesh(energy) is not None:
         return None
     raise TypeError(
         f"energy must have at most {_MAX_ENUMERATED} spins to be enumerated, or terms for "

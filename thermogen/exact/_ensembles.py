@@ -18,16 +18,16 @@ from .._checks import check_count, check_finite, check_parameters, known_spins
 from .._cold import above_lowest, beta_as, resolved_beta
 from .._linalg import dot
 from .._placement import from_anywhere
+from .._split import in_parts, keeps_split
 from .._types import Beta, Key
-from ..energies import AbstractEnergy, Layers, complete, layers
-from ..spins import spins_from_index
-from ..walsh import walsh_transform
+from ..energies import AbstractEnergy, Complete, Layers, complete, layers
+from ..spins import enumerate_spins, spins_from_index
 from . import _narrow
 from ._cost import narrow
 from ._layers import layered_log_partition
 
 
-@from_anywhere
+@keeps_split
 def energies(energy: AbstractEnergy) -> Float[Array, " configurations"]:
     """The energy of every configuration, shape `(2**n,)`; row i is configuration i.
 
@@ -42,8 +42,12 @@ def energies(energy: AbstractEnergy) -> Float[Array, " configurations"]:
         assert jnp.allclose(tg.exact.energies(energy), jnp.array([-3, 1, 1, 1, 1, 1, 1, -3]))
         ```
     """
+    return _table(energy).energies()
+
+
+def _table(energy: AbstractEnergy) -> Complete:
     check_parameters(energy)
-    return complete(energy).energies()
+    return complete(energy)
 
 
 def checked_beta(beta: Beta, *, positive: bool = False) -> Beta:
@@ -71,7 +75,7 @@ def log_weights(
     return jnp.asarray(lowest), logits
 
 
-@from_anywhere
+@keeps_split
 def log_partition(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`ln Z = ln sum_i exp(-beta E_i)`.
 
@@ -97,11 +101,16 @@ def log_partition(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
         return value * jnp.maximum(beta_as(beta, cold.dtype) / jnp.where(cold == 0, 1, cold), 1)
     if (model := narrow(energy)) is not None:
         return _narrow.log_partition(model, checked_beta(beta))
-    lowest, logits = log_weights(energies(energy), beta)
+    return _log_partition(_table(energy), checked_beta(beta))
+
+
+@in_parts
+def _log_partition(energy: Complete, beta: Beta) -> Float[Array, ""]:
+    lowest, logits = log_weights(energy.energies(), beta)
     return jax.nn.logsumexp(logits) - beta_as(beta, logits.dtype) * lowest
 
 
-@from_anywhere
+@keeps_split
 def free_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`F = -ln Z / beta`, in energy units."""
     pair = layers(energy)
@@ -110,7 +119,12 @@ def free_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
         return -value / cold
     if (model := narrow(energy)) is not None:
         return _narrow.free_energy(model, checked_beta(beta))
-    lowest, logits = log_weights(energies(energy), beta)
+    return _free_energy(_table(energy), checked_beta(beta))
+
+
+@in_parts
+def _free_energy(energy: Complete, beta: Beta) -> Float[Array, ""]:
+    lowest, logits = log_weights(energy.energies(), beta)
     return lowest - jax.nn.logsumexp(logits) / beta_as(beta, logits.dtype)
 
 
@@ -122,7 +136,7 @@ def _layered(
     return cold, layered_log_partition(pair, cold)
 
 
-@from_anywhere
+@keeps_split
 def probabilities(energy: AbstractEnergy, beta: Beta) -> Float[Array, " configurations"]:
     """Boltzmann probabilities `exp(-beta E_i)/Z`, shape `(2**n,)`.
 
@@ -137,40 +151,60 @@ def probabilities(energy: AbstractEnergy, beta: Beta) -> Float[Array, " configur
         assert jnp.isclose(jnp.sum(tg.exact.probabilities(energy, 0.5)), 1)
         ```
     """
-    return jax.nn.softmax(log_weights(energies(energy), beta)[1])
+    return _probabilities(_table(energy), checked_beta(beta))
 
 
-@from_anywhere
+@in_parts
+def _probabilities(energy: Complete, beta: Beta) -> Float[Array, " configurations"]:
+    return jax.nn.softmax(log_weights(energy.energies(), beta)[1])
+
+
+@keeps_split
 def mean_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`<E>`, in energy units."""
     if (model := narrow(energy)) is not None:
         return _narrow.mean_energy(model, checked_beta(beta))
-    table = energies(energy)
-    return dot(jax.nn.softmax(log_weights(table, beta)[1]), table)
+    return _mean_energy(_table(energy), checked_beta(beta))
 
 
-@from_anywhere
+@in_parts
+def _mean_energy(energy: Complete, beta: Beta) -> Float[Array, ""]:
+    table = energy.energies()
+    return jnp.sum(jax.nn.softmax(log_weights(table, beta)[1]) * table)
+
+
+@keeps_split
 def entropy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`S = -sum_i p_i ln p_i`, in nats."""
     if (model := narrow(energy)) is not None:
         return _narrow.entropy(model, checked_beta(beta))
-    log_p = jax.nn.log_softmax(log_weights(energies(energy), beta)[1])
+    return _entropy(_table(energy), checked_beta(beta))
+
+
+@in_parts
+def _entropy(energy: Complete, beta: Beta) -> Float[Array, ""]:
+    log_p = jax.nn.log_softmax(log_weights(energy.energies(), beta)[1])
     p = jnp.exp(log_p)
-    return -dot(p, jnp.where(p > 0, log_p, 0))
+    return -jnp.sum(p * jnp.where(p > 0, log_p, 0))
 
 
-@from_anywhere
+@keeps_split
 def heat_capacity(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
     """`C = d<E>/dT = beta^2 (<E^2> - <E>^2)`, dimensionless."""
     if (model := narrow(energy)) is not None:
         return _narrow.heat_capacity(model, checked_beta(beta))
-    logits = log_weights(energies(energy), beta)[1]
+    return _heat_capacity(_table(energy), checked_beta(beta))
+
+
+@in_parts
+def _heat_capacity(energy: Complete, beta: Beta) -> Float[Array, ""]:
+    logits = log_weights(energy.energies(), beta)[1]
     p = jax.nn.softmax(logits)
     logits = jnp.where(p > 0, logits, 0)
-    return dot(p, jnp.square(logits - dot(p, logits)))
+    return jnp.sum(p * jnp.square(logits - jnp.sum(p * logits)))
 
 
-@from_anywhere
+@keeps_split
 def magnetizations(energy: AbstractEnergy, beta: Beta) -> Float[Array, " n"]:
     """`<s_k>`, shape `(n,)`.
 
@@ -186,10 +220,10 @@ def magnetizations(energy: AbstractEnergy, beta: Beta) -> Float[Array, " n"]:
     """
     if (model := narrow(energy, gradient=True)) is not None:
         return _narrow.magnetizations(model, checked_beta(beta))
-    return _moments(probabilities(energy, beta))[0]
+    return _moments(_table(energy), checked_beta(beta))[0]
 
 
-@from_anywhere
+@keeps_split
 def correlations(energy: AbstractEnergy, beta: Beta) -> Float[Array, "n n"]:
     """`<s_i s_j>`, not connected, shape `(n, n)`; the diagonal is 1.
 
@@ -207,7 +241,7 @@ def correlations(energy: AbstractEnergy, beta: Beta) -> Float[Array, "n n"]:
     """
     if (model := narrow(energy, gradient=True)) is not None:
         return _narrow.correlations(model, checked_beta(beta))
-    return _moments(probabilities(energy, beta))[1]
+    return _moments(_table(energy), checked_beta(beta))[1]
 
 
 @from_anywhere
@@ -347,11 +381,19 @@ def reduction(
     )
 
 
-def _moments(p: Float[Array, " configurations"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
-    """`<s_i>` and `<s_i s_j>` under weights of the configurations, from one transform."""
-    averages = p.size * walsh_transform(p)
-    single = 1 << np.arange(p.size.bit_length() - 1)
-    return averages[single], averages[single[:, None] ^ single[None, :]]
+@in_parts
+def _moments(energy: Complete, beta: Beta) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
+    """`<s_i>` and `<s_i s_j>`, from sums over the spins of either half of the index."""
+    p = _probabilities(energy, beta)
+    n_low = energy.n_spins // 2
+    low, high = (enumerate_spins(k).astype(p.dtype) for k in (n_low, energy.n_spins - n_low))
+    table = p.reshape(-1, 2**n_low)
+    # Sums, where products of matrices would have to say on which devices their results lie.
+    of_low, of_high = jnp.sum(table, axis=0), jnp.sum(table, axis=1)[:, None]
+    across = jnp.sum(high[:, None, :] * dot(table, low)[:, :, None], axis=0)
+    within = jnp.sum(high[:, None, :] * (of_high * high)[:, :, None], axis=0)
+    pairs = jnp.block([[dot(low.T, of_low[:, None] * low), across], [across.T, within]])
+    return jnp.concatenate([dot(of_low, low), jnp.sum(of_high * high, axis=0)]), pairs
 
 
 def _checked_spins(name: str, spins: tuple[int, ...], n: int) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ Tables of energies may be those of single configurations or, after `coarse_grain
 energies of sets of them: the same functions apply. An infinite energy excludes its entry.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float, Int, Num
 from .._checks import as_array
 from .._linalg import dot
 from .._placement import from_anywhere
+from .._split import in_parts, keeps_split
 from .._types import Beta
 from ..energies import AbstractEnergy
 from ..spins import enumerate_spins
@@ -25,10 +27,11 @@ Table = Num[Array | np.ndarray, " entries"]
 # Up to this relative deviation of x from p a series replaces `x ln(x/p) - x + p`.
 _NEAR = 0.1
 # atanh(v) = v + v^3 (1/3 + v^2/5 + ...), highest power first; exact to rounding for |v| < 0.06.
-_ATANH = np.array([1 / 11, 1 / 9, 1 / 7, 1 / 5, 1 / 3])
+_ATANH = (1 / 11, 1 / 9, 1 / 7, 1 / 5, 1 / 3)
 
 
-@from_anywhere
+@keeps_split
+@in_parts
 def conjoint_potential(energies: Table, beta: Beta) -> Float[Array, ""]:
     """`A = -ln sum_i exp(-beta E_i) / beta`, in energy units; `min E` as beta grows.
 
@@ -42,7 +45,8 @@ def conjoint_potential(energies: Table, beta: Beta) -> Float[Array, ""]:
     return lowest - jax.nn.logsumexp(_logits(energies, lowest, beta)) / beta
 
 
-@from_anywhere
+@keeps_split
+@in_parts
 def boltzmann_weights(energies: Table, beta: Beta) -> Float[Array, " entries"]:
     """`x_i = dA/dE_i = exp(beta (A - E_i))`, shape `(entries,)`; they sum to 1.
 
@@ -53,7 +57,8 @@ def boltzmann_weights(energies: Table, beta: Beta) -> Float[Array, " entries"]:
     return jnp.exp(_log_weights(energies, beta))
 
 
-@from_anywhere
+@keeps_split
+@in_parts
 def legendre_potential(weights: Table, beta: Beta) -> Float[Array, ""]:
     """`A~ = sum_i x_i ln x_i / beta`, with `0 ln 0 = 0`: `A - sum_i x_i E_i` at the weights of E.
 
@@ -64,7 +69,8 @@ def legendre_potential(weights: Table, beta: Beta) -> Float[Array, ""]:
     return -jnp.sum(jax.scipy.special.entr(_floating(weights))) / beta
 
 
-@from_anywhere
+@keeps_split
+@in_parts
 def gibbs_gap(energies: Table, beta: Beta, weights: Table) -> Float[Array, ""]:
     """`sum_i x_i E_i + sum_i x_i ln x_i / beta - A = KL(x || p) / beta >= 0`, in energy units.
 
@@ -179,9 +185,9 @@ def _divergence(
     near = jnp.abs(x - p) < _NEAR * p
     # With v = (x-p)/(x+p): x/p = (1+v)/(1-v) and ln(x/p) = 2 atanh(v).
     v = jnp.where(near, x - p, 0) / jnp.where(near, x + p, 1)
-    series = (
-        2 * p * (v**2 + (1 + v) * v**3 * jnp.polyval(jnp.asarray(_ATANH, v.dtype), v**2)) / (1 - v)
-    )
+    # Written out: a loop would have to say how a table is split.
+    powers = functools.reduce(lambda total, factor: total * v**2 + factor, _ATANH, 0 * v)
+    series = 2 * p * (v**2 + (1 + v) * v**3 * powers) / (1 - v)
     used = (x > 0) & ~near
     far_x = jnp.where(used, x, 1)
     far = jnp.where(used, far_x * (jnp.log(far_x) - jnp.where(used, log_p, 0)) - x, 0) + p
