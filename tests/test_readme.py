@@ -97,6 +97,15 @@ def test_guide_to_exact_results_runs():
 
 
 @pytest.mark.further
+def test_guide_to_many_devices_runs():
+    names = run(ROOT / "docs" / "devices.md")
+    free_ends = 12 * np.log(2) + 11 * np.log(np.cosh(1))
+    np.testing.assert_allclose(names["log_z"], free_ends, rtol=1e-12)
+    np.testing.assert_allclose(names["m"], 0, atol=1e-12)
+    np.testing.assert_allclose(names["slope"].couplings[0b11], np.tanh(1), rtol=1e-12)
+
+
+@pytest.mark.further
 def test_experts_guide_runs():
     names = run(ROOT / "docs" / "experts.md")
     assert abs(names["log_z"]) < 1e-3
