@@ -40,7 +40,7 @@ def seconds(function, argument) -> float:
 
 
 def copies(argument: jax.Array) -> float:
-    memory = tg.inverse_walsh_transform.lower(argument).compile().memory_analysis()
+    memory = jax.jit(tg.inverse_walsh_transform).lower(argument).compile().memory_analysis()
     used = [
         memory.argument_size_in_bytes,
         memory.output_size_in_bytes,
