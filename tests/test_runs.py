@@ -145,6 +145,33 @@ def test_a_run_in_pieces_and_from_a_stored_state_ends_at_the_same_bits(name):
     _assert_equal(eqx.filter_jit(lambda job, state: job.result(state))(job, state), whole)
 
 
+class _Cut(BaseException):
+    """What no code expects."""
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_that_is_cut_at_every_pause_and_resumed_ends_at_the_same_bits(name, tmp_path):
+    job, key, n_cuts = _job(name), jax.random.key(1), 0
+    done = eqx.filter_jit(lambda job, state: job.done(state))
+
+    def cut(state):
+        if not done(job, state):
+            raise _Cut
+
+    def resumed():
+        return tg.run(job, key=key, checkpoint=tmp_path / "folder", callback=cut)
+
+    whole, found = tg.run(job, key=key), None
+    while found is None:
+        try:
+            found = resumed()
+        except _Cut:
+            n_cuts += 1
+    assert n_cuts >= 2
+    _assert_equal(found, whole)
+
+
 @pytest.mark.further
 @pytest.mark.parametrize("name", NAMES)
 def test_jobs_map_over_energies_betas_and_keys(name):
@@ -187,5 +214,7 @@ def test_what_cannot_run_is_named(unchecked):
         tg.run(lambda: 0, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"callback cannot be used under jax.jit or jax.vmap"):
         jax.jit(lambda k: tg.run(_job("user"), key=k, callback=print))(jax.random.key(0))
+    with pytest.raises(ValueError, match=r"checkpoint cannot be used under jax.jit or jax.vmap"):
+        jax.jit(lambda k: tg.run(_job("user"), key=k, checkpoint="folder"))(jax.random.key(0))
     with pytest.raises(ValueError, match="every must be at least 1"):
         tg.run(_job("user"), key=jax.random.key(0), callback=print, every=0)

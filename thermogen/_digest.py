@@ -1,6 +1,7 @@
 """What any object is made of, as bytes for a hash: names, structure and numbers."""
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ def feed(
 ) -> None:
     """Names, structure and numbers of a tree of modules, whatever it holds.
 
-    Functions count by their names and by what they close over.
+    Functions count by their names, by what they close over, their defaults, and their object.
 
     Args:
         digest: an object of `hashlib`.
@@ -43,10 +44,12 @@ def feed(
             feed(digest, x[key], number, within)
     elif x is None or isinstance(x, str | bytes):
         digest.update(repr(x).encode())
+    elif isinstance(x, functools.partial):
+        feed(digest, (x.func, x.args, x.keywords), number, within)
     elif callable(x) and hasattr(x, "__qualname__"):
         digest.update(repr(f"{x.__module__}.{x.__qualname__}").encode())
         function = inspect.unwrap(x)
-        for value in _closed_over(function):
+        for value in _used_by(function):
             if not any(value is outer for outer in (*within, function)):
                 feed(digest, value, number, (*within, function))
     else:
@@ -56,11 +59,15 @@ def feed(
             feed(digest, getattr(x, name), number, within)
 
 
-def _closed_over(function: Any) -> list[Any]:
+def _used_by(function: Any) -> list[Any]:
+    """What a function closes over, its defaults, and the object whose method it is."""
+    if inspect.ismethod(function):
+        return [function.__self__, *_used_by(function.__func__)]
     if not inspect.isfunction(function):
         return []
     values = inspect.getclosurevars(function).nonlocals
-    return [values[name] for name in sorted(values)]
+    defaults = [function.__defaults__, function.__kwdefaults__]
+    return [*(values[name] for name in sorted(values)), *defaults]
 
 
 def _attributes(x: Any) -> list[str]:

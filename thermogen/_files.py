@@ -130,7 +130,7 @@ def locked(folder: PathLike, taken: str) -> Iterator[None]:
                 raise ValueError(taken) from None
             except OSError:
                 pass  # a file system without locks
-        with tempfile.NamedTemporaryFile(dir=folder):
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".tmp"):
             pass
         yield
 

@@ -115,7 +115,7 @@ class Fit(AbstractJob):
         init_key, step_key = jax.random.split(key)
         fit = self._first(init_key) if self.start is None else self.start
         return FitProgress(
-            fit=jax.tree.map(_strong, fit),
+            fit=fit,
             means=self.samples.mean(self.samples.spins),
             key=step_key,
             history=jnp.full(self.capacity, jnp.nan, fit.lowest_loss.dtype),
@@ -313,11 +313,6 @@ def _check_state(state: FitState, fresh: FitState) -> None:
 def _is_number(x: Any) -> bool:
     known = isinstance(x, float | np.ndarray | np.generic | jax.Array)
     return known and jnp.issubdtype(jnp.result_type(x), jnp.floating)
-
-
-def _strong(x: Array) -> Array:
-    """Of a dtype of its own, as it has after a step: a weak one would compile the loop twice."""
-    return jnp.asarray(x, x.dtype) if getattr(x, "weak_type", False) else x
 
 
 def _running_mean(mean: PyTree, energy: PyTree, step: Array) -> PyTree:

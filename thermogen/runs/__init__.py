@@ -1,10 +1,12 @@
 """What takes long: jobs, and the one driver that runs, stores, resumes and spreads them."""
 
 from ._checkpoint import Checkpoint as Checkpoint
+from ._checkpoint import CheckpointError as CheckpointError
 from ._checkpoint import Folder as Folder
 from ._checkpoint import holding as holding
 from ._checkpoint import part as part
 from ._job import AbstractJob as AbstractJob
+from ._place import Place as Place
 from ._processes import from_first as from_first
 from ._processes import is_first as is_first
 from ._run import result_of as result_of

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,10 @@ from ._processes import broadcast, from_first, is_first
 from ._sharded import SUFFIX, check_sharded, is_spread, read_sharded, remove, write_sharded
 
 _FORMAT = "thermogen checkpoint 1"
+
+
+class CheckpointError(ValueError):
+    """A folder of states that another run holds, or has left its own in."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Checkpoint:
     keep: int = 2
 
     def __post_init__(self) -> None:
+        if not isinstance(self.folder, str | os.PathLike):
+            raise TypeError(f"folder must be a path, got {self.folder!r}")
         check_finite("seconds", self.seconds)
         if self.seconds < 0:
             raise ValueError(f"seconds must not be negative, got {self.seconds}")
@@ -62,18 +69,21 @@ class Checkpoint:
 
         Raises:
             OSError: if it cannot be made or written to.
-            ValueError: if another run holds it.
+            CheckpointError: if another run holds it.
         """
         with contextlib.ExitStack() as stack:
-            if is_first():
-                taken = f"checkpoint {self.folder} is in use by another run; choose another folder"
-                try:
-                    stack.enter_context(locked(self.folder, taken))
-                except OSError as error:
-                    raise OSError(
-                        f"checkpoint {self.folder} is no folder that can be written to: {error}"
-                    ) from None
+            from_first(lambda: self._lock(stack))
             yield
+
+    def _lock(self, stack: contextlib.ExitStack) -> None:
+        taken = f"checkpoint {self.folder} is in use by another run; choose another folder"
+        try:
+            stack.enter_context(locked(self.folder, taken))
+        except OSError as error:
+            message = f"checkpoint {self.folder} is no folder that can be written to: {error}"
+            raise OSError(message) from None
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
 
 
 # What functions take as `checkpoint`: a folder, or with how it is used; None stores nothing.
@@ -84,6 +94,8 @@ def as_checkpoint(checkpoint: Folder) -> Checkpoint | None:
     """What a function was given as `checkpoint`."""
     if checkpoint is None or isinstance(checkpoint, Checkpoint):
         return checkpoint
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise TypeError(f"checkpoint must be a folder or a Checkpoint, got {checkpoint!r}")
     return Checkpoint(checkpoint)
 
 
@@ -109,6 +121,7 @@ class Store:
         self._folder, self._keep = Path(checkpoint.folder), checkpoint.keep
         self._run = _fingerprint(job, key)
         self._arrays: dict[str, np.ndarray] = {}
+        self._damaged: list[Path] = []
         if is_first():
             for pattern in (".*.tmp", "*-tmp-*"):
                 for left in self._folder.glob(pattern):
@@ -124,7 +137,7 @@ class Store:
             UserWarning: where a file is damaged and that before it is taken.
 
         Raises:
-            ValueError: if the folder holds states of another run.
+            CheckpointError: if the folder holds states of another run.
         """
         leaves, structure = jax.tree.flatten(like)
         numbers = [_numbers_of(x) for x in leaves]
@@ -135,7 +148,7 @@ class Store:
             arrays = read_sharded(self._folder / name, numbers)
         else:
             arrays = [
-                _in_place(broadcast(self._arrays.get(str(k), np.zeros(x.shape, x.dtype))), x)
+                _in_place(broadcast(self._arrays.get(str(k), _blank(x))), x)
                 for k, x in enumerate(numbers)
             ]
         self._arrays = {}
@@ -147,20 +160,36 @@ class Store:
         Raises:
             OSError: if it cannot be written; what was stored before stays.
         """
-        number = from_first(lambda: 1 + max(map(_number, self._paths()), default=0))
         numbers = [_numbers_of(x) for x in jax.tree.leaves(state)]
+        if is_spread(numbers):
+            name = from_first(lambda: self._next(SUFFIX))
+            with self._named():
+                write_sharded(self._folder / name, self._run, numbers)
+        else:
+            from_first(lambda: self._write(numbers))
+        if is_first():
+            sound = [path for path in self._paths() if path not in self._damaged]
+            for path in [*self._damaged, *sound[: -self._keep]]:
+                remove(path)
+            self._damaged = []
+
+    def _write(self, numbers: list[Array]) -> None:
+        arrays = {str(k): np.asarray(x) for k, x in enumerate(numbers)}
+        arrays = {name: x.view(_storable(x.dtype)) for name, x in arrays.items()}
+        arrays["run"] = np.frombuffer(self._run.encode(), np.uint8)
+        with self._named():
+            write_archive(self._folder / self._next(".npz"), _FORMAT, arrays, compressed=False)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """What goes wrong within says where."""
         try:
-            if is_spread(numbers):
-                write_sharded(self._folder / f"{number:08d}{SUFFIX}", self._run, numbers)
-            elif is_first():
-                arrays = {str(k): np.asarray(x) for k, x in enumerate(numbers)}
-                arrays["run"] = np.frombuffer(self._run.encode(), np.uint8)
-                write_archive(self._folder / f"{number:08d}.npz", _FORMAT, arrays, compressed=False)
+            yield
         except OSError as error:
             raise OSError(f"checkpoint {self._folder} cannot be written: {error}") from error
-        if is_first():
-            for path in self._paths()[: -self._keep]:
-                remove(path)
+
+    def _next(self, suffix: str) -> str:
+        return f"{1 + max(map(_number, self._paths()), default=0):08d}{suffix}"
 
     def _paths(self) -> list[Path]:
         """What is stored, the oldest first."""
@@ -169,31 +198,40 @@ class Store:
 
     def _newest(self, like: list[Array]) -> str | None:
         """The name of the last sound file, of which the arrays are kept where they were read."""
+        found, damages = None, []
         for path in reversed(self._paths()):
             try:
-                run = self._run_in(path, like)
+                run = self._run_in(path)
             except (ValueError, OSError) as error:
-                warnings.warn(f"{error}; going on from the state before it", stacklevel=2)
+                damages.append(str(error))
+                self._damaged.append(path)
                 continue
-            if run != self._run:
-                raise ValueError(
+            if run != self._run or (path.suffix != SUFFIX and not self._fits(like)):
+                raise CheckpointError(
                     f"checkpoint {self._folder} holds another run: other arguments, another key "
                     "or another version; choose another folder, or remove this one"
                 )
-            return path.name
-        return None
+            found = path.name
+            break
+        for damage in damages:
+            then = f"going on from {found}" if found else "no other state is left, beginning anew"
+            warnings.warn(f"{damage}; {then}", stacklevel=2)
+        return found
 
-    def _run_in(self, path: Path, like: list[Array]) -> str:
+    def _run_in(self, path: Path) -> str:
         """The run that a file is of, once it is clear that it is whole."""
         if path.suffix == SUFFIX:
             return check_sharded(path)
         self._arrays = read_archive(path, _FORMAT, "a checkpoint")
-        run = self._arrays.pop("run", np.zeros(0, np.uint8)).tobytes().decode()
+        return self._arrays.pop("run", np.zeros(0, np.uint8)).tobytes().decode()
+
+    def _fits(self, like: list[Array]) -> bool:
+        """Whether the arrays that were read are those of a state, as this version has it."""
         held = [self._arrays.get(str(k)) for k in range(len(like))]
-        shapes = [None if x is None else (x.shape, x.dtype.itemsize) for x in held]
-        if run == self._run and shapes != [(x.shape, x.dtype.itemsize) for x in like]:
-            raise ValueError(f"{path} holds arrays of other shapes than a state of its run")
-        return run
+        forms = [None if x is None else (x.shape, x.dtype) for x in held]
+        return len(held) == len(self._arrays) and forms == [
+            (x.shape, _storable(x.dtype)) for x in like
+        ]
 
 
 def _number(path: Path) -> int:
@@ -205,11 +243,20 @@ def _numbers_of(x: Array) -> Array:
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
+def _storable(dtype: np.dtype) -> np.dtype:
+    """The dtype itself, or integers of its size for one that files do not know, as bfloat16."""
+    return np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" else dtype
+
+
+def _blank(like: Array) -> np.ndarray:
+    return np.zeros(like.shape, _storable(like.dtype))
+
+
 def _in_place(found: np.ndarray, like: Array) -> Array:
     """What was read as an array like another, where that one lies."""
-    # Dtypes that NumPy does not know come back as bytes.
-    found = found.view(like.dtype) if found.dtype.kind == "V" else found
-    return placed(found, like.sharding) if like.committed else jnp.asarray(found, like.dtype)
+    found = found.view(like.dtype)
+    with jax.enable_x64(True):  # or float64 would be cut to 32 bits
+        return placed(found, like.sharding) if like.committed else jnp.asarray(found)
 
 
 def _like(found: Array, like: Array) -> Array:

@@ -59,7 +59,7 @@ def run(
         TypeError: for what is no job, or no sharding.
         ValueError: for `every` below 1, for a callback or a checkpoint where the job is traced,
             since nothing runs on the host there, for traced numbers that are no arrays of the job,
-            and for a folder that another run holds, or left its states in.
+            and (`CheckpointError`) for a folder that another run holds, or left its states in.
         OSError: where the folder cannot be written to; what was stored stays.
     """
     if not isinstance(job, AbstractJob):
@@ -70,7 +70,7 @@ def run(
             if value is not None:
                 raise ValueError(f"{name} cannot be used under jax.jit or jax.vmap: leave it out")
         # Compiled functions all the same, so that a call under jax.vmap alone compiles once.
-        state, _ = _advance(job, _init(job, key, spread), jnp.asarray(_FOREVER, jnp.int32), None)
+        state, *_ = _advance(job, _init(job, key, spread), jnp.asarray(_FOREVER, jnp.int32), None)
         return result_of(job, state)
     every = check_count("every", every)
     if spread is not None:
@@ -119,10 +119,9 @@ class _Pace:
 
     def store_pending(self) -> None:
         """Store the state of the last pause if it was not."""
-        state, self._pending = self._pending, None
-        if self.store is not None and state is not None:
-            self.store.save(state)
-            self._stored = time.monotonic()
+        if self.store is not None and self._pending is not None:
+            self.store.save(self._pending)
+            self._pending, self._stored = None, time.monotonic()
 
 
 @contextlib.contextmanager
@@ -149,7 +148,7 @@ def _last(
     shardings = tuple(_split(x) for x in jax.tree.leaves(state))
     while True:
         limit = jnp.asarray(pace.steps(every), jnp.int32)
-        moved, done = _advance(job, state, limit, shardings)
+        moved, done, n_taken = _advance(job, state, limit, shardings)
         if isinstance(done, Tracer):
             raise ValueError(
                 "job uses a traced number that is none of its arrays, such as a learning rate "
@@ -157,7 +156,8 @@ def _last(
             )
         # Waits for the end of the chunk: until then the state is the one before it.
         ended, state = bool(done), moved
-        pace.reached(state)
+        if int(n_taken):  # else it is what was stored
+            pace.reached(state)
         stops = callback is not None and callback(state) is True
         ended |= from_first(lambda stops=stops: stops)
         pace.paused(ended)
@@ -172,7 +172,7 @@ def _split(x: Array) -> Sharding | None:
 
 @compiled_quickly
 def _init(job: AbstractJob, key: Key, spread: Spread | None) -> PyTree[Array]:
-    state = job.init(key)
+    state = jax.tree.map(_strong, job.init(key))
     return state if spread is None else spread.constrained(state, job.lanes(state))
 
 
@@ -182,8 +182,8 @@ def _advance(
     state: PyTree[Array],
     limit: Int[Array, ""],
     shardings: tuple[Sharding | None, ...] | None,
-) -> tuple[PyTree[Array], Bool[Array, ""]]:
-    """The state after at most `limit` steps, fewer if the job is done before, and whether it is."""
+) -> tuple[PyTree[Array], Bool[Array, ""], Int[Array, ""]]:
+    """The state after at most `limit` steps, whether it is done, and how many steps it took."""
 
     def going(carry):
         count, state = carry
@@ -194,8 +194,13 @@ def _advance(
         return count + 1, _kept(job.step(state), shardings)
 
     count = jnp.zeros((), jnp.int32)
-    state = jax.lax.while_loop(going, step, (count, state))[1]
-    return _kept(state, shardings), job.done(state)
+    count, state = jax.lax.while_loop(going, step, (count, state))
+    return _kept(state, shardings), job.done(state), count
+
+
+def _strong(x: Array) -> Array:
+    """Of a dtype of its own, as what was stored is; a weak one would compile the loop twice."""
+    return jnp.asarray(x, x.dtype) if getattr(x, "weak_type", False) else x
 
 
 def _kept(state: PyTree[Array], shardings: tuple[Sharding | None, ...] | None) -> PyTree[Array]:
