@@ -16,6 +16,7 @@ from ..energies import AbstractEnergy, Mixture, embed
 from ..kinetics import certify
 from ..learning import AbstractObjective, AbstractPenalty, checked_samples, checked_shares, fit
 from ..meanfield import NaiveMeanField
+from ..runs import Devices, Folder, Place, holding
 from ..search import Library, find_minima
 from ._learn import Learner, Round
 from ._likelihood import Data, Shares
@@ -48,6 +49,8 @@ def fit_experts(
     n_rounds: int = 20,
     tolerance: float = 1e-4,
     callback: Callable[[Round], None] | None = None,
+    checkpoint: Folder = None,
+    sharding: Devices = None,
 ) -> Mixture:
     """Learn one expert for each bound state, and their weights, by expectation maximisation.
 
@@ -87,6 +90,10 @@ def fit_experts(
         n_rounds: largest number of rounds.
         tolerance: rounds end where the loss falls by less, in nats per sample.
         callback: called on the host after every round. An exception that it raises ends the fit.
+        checkpoint: folder where the rounds are stored, and where they go on from if they were cut
+            short; see `thermogen.runs.Checkpoint`.
+        sharding: devices over which samples are spread, and the chains that estimate partition
+            functions: a mesh, or a sharding by its first axis.
 
     Returns:
         A normalised `Mixture`: `exp(-E)` sums to 1 at beta = 1.
@@ -125,25 +132,32 @@ def fit_experts(
     n_starts, n_rounds = check_counts(n_starts=n_starts, n_rounds=n_rounds)
     if n_experts is not None:
         n_experts = check_count("n_experts", n_experts)
-    learn = Learner(objective, penalty, optimizer, n_steps, n_rounds, tolerance, callback, weights)
-    split_key, learn_key, revise_key = jax.random.split(key, 3)
-    if shares is not None:
-        splits = [_checked_shares(shares, len(data), n_experts)]
-    elif library is not None:
-        splits = [library_shares(library, data, n_experts, weights=weights)]
-    elif n_experts is not None:
-        splits = first_splits(data, n_experts, n_starts, split_key, weights)
-    else:
-        splits = [_bound_state_shares(energy, data, learn, split_key)]
+    learn = Learner(
+        *(objective, penalty, optimizer, n_steps, n_rounds, tolerance, callback, weights),
+        Place(checkpoint, sharding),
+    )
     if held_out is not None:
         held_out = np.asarray(checked_samples(energy, held_out, "held_out"))
-    start = _copies(energy, splits[0].shape[1])
-    keys = jax.random.split(learn_key, len(splits))
-    rounds = [learn(start, data, split, k) for split, k in zip(splits, keys, strict=True)]
-    best = min(rounds, key=lambda r: r.loss).mixture
-    if held_out is None:
-        return best
-    return revised(best, data, held_out, learn, revise_key, held_out_weights)
+    split_key, learn_key, revise_key = jax.random.split(key, 3)
+    with holding(checkpoint):
+        if shares is not None:
+            splits = [_checked_shares(shares, len(data), n_experts)]
+        elif library is not None:
+            splits = [library_shares(library, data, n_experts, weights=weights)]
+        elif n_experts is not None:
+            splits = first_splits(data, n_experts, n_starts, split_key, weights)
+        else:
+            splits = [_bound_state_shares(energy, data, learn.at("parent"), split_key)]
+        start = _copies(energy, splits[0].shape[1])
+        keys = jax.random.split(learn_key, len(splits))
+        rounds = [
+            learn.at("split", index)(start, data, split, keys[index])
+            for index, split in enumerate(splits)
+        ]
+        best = min(rounds, key=lambda r: r.loss).mixture
+        if held_out is None:
+            return best
+        return revised(best, data, held_out, learn, revise_key, held_out_weights)
 
 
 def _bound_state_shares(
@@ -160,6 +174,7 @@ def _bound_state_shares(
         penalty=learn.penalty,
         optimizer=learn.optimizer,
         n_steps=learn.n_steps,
+        **learn.place.options("fit"),
     ).energy
     starts = np.asarray(jax.vmap(lambda s: embed(parent, 1.0, s))(jnp.asarray(data, float)))
     library = find_minima(
@@ -170,8 +185,16 @@ def _bound_state_shares(
         n_starts=_N_STARTS,
         capacity=_CAPACITY,
         starts=starts,
+        **learn.place.options("search"),
     )
-    certificate = certify(parent, 1.0, library, key=certify_key, threshold=_THRESHOLD)
+    certificate = certify(
+        parent,
+        1.0,
+        library,
+        key=certify_key,
+        threshold=_THRESHOLD,
+        **learn.place.options("certify"),
+    )
     return basin_shares(NaiveMeanField(), parent, 1.0, library, data, certificate=certificate)
 
 

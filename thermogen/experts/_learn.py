@@ -11,10 +11,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Num, PyTree
 
+from .._placement import gathered
 from .._solution import RESULTS
 from .._types import Key
 from ..energies import AbstractEnergy, Mixture
 from ..learning import AbstractObjective, AbstractPenalty, Defaults, Samples, fit
+from ..runs import Place, Spread
 from ._likelihood import log_partitions, negative_log_likelihood, responsibilities
 
 # Share of an even weight that every expert has in every sample: none dies for want of data.
@@ -47,6 +49,7 @@ class Learner(NamedTuple):
         tolerance: rounds end where the loss falls by less, in nats per sample.
         callback: called on the host after every round.
         weights: weight of each sample; equal where None.
+        place: where rounds are stored, by number, and the devices that samples are spread over.
     """
 
     objective: AbstractObjective
@@ -57,13 +60,19 @@ class Learner(NamedTuple):
     tolerance: float = 1e-4
     callback: Callable[[Round], None] | None = None
     weights: Num[np.ndarray, " samples"] | None = None
+    place: Place = Place()
+
+    def at(self, *names: str | int) -> "Learner":
+        """The same for a part, which has a place of its own."""
+        return self._replace(place=self.place.at(*names))
 
     def __call__(self, start: Mixture, data: np.ndarray, shares: np.ndarray, key: Key) -> Round:
         """Rounds from a first split of the data; the best of them."""
         best: Round | None = None
         last = np.inf
         for index in range(self.n_rounds):
-            this = self._round(start, data, shares, jax.random.fold_in(key, index))
+            one = self.at(index)
+            this = one._round(start, data, shares, jax.random.fold_in(key, index))
             if self.callback is not None:
                 self.callback(this)
             if best is None or this.loss < best.loss:
@@ -78,26 +87,40 @@ class Learner(NamedTuple):
     def _round(self, start: Mixture, data: np.ndarray, shares: np.ndarray, key: Key) -> Round:
         fit_key, partition_key = jax.random.split(key)
         shares = with_floor(shares)
+        rows, of_rows, weights = self._divided(data, shares)
         fitted = fit(
-            EachExpert(self.objective, jnp.asarray(shares)),
+            EachExpert(self.objective, jnp.asarray(of_rows)),
             start,
-            data,
+            rows,
             key=fit_key,
-            weights=self.weights,
+            weights=weights,
             penalty=self.penalty,
             optimizer=self.optimizer,
             n_steps=self.n_steps,
+            **self.place.options("fit"),
         )
         if fitted.result == RESULTS.non_finite:
             warnings.warn(f"experts: {RESULTS[fitted.result]}", stacklevel=4)
-        experts = cast(Any, fitted.energy).experts
+        experts = gathered(cast(Any, fitted.energy).experts)
         mixture = Mixture(
             experts,
             np.log(np.average(shares, axis=0, weights=self.weights)),
-            log_partitions(experts, partition_key),
+            log_partitions(experts, partition_key, **self.place.options("partitions")),
         )
         loss = negative_log_likelihood(mixture, data, weights=self.weights)
         return Round(mixture, loss, fitted.result)
+
+    def _divided(
+        self, data: np.ndarray, shares: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Samples, shares and weights, filled up with rows of no weight to divide evenly."""
+        spread = Spread.of(self.place.sharding)
+        missing = 0 if spread is None else -len(data) % spread.n_parts
+        if missing == 0:
+            return data, shares, self.weights
+        weights = np.ones(len(data)) if self.weights is None else self.weights
+        rows, of_rows = (np.pad(x, ((0, missing), (0, 0)), mode="edge") for x in (data, shares))
+        return rows, of_rows, np.pad(weights, (0, missing))
 
 
 class EachExpert(AbstractObjective):

@@ -15,6 +15,7 @@ from .._solution import RESULTS
 from .._types import Key
 from ..energies import AbstractEnergy, Mixture, n_enumerated
 from ..learning import checked_samples, checked_shares
+from ..runs import Devices, Folder, part
 from ..sampling import annealed_importance_sampling
 
 # Up to so many spins, of an RBM in one of its layers, ln Z is summed; beyond it is estimated.
@@ -27,12 +28,17 @@ Shares = Float[Array | np.ndarray, "_ _"]
 
 
 @from_anywhere
-def log_partitions(experts: AbstractEnergy, key: Key) -> Float[Array, " experts"]:
+def log_partitions(
+    experts: AbstractEnergy, key: Key, *, checkpoint: Folder = None, sharding: Devices = None
+) -> Float[Array, " experts"]:
     """ln Z of each expert at beta = 1: by enumeration up to 20 spins, else by annealing.
 
     Args:
         experts: energies on a leading axis, as `Mixture.experts`.
         key: random key, for annealing (1000 temperatures, 256 chains).
+        checkpoint: folder where annealing is stored now and then, and goes on from if it was cut
+            short; see `thermogen.runs.Checkpoint`.
+        sharding: devices over which the chains are spread: a mesh, or a sharding by its first axis.
 
     Returns:
         In nats, shape `(experts,)`. The annealed ones are too small rather than too large.
@@ -52,6 +58,8 @@ def log_partitions(experts: AbstractEnergy, key: Key) -> Float[Array, " experts"
             betas,
             key=jax.random.fold_in(key, a),
             n_chains=_N_CHAINS,
+            checkpoint=part(checkpoint, a),
+            sharding=sharding,
         )
         for a in range(size)
     ]

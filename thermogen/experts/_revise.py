@@ -42,7 +42,7 @@ def revised(
         start, parts = _split(
             mixture, responsibilities(mixture, data), data, learn.weights, split_key
         )
-        tried = learn(start, data, parts, learn_key).mixture
+        tried = learn.at("split more", index)(start, data, parts, learn_key).mixture
         rise, error = change(tried)
         if rise > -error:
             break
@@ -50,7 +50,7 @@ def revised(
     while mixture.n_experts > 1:
         merge_key, learn_key = jax.random.split(merge_key)
         start, parts = _merged(mixture, responsibilities(mixture, data), learn.weights)
-        tried = learn(start, data, parts, learn_key).mixture
+        tried = learn.at("merge", mixture.n_experts)(start, data, parts, learn_key).mixture
         rise, error = change(tried)
         if rise > error:
             break

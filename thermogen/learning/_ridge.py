@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Num
 from .._checks import check_count
 from .._types import Key
 from ..energies import AbstractEnergy
+from ..runs import Devices, Folder, part
 from ._conditional import Pseudolikelihood, default_l2, margins
 from ._fit import fit
 from ._samples import Samples, checked_samples, checked_shares
@@ -40,6 +41,8 @@ def choose_l2(
     weights: Num[Array | np.ndarray, " samples"] | None = None,
     n_folds: int = 5,
     seed: int = 0,
+    checkpoint: Folder = None,
+    sharding: Devices = None,
 ) -> RidgeChoice:
     """Choose the ridge of a pseudolikelihood by cross-validation.
 
@@ -55,6 +58,9 @@ def choose_l2(
         weights: relative weight of each sample, >= 0; equal where None.
         n_folds: parts into which the samples are divided at random, from 2 to their number.
         seed: seed of that division.
+        checkpoint: folder where the fits are stored, and where they go on from if they were cut
+            short; see `thermogen.runs.Checkpoint`.
+        sharding: devices over which samples are spread: a mesh, or a sharding by its first axis.
 
     Raises:
         ValueError: as `fit` does, and for a number of parts out of range.
@@ -65,15 +71,23 @@ def choose_l2(
     fold = np.random.default_rng(seed).permutation(len(rows)) % n_folds
     strengths = float(default_l2(rows.shape[1], size)) * _RELATIVE
     held_out = np.zeros(len(strengths))
-    for part in range(n_folds):
+    for number in range(n_folds):
         # The held-out rows get no weight, so that all parts share one program.
-        inside, outside = share * (fold != part), share * (fold == part)
+        inside, outside = share * (fold != number), share * (fold == number)
         if inside.sum() == 0:
             continue
         start = energy
         for index, strength in enumerate(strengths):
             objective = Pseudolikelihood(strength / inside.sum())
-            start = fit(objective, start, rows, key=key, weights=inside).energy
+            start = fit(
+                objective,
+                start,
+                rows,
+                key=key,
+                weights=inside,
+                checkpoint=part(checkpoint, number, index),
+                sharding=sharding,
+            ).energy
             held_out[index] += float(_surprise(start, rows, outside))
     return RidgeChoice(float(strengths[np.argmin(held_out)]), strengths, held_out)
 
