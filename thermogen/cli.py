@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import shutil
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from . import _signals, retrieval, storage
 from ._checks import check_count, check_memory, seeded_key
 from ._solution import RESULTS
 from .energies import n_visible
+from .runs import CheckpointError
 
 # What a study writes; while it runs, and where it was killed, to a folder within the folder.
 _FILES = (
@@ -37,6 +39,8 @@ _FILES = (
     "report.html",
 )
 _UNFINISHED = "unfinished"
+# Within it: the states of jobs, how to go on, and the files of the end before they are moved.
+_STATES, _HOW, _LAST = "checkpoint", "resume.txt", "last"
 _ROOM = 2**25  # bytes of a page and a library
 _AT_ONCE = 64  # cues that are answered together
 _N_SHOWN, _WIDTH = 20, 64  # rows and spins of the table on the screen
@@ -122,13 +126,21 @@ def study_data(
         float, typer.Option(help="Sweeps that a bound state must trap the dynamics.")
     ] = 20.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with what was cut short in that folder, to the same result; else begin.",
+        ),
+    ] = False,
     no_cache: _NoCache = False,
 ) -> None:
     """Learn an energy from DATA, find its bound states, and write a report.
 
     Writes report.html, summary.json, library.npz, model.eqx, study.npz (all that the page shows)
     and, where there are samples enough to compare them with one model, experts.eqx. Ctrl-C and
-    SIGTERM keep what was done. While it runs, what there is stands in the folder "unfinished".
+    SIGTERM keep what was done. While it runs, and where it was cut short, what there is stands in
+    the folder "unfinished": the same command with --resume goes on from there.
 
     \b
     Examples:
@@ -136,6 +148,7 @@ def study_data(
       thermogen study adder:3 --out adder
       thermogen study digits --functional tap --beta 1.5
       thermogen study samples.csv --starts 8192
+      thermogen study samples.csv --starts 8192 --resume
     """
     with contextlib.ExitStack() as stack:
         with _one_line("study"), _signals.interruptible():
@@ -144,6 +157,9 @@ def study_data(
             for note in study.check_size(job):
                 print(f"thermogen study: {note}", file=sys.stderr)
             stack.enter_context(_reserved(out, job.source.spins.shape[1]))
+            job = _taken_up(out / _UNFINISHED, job) if resume else job
+        if not resume:
+            shutil.rmtree(out / _UNFINISHED, ignore_errors=True)
         _run(job, out)
 
 
@@ -161,11 +177,22 @@ def render(
       thermogen render report
     """
     with _one_line("render"):
-        job = study.load_study(out / "study.npz")
-        if (out / "experts.eqx").exists():
-            job.experts = cast(Any, storage.load_energy(out / "experts.eqx"))
+        job = _loaded(out)
         _write_text(out / "report.html", study.render(job))
         print(_printable(out / "report.html"))
+
+
+def _loaded(folder: Path) -> study.Study:
+    """A study from its files.
+
+    Raises:
+        ValueError: if one of them is damaged.
+        OSError: if one of them cannot be read.
+    """
+    job = study.load_study(folder / "study.npz")
+    if (folder / "experts.eqx").exists():
+        job.experts = cast(Any, storage.load_energy(folder / "experts.eqx"))
+    return job
 
 
 @app.command()
@@ -282,6 +309,36 @@ def _of_cues(found: dict[str, np.ndarray]) -> list[tuple[np.ndarray, ...]]:
     return list(zip(*(found[name] for name in names), strict=True))
 
 
+def _taken_up(unfinished: Path, job: study.Study) -> study.Study:
+    """The study as it was left in a folder; as given where there is none that can be read.
+
+    Raises:
+        ValueError: if another study was left there.
+    """
+    try:
+        left = _loaded(unfinished)
+    except FileNotFoundError:
+        print(f"thermogen study: nothing to resume in {unfinished.parent}", file=sys.stderr)
+        return job
+    except (ValueError, OSError) as error:
+        print(f"thermogen study: {error}; its stages are repeated", file=sys.stderr)
+        return job
+    try:
+        study.check_same(left, job)
+    except ValueError as error:
+        raise ValueError(
+            f"--resume: {error}; give its options, choose another --out, or leave out --resume"
+        ) from None
+    done = left.finished[-1] if left.finished else "none"
+    print(f"thermogen study: going on; last stage that was finished: {done}", file=sys.stderr)
+    return left
+
+
+def _to_go_on() -> str:
+    """The command that goes on with this one."""
+    return shlex.join(["thermogen", *(w for w in sys.argv[1:] if w != "--resume"), "--resume"])
+
+
 def _run(job: study.Study, out: Path) -> None:
     """Do the job, keep what there is after every stage, and put all in its place at the end."""
     unfinished = out / _UNFINISHED
@@ -292,34 +349,53 @@ def _run(job: study.Study, out: Path) -> None:
         except (OSError, ValueError) as error:  # the work goes on: its end may find room again
             print(f"thermogen study: {unfinished} cannot be written: {error}", file=sys.stderr)
 
-    study.run_study(job, progress=study.progress, on_stage=keep)
-    if job.fit is None:
-        print("Interrupted before anything was learned; nothing was written.", file=sys.stderr)
-        raise typer.Exit(_signals.exit_code())
+    failed = False
+    keep(job)
     try:
-        files = _write(job, unfinished, final=True)
-        _publish(unfinished, out, files)
-    except (OSError, ValueError) as error:
-        elsewhere = _rescued(job)
-        where = f"kept what was done in {elsewhere}" if elsewhere else "nothing could be kept"
-        print(f"thermogen study: {out} cannot be written: {error}; {where}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        study.run_study(
+            job, progress=study.progress, on_stage=keep, checkpoint=unfinished / _STATES
+        )
+    except (OSError, CheckpointError) as error:
+        print(f"thermogen study: {error}", file=sys.stderr)
+        job.interrupted = failed = True
+    files = _put(job, out)
     if job.interrupted:
-        kept = ", ".join(files)
-        print(f"Interrupted; kept what was done: {kept} in {out}", file=sys.stderr)
-        raise typer.Exit(_signals.exit_code())
+        kept = f"; kept what was done: {', '.join(files)} in {out}" if files else ""
+        print(f"Interrupted{kept}\nTo go on: {_to_go_on()}", file=sys.stderr)
+        raise typer.Exit(1 if failed else _signals.exit_code())
     print(_printable(out / "report.html"))
-    if study.fit_failed(job):
+    if job.fit is not None and study.fit_failed(job):
         message = RESULTS[job.fit.result]
         print(f"thermogen study: the fit failed, do not trust it: {message}", file=sys.stderr)
         raise typer.Exit(1)
 
 
-def _write(job: study.Study, folder: Path, *, final: bool) -> list[str]:
-    """Write what there is to a folder, with the page where it is the last time; name the files."""
+def _put(job: study.Study, out: Path) -> list[str]:
+    """Write what there is in the place of an earlier study, all at once; name the files.
+
+    What was cut short leaves the unfinished folder too, to go on from.
+    """
+    last = out / _UNFINISHED / _LAST
     if job.fit is None:
         return []
-    energy: Any = job.energy
+    try:
+        files = _write(job, last, final=True)
+        for name in files:
+            storage.replace(last / name, out / name)
+        for name in _FILES:
+            if name not in files:
+                (out / name).unlink(missing_ok=True)
+        shutil.rmtree(last if job.interrupted else last.parent, ignore_errors=True)
+    except (OSError, ValueError) as error:
+        elsewhere = _rescued(job)
+        where = f"kept what was done in {elsewhere}" if elsewhere else "nothing could be kept"
+        print(f"thermogen study: {out} cannot be written: {error}; {where}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    return files
+
+
+def _write(job: study.Study, folder: Path, *, final: bool) -> list[str]:
+    """Write what there is to a folder, with the page where it is the last time; name the files."""
     library: Any = job.library
     experts: Any = job.experts
     folder.mkdir(parents=True, exist_ok=True)
@@ -329,30 +405,20 @@ def _write(job: study.Study, folder: Path, *, final: bool) -> list[str]:
         figures["interrupted"] = True
     text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
     parts: dict[str, Callable[[Path], None]] = {
-        "model.eqx": lambda path: storage.save_energy(path, energy),
+        "model.eqx": lambda path: storage.save_energy(path, job.energy),
         "library.npz": lambda path: storage.save_library(path, library),
         "experts.eqx": lambda path: storage.save_energy(path, experts),
         "study.npz": lambda path: study.save_study(path, job),
         "summary.json": lambda path: _write_text(path, text),
         "report.html": lambda path: _write_text(path, study.render(job)),
+        _HOW: lambda path: _write_text(path, f"In {Path.cwd()}:\n\n{_to_go_on()}\n"),
     }
-    known = {"library.npz": library, "experts.eqx": experts}
-    files = [name for name in parts if known.get(name, job) is not None]
-    if not final:
-        files.remove("report.html")
+    known = {"model.eqx": job.fit, "library.npz": library, "experts.eqx": experts}
+    unwanted = _HOW if final else "report.html"
+    files = [n for n in parts if n != unwanted and known.get(n, job) is not None]
     for name in files:
         parts[name](folder / name)
     return files
-
-
-def _publish(unfinished: Path, out: Path, files: list[str]) -> None:
-    """Put the files of one study in the place of those of an earlier one, all at once."""
-    for name in files:
-        storage.replace(unfinished / name, out / name)
-    for name in _FILES:
-        if name not in files:
-            (out / name).unlink(missing_ok=True)
-    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _rescued(job: study.Study) -> Path | None:

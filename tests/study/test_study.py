@@ -15,6 +15,7 @@ from thermogen.kinetics import BoundStates, Certificate
 from thermogen.landscape import TRANSITIONS, Barriers
 from thermogen.learning import FitResult
 from thermogen.plots import _style
+from thermogen.runs import Place
 from thermogen.search import PER_STATE, Completeness, Kind, Library
 from thermogen.study import _dynamics, _page, _pipeline, _progress, _recall, _remedy
 from thermogen.study._pipeline import STAGES
@@ -52,8 +53,8 @@ def test_a_study_learns_weighted_samples_as_repeated_ones(tmp_path):
     learned = []
     for each in (source, repeated):
         study = tg.study.Study(each, tg.study.Settings(l2=1e-3))
-        _pipeline._choose(study, lambda *_: None)
-        _pipeline._learn(study, lambda *_: None)
+        _pipeline._choose(study, lambda *_: None, Place())
+        _pipeline._learn(study, lambda *_: None, Place())
         learned.append(study.energy)
     np.testing.assert_allclose(learned[0].couplings, learned[1].couplings, atol=1e-5)
     np.testing.assert_allclose(learned[0].fields, learned[1].fields, atol=1e-5)
@@ -409,7 +410,7 @@ def test_what_would_take_minutes_is_left_out():
     study, told = _study(picture=(20, 20)), []
     study.barriers = study.comparison = None
     for stage in (_dynamics.climb, _remedy.compare):
-        stage(study, lambda done, total, note: told.append(note))
+        stage(study, lambda done, total, note: told.append(note), Place())
     assert study.barriers is None and study.comparison is None
     assert len(told) == 2 and all(note.startswith("left out") for note in told)
 

@@ -3,6 +3,7 @@
 from ._page import render as render
 from ._pipeline import run_study as run_study
 from ._progress import progress as progress
+from ._same import check_same as check_same
 from ._saved import load_study as load_study
 from ._saved import save_study as save_study
 from ._sizes import check_size as check_size

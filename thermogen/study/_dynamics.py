@@ -5,6 +5,7 @@ import numpy as np
 from ..energies import AbstractEnergy
 from ..kinetics import BoundStates, find_bound_states
 from ..landscape import barriers
+from ..runs import Place
 from ..search import Library
 from ._progress import Tell
 from ._study import Study
@@ -19,15 +20,17 @@ _TREE_STATES, _TREE_SPINS = 12, 128
 _NEIGHBOURS, _ROUNDS = 4, 2
 
 
-def diagnose(study: Study, tell: Tell) -> None:
+def diagnose(study: Study, tell: Tell, place: Place) -> None:
     """Certify the states of the library, and look for others among single-flip minima."""
     tell(0, None, "")
-    study.bound_states = bound_states(study, study.energy, study.library)
+    study.bound_states = bound_states(study, study.energy, study.library, place)
     count = study.bound_states.certificate.count
     tell(1, 1, f"{count} bound state{'' if count == '1' else 's'}")
 
 
-def bound_states(study: Study, energy: AbstractEnergy, library: Library | None) -> BoundStates:
+def bound_states(
+    study: Study, energy: AbstractEnergy, library: Library | None, place: Place
+) -> BoundStates:
     """What traps the dynamics of an energy that was learned from the samples of a study."""
     n_spins = energy.n_spins
     n_trajectories = _TRAJECTORIES if n_spins <= _MANY_SPINS else _FEW_TRAJECTORIES
@@ -41,6 +44,7 @@ def bound_states(study: Study, energy: AbstractEnergy, library: Library | None) 
         n_starts=_DESCENTS,
         capacity=max(_BUDGET // (n_trajectories * n_spins**2), _LEAST_CANDIDATES),
         n_trajectories=n_trajectories,
+        **place.options(),
     )
 
 
@@ -51,7 +55,7 @@ def some_samples(study: Study) -> np.ndarray:
     return spins[draw.permutation(len(spins))[:_DESCENTS]]
 
 
-def climb(study: Study, tell: Tell) -> None:
+def climb(study: Study, tell: Tell, place: Place) -> None:
     """Barriers between the lowest states, where there are two and saddles are found quickly."""
     library = study.library
     assert library is not None

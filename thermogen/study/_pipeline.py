@@ -11,6 +11,7 @@ import numpy as np
 from .. import _signals
 from ..energies import Pairwise
 from ..learning import FitResult, Pseudolikelihood, choose_l2, default_l2, fit
+from ..runs import Devices, Folder, Place, holding
 from ..search import Library, find_minima, quench
 from ._dynamics import climb, diagnose
 from ._progress import Tell
@@ -34,26 +35,41 @@ def run_study(
     *,
     progress: Callable[[str], contextlib.AbstractContextManager[Tell]],
     on_stage: Callable[[Study], object],
+    checkpoint: Folder = None,
+    sharding: Devices = None,
 ) -> None:
-    """Fill a study, stage by stage: those of `STAGES`, in that order.
+    """Fill a study, stage by stage: those of `STAGES`, in that order, that it has not finished.
 
-    A `KeyboardInterrupt` ends it early and leaves in the study what was found until then.
+    A `KeyboardInterrupt` ends it early and leaves in the study what was found until then. Such a
+    study, or one that was loaded, goes on from its last finished stage.
 
     Args:
         study: the study; it is modified.
         progress: opens the display of one stage, see `thermogen.study.progress`.
         on_stage: called after every finished stage, for example to write what is there.
+        checkpoint: folder where what takes long within the stages is stored, and where it goes on
+            from if it was cut short; see `thermogen.runs.Checkpoint`.
+        sharding: devices over which the work is spread: a mesh, or a sharding by its first axis.
+
+    Raises:
+        ValueError: for a checkpoint that another run holds, or left its states in.
+        OSError: where the checkpoint cannot be written to.
     """
+    study.interrupted = False
+    place = Place(checkpoint, sharding)
     try:
-        for name, (title, stage) in STAGES.items():
-            started = time.perf_counter()
-            try:
-                with _signals.interruptible(), progress(title) as tell:
-                    stage(study, _listening(tell))
-            finally:
-                study.seconds[name] = time.perf_counter() - started
-            study.finished.append(name)
-            on_stage(study)
+        with holding(checkpoint):
+            for name, (title, stage) in STAGES.items():
+                if name in study.finished:
+                    continue
+                started = time.perf_counter()
+                try:
+                    with _signals.interruptible(), progress(title) as tell:
+                        stage(study, _listening(tell), place.at(name))
+                finally:
+                    study.seconds[name] = time.perf_counter() - started
+                study.finished.append(name)
+                on_stage(study)
     except BaseException as error:
         # Deep inside another library a signal may turn into any other error.
         if not isinstance(error, KeyboardInterrupt) and not _signals.caught():
@@ -71,7 +87,7 @@ def _listening(tell: Tell) -> Tell:
     return telling
 
 
-def _choose(study: Study, tell: Tell) -> None:
+def _choose(study: Study, tell: Tell, place: Place) -> None:
     """The ridge that predicts held-out samples best; with a few samples, the default."""
     source, settings = study.source, study.settings
     tell(0, None, "")
@@ -87,6 +103,7 @@ def _choose(study: Study, tell: Tell) -> None:
             weights=source.weights,
             n_folds=_FOLDS if len(source.spins) < _MANY_SAMPLES else 2,
             seed=settings.seed,
+            **place.options(),
         )
         study.l2 = study.ridge.l2
     tell(1, 1, f"{study.l2:.3g} nats a sample")
@@ -97,7 +114,7 @@ def _without_couplings(study: Study) -> Pairwise:
     return Pairwise(jnp.zeros((n_spins, n_spins)), jnp.zeros(n_spins))
 
 
-def _learn(study: Study, tell: Tell) -> None:
+def _learn(study: Study, tell: Tell, place: Place) -> None:
     assert study.l2 is not None
 
     def keep(partial: FitResult) -> None:
@@ -111,6 +128,7 @@ def _learn(study: Study, tell: Tell) -> None:
         key=study.key(0),
         weights=study.source.weights,
         callback=keep,
+        **place.options(),
     )
 
 
@@ -118,14 +136,14 @@ def _loss(result: FitResult) -> str:
     return f"loss {result.history[-1]:.4f}" if len(result.history) else "no step yet"
 
 
-def _scan(study: Study, tell: Tell) -> None:
+def _scan(study: Study, tell: Tell, place: Place) -> None:
     """A scan from hot to cold for every functional, from data and the states found before."""
     spins, settings = study.source.spins, study.settings
     draw = np.random.default_rng(settings.seed)
     chosen = draw.choice(len(spins), min(_SCAN_SAMPLES, len(spins)), replace=False)
     starts = spins[chosen].astype(float)
     points = [(name, float(settings.beta * f)) for name in Functional for f in _SCAN_FACTORS]
-    held = starts[:0]
+    held, study.scan = starts[:0], []
     for index, (name, beta) in enumerate(points):
         library = find_minima(
             name.free_energy,
@@ -135,6 +153,7 @@ def _scan(study: Study, tell: Tell) -> None:
             n_starts=min(_SCAN_STARTS, settings.n_starts),
             capacity=_CAPACITY,
             starts=np.concatenate([starts, held]),
+            **place.options(index),
         )
         held = np.asarray(library.magnetizations)
         coverage, overflow = library.coverage(), bool(library.overflow)
@@ -142,7 +161,7 @@ def _scan(study: Study, tell: Tell) -> None:
         tell(index + 1, len(points), f"{name.value}: {_count(library)} at beta = {beta:.3g}")
 
 
-def _quench_data(study: Study, tell: Tell) -> None:
+def _quench_data(study: Study, tell: Tell, place: Place) -> None:
     spins = study.source.spins
     parts = []
     for first in range(0, len(spins), _QUENCH_CHUNK):
@@ -155,7 +174,7 @@ def _quench_data(study: Study, tell: Tell) -> None:
     study.minima = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
-def _search(study: Study, tell: Tell) -> None:
+def _search(study: Study, tell: Tell, place: Place) -> None:
     """The data enter as the minima they fell to, so that no sample is quenched twice at length."""
     settings = study.settings
 
@@ -173,11 +192,12 @@ def _search(study: Study, tell: Tell) -> None:
         capacity=_CAPACITY,
         starts=study.minima.value[study.verified()],
         callback=keep,
+        **place.options(),
     )
 
 
 # Name, title and function of each stage, in the order in which they run.
-STAGES: dict[str, tuple[str, Callable[[Study, Tell], None]]] = {
+STAGES: dict[str, tuple[str, Callable[[Study, Tell, Place], None]]] = {
     "choose": ("Choosing the ridge", _choose),
     "learn": ("Learning the couplings", _learn),
     "quench": ("Quenching the data", _quench_data),

@@ -6,6 +6,7 @@ from jaxtyping import Num
 
 from ..energies import AbstractEnergy
 from ..retrieval import recall, recall_scores
+from ..runs import Place
 from ._progress import Tell
 from ._study import Recollection, Source, Study
 
@@ -13,7 +14,7 @@ _CUES = 64
 _STRIP_HIDDEN = 0.4  # share of a strip that is hidden: of an adder the sum
 
 
-def recollect(study: Study, tell: Tell) -> None:
+def recollect(study: Study, tell: Tell, place: Place) -> None:
     """Recall samples of which a part is hidden: half of a picture, the end of a strip."""
     spins = study.source.spins
     tell(0, None, "")

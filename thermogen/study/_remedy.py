@@ -8,6 +8,7 @@ from ..datasets import split
 from ..energies import AbstractEnergy, Mixture, Pairwise
 from ..experts import fit_experts
 from ..learning import L2, AbstractObjective, AbstractPenalty, ExactLikelihood, Pseudolikelihood
+from ..runs import Place
 from ._progress import Tell
 from ._recall import ask
 from ._study import Comparison, Contestant, Study
@@ -21,7 +22,7 @@ _ROUNDS = 6
 _MOST_ENUMERATED = 12  # spins: up to so many, models are fitted by their likelihood
 
 
-def compare(study: Study, tell: Tell) -> None:
+def compare(study: Study, tell: Tell, place: Place) -> None:
     """Fit one model and a few experts to the same part of the data, and judge both by the rest."""
     spins = study.source.spins
     assert study.l2 is not None
@@ -37,7 +38,7 @@ def compare(study: Study, tell: Tell) -> None:
     mixtures = []
     for index, size in enumerate((1, N_EXPERTS)):
         tell(index, 2, "one model" if size == 1 else f"{size} experts")
-        mixtures.append(_learned(study, training, weights, size))
+        mixtures.append(_learned(study, training, weights, size, place.at(size)))
     weights = weights / weights.sum()
     costs = [_costs(mixture, held_out) for mixture in mixtures]
     contestants = [
@@ -58,7 +59,9 @@ def compare(study: Study, tell: Tell) -> None:
     tell(2, 2, f"experts gain {study.comparison.gain:.3g} nats a sample")
 
 
-def _learned(study: Study, training: np.ndarray, weights: np.ndarray, size: int) -> Mixture:
+def _learned(
+    study: Study, training: np.ndarray, weights: np.ndarray, size: int, place: Place
+) -> Mixture:
     """A mixture of `size` experts, fitted to the training part of the data."""
     assert study.l2 is not None
     n_spins = training.shape[1]
@@ -74,6 +77,7 @@ def _learned(study: Study, training: np.ndarray, weights: np.ndarray, size: int)
         penalty=penalty,
         n_rounds=1 if size == 1 else _ROUNDS,
         weights=weights,
+        **place.options(),
     )
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from .._solution import RESULTS
 from ..kinetics import BoundStates
 from ..learning import Pseudolikelihood, fit
+from ..runs import Place
 from ..search import find_minima, quench
 from ._dynamics import bound_states, some_samples
 from ._progress import Tell
@@ -17,7 +18,7 @@ _STARTS = 64
 _MOST_STEPS = 400
 
 
-def vary(study: Study, tell: Tell) -> None:
+def vary(study: Study, tell: Tell, place: Place) -> None:
     """Learn again without the ridge, with ten times as much, and from resampled data."""
     found, l2 = study.bound_states, study.l2
     assert found is not None and l2 is not None
@@ -29,13 +30,14 @@ def vary(study: Study, tell: Tell) -> None:
     for _ in range(_RESAMPLES):
         rows = draw.choice(count, count)
         plan.append(("on resampled data", l2, np.bincount(rows, minlength=count).astype(float)))
+    study.variations = []
     for index, (what, strength, counts) in enumerate(plan):
         tell(index, len(plan), what)
-        study.variations.append(_variation(study, what, strength, counts))
+        study.variations.append(_variation(study, what, strength, counts, place.at(index)))
     tell(len(plan), len(plan), _numbers(study.variations))
 
 
-def _variation(study: Study, what: str, l2: float, counts: np.ndarray) -> Variation:
+def _variation(study: Study, what: str, l2: float, counts: np.ndarray, place: Place) -> Variation:
     settings, found = study.settings, study.bound_states
     assert found is not None
     learned = fit(
@@ -45,6 +47,7 @@ def _variation(study: Study, what: str, l2: float, counts: np.ndarray) -> Variat
         key=study.key(6),
         weights=counts * study.source.shares(),
         n_steps=_MOST_STEPS,
+        **place.options("fit"),
     )
     functional = settings.functional.free_energy
     states = np.asarray(found.library.magnetizations)[found.representatives]
@@ -55,8 +58,9 @@ def _variation(study: Study, what: str, l2: float, counts: np.ndarray) -> Variat
         key=study.key(7),
         n_starts=min(_STARTS, settings.n_starts),
         starts=np.concatenate([states, some_samples(study)]),
+        **place.options("search"),
     )
-    varied = bound_states(study, learned.energy, minima)
+    varied = bound_states(study, learned.energy, minima, place.at("states"))
     ends = quench(functional, learned.energy, settings.beta, states)
     return Variation(what, varied.certificate.count, _kept(varied, ends.value), learned.result)
 

@@ -84,7 +84,8 @@ def _decoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if kind == "scalar":
         return arrays[rest[0]][()]
     if kind == "jax":
-        return jnp.asarray(arrays[rest[0]])
+        with jax.enable_x64(True):  # or float64 would be cut to 32 bits
+            return jnp.asarray(arrays[rest[0]])
     if kind == "enum":
         return _class(rest[0])(rest[1])
     if kind == "codes":
