@@ -11,6 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import prng_key
 
+# Up to here doubles hold whole numbers.
+_WHOLE = 2**53
+
 
 def feed(
     digest: Any,
@@ -67,7 +70,12 @@ def _used_by(function: Any) -> list[Any]:
         return []
     values = inspect.getclosurevars(function).nonlocals
     defaults = [function.__defaults__, function.__kwdefaults__]
-    return [*(values[name] for name in sorted(values)), *defaults]
+    return [*(_plain(values[name]) for name in sorted(values)), *defaults]
+
+
+def _plain(x: Any) -> Any:
+    """A whole number as a float: some schedules of optax make it one when they are called."""
+    return float(x) if type(x) is int and abs(x) < _WHOLE else x
 
 
 def _attributes(x: Any) -> list[str]:

@@ -159,7 +159,7 @@ def study_data(
             stack.enter_context(_reserved(out, job.source.spins.shape[1]))
             job = _taken_up(out / _UNFINISHED, job) if resume else job
         if not resume:
-            shutil.rmtree(out / _UNFINISHED, ignore_errors=True)
+            _drop(out / _UNFINISHED)
         _run(job, out)
 
 
@@ -385,13 +385,23 @@ def _put(job: study.Study, out: Path) -> list[str]:
         for name in _FILES:
             if name not in files:
                 (out / name).unlink(missing_ok=True)
-        shutil.rmtree(last if job.interrupted else last.parent, ignore_errors=True)
+        if job.interrupted:
+            shutil.rmtree(last, ignore_errors=True)
+        else:
+            _drop(last.parent)
     except (OSError, ValueError) as error:
         elsewhere = _rescued(job)
         where = f"kept what was done in {elsewhere}" if elsewhere else "nothing could be kept"
         print(f"thermogen study: {out} cannot be written: {error}; {where}", file=sys.stderr)
         raise typer.Exit(1) from None
     return files
+
+
+def _drop(unfinished: Path) -> None:
+    """Remove the folder; what is left of it where that is cut short is nothing to resume."""
+    with contextlib.suppress(OSError):
+        (unfinished / "study.npz").unlink()
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write(job: study.Study, folder: Path, *, final: bool) -> list[str]:
