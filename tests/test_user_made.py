@@ -268,6 +268,9 @@ SLOW = {
     "landscape.energy_barriers": lambda e: landscape.energy_barriers(
         e, CONFIGURATIONS[[0, -1]], key=KEY
     ),
+    "sampling.expectation": lambda e: (
+        sampling.expectation(jnp.mean, e, BETA, CONFIGURATIONS.astype(float)).value
+    ),
     "landscape.follow": lambda e: landscape.follow(FUNCTIONAL, e, BETA, _library(e)).curvatures,
     "landscape.genealogy": lambda e: _family(e).parents,
     "landscape.mixture_bound": lambda e: landscape.mixture_bound(e, BETA, _library(e)),

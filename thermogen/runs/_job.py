@@ -60,6 +60,10 @@ class AbstractJob(eqx.Module):
     def result(self, state: PyTree[Array]) -> PyTree:
         """The result that a state stands for, also the state of a run that was stopped early."""
 
+    def still(self) -> "AbstractJob":
+        """The job whose steps are taken; without derivatives where the result has its own."""
+        return self
+
     def lanes(self, state: PyTree[Array]) -> PyTree[int | None]:
         """Along which axis of each array of a state independent lanes lie, for `sharding`.
 

@@ -70,7 +70,9 @@ def run(
             if value is not None:
                 raise ValueError(f"{name} cannot be used under jax.jit or jax.vmap: leave it out")
         # Compiled functions all the same, so that a call under jax.vmap alone compiles once.
-        state, *_ = _advance(job, _init(job, key, spread), jnp.asarray(_FOREVER, jnp.int32), None)
+        still = job.still()
+        start = _init(still, key, spread)
+        state, *_ = _advance(still, start, jnp.asarray(_FOREVER, jnp.int32), None)
         return result_of(job, state)
     every = check_count("every", every)
     if spread is not None:

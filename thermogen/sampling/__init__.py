@@ -22,6 +22,8 @@ from ._clusters import ClusterInfo as ClusterInfo
 from ._clusters import Houdayer as Houdayer
 from ._clusters import HoudayerInfo as HoudayerInfo
 from ._clusters import SwendsenWang as SwendsenWang
+from ._derivatives import Expectation as Expectation
+from ._derivatives import expectation as expectation
 from ._diagnostics import Diagnosis as Diagnosis
 from ._diagnostics import diagnose as diagnose
 from ._diagnostics import effective_sample_size as effective_sample_size

@@ -26,6 +26,7 @@ from ._base import (
     random_corners,
     step_chains,
 )
+from ._derivatives import derived
 from ._gibbs import Gibbs
 from ._results import RESULTS
 from ._sample import colored
@@ -83,7 +84,9 @@ def annealed_importance_sampling(
     """ln Z at `betas[-1]` by chains cooled from infinite temperature (Neal 2001).
 
     `Z = 2^n <w>` with `ln w = -sum_k (beta_k - beta_{k-1}) E(s_{k-1})` is unbiased, so that
-    `E[ln Z estimate] <= ln Z`: a stochastic lower bound.
+    `E[ln Z estimate] <= ln Z`: a stochastic lower bound. Its derivatives by energy and beta are
+    means and cumulants over the chains where they end, by their weights; `expectation` gives
+    means with their errors.
 
     Args:
         energy: an energy of n spins.
@@ -239,11 +242,20 @@ class AnnealedImportance(AbstractJob):
     def lanes(self, state: AnnealingState) -> PyTree[int | None]:
         return state._replace(spins=-1, log_weights=0, n_done=None, keys=None)
 
+    def still(self) -> "AnnealedImportance":
+        return jax.lax.stop_gradient(self)
+
     def result(self, state: AnnealingState) -> Estimate:
         ratio, error, ess = log_mean(state.log_weights)
         result = judged_weights(state.log_weights, ess)
         log_scale = log_states(self.energy, self.path.dtype, self.clamp)
-        log_partition = log_scale + self.sign * ratio
+        # Chains that are cooled end at the last beta, with their weights; those that are heated
+        # start there.
+        cooled = self.sign == 1
+        spins = state.spins.T if cooled else self.spins
+        weights = state.log_weights if cooled else jnp.zeros_like(state.log_weights)
+        beta = self.path[-1 if cooled else 0]
+        log_partition = derived(log_scale + self.sign * ratio, self.energy, beta, spins, weights)
         counts = jnp.asarray(state.log_weights.size), jnp.asarray(self.sign)
         return Estimate(log_partition, known_error(error, result), ess, result, *counts)
 

@@ -25,6 +25,7 @@ from ._base import (
     progress,
     random_corners,
 )
+from ._derivatives import derived
 from ._gibbs import Gibbs
 from ._results import RESULTS
 from ._sample import colored
@@ -76,6 +77,7 @@ def population_annealing(
     (systematic resampling), then make one sweep. The product of the mean weights estimates
     `Z / 2^n` without bias for each population; the estimate is ln of the mean over populations.
     Where `ess` is of the order of the number of populations, take more replicas or rungs.
+    Derivatives of ln Z by energy and beta are means and cumulants over the replicas.
 
     Args:
         energy: an energy of n spins.
@@ -180,6 +182,9 @@ class PopulationAnnealing(AbstractJob):
     def lanes(self, state: PopulationState) -> PyTree[int | None]:
         return state._replace(spins=0, starts=0, log_ratios=0, n_done=None, keys=0)
 
+    def still(self) -> "PopulationAnnealing":
+        return jax.lax.stop_gradient(self)
+
     def result(self, state: PopulationState) -> PopulationEstimate:
         n_replicas = self.n_chains * self.n_populations
         ratio, error, count = log_mean(state.log_ratios)
@@ -192,8 +197,11 @@ class PopulationAnnealing(AbstractJob):
         poor = too_few(ess, n_replicas, MIN_LINEAGES) | too_skewed(count, self.n_populations)
         finite = jnp.all(jnp.isfinite(state.log_ratios))
         result = first_of((~finite, RESULTS.non_finite), (poor, RESULTS.few_weights))
+        draws = state.spins.reshape(n_replicas, -1)
+        log_weights = jnp.repeat(state.log_ratios, self.n_chains)
+        known = log_states(self.energy, self.path.dtype, self.clamp) + ratio
         return PopulationEstimate(
-            log_states(self.energy, self.path.dtype, self.clamp) + ratio,
+            derived(known, self.energy, self.path[-1], draws, log_weights),
             known_error(error, result),
             ess,
             state.spins,
