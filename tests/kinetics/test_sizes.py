@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 import thermogen as tg
-from thermogen.kinetics import _descents, _observe
+from thermogen import energies, kinetics
+from thermogen.kinetics import _descents, _observe, _plateaus
 
 
 @pytest.mark.parametrize("name", ["pairwise", "interactions", "rbm"])
 def test_sweeps_before_the_steepest_flips_end_in_minima_too(monkeypatch, name):
     energy = helpers.ENERGIES[name](8, jax.random.key(1), scale=1.3)
     starts = helpers.configurations(8)
-    monkeypatch.setattr(_descents, "_MANY_SPINS", 0)
+    monkeypatch.setattr(_descents, "MANY_SPINS", 0)
     with jax.enable_x64(True):
         model = _descents.prepared(energy)
         ends = _descents.descend_all(model, starts)
@@ -26,6 +27,21 @@ def test_sweeps_before_the_steepest_flips_end_in_minima_too(monkeypatch, name):
     stable = np.all(_descents.slopes_of(model, starts.astype(np.int8))[0] > 0, axis=1)
     assert stable.any()
     np.testing.assert_array_equal(ends[stable], starts[stable])
+
+
+def test_plateaus_of_very_many_spins_are_not_walked(monkeypatch):
+    """A ring of couplings +-1: domain walls move at no cost, and a walk makes them meet."""
+    couplings = np.random.default_rng(0).choice([-1.0, 1.0], 16)
+    bonds = np.stack([np.arange(16), (np.arange(16) + 1) % 16], axis=1)
+    ring = tg.Interactions(16, [bonds], [couplings])
+    starts = np.random.default_rng(1).choice([-1, 1], (6, 16))
+    walked = kinetics.flip_minima(ring, starts)
+    monkeypatch.setattr(_descents, "MANY_SPINS", 0)
+    monkeypatch.setattr(_plateaus, "MANY_SPINS", 0)
+    ends = kinetics.flip_minima(ring, starts)
+    assert len(ends) > len(walked)
+    gaps = jax.vmap(lambda s: energies.flip_gaps(ring, s))(ends)
+    assert np.all(gaps >= 0)
 
 
 def test_blocks_of_trajectories_are_as_large_as_memory_allows():

@@ -26,7 +26,7 @@ TIE = 1e-9
 _ROUNDING = 1e-12
 _BATCH = 1024
 # Of more spins sweeps come before the steepest flips; all flips of a descent take some ten of them.
-_MANY_SPINS, _MOST_SWEEPS = 4096, 1000
+MANY_SPINS, _MOST_SWEEPS = 4096, 1000
 # Random points at which an idle spin feels nothing.
 _PROBES = 64
 
@@ -56,7 +56,7 @@ def descents_of(
 ) -> tuple[Int8[np.ndarray, "batch n"], Float[np.ndarray, " batch"]]:
     """`descend_all`, and the ties of `slopes_of` where they end."""
     spins = np.where(np.asarray(starts) < 0, -1, 1).astype(np.int8)
-    if spins.shape[1] > _MANY_SPINS:
+    if spins.shape[1] > MANY_SPINS:
         spins = in_batches(functools.partial(_swept_batch, model), spins, _BATCH)
     return in_batches(functools.partial(_descend_batch, model), spins, _BATCH)
 

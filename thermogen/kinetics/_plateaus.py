@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int8, Num
 from .._checks import as_array
 from .._placement import from_anywhere
 from ..energies import AbstractEnergy
-from ._descents import descend_all, idle_spins, prepared, slopes_of
+from ._descents import MANY_SPINS, descend_all, idle_spins, prepared, slopes_of
 
 # Most configurations of one plateau that are walked, and bytes for all plateaus at once.
 _LARGEST_PLATEAU, _LEAST_PLATEAU, _BYTES = 1024, 16, 2**27
@@ -23,7 +23,8 @@ def flip_minima(
     quench flips the spin that lowers E most until none does. Then it walks over the configurations
     that flips at no cost lead to: if E falls from one of them it goes on there, else all of them
     are one minimum, told by one member. Of a plateau of more than 1024 configurations (fewer where
-    many large ones are met) only a part is walked, and it may be told by several.
+    many large ones are met) only a part is walked, and it may be told by several. Of more than 4096
+    spins, where plateaus have more configurations than could ever be walked, none is.
 
     Args:
         energy: any energy of n spins.
@@ -46,6 +47,8 @@ def bottoms_of(
     image of a plateau is its mirror image.
     """
     spins, place = np.unique(descend_all(model, starts), axis=0, return_inverse=True)
+    if spins.shape[1] > MANY_SPINS:
+        return spins[place.reshape(-1)]
     slopes, ties = slopes_of(model, spins)
     todo = np.flatnonzero(np.any(np.abs(slopes) <= ties[:, None], axis=1))
     if todo.size == 0:
