@@ -7,6 +7,13 @@
 A script is a module with a `main`, whose parameters are its options: `out: Path = ...` is
 `--out`, a `bool` is a flag, a tuple takes several values (of words: some of its default), and what
 is positional-only follows the name. Scripts run in double precision unless they say `X64 = False`.
+
+A script whose `main` takes a `task` can be shared by the tasks of an array: `--task 3 --tasks 10`,
+or the variables of SLURM. Each draws its own random numbers and writes its tables to a folder of
+its own within `--out`, which `thermogen merge` unites.
+
+    python -m experiments coverage --task 3 --tasks 10 --out results
+    thermogen merge results
 """
 
 import argparse
@@ -19,6 +26,8 @@ import types
 import typing
 
 import jax
+
+from thermogen import _tasks
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -35,7 +44,12 @@ def read(name: str, module: types.ModuleType, arguments: list[str]) -> tuple[lis
     parser = argparse.ArgumentParser(f"python -m experiments {name}", description=summary)
     parameters = inspect.signature(module.main).parameters.values()
     hints = typing.get_type_hints(module.main)
+    shared = "task" in hints
     for p in parameters:
+        if p.name == "task":
+            parser.add_argument("--task", type=int, help="number of this task, from 0")
+            parser.add_argument("--tasks", type=int, help="number of all tasks")
+            continue
         flag = p.name if p.kind is p.POSITIONAL_ONLY else f"--{p.name}"
         kind = (*typing.get_args(hints[p.name]), hints[p.name])[0]
         if kind is bool:
@@ -49,6 +63,14 @@ def read(name: str, module: types.ModuleType, arguments: list[str]) -> tuple[lis
             unknown = [word for word in values[p.name] if word not in p.default]
             if unknown:
                 parser.error(f"{p.name}: {unknown[0]} is none of {', '.join(p.default)}")
+    try:
+        task = _tasks.this_task(values.get("task"), values.pop("tasks", None))
+        if shared:
+            values |= {"task": task, "out": task.folder(values["out"])}
+        elif task.count > 1:
+            parser.error("the tasks of an array would all do the same: this script has none")
+    except ValueError as error:
+        parser.error(str(error))
     by_position = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
     return [values.pop(name) for name in by_position], values
 
@@ -63,6 +85,9 @@ def main() -> None:
     module = importlib.import_module(f"experiments.{name}")
     by_position, by_name = read(name, module, sys.argv[2:])
     jax.config.update("jax_enable_x64", getattr(module, "X64", True))
+    if "task" in by_name:
+        by_name["out"].mkdir(parents=True, exist_ok=True)
+        _tasks.record(by_name["out"], by_name["task"], {"script": name, "options": sys.argv[2:]})
     began = time.perf_counter()
     module.main(*by_position, **by_name)
     print(f"\n{time.perf_counter() - began:.0f} s")

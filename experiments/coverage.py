@@ -8,18 +8,26 @@ true share, of corners, that fall to what was found; the Chao1 bound on the numb
 often it, and the lower end of its interval, do not exceed the truth; for plain searches the
 discovery curve over its expectation at half the quenches.
 
+Tasks of an array take searches of their own; coverage.csv holds a row for each.
+
     python -m experiments coverage
+    python -m experiments coverage --task 3 --tasks 10
 """
+
+from pathlib import Path
 
 import jax
 import numpy as np
 
 import thermogen as tg
+from thermogen._tasks import Task
 from thermogen.search import completeness, corner, crossover, discovery_curve, flip_cluster
+from thermogen.storage import write_atomically
 
 N, N_SEARCHES = 16, 20
 MOVES = (corner, flip_cluster, crossover)
 NAIVE = tg.NaiveMeanField()
+HEAD = "model,starts,moves,seed,held,true,claimed,within,chao1,low_end,below_truth,curve"
 
 
 def sk(seed: int, fields: float) -> tg.Pairwise:
@@ -45,8 +53,8 @@ def all_corners() -> np.ndarray:
     return np.asarray(tg.enumerate_spins(N), float)
 
 
-def main() -> None:
-    corners = all_corners()
+def main(out: Path = Path("results"), task: Task = Task()) -> None:
+    corners, first, table = all_corners(), N_SEARCHES * task.index, [HEAD]
     print(
         f"{'model':>14}{'states':>8}{'rarest':>9}{'search':>8}{'starts':>8}{'held':>7}{'true':>8}"
         f"{'claimed':>9}{'within':>8}{'Chao1':>8}{'low end':>9}{'<= truth':>9}{'curve':>8}"
@@ -60,7 +68,11 @@ def main() -> None:
             for search in ("plain", "mix"):
                 rows = [
                     searched(truth, energy, beta, seed, n_starts, search)
-                    for seed in range(N_SEARCHES)
+                    for seed in range(first, first + N_SEARCHES)
+                ]
+                case = f"{name.replace(',', '')},{n_starts},{search}"
+                table += [
+                    f"{case},{first + k},{','.join(map(str, row))}" for k, row in enumerate(rows)
                 ]
                 held, true, claimed, within, chao, least, bound, curve = np.mean(rows, axis=0)
                 print(
@@ -70,6 +82,8 @@ def main() -> None:
                     + (f"{curve:8.3f}" if search == "plain" else ""),
                     flush=True,
                 )
+    with write_atomically(out / "coverage.csv") as stream:
+        stream.write("\n".join(table).encode() + b"\n")
 
 
 def searched(truth, energy, beta, seed: int, n_starts: int, search: str) -> tuple:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import FOLDER, names, read
+from thermogen._tasks import Task
 
 
 @pytest.mark.parametrize("name", names())
@@ -40,3 +41,21 @@ def test_options_are_read_off_the_signature():
     )
     with pytest.raises(SystemExit):
         read("x", script, ["c"])
+
+
+def test_a_script_that_is_shared_writes_to_the_folder_of_its_task(monkeypatch, capsys):
+    def shared(out: Path = Path("results"), task: Task = Task()) -> None: ...
+
+    def alone(out: Path = Path("results")) -> None: ...
+
+    script = types.SimpleNamespace(__doc__="One.", main=shared)
+    assert read("x", script, []) == ([], {"out": Path("results"), "task": Task(0, 1)})
+    given = ["--task", "3", "--tasks", "10", "--out", "o"]
+    assert read("x", script, given)[1] == {"out": Path("o/task-003"), "task": Task(3, 10)}
+    for name, value in {"ID": 1, "MIN": 0, "COUNT": 2, "STEP": 1}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    assert read("x", script, [])[1]["task"] == Task(1, 2)
+    # Tasks that would all do the same are refused.
+    with pytest.raises(SystemExit):
+        read("x", types.SimpleNamespace(__doc__="One.", main=alone), [])
+    assert "the tasks of an array would all do the same" in capsys.readouterr().err

@@ -31,6 +31,7 @@ LAYERS = (
         "_programs",
         "_signals",
         "_solution",
+        "_tasks",
     ),
     ("_split",),
     ("runs",),

@@ -1,6 +1,7 @@
 """The command line: arguments in, functions of the other rooms, files out."""
 
 import contextlib
+import dataclasses
 import json
 import shlex
 import shutil
@@ -23,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _signals, retrieval, storage
+from . import _signals, _tasks, retrieval, storage
 from ._checks import check_count, check_memory, seeded_key
 from ._solution import RESULTS
 from .energies import n_visible
@@ -133,6 +134,13 @@ def study_data(
             help="Go on with what was cut short in that folder, to the same result; else begin.",
         ),
     ] = False,
+    task: Annotated[
+        int | None,
+        typer.Option(help="Number of this task, from 0; by default that in an array of SLURM."),
+    ] = None,
+    tasks: Annotated[
+        int | None, typer.Option(help="Tasks that search apart, each in a folder OUT/task-000 ...")
+    ] = None,
     no_cache: _NoCache = False,
 ) -> None:
     """Learn an energy from DATA, find its bound states, and write a report.
@@ -149,14 +157,18 @@ def study_data(
       thermogen study digits --functional tap --beta 1.5
       thermogen study samples.csv --starts 8192
       thermogen study samples.csv --starts 8192 --resume
+      thermogen study samples.csv --task 3 --tasks 10
     """
     with contextlib.ExitStack() as stack:
         with _one_line("study"), _signals.interruptible():
-            settings = study.Settings(beta, functional, l2, starts, threshold, seed)
+            own = _tasks.this_task(task, tasks)
+            out = own.folder(out)
+            settings = study.Settings(beta, functional, l2, starts, threshold, seed, own.index)
             job = study.Study(study.load_source(data, weights), settings)
             for note in study.check_size(job):
                 print(f"thermogen study: {note}", file=sys.stderr)
             stack.enter_context(_reserved(out, job.source.spins.shape[1]))
+            _tasks.record(out, own, {"data": data, **dataclasses.asdict(settings)})
             job = _taken_up(out / _UNFINISHED, job) if resume else job
         if not resume:
             _drop(out / _UNFINISHED)
@@ -193,6 +205,59 @@ def _loaded(folder: Path) -> study.Study:
     if (folder / "experts.eqx").exists():
         job.experts = cast(Any, storage.load_energy(folder / "experts.eqx"))
     return job
+
+
+@app.command()
+def merge(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER...", help="Folders of tasks, or one that holds them."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; by default the one that is given.")
+    ] = None,
+    no_cache: _NoCache = False,
+) -> None:
+    """Unite what the tasks of a study, or of an experiment, have found.
+
+    Writes library.npz (all states, each once, hits added), model.eqx and summary.json (coverage,
+    ln Z and escape times by all tasks). Tables, .csv files of equal names, are put one below the
+    other. Tasks that are missing, or come twice, are said.
+
+    \b
+    Examples:
+      thermogen merge report
+      thermogen merge first/task-* second/task-* --out both
+    """
+    with _one_line("merge"), _signals.interruptible():
+        if out is None and len(folders) > 1:
+            raise ValueError("--out must name a folder where several are given")
+        place = folders[0] if out is None else out
+        if _tasks.recorded(place):
+            raise ValueError(f"{place} is the folder of a task; choose another --out")
+        found = _tasks.gathered(folders)
+        if any((folder / "study.npz").exists() for folder in found.folders.values()):
+            written = [_merge_studies(found, place)]
+        else:
+            written = _tasks.merge_tables(found, place)
+    for note in found.notes:
+        print(f"thermogen merge: {note}", file=sys.stderr)
+    for path in written:
+        print(_printable(path))
+
+
+def _merge_studies(found: _tasks.Gathered, place: Path) -> Path:
+    """Write the files of a merged study in the place of those of an earlier one."""
+    merged = study.merge_studies(found)
+    text = json.dumps(study.merged_summary(merged), indent=2, allow_nan=False) + "\n"
+    place.mkdir(parents=True, exist_ok=True)
+    storage.save_library(place / "library.npz", merged.library)
+    storage.save_energy(place / "model.eqx", merged.first.energy)
+    _write_text(place / "summary.json", text)
+    for name in _FILES:
+        if name not in ("library.npz", "model.eqx", "summary.json"):
+            (place / name).unlink(missing_ok=True)
+    return place / "summary.json"
 
 
 @app.command()

@@ -1,5 +1,8 @@
 """The main job: from data to one HTML page, stage by stage."""
 
+from ._merged import Merged as Merged
+from ._merged import merge_studies as merge_studies
+from ._merged import merged_summary as merged_summary
 from ._page import render as render
 from ._pipeline import run_study as run_study
 from ._progress import progress as progress

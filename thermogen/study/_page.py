@@ -12,7 +12,7 @@ from .. import plots
 from .._solution import RESULTS
 from ..landscape import disconnectivity_tree
 from ..search import Kind, Library
-from ._pipeline import STAGES
+from ._pipeline import STAGES, stages_of
 from ._robustness import robustness
 from ._study import ScanPoint, Study
 from ._summary import fit_failed, summary
@@ -79,7 +79,9 @@ def render(study: Study) -> str:
         n_cues=None if study.recollection is None else len(study.recollection.truths),
         thumbnail_size=_thumbnail_size(study.source.picture),
         functional_name=_FUNCTIONAL_NAMES[study.settings.functional],
-        missing=[title for name, (title, _) in STAGES.items() if name not in study.finished],
+        missing=[
+            title for name, (title, _) in stages_of(study).items() if name not in study.finished
+        ],
         stages=[
             (title, study.seconds[name])
             for name, (title, _) in STAGES.items()

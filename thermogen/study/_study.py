@@ -22,6 +22,9 @@ from ..search import Kind, Library
 
 # Beyond these the numbers of a study leave what doubles can hold, or its time what anyone can wait.
 _LEAST, _MOST = 1e-9, 1e9
+# Stages whose keys differ from task to task, those of the search and of the certificate; there are
+# fewer stages than this.
+_OF_TASKS, _STAGES = (2, 3), 256
 
 
 class Functional(StrEnum):
@@ -53,6 +56,8 @@ class Settings:
         n_starts: random starts of the search, >= 1.
         threshold: time that a bound state must trap the dynamics, > 0, in sweeps.
         seed: seed of everything random, >= 0.
+        task: number of this task, >= 0, of an array whose tasks search and certify in one model.
+            Task 0 is the study of an array without others.
 
     Raises:
         ValueError: for a value out of range.
@@ -64,6 +69,7 @@ class Settings:
     n_starts: int = 576
     threshold: float = 20.0
     seed: int = 0
+    task: int = 0
 
     def __post_init__(self) -> None:
         for name in ("beta", "threshold"):
@@ -78,6 +84,7 @@ class Settings:
             raise ValueError(f"l2 must be at most {_MOST:g}, got {self.l2}")
         check_count("n_starts", self.n_starts)
         check_count("seed", self.seed, least=0, most=2**64 - 1)
+        check_count("task", self.task, least=0, most=2**22)
 
 
 class Source(NamedTuple):
@@ -244,8 +251,9 @@ class Study:
         return self.fit.energy
 
     def key(self, stage: int):
-        """A random key of its own for each stage."""
-        return jax.random.fold_in(seeded_key(self.settings.seed), stage)
+        """A random key of its own for each stage, and where it counts for each task."""
+        task = self.settings.task if stage in _OF_TASKS else 0
+        return jax.random.fold_in(seeded_key(self.settings.seed), stage + _STAGES * task)
 
     def verified(self) -> np.ndarray | None:
         """Which samples fell to a verified minimum, shape `(n_samples,)`; None if not known."""

@@ -37,9 +37,10 @@ def summary(study: Study) -> dict[str, Any]:
         "n_starts": study.settings.n_starts,
         "threshold": study.settings.threshold,
         "seed": study.settings.seed,
+        "task": study.settings.task,
         **_fit_figures(study.fit),
         "fit_failed": None if study.fit is None else fit_failed(study),
-        "scan": [{**p._asdict(), "coverage": _finite(p.coverage)} for p in study.scan],
+        "scan": [{**p._asdict(), "coverage": finite(p.coverage)} for p in study.scan],
         "share_of_data_verified": None if verified is None else float(verified.mean()),
         **_library_figures(study.library),
         "onsager_ratio": _lowest_ratio(study),
@@ -59,7 +60,7 @@ def _fit_figures(result: FitResult | None) -> dict[str, Any]:
         return {"fit_loss": None, "fit_steps": None, "fit_result": None}
     steps = len(result.history)
     return {
-        "fit_loss": _finite(float(result.history[-1])) if steps else None,
+        "fit_loss": finite(float(result.history[-1])) if steps else None,
         "fit_steps": steps,
         "fit_result": RESULTS[result.result],
     }
@@ -72,7 +73,7 @@ def _library_figures(library: Library | None) -> dict[str, Any]:
     found = library.size > 0
     figures = (
         library.size,
-        _finite(library.coverage()),
+        finite(library.coverage()),
         float(np.max(library.residuals)) if found else None,
         float(np.min(library.curvatures)) if found else None,
         bool(library.overflow),
@@ -118,11 +119,11 @@ def _bound_state(found: BoundStates, k: int) -> dict[str, Any]:
         "candidate": candidate,
         "weight": float(found.weights[k]),
         "weight_interval": found.weight_intervals[k].tolist(),
-        "free_energy": _finite(found.free_energies[k]),
-        "free_energy_interval": [_finite(end) for end in found.free_energy_intervals[k]],
-        "library_free_energy": _finite(found.library_free_energies[k]),
-        "escape_time": _finite(found.escape_times[k]),
-        "escape_interval": [_finite(time) for time in found.intervals[k]],
+        "free_energy": finite(found.free_energies[k]),
+        "free_energy_interval": [finite(end) for end in found.free_energy_intervals[k]],
+        "library_free_energy": finite(found.library_free_energies[k]),
+        "escape_time": finite(found.escape_times[k]),
+        "escape_interval": [finite(time) for time in found.intervals[k]],
         "multiplicity": int(found.multiplicity[k]),
         "single_flip_minimum": bool(found.library.kind[candidate] == Kind.FLIP_MINIMUM),
         "reason": found.certificate.reason(candidate),
@@ -155,13 +156,13 @@ def _recall_figures(recalled: Recollection | None) -> dict[str, Any]:
 def _comparison_figures(compared: Comparison | None) -> dict[str, Any] | None:
     if compared is None:
         return None
-    figures = {name: _finite(value) for name, value in compared.one._asdict().items()}
-    of_experts = {name: _finite(value) for name, value in compared.experts._asdict().items()}
+    figures = {name: finite(value) for name, value in compared.one._asdict().items()}
+    of_experts = {name: finite(value) for name, value in compared.experts._asdict().items()}
     return {
         "one": figures,
         "experts": of_experts,
-        "gain": _finite(compared.gain),
-        "gain_error": _finite(compared.error),
+        "gain": finite(compared.gain),
+        "gain_error": finite(compared.error),
         "n_held_out": compared.n_held_out,
         "objective": compared.objective,
     }
@@ -172,10 +173,10 @@ def _lowest_ratio(study: Study) -> float | None:
     ratios = study.onsager_ratios()
     if ratios is None or study.library is None or study.library.size == 0:
         return None
-    return _finite(ratios[0])
+    return finite(ratios[0])
 
 
-def _finite(value: float | int) -> float | int | None:
+def finite(value: float | int) -> float | int | None:
     """Numbers that JSON knows; whole ones stay whole."""
     if not math.isfinite(value):
         return None
