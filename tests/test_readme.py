@@ -99,6 +99,9 @@ def test_guide_to_exact_results_runs():
 @pytest.mark.further
 def test_guide_to_many_devices_runs():
     names = run(ROOT / "docs" / "devices.md")
+    assert names["library"].size >= 1 and names["spins"].shape == (64, 20, 40)
+    assert names["learned"].result == tg.RESULTS.converged
+    assert names["found"].log_partition.shape == (8,) and names["ends"].shape == (64,)
     free_ends = 12 * np.log(2) + 11 * np.log(np.cosh(1))
     np.testing.assert_allclose(names["log_z"], free_ends, rtol=1e-12)
     np.testing.assert_allclose(names["m"], 0, atol=1e-12)

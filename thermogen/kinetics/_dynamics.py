@@ -8,7 +8,8 @@ from jaxtyping import Array, Float, Int
 
 from .._types import Key
 from ..energies import AbstractEnergy, AbstractMultilinear, Mixture, Pairwise, complete
-from ..sampling import AbstractKernel, HeatBath, colored, step_chains, walk
+from ..runs import over_lanes
+from ..sampling import AbstractKernel, HeatBath, colored, walk
 
 # Up to this size the energies of all configurations are one table, and fields are looked up.
 _MAX_TABLE = 12
@@ -41,11 +42,21 @@ def advance(
 ) -> Float[Array, "n starts trajectories"]:
     """All trajectories so many steps on."""
 
-    def step(i, chains):
-        return step_chains(dynamics, energy, beta, chains, jax.random.fold_in(key, i))[0]
+    # Chains in rows of those from one start, so that they stay on the devices that hold them.
+    shape = spins.shape[1:]
+    chains = jax.vmap(_moved, (None, None, None, -1, 0), -1)
+    rows = jax.vmap(chains, (None, None, None, 1, 0), 1)
+    move = over_lanes(rows, (None, None, None, 2, 1), 2)
 
-    chains = spins.reshape(len(spins), -1)
-    return jax.lax.fori_loop(0, n_steps, step, chains).reshape(spins.shape)
+    def step(i, spins):
+        keys = jax.random.split(jax.random.fold_in(key, i), shape[0] * shape[1])
+        return move(dynamics, energy, beta, spins, keys.reshape(shape))
+
+    return jax.lax.fori_loop(0, n_steps, step, spins)
+
+
+def _moved(dynamics, energy, beta, spins, key):
+    return dynamics.step(energy, beta, spins, key)[0]
 
 
 @advance.register
@@ -56,24 +67,37 @@ def _(dynamics: HeatBath, energy, beta, spins, n_steps, key):
     common small beside that of the trajectories.
     """
     n, n_starts, n_trajectories = spins.shape
-    most = max(_GROUP_OF_START, n // _SPINS_OF_ONE)
+    # A power of two, so that groups divide over devices.
+    most = max(_GROUP_OF_START, 1 << (n // _SPINS_OF_ONE).bit_length() >> 1)
     size = min(most, n_trajectories, max(1, _GROUP // n_starts))
     n_groups = -(-n_trajectories // size)
     padding = n_groups * size - n_trajectories
     padded = jnp.pad(spins, ((0, 0), (0, 0), (0, padding)), constant_values=1)
     groups = jnp.moveaxis(padded.reshape(n, n_starts, n_groups, size), 2, 0)
-    betas = jnp.broadcast_to(beta, n_starts * size)
+    move = over_lanes(_move_groups, (None, None, None, 0, 0), 0)
+    moved = move(energy, beta, n_steps, groups, jax.random.split(key, n_groups))
+    moved = jnp.moveaxis(moved.reshape(n_groups, n, n_starts, size), 0, 2)
+    return moved.reshape(n, n_starts, -1)[..., :n_trajectories]
+
+
+def _move_groups(
+    energy: AbstractEnergy,
+    beta: Float[Array, ""],
+    n_steps: Int[Array, ""],
+    groups: Float[Array, "groups n starts size"],
+    keys: Array,
+) -> Float[Array, "groups n replicas"]:
+    """One after the other: what a group needs stays in the cache."""
+    n, n_replicas = groups.shape[1], groups[0, 0].size
+    betas = jnp.broadcast_to(beta, n_replicas)
 
     def move(group):
         spins, key = group
         site_key, key = jax.random.split(key)
-        keys = jax.random.split(key, n_starts * size)
+        keys = jax.random.split(key, n_replicas)
         return walk(energy, betas, spins.reshape(n, -1), site_key, keys, n_steps)
 
-    # One after the other: what a group needs stays in the cache.
-    moved = jax.lax.map(move, (groups, jax.random.split(key, n_groups)))
-    moved = jnp.moveaxis(moved.reshape(n_groups, n, n_starts, size), 0, 2)
-    return moved.reshape(n, n_starts, -1)[..., :n_trajectories]
+    return jax.lax.map(move, (groups, keys))
 
 
 def quickest_form(energy: AbstractEnergy) -> AbstractEnergy:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Int8, PyTree, UInt
 
 from .._types import Key
 from ..energies import AbstractEnergy
-from ..runs import AbstractJob
+from ..runs import AbstractJob, over_lanes
 from ..sampling import AbstractKernel, AbstractRule, sweep_population
 from ._dynamics import advance
 
@@ -90,21 +90,25 @@ class Trajectories(AbstractJob):
     def step(self, state: TrajectoriesState) -> TrajectoriesState:
         key, own = jax.random.split(state.key)
         spins = advance(self.dynamics, self.energy, self.beta, state.spins, self.n_steps, own)
-        flat = spins.reshape(len(spins), -1)
-        labels = self.label(flat)
-        towards = jnp.mean(flat * self.cores[labels].T, axis=0)
         starts = jnp.moveaxis(self.starts, 2, 0)
-        now = Observations(
-            labels.reshape(spins.shape[1:]),
-            jnp.mean(spins * starts, axis=0),
-            towards.reshape(spins.shape[1:]),
-        )
+        now = over_lanes(Trajectories._met, (None, 2, 2), 1)(self, spins, starts)
         seen = jax.tree.map(
             lambda all_, x: jax.lax.dynamic_update_index_in_dim(all_, x, state.n_done, -1),
             state.seen,
             now,
         )
         return TrajectoriesState(spins, seen, state.n_done + 1, key)
+
+    def _met(self, spins: Array, starts: Array) -> Observations:
+        """What all trajectories meet now."""
+        flat = spins.reshape(len(spins), -1)
+        labels = self.label(flat)
+        towards = jnp.mean(flat * self.cores[labels].T, axis=0)
+        return Observations(
+            labels.reshape(spins.shape[1:]),
+            jnp.mean(spins * starts, axis=0),
+            towards.reshape(spins.shape[1:]),
+        )
 
     def done(self, state: TrajectoriesState) -> Bool[Array, ""]:
         return state.n_done >= self.n_times

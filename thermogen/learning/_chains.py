@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 from .._checks import check_counts
 from .._types import Key
 from ..energies import AbstractEnergy, embed, n_visible
+from ..runs import over_lanes
 from ..sampling import (
     MIN_ESS,
     AbstractKernel,
@@ -245,13 +246,16 @@ def _at_samples(
 ) -> PyTree:
     """Chains that start at samples, on the last axis; hidden spins are drawn given them."""
 
-    def start(sample, key):
-        draw_key, key = jax.random.split(key)
-        m = jnp.asarray(embed(energy, 1.0, sample))
-        up = jax.random.uniform(draw_key, m.shape, m.dtype) < 0.5 * (1 + m)
-        return sampler.init(energy, 1.0, jnp.where(up, 1, -1).astype(m.dtype), key)
+    axes = None, None, 0, 0
+    start = over_lanes(jax.vmap(_at_sample, axes, -1), axes, -1)
+    return start(sampler, energy, visible, jax.random.split(key, len(visible)))
 
-    return jax.vmap(start, out_axes=-1)(visible, jax.random.split(key, len(visible)))
+
+def _at_sample(sampler, energy, sample, key):
+    draw_key, key = jax.random.split(key)
+    m = jnp.asarray(embed(energy, 1.0, sample))
+    up = jax.random.uniform(draw_key, m.shape, m.dtype) < 0.5 * (1 + m)
+    return sampler.init(energy, 1.0, jnp.where(up, 1, -1).astype(m.dtype), key)
 
 
 def _move(

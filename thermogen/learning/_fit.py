@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Num
 
 from .._checks import check_precision, is_traced
-from .._placement import from_anywhere, on_host
+from .._placement import from_anywhere, on_host, placed
 from .._types import Key
 from ..energies import AbstractEnergy
 from ..runs import Devices, Folder, Spread, result_of, run
@@ -122,10 +122,12 @@ def fit(
     data = samples_as_given(energy, data)
     share, size = shares_of(weights, len(data))
     dtype = jnp.result_type(*jax.tree.leaves(energy))
-    samples = Samples(*(jnp.asarray(x, dtype) for x in (data, share, size)))
     spread = Spread.of(sharding)
-    if spread is not None and not is_traced(samples):
-        samples = _spread(samples, spread)
+    if spread is None or is_traced(data, share):
+        samples = Samples(*(jnp.asarray(x, dtype) for x in (data, share, size)))
+    else:
+        samples = _spread(np.asarray(data), np.asarray(share, dtype), spread, dtype)
+        samples = Samples(*samples, jnp.asarray(size, dtype))
     traced = is_traced(objective, energy, samples, penalty, optimizer, state, key)
     entropy = None
     if objective.defaults.likelihood and not is_traced(samples):
@@ -161,12 +163,16 @@ def fit(
     return _trimmed(run(job, key=key, **options), first)
 
 
-def _spread(samples: Samples, spread: Spread) -> Samples:
-    """Samples over the devices, filled up with some that do not count."""
-    missing = -len(samples.spins) % spread.n_parts
-    spins = jnp.pad(samples.spins, ((0, missing), (0, 0)), mode="edge")
-    weights = jnp.pad(samples.weights, (0, missing))
-    return Samples(spread.split(spins), spread.split(weights), samples.size)
+def _spread(spins: np.ndarray, weights: np.ndarray, spread: Spread, dtype) -> tuple[Array, Array]:
+    """Samples over the devices, filled up with some that do not count; none ever holds all."""
+    missing = -len(spins) % spread.n_parts
+    if missing:
+        spins, weights = (
+            np.pad(spins, ((0, missing), (0, 0)), "edge"),
+            np.pad(weights, (0, missing)),
+        )
+    # Draws look at all weights, and one by one they are few beside the spins.
+    return spread.split(spins.astype(dtype)), placed(weights, spread.everywhere)
 
 
 def _trimmed(result: FitResult, first: int) -> FitResult:

@@ -13,3 +13,5 @@ from ._run import result_of as result_of
 from ._run import run as run
 from ._spread import Devices as Devices
 from ._spread import Spread as Spread
+from ._spread import on_all as on_all
+from ._spread import over_lanes as over_lanes

@@ -72,17 +72,19 @@ def run(
         # Compiled functions all the same, so that a call under jax.vmap alone compiles once.
         still = job.still()
         start = _init(still, key, spread)
-        state, *_ = _advance(still, start, jnp.asarray(_FOREVER, jnp.int32), None)
+        state, *_ = _advance(still, start, jnp.asarray(_FOREVER, jnp.int32), None, spread)
         return result_of(job, state)
     every = check_count("every", every)
     if spread is not None:
         key = placed(key, spread.everywhere)
     state = _init(job, key, spread)
+    if spread is not None:
+        state = spread.held(state, job.lanes(state))
     with _paced(as_checkpoint(checkpoint), job, key) as pace:
         stored = None if pace.store is None else pace.store.latest(state)
         state = state if stored is None else stored
         every_pause = None if callback is None else every
-        return result_of(job, _last(job, state, pace, callback, every_pause))
+        return result_of(job, _last(job, state, pace, callback, every_pause, spread))
 
 
 class _Pace:
@@ -144,13 +146,18 @@ def _paced(checkpoint: Checkpoint | None, job: AbstractJob, key: Key) -> Iterato
 
 
 def _last(
-    job: AbstractJob, state: PyTree[Array], pace: _Pace, callback: _Callback, every: int | None
+    job: AbstractJob,
+    state: PyTree[Array],
+    pace: _Pace,
+    callback: _Callback,
+    every: int | None,
+    spread: Spread | None,
 ) -> PyTree[Array]:
     """The state of the job at its end, or where the callback stops it."""
     shardings = tuple(_split(x) for x in jax.tree.leaves(state))
     while True:
         limit = jnp.asarray(pace.steps(every), jnp.int32)
-        moved, done, n_taken = _advance(job, state, limit, shardings)
+        moved, done, n_taken = _advance(job, state, limit, shardings, spread)
         if isinstance(done, Tracer):
             raise ValueError(
                 "job uses a traced number that is none of its arrays, such as a learning rate "
@@ -174,8 +181,11 @@ def _split(x: Array) -> Sharding | None:
 
 @compiled_quickly
 def _init(job: AbstractJob, key: Key, spread: Spread | None) -> PyTree[Array]:
-    state = jax.tree.map(_strong, job.init(key))
-    return state if spread is None else spread.constrained(state, job.lanes(state))
+    if spread is None:
+        return jax.tree.map(_strong, job.init(key))
+    with spread.in_force:
+        state = jax.tree.map(_strong, job.init(key))
+        return spread.constrained(state, job.lanes(state))
 
 
 @eqx.filter_jit
@@ -184,6 +194,7 @@ def _advance(
     state: PyTree[Array],
     limit: Int[Array, ""],
     shardings: tuple[Sharding | None, ...] | None,
+    spread: Spread | None,
 ) -> tuple[PyTree[Array], Bool[Array, ""], Int[Array, ""]]:
     """The state after at most `limit` steps, whether it is done, and how many steps it took."""
 
@@ -195,9 +206,10 @@ def _advance(
         count, state = carry
         return count + 1, _kept(job.step(state), shardings)
 
-    count = jnp.zeros((), jnp.int32)
-    count, state = jax.lax.while_loop(going, step, (count, state))
-    return _kept(state, shardings), job.done(state), count
+    with contextlib.nullcontext() if spread is None else spread.in_force:
+        count = jnp.zeros((), jnp.int32)
+        count, state = jax.lax.while_loop(going, step, (count, state))
+        return _kept(state, shardings), job.done(state), count
 
 
 def _strong(x: Array) -> Array:

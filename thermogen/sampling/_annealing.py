@@ -129,7 +129,7 @@ def annealed_importance_sampling(
     energy, clamp = colored(energy), checked_clamp(energy, clamp)
     path = path_from_zero(checked_ladder(betas), parameter_dtype(energy))
     start_key, key = jax.random.split(key)
-    spins = random_corners(energy, n_chains, start_key, clamp)
+    spins = random_corners(energy, n_chains, start_key, clamp, sharding)
     job = AnnealedImportance(energy, path, spins, kernel, clamp, 1)
     told = progress(path.size - 1, callback)
     return run(job, key=key, checkpoint=checkpoint, sharding=sharding, **told)

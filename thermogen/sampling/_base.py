@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, Num, PyTree
 from .._checks import as_array, as_float, known_spins
 from .._types import Beta, Key, Spins
 from ..energies import AbstractEnergy
+from ..runs import Spread, over_lanes
 
 # Inverse temperatures, increasing, shape (rungs,).
 Ladder = ArrayLike | Sequence[float]
@@ -133,10 +134,15 @@ def parameter_dtype(energy: AbstractEnergy):
 
 @eqx.filter_jit
 def random_corners(
-    energy: AbstractEnergy, n_chains: int, key: Key, clamp: Clamp = None
+    energy: AbstractEnergy,
+    n_chains: int,
+    key: Key,
+    clamp: Clamp = None,
+    spread: Spread | None = None,
 ) -> Float[Array, "chains n"]:
-    """Samples at infinite temperature."""
+    """Samples at infinite temperature, each on the device that holds its chain."""
     up = jax.random.bernoulli(key, shape=(n_chains, energy.n_spins))
+    up = up if spread is None else spread.constrained(up, 0)
     spins = jnp.where(up, 1, -1).astype(parameter_dtype(energy))
     return spins if clamp is None else jnp.where(clamp[None] == 0, spins, clamp[None])
 
@@ -166,5 +172,11 @@ def step_chains(
     So the kernels want them: to transpose spins takes longer than to update them.
     """
     keys = jax.random.split(key, jax.tree.leaves(states)[0].shape[-1])
-    step = jax.vmap(sampler.step, in_axes=(None, None, -1, 0, None), out_axes=-1)
-    return step(energy, beta, states, keys, clamp)
+
+    axes = None, None, None, None, -1, 0
+    step = jax.vmap(_step, in_axes=axes, out_axes=-1)
+    return over_lanes(step, axes, -1)(sampler, energy, beta, clamp, states, keys)
+
+
+def _step(sampler, energy, beta, clamp, state, key):
+    return sampler.step(energy, beta, state, key, clamp)

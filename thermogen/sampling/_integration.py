@@ -110,7 +110,7 @@ def thermodynamic_integration(
     energy, clamp = colored(energy), checked_clamp(energy, clamp)
     path = path_from_zero(checked_ladder(betas), parameter_dtype(energy))
     start_key, key = jax.random.split(key)
-    spins = random_corners(energy, n_chains, start_key, clamp)
+    spins = random_corners(energy, n_chains, start_key, clamp, sharding)
     job = Integration(energy, path, spins, kernel, clamp, *sweeps)
     told = progress(path.size, callback)
     return run(job, key=key, checkpoint=checkpoint, sharding=sharding, **told)

@@ -12,7 +12,7 @@ from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Count, Key
 from ..energies import AbstractEnergy
-from ..runs import AbstractJob, Devices, Folder, Spread, run
+from ..runs import AbstractJob, Devices, Folder, Spread, over_lanes, run
 from ._annealing import log_mean, log_states, path_from_zero
 from ._base import (
     AbstractKernel,
@@ -162,19 +162,12 @@ class PopulationAnnealing(AbstractJob):
 
     def step(self, state: PopulationState) -> PopulationState:
         k = state.n_done
-        beta, change = self.path[k + 1], self.path[k + 1] - self.path[k]
-        move = jax.vmap(self.kernel.step, in_axes=(None, None, 0, 0, None))
-
-        def rung(spins, starts, log_ratio, key):
-            draw_key, move_key = jax.random.split(key)
-            log_weights = -change * jax.vmap(self.energy)(spins)
-            parents = systematic_draws(jax.nn.softmax(log_weights), draw_key)
-            keys = jax.random.split(move_key, self.n_chains)
-            spins, _ = move(self.energy, beta, spins[parents], keys, self.clamp)
-            return spins, starts[parents], log_ratio + log_mean(log_weights)[0]
-
-        moved = jax.vmap(rung)(state.spins, state.starts, state.log_ratios, state.keys[:, k])
-        return PopulationState(*moved, k + 1, state.keys)
+        now = self.path[k + 1], self.path[k + 1] - self.path[k]
+        axes = None, None, 0, 0, 0, 0
+        rung = over_lanes(jax.vmap(_rung, axes), axes, 0)
+        populations = state.spins, state.starts, state.log_ratios, state.keys[:, k]
+        spins, starts, log_ratios = rung(self, now, *populations)
+        return PopulationState(spins, starts, log_ratios, k + 1, state.keys)
 
     def done(self, state: PopulationState) -> Bool[Array, ""]:
         return state.n_done >= self.path.size - 1
@@ -208,6 +201,18 @@ class PopulationAnnealing(AbstractJob):
             weights,
             result,
         )
+
+
+def _rung(job, now, spins, starts, log_ratio, key):
+    """One population at its next inverse temperature, `now` with how much higher it is."""
+    beta, change = now
+    move = jax.vmap(job.kernel.step, in_axes=(None, None, 0, 0, None))
+    draw_key, move_key = jax.random.split(key)
+    log_weights = -change * jax.vmap(job.energy)(spins)
+    parents = systematic_draws(jax.nn.softmax(log_weights), draw_key)
+    keys = jax.random.split(move_key, job.n_chains)
+    spins, _ = move(job.energy, beta, spins[parents], keys, job.clamp)
+    return spins, starts[parents], log_ratio + log_mean(log_weights)[0]
 
 
 def systematic_draws(weights, key):

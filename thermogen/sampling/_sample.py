@@ -254,11 +254,8 @@ def _each(function, observers, *rest):
 def _starts(energy, n_chains, init, key, spread):
     dtype = parameter_dtype(energy)
     shape = (n_chains, energy.n_spins)
-    sharding = None if spread is None else spread.along(0, shape)
     if init is None:
-        # Compiled, so that no device draws the corners of all chains.
-        draw = jax.jit(random_corners, static_argnums=1, out_shardings=sharding)
-        return draw(energy, n_chains, key)
+        return random_corners(energy, n_chains, key, spread=spread)
     init = as_array("init", init)
     if init.shape not in (shape, shape[1:]):
         raise ValueError(f"init must have shape {shape[1:]} or {shape}, got {init.shape}")

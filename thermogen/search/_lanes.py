@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..meanfield import MirrorDescent, Problem
+from ..runs import over_lanes
 
 # All starts descend in float32; what comes together counts as one.
 ROUGH = MirrorDescent(rtol=1e-6, atol=1e-5)
@@ -52,7 +53,28 @@ def _is_over(lanes: Lanes, max_steps: int) -> Bool[Array, " L"]:
 
 def advanced(problem: Problem, lanes: Lanes, max_steps: int) -> tuple[Lanes, Bool[Array, " L"]]:
     """All lanes some steps on, fewer where all descents end before; and which have ended."""
+    advance = over_lanes(_advanced_in_blocks, (None, 0, None), 0)
+    lanes, busy = advance(problem, lanes, max_steps)
+    return lanes, (lanes.start >= 0) & ~busy
 
+
+def _advanced_in_blocks(
+    problem: Problem, lanes: Lanes, max_steps: int
+) -> tuple[Lanes, Bool[Array, " L"]]:
+    """All lanes some steps on, and which have not ended.
+
+    Towards the end, when most lanes are idle, most blocks take no step.
+    """
+    rows, n = lanes.fields.shape
+    size = min(rows, max(_FEWEST, power_of_two(_BLOCK // n)))
+    blocks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), lanes)
+    moved = jax.lax.map(lambda block: _advanced_block(problem, block, max_steps), blocks)
+    return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), moved)
+
+
+def _advanced_block(
+    problem: Problem, lanes: Lanes, max_steps: int
+) -> tuple[Lanes, Bool[Array, " L"]]:
     def residual(theta, _):
         return problem.residual(theta), None
 
@@ -72,21 +94,11 @@ def advanced(problem: Problem, lanes: Lanes, max_steps: int) -> tuple[Lanes, Boo
         lanes = lanes._replace(fields=fields, descent=descent, n_steps=lanes.n_steps + busy)
         return lanes, busy & ~_is_over(lanes, max_steps), count + 1
 
-    def advance(lanes):
-        # What has ended was harvested: all lanes that are not idle go on.
-        carry = lanes, lanes.start >= 0, jnp.zeros((), jnp.int32)
-        return jax.lax.while_loop(
-            lambda carry: (carry[2] < _STEPS) & jnp.any(carry[1]), step, carry
-        )[:2]
-
-    # Towards the end, when most lanes are idle, most blocks take no step.
-    rows, n = lanes.fields.shape
-    size = min(rows, max(_FEWEST, power_of_two(_BLOCK // n)))
-    blocks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), lanes)
-    lanes, busy = jax.tree.map(
-        lambda x: x.reshape(rows, *x.shape[2:]), jax.lax.map(advance, blocks)
-    )
-    return lanes, (lanes.start >= 0) & ~busy
+    # What has ended was harvested: all lanes that are not idle go on.
+    carry = lanes, lanes.start >= 0, jnp.zeros((), jnp.int32)
+    return jax.lax.while_loop(lambda carry: (carry[2] < _STEPS) & jnp.any(carry[1]), step, carry)[
+        :2
+    ]
 
 
 def power_of_two(count: int) -> int:

@@ -15,7 +15,7 @@ from .._compile import compiled_quickly
 from .._types import Key
 from ..energies import is_flip_symmetric
 from ..meanfield import CORNER_FIELD, Problem
-from ..runs import AbstractJob
+from ..runs import AbstractJob, on_all
 from ._harvest import Ends, harvested, no_ends
 from ._lanes import Lanes, advanced, begun, power_of_two
 from ._moves import Move, corner
@@ -131,7 +131,9 @@ class Search(AbstractJob):
         # A user's energy may compute in double precision whatever it is given.
         g = jax.vmap(problem.free_energy_at)(lanes.fields).astype(jnp.float32)
         sound = ended & jnp.isfinite(g) & jnp.all(jnp.isfinite(lanes.fields), axis=1)
-        ends, codes = harvested(state.ends, state.codes, self.even, lanes, sound, g)
+        # All devices hold the table of ends, and enter into it what all lanes came to.
+        came = on_all((lanes, sound, g))
+        ends, codes = harvested(state.ends, state.codes, self.even, *came)
         random = lanes.start >= self.n_given
         lost = jnp.sum(ended & ~sound & ~lanes.given, dtype=jnp.int32)
         ends = ends._replace(
