@@ -1,0 +1,105 @@
+"""Functions of many jobs: each is cut between and within its parts, and ends at the same bits."""
+
+import jax
+import numpy as np
+import pytest
+
+import thermogen as tg
+from thermogen.runs import Checkpoint
+from thermogen.runs._checkpoint import Store
+
+KEY = jax.random.key(0)
+MAGNET = tg.Pairwise(np.ones((6, 6)) - np.eye(6), np.linspace(0.0, 0.1, 6))
+SPINS = np.random.default_rng(0).choice([-1.0, 1.0], (40, 6))
+ZEROS = tg.Pairwise(np.zeros((6, 6)), np.zeros(6))
+LIKELIHOOD = tg.Pseudolikelihood(0.1)
+
+FUNCTIONS = {
+    "fit_experts": lambda where: tg.fit_experts(
+        *(ZEROS, SPINS),
+        objective=LIKELIHOOD,
+        key=KEY,
+        n_experts=2,
+        n_starts=2,
+        n_rounds=3,
+        held_out=SPINS[::2],
+        n_steps=30,
+        checkpoint=where,
+    ),
+    "choose_l2": lambda where: tg.learning.choose_l2(
+        ZEROS, SPINS, key=KEY, n_folds=2, checkpoint=where
+    ),
+    "find_minima": lambda where: tg.find_minima(
+        tg.NaiveMeanField(), MAGNET, 1.0, key=KEY, n_starts=200, checkpoint=where
+    ),
+    "find_bound_states": lambda where: tg.find_bound_states(
+        MAGNET, 0.5, key=KEY, threshold=4, n_starts=16, n_trajectories=16, checkpoint=where
+    ),
+}
+
+
+def _assert_equal(ours, theirs):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_of_many_jobs_goes_on_where_it_was_cut(tmp_path, monkeypatch, name):
+    """After a third and two thirds of all states, before the next one is stored."""
+    where, save, left = Checkpoint(tmp_path / "cut", seconds=0), Store.save, [0]
+
+    def counted(store, state):
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        save(store, state)
+
+    monkeypatch.setattr(Store, "save", counted)
+    left[0] = most = 100_000
+    stored = FUNCTIONS[name](Checkpoint(tmp_path / "whole", seconds=0))
+    n_states = most - left[0]
+    assert n_states > 3
+    for _ in range(2):
+        left[0] = n_states // 3
+        with pytest.raises(KeyboardInterrupt):
+            FUNCTIONS[name](where)
+    left[0] = most
+    found = FUNCTIONS[name](where)
+    assert most - left[0] <= n_states - 2 * (n_states // 3) + 2
+    _assert_equal(found, FUNCTIONS[name](None))
+    _assert_equal(found, stored)
+    left[0] = 0  # what has ended is read
+    _assert_equal(FUNCTIONS[name](where), found)
+
+
+@pytest.mark.further
+def test_experts_store_their_rounds_as_they_go(tmp_path):
+    """What ends them between two rounds loses none."""
+    rounds = []
+
+    def cut(this):
+        rounds.append(this.loss)
+        if len(rounds) == 2:
+            raise RuntimeError
+
+    def learned(callback):
+        return tg.fit_experts(
+            *(ZEROS, SPINS),
+            objective=LIKELIHOOD,
+            key=KEY,
+            n_experts=2,
+            n_starts=1,
+            n_rounds=3,
+            tolerance=0.0,
+            checkpoint=tmp_path,
+            callback=callback,
+        )
+
+    with pytest.raises(RuntimeError):
+        learned(cut)
+    first = sorted(path.name for path in (tmp_path / "split" / "0").iterdir())
+    assert first == ["0", "1"]
+    again = []
+    learned(lambda this: again.append(this.loss))
+    assert again[:2] == rounds
