@@ -12,12 +12,13 @@ def main() -> None:
     # JAX reads its settings when it is imported, before the options are read.
     (_programs.forget if "--no-cache" in sys.argv else _programs.keep)()
     with _signals.ending("Interrupted before anything was done."):
-        from . import cli
+        from . import _cluster, cli
     try:
         cli.main()
     except SystemExit as end:
-        if _signals.caught():
-            # Threads of the compiler may still run, and would fault while Python is torn down.
+        if _signals.caught() or (end.code and _cluster.is_joined()):
+            # Threads of the compiler may still run, and would fault while Python is torn down;
+            # and one of several processes that errs would wait for the others.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(end.code if isinstance(end.code, int) else 1)

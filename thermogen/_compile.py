@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import equinox as eqx
 import jax
-from jax.core import Tracer
+from jax.core import Tracer, eval_context
 
 _Function = TypeVar("_Function", bound=Callable)
 
@@ -25,8 +25,8 @@ def compiled_quickly(function: _Function) -> _Function:
     def call(*args):
         if any(isinstance(x, Tracer) for x in jax.tree.leaves(args)):
             return _compiled(function, None)(*args)
-        # Of known numbers also where others are traced.
-        with jax.ensure_compile_time_eval():
+        # Of known numbers also where others are traced, as one program and not piece by piece.
+        with eval_context():
             return _compiled(function, jax.default_backend())(*args)
 
     return call  # pyright: ignore[reportReturnType]

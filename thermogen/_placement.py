@@ -87,6 +87,8 @@ def placed(x: Any, sharding: Sharding) -> jax.Array:
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
+    if isinstance(x, jax.Array) and x.sharding.is_equivalent_to(sharding, x.ndim):
+        return x
     known = on_host(x)
     return jax.make_array_from_callback(known.shape, sharding, lambda index: known[index])
 

@@ -24,11 +24,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _signals, _tasks, retrieval, storage
+from . import _cluster, _signals, _tasks, retrieval, storage
 from ._checks import check_count, check_memory, seeded_key
 from ._solution import RESULTS
 from .energies import n_visible
-from .runs import CheckpointError
+from .runs import CheckpointError, ProcessLostError, check_same_call, from_first, is_first, together
 
 # What a study writes; while it runs, and where it was killed, to a folder within the folder.
 _FILES = (
@@ -141,6 +141,22 @@ def study_data(
     tasks: Annotated[
         int | None, typer.Option(help="Tasks that search apart, each in a folder OUT/task-000 ...")
     ] = None,
+    distributed: Annotated[
+        bool,
+        typer.Option(
+            "--distributed",
+            help="Share the work with the processes that SLURM, Open MPI, Kubernetes or a cloud "
+            "TPU started with this one.",
+        ),
+    ] = False,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Elsewhere: address of process 0, on any port that is free,"
+        ),
+    ] = None,
+    processes: Annotated[int | None, typer.Option(help="number of processes,")] = None,
+    process: Annotated[int | None, typer.Option(help="and number of this one, from 0.")] = None,
     no_cache: _NoCache = False,
 ) -> None:
     """Learn an energy from DATA, find its bound states, and write a report.
@@ -158,19 +174,25 @@ def study_data(
       thermogen study samples.csv --starts 8192
       thermogen study samples.csv --starts 8192 --resume
       thermogen study samples.csv --task 3 --tasks 10
+      srun thermogen study samples.csv --distributed
     """
     with contextlib.ExitStack() as stack:
         with _one_line("study"), _signals.interruptible():
+            _cluster.join(distributed, coordinator, processes, process)
             own = _tasks.this_task(task, tasks)
             out = own.folder(out)
             settings = study.Settings(beta, functional, l2, starts, threshold, seed, own.index)
             job = study.Study(study.load_source(data, weights), settings)
             for note in study.check_size(job):
-                print(f"thermogen study: {note}", file=sys.stderr)
-            stack.enter_context(_reserved(out, job.source.spins.shape[1]))
-            _tasks.record(out, own, {"data": data, **dataclasses.asdict(settings)})
+                _say(f"thermogen study: {note}")
+            n_spins = job.source.spins.shape[1]
+            from_first(lambda: stack.enter_context(_reserved(out, n_spins)))
+            told = {"data": data, **dataclasses.asdict(settings)}
+            from_first(lambda: _tasks.record(out, own, told))
             job = _taken_up(out / _UNFINISHED, job) if resume else job
-        if not resume:
+            # All have read what there is when the first one begins to write.
+            check_same_call("thermogen study", (job.settings, job.source, job.finished))
+        if not resume and is_first():
             _drop(out / _UNFINISHED)
         _run(job, out)
 
@@ -383,10 +405,10 @@ def _taken_up(unfinished: Path, job: study.Study) -> study.Study:
     try:
         left = _loaded(unfinished)
     except FileNotFoundError:
-        print(f"thermogen study: nothing to resume in {unfinished.parent}", file=sys.stderr)
+        _say(f"thermogen study: nothing to resume in {unfinished.parent}")
         return job
     except (ValueError, OSError) as error:
-        print(f"thermogen study: {error}; its stages are repeated", file=sys.stderr)
+        _say(f"thermogen study: {error}; its stages are repeated")
         return job
     try:
         study.check_same(left, job)
@@ -395,7 +417,7 @@ def _taken_up(unfinished: Path, job: study.Study) -> study.Study:
             f"--resume: {error}; give its options, choose another --out, or leave out --resume"
         ) from None
     done = left.finished[-1] if left.finished else "none"
-    print(f"thermogen study: going on; last stage that was finished: {done}", file=sys.stderr)
+    _say(f"thermogen study: going on; last stage that was finished: {done}")
     return left
 
 
@@ -404,11 +426,28 @@ def _to_go_on() -> str:
     return shlex.join(["thermogen", *(w for w in sys.argv[1:] if w != "--resume"), "--resume"])
 
 
+def _say(text: str) -> None:
+    """Tell on the screen, once and not in each process."""
+    if is_first():
+        print(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _unseen(title: str) -> Iterator[Callable[..., None]]:
+    """The display of a stage in all processes but the first."""
+    yield lambda *_: None
+
+
 def _run(job: study.Study, out: Path) -> None:
-    """Do the job, keep what there is after every stage, and put all in its place at the end."""
+    """Do the job, keep what there is after every stage, and put all in its place at the end.
+
+    Of several processes the first one writes, and speaks.
+    """
     unfinished = out / _UNFINISHED
 
     def keep(so_far: study.Study) -> None:
+        if not is_first():
+            return
         try:
             _write(so_far, unfinished, final=False)
         except (OSError, ValueError) as error:  # the work goes on: its end may find room again
@@ -417,21 +456,27 @@ def _run(job: study.Study, out: Path) -> None:
     failed = False
     keep(job)
     try:
-        study.run_study(
-            job, progress=study.progress, on_stage=keep, checkpoint=unfinished / _STATES
-        )
-    except (OSError, CheckpointError) as error:
-        print(f"thermogen study: {error}", file=sys.stderr)
+        with together():
+            study.run_study(
+                job,
+                progress=study.progress if is_first() else _unseen,
+                on_stage=keep,
+                checkpoint=unfinished / _STATES,
+                sharding=_cluster.all_devices(),
+            )
+    except (OSError, CheckpointError, ProcessLostError) as error:
+        _say(f"thermogen study: {error}")
         job.interrupted = failed = True
-    files = _put(job, out)
+    files = _put(job, out) if is_first() else []
     if job.interrupted:
         kept = f"; kept what was done: {', '.join(files)} in {out}" if files else ""
-        print(f"Interrupted{kept}\nTo go on: {_to_go_on()}", file=sys.stderr)
+        _say(f"Interrupted{kept}\nTo go on: {_to_go_on()}")
         raise typer.Exit(1 if failed else _signals.exit_code())
-    print(_printable(out / "report.html"))
+    if is_first():
+        print(_printable(out / "report.html"))
     if job.fit is not None and study.fit_failed(job):
         message = RESULTS[job.fit.result]
-        print(f"thermogen study: the fit failed, do not trust it: {message}", file=sys.stderr)
+        _say(f"thermogen study: the fit failed, do not trust it: {message}")
         raise typer.Exit(1)
 
 

@@ -258,7 +258,7 @@ def test_another_run_is_refused_by_name(tmp_path, what):
 
 def test_a_state_of_another_version_is_no_damage(tmp_path, monkeypatch):
     """Were the states of a job others, a sound one that does not fit is not overwritten."""
-    monkeypatch.setattr(_checkpoint, "_fingerprint", lambda job, key: "of both")
+    monkeypatch.setattr(_checkpoint, "fingerprint", lambda run: "of both")
     _cut(tmp_path)
     before = _content(tmp_path)
     with pytest.raises(CheckpointError, match="or another version"):

@@ -1,6 +1,7 @@
 """Learning in one line: `Fit` given to the driver."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -23,6 +24,8 @@ from ._states import FitProgress, FitResult, FitState
 from ._verdict import entropy_of, warn_of_infinite_parameters
 
 _STEPS_PER_CALLBACK = 20
+# Samples that are spread over devices are filled up to a multiple of this.
+_PARTS = 64
 
 
 @from_anywhere
@@ -164,8 +167,11 @@ def fit(
 
 
 def _spread(spins: np.ndarray, weights: np.ndarray, spread: Spread, dtype) -> tuple[Array, Array]:
-    """Samples over the devices, filled up with some that do not count; none ever holds all."""
-    missing = -len(spins) % spread.n_parts
+    """Samples over the devices, filled up with some that do not count; none ever holds all.
+
+    To a number that is the same for most numbers of devices, so that a fit may go on on others.
+    """
+    missing = -len(spins) % math.lcm(_PARTS, spread.n_parts)
     if missing:
         spins, weights = (
             np.pad(spins, ((0, missing), (0, 0)), "edge"),

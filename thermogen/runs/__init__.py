@@ -1,14 +1,17 @@
 """What takes long: jobs, and the one driver that runs, stores, resumes and spreads them."""
 
 from ._checkpoint import Checkpoint as Checkpoint
-from ._checkpoint import CheckpointError as CheckpointError
 from ._checkpoint import Folder as Folder
 from ._checkpoint import holding as holding
 from ._checkpoint import part as part
+from ._errors import CheckpointError as CheckpointError
+from ._errors import ProcessLostError as ProcessLostError
 from ._job import AbstractJob as AbstractJob
 from ._place import Place as Place
+from ._processes import check_same_call as check_same_call
 from ._processes import from_first as from_first
 from ._processes import is_first as is_first
+from ._processes import together as together
 from ._run import result_of as result_of
 from ._run import run as run
 from ._spread import Devices as Devices

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import warnings
 from collections.abc import Iterator
@@ -14,19 +13,16 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._checks import check_count, check_finite
-from .._digest import feed
 from .._files import PathLike, locked, read_archive, write_archive
-from .._placement import on_host, placed
+from .._placement import placed
 from .._types import Key
+from ._errors import CheckpointError
+from ._identity import fingerprint
 from ._job import AbstractJob
 from ._processes import broadcast, from_first, is_first
 from ._sharded import SUFFIX, check_sharded, is_spread, read_sharded, remove, write_sharded
 
 _FORMAT = "thermogen checkpoint 1"
-
-
-class CheckpointError(ValueError):
-    """A folder of states that another run holds, or has left its own in."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +115,11 @@ class Store:
 
     def __init__(self, checkpoint: Checkpoint, job: AbstractJob, key: Key):
         self._folder, self._keep = Path(checkpoint.folder), checkpoint.keep
-        self._run = _fingerprint(job, key)
+        self._run = fingerprint((job, key))
         self._arrays: dict[str, np.ndarray] = {}
         self._damaged: list[Path] = []
         if is_first():
-            for pattern in (".*.tmp", "*-tmp-*"):
+            for pattern in (".*.tmp", "*-tmp*"):
                 for left in self._folder.glob(pattern):
                     remove(left)
 
@@ -185,6 +181,8 @@ class Store:
         """What goes wrong within says where."""
         try:
             yield
+        except TimeoutError:
+            raise  # other processes do not answer
         except OSError as error:
             raise OSError(f"checkpoint {self._folder} cannot be written: {error}") from error
 
@@ -263,15 +261,3 @@ def _like(found: Array, like: Array) -> Array:
     if not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return found
     return jax.random.wrap_key_data(found, impl=jax.random.key_impl(like))
-
-
-def _fingerprint(job: AbstractJob, key: Key) -> str:
-    """Equal for equal jobs and keys: their classes, structure and numbers to the last bit."""
-    digest = hashlib.sha256(_FORMAT.encode())
-    job = jax.tree.map(lambda x: on_host(x) if _is_elsewhere(x) else x, job)
-    feed(digest, (job, key), lambda array: array)
-    return digest.hexdigest()
-
-
-def _is_elsewhere(x: object) -> bool:
-    return isinstance(x, jax.Array) and not x.is_fully_addressable

@@ -17,7 +17,7 @@ from .._placement import placed
 from .._types import Key
 from ._checkpoint import Checkpoint, Folder, Store, as_checkpoint
 from ._job import AbstractJob
-from ._processes import from_first
+from ._processes import check_same_call, from_first, together
 from ._spread import Devices, Spread
 
 # More steps than any run takes, in the integers that a device counts with.
@@ -50,7 +50,8 @@ def run(
         every: steps between two calls of `callback`, at least 1.
         sharding: the devices over which the lanes of the job are spread: a mesh, or a sharding by
             the first axis. Results do not depend on their number but for the order of sums. Of
-            several processes (`jax.distributed`) each must make the same call.
+            several processes (`jax.distributed`) each must make the same call, with a mesh over
+            the devices of all.
 
     Returns:
         `job.result` of the last state.
@@ -59,8 +60,10 @@ def run(
         TypeError: for what is no job, or no sharding.
         ValueError: for `every` below 1, for a callback or a checkpoint where the job is traced,
             since nothing runs on the host there, for traced numbers that are no arrays of the job,
-            and (`CheckpointError`) for a folder that another run holds, or left its states in.
+            (`CheckpointError`) for a folder that another run holds, or left its states in, and
+            where processes do not make the same call.
         OSError: where the folder cannot be written to; what was stored stays.
+        ProcessLostError: where another process has ended.
     """
     if not isinstance(job, AbstractJob):
         raise TypeError(f"job must be an AbstractJob, got {job!r}")
@@ -75,16 +78,37 @@ def run(
         state, *_ = _advance(still, start, jnp.asarray(_FOREVER, jnp.int32), None, spread)
         return result_of(job, state)
     every = check_count("every", every)
+    kept = as_checkpoint(checkpoint)
+    if jax.process_count() == 1 or (kept is None and (spread is None or not spread.is_shared)):
+        # Alone, or on devices of this process: others may do something else.
+        return _result(job, key, spread, kept, callback, every, shared=False)
+    with together():
+        folder = None if kept is None else str(kept.folder)
+        check_same_call("run", (job, key, folder, callback is not None, every))
+        found = _result(job, key, spread, kept, callback, every, shared=True)
+        return jax.block_until_ready(found)
+
+
+def _result(
+    job: AbstractJob,
+    key: Key,
+    spread: Spread | None,
+    checkpoint: Checkpoint | None,
+    callback: _Callback,
+    every: int,
+    shared: bool,
+) -> PyTree:
+    """What `run` returns, of known numbers; it is shared where all processes must do the same."""
     if spread is not None:
         key = placed(key, spread.everywhere)
     state = _init(job, key, spread)
     if spread is not None:
         state = spread.held(state, job.lanes(state))
-    with _paced(as_checkpoint(checkpoint), job, key) as pace:
+    with _paced(checkpoint, job, key) as pace:
         stored = None if pace.store is None else pace.store.latest(state)
         state = state if stored is None else stored
         every_pause = None if callback is None else every
-        return result_of(job, _last(job, state, pace, callback, every_pause, spread))
+        return result_of(job, _last(job, state, pace, callback, every_pause, spread, shared))
 
 
 class _Pace:
@@ -152,6 +176,7 @@ def _last(
     callback: _Callback,
     every: int | None,
     spread: Spread | None,
+    shared: bool,
 ) -> PyTree[Array]:
     """The state of the job at its end, or where the callback stops it."""
     shardings = tuple(_split(x) for x in jax.tree.leaves(state))
@@ -168,7 +193,7 @@ def _last(
         if int(n_taken):  # else it is what was stored
             pace.reached(state)
         stops = callback is not None and callback(state) is True
-        ended |= from_first(lambda stops=stops: stops)
+        ended |= from_first(lambda stops=stops: stops) if shared else stops
         pace.paused(ended)
         if ended:
             return state

@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array
 
 from .._files import write_atomically
-from ._processes import is_first
+from ._processes import from_first
 
 SUFFIX = ".orbax"
 # Written last: a folder without it, or that has changed since, is not whole.
@@ -26,10 +26,13 @@ def write_sharded(path: Path, run: str, arrays: list[Array]) -> None:
     """Store arrays of all processes, which must all ask."""
     with _checkpointer() as checkpointer:
         checkpointer.save(path.absolute(), _named(arrays))
-    if is_first():
-        manifest = {"format": _FORMAT, "run": run, "checksum": _checksum(path)}
-        with write_atomically(path / _MANIFEST) as stream:
-            stream.write(json.dumps(manifest).encode())
+    from_first(lambda: _seal(path, run))
+
+
+def _seal(path: Path, run: str) -> None:
+    manifest = {"format": _FORMAT, "run": run, "checksum": _checksum(path)}
+    with write_atomically(path / _MANIFEST) as stream:
+        stream.write(json.dumps(manifest).encode())
 
 
 def check_sharded(path: Path) -> str:

@@ -36,9 +36,17 @@ class Spread(NamedTuple):
 
         Raises:
             TypeError: for what is neither.
-            ValueError: for numbers of lanes that cannot be split evenly.
+            ValueError: for numbers of lanes that cannot be split evenly, and for a mesh of devices
+                of some processes, where there are more.
         """
         spread = cls._over(sharding)
+        if spread is not None and spread.is_shared:
+            found = len({device.process_index for device in spread.mesh.devices.flat})
+            if found != jax.process_count():
+                raise ValueError(
+                    f"sharding must be over devices of all {jax.process_count()} processes, or of "
+                    f"this one alone, got devices of {found}"
+                )
         for name, count in lanes.items():
             if spread is not None and count % spread.n_parts:
                 raise ValueError(
@@ -77,6 +85,11 @@ class Spread(NamedTuple):
         return self.mesh.shape[_LANES]
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other processes hold some of its devices."""
+        return not self.everywhere.is_fully_addressable
+
+    @property
     def everywhere(self) -> NamedSharding:
         """The sharding of an array that every device holds."""
         return NamedSharding(self.mesh, PartitionSpec())
@@ -102,7 +115,7 @@ class Spread(NamedTuple):
 
     def held(self, state: PyTree[Array], axes: PyTree[int | None]) -> PyTree[Array]:
         """The same of a known state: what is constant comes from the compiler on all devices."""
-        return self._moved(jax.device_put, state, axes)
+        return self._moved(placed, state, axes)
 
     def _moved(
         self, move: Callable[..., Array], state: PyTree[Array], axes: PyTree[int | None]

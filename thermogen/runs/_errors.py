@@ -1,0 +1,9 @@
+"""What a run refuses."""
+
+
+class CheckpointError(ValueError):
+    """A folder of states that another run holds, or has left its own in."""
+
+
+class ProcessLostError(RuntimeError):
+    """Another process of the same run has ended, or cannot be reached."""
