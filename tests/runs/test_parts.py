@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from helpers import run_alone
 
 import thermogen as tg
 from thermogen.runs import Checkpoint
@@ -103,3 +104,76 @@ def test_experts_store_their_rounds_as_they_go(tmp_path):
     again = []
     learned(lambda this: again.append(this.loss))
     assert again[:2] == rounds
+
+
+SPLIT = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_enable_x64", True)
+import pathlib, tempfile, warnings
+import numpy as np
+import thermogen as tg
+from thermogen.runs import Checkpoint, CheckpointError
+
+mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("x",))
+folder = pathlib.Path(tempfile.mkdtemp())
+energy = tg.Pairwise(np.ones((6, 6)) - np.eye(6), np.linspace(0.0, 0.1, 6))
+zeros = tg.Pairwise(np.zeros((6, 6)), np.zeros(6))
+rows = np.random.default_rng(0).choice([-1.0, 1.0], (41, 6))
+
+
+def sampled(where, n_seen=0, key=0):
+    def callback(*_):
+        nonlocal n_seen
+        n_seen -= 1
+        if n_seen == 0:
+            raise KeyboardInterrupt
+    return np.asarray(tg.sample(tg.Gibbs(), energy, 0.5, key=jax.random.key(key), n_chains=4,
+        n_sweeps=40, checkpoint=where, callback=callback, sharding=mesh))
+
+
+def equal(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
+whole = sampled(None)
+for where in (folder / "cut", folder / "damaged"):
+    try:
+        sampled(Checkpoint(where, seconds=0), 5)
+    except KeyboardInterrupt:
+        pass
+    states = sorted(where.glob("*.orbax"))
+    assert len(states) == 2, states
+try:
+    sampled(folder / "cut", key=1)
+    raise AssertionError("another key")
+except CheckpointError:
+    pass
+assert equal(sampled(folder / "cut"), whole)
+largest = max(states[-1].rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+largest.write_bytes(largest.read_bytes()[:-3])
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    assert equal(sampled(folder / "damaged"), whole)
+said = [str(w.message) for w in caught if "going on from" in str(w.message)]
+assert len(said) == 1 and states[-2].name in said[0], said
+
+
+def experts(where, sharding):
+    return tg.fit_experts(zeros, rows, objective=tg.Pseudolikelihood(0.1), key=jax.random.key(0),
+        n_experts=2, n_starts=1, n_rounds=2, checkpoint=where, sharding=sharding)
+
+
+split = experts(folder / "experts", mesh)
+assert equal(experts(folder / "experts", mesh), split)
+for a, b in zip(*map(jax.tree.leaves, (split, experts(None, None))), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+print("done")
+"""
+
+
+@pytest.mark.slow
+def test_arrays_that_are_split_are_stored_and_resumed():
+    """By orbax: cut, damaged, refused; and experts whose samples do not divide."""
+    run_alone(SPLIT)
