@@ -130,3 +130,11 @@ def test_guide_of_own_classes_runs(tmp_path, monkeypatch):
     np.testing.assert_allclose(np.mean(spins, axis=(0, 1)), exact, atol=0.1)
     at = tg.solve(tg.TAP(), chain, 0.5, np.full(6, 0.1)).value
     np.testing.assert_allclose(names["solution"].value, at, atol=1e-8)
+
+
+@pytest.mark.further
+def test_guide_to_long_runs_runs():
+    names = run(ROOT / "docs" / "long_runs.md")
+    for beta, estimate in zip((0.5, 1.0), names["estimates"], strict=True):
+        exact = float(tg.exact.log_partition(names["magnet"], beta))
+        assert abs(float(estimate) - exact) < 0.5
