@@ -7,6 +7,8 @@ import json
 import pathlib
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -234,13 +236,26 @@ def _assert_close(ours, theirs):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ((True, None, None, None), "--distributed found no processes"),
         ((False, "host:1", 2, None), "give --process, too"),
         ((False, "host", 2, 0), "--coordinator must be HOST:PORT"),
         ((False, "host:1", 2, 2), r"--process must lie in \[0, 1\]"),
         ((False, "host:1", 0, 0), "--processes must be at least 1"),
     ],
 )
-def test_processes_that_are_not_found_are_refused_by_option(arguments, words):
+def test_addresses_that_are_none_are_refused_by_option(arguments, words):
     with pytest.raises(ValueError, match=words):
         _cluster.join(*arguments)
+
+
+def test_a_command_that_finds_no_processes_says_what_to_give():
+    """In a process of its own: JAX looks for others only before anything was computed."""
+    script = "from thermogen import _cluster; _cluster.join(True, None, None, None)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=pathlib.Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "ValueError: --distributed found no processes" in done.stderr
+    assert "give --coordinator HOST:PORT" in done.stderr
