@@ -250,12 +250,59 @@ def test_addresses_that_are_none_are_refused_by_option(arguments, words):
 def test_a_command_that_finds_no_processes_says_what_to_give():
     """In a process of its own: JAX looks for others only before anything was computed."""
     script = "from thermogen import _cluster; _cluster.join(True, None, None, None)"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
+    done = _script(script)
+    assert "ValueError: --distributed found no processes" in done.stderr
+    assert "give --coordinator HOST:PORT" in done.stderr
+
+
+ALONE = """
+import jax
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 2)
+from thermogen import _cluster
+assert _cluster.all_devices() is None
+"""
+JOINED = """
+import atexit, socket
+import jax
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 2)
+from thermogen import __main__, _cluster, cli
+
+def fail():
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    _cluster.join(False, f"127.0.0.1:{port}", 1, 0)
+    assert dict(_cluster.all_devices().shape) == {"lanes": 2}
+    atexit.register(lambda: print("waited for the others"))
+    raise AssertionError("by mistake")
+
+cli.main = fail
+__main__.main()
+"""
+
+
+@pytest.mark.further
+def test_what_nobody_expected_ends_a_process_that_others_wait_for():
+    """At once, with what went wrong; one process of two devices that has joined takes both."""
+    done = _script(JOINED)
+    assert done.returncode == 1, done.stderr
+    assert "AssertionError: by mistake" in done.stderr
+    assert "waited" not in done.stdout
+
+
+def test_a_command_that_was_told_of_no_others_takes_one_device():
+    done = _script(ALONE)
+    assert done.returncode == 0, done.stderr
+
+
+def _script(text):
+    """A script in a process of its own, which has not computed yet."""
+    return subprocess.run(
+        [sys.executable, "-c", text],
         cwd=pathlib.Path(__file__).parent.parent,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert "ValueError: --distributed found no processes" in done.stderr
-    assert "give --coordinator HOST:PORT" in done.stderr

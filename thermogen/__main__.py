@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 
 from . import _programs, _signals
 
@@ -19,10 +20,20 @@ def main() -> None:
         if _signals.caught() or (end.code and _cluster.is_joined()):
             # Threads of the compiler may still run, and would fault while Python is torn down;
             # and one of several processes that errs would wait for the others.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else 1)
+            _leave(end.code if isinstance(end.code, int) else 1)
         raise
+    except BaseException:
+        if _cluster.is_joined():
+            traceback.print_exc()
+            _leave(1)
+        raise
+
+
+def _leave(code: int) -> None:
+    """End the process, without what JAX and others do at exit."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -67,5 +67,9 @@ def is_joined() -> bool:
 
 
 def all_devices() -> Mesh | None:
-    """A mesh over the devices of all processes; None where there is one process."""
-    return Mesh(np.asarray(jax.devices()), ("lanes",)) if jax.process_count() > 1 else None
+    """A mesh over the devices of all processes that have met; None where there is one device.
+
+    A command that was not told to meet others takes the one device that JAX prefers.
+    """
+    several = is_joined() and jax.device_count() > 1
+    return Mesh(np.asarray(jax.devices()), ("lanes",)) if several else None
