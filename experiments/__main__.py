@@ -87,7 +87,9 @@ def main() -> None:
     jax.config.update("jax_enable_x64", getattr(module, "X64", True))
     if "task" in by_name:
         by_name["out"].mkdir(parents=True, exist_ok=True)
-        _tasks.record(by_name["out"], by_name["task"], {"script": name, "options": sys.argv[2:]})
+        told = {key: str(by_name[key]) for key in by_name if key not in ("task", "out")}
+        told |= {"script": name, "arguments": [str(value) for value in by_position]}
+        _tasks.record(by_name["out"], by_name["task"], told)
     began = time.perf_counter()
     module.main(*by_position, **by_name)
     print(f"\n{time.perf_counter() - began:.0f} s")

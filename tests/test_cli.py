@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import thermogen as tg
 from thermogen import RESULTS, _signals, cli, storage
 from thermogen.energies import RBM, Interactions, Pairwise
+from thermogen.runs import CheckpointError
 
 # Equal for all, so that they share what is compiled.
 QUICK = ["--functional", "naive", "--starts", "8"]
@@ -615,3 +616,17 @@ def test_signals_raise_only_where_work_can_end(monkeypatch):
     monkeypatch.setattr(os, "_exit", ended.append)
     _signals._handle(signal.SIGINT, None)
     assert ended == [130]
+
+
+@pytest.mark.parametrize(
+    ("error", "tell"), [(CheckpointError("of another run"), False), (OSError("full"), True)]
+)
+def test_how_to_go_on_is_said_where_that_can_work(tmp_path, monkeypatch, error, tell):
+    def run_study(*_, **__):
+        raise error
+
+    monkeypatch.setattr(tg.study, "run_study", run_study)
+    outcome = _run("study", "adder:1", "--out", tmp_path, *QUICK)
+    assert outcome.exit_code == 1
+    assert f"thermogen study: {error}\nInterrupted" in outcome.stderr
+    assert ("To go on: thermogen" in outcome.stderr) is tell

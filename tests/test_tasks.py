@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -215,11 +216,51 @@ def test_tasks_of_other_studies_are_refused(searched, tmp_path):
 
 def test_folders_are_checked(searched, tmp_path):
     out = _written(tmp_path / "report", searched[:2], 2)
+    (out / "study.npz").write_bytes(b"of a study without tasks")
+    (out / "report.html").write_text("its page")
+    taken = _run("merge", out)
+    assert taken.exit_code == 2 and f"{out} holds a study of its own" in taken.stderr
+    assert (out / "report.html").exists() and not (out / "library.npz").exists()
+    (out / "study.npz").unlink()
+    with storage.locked(out, "taken"):
+        busy = _run("merge", out)
+    assert busy.exit_code == 2 and f"another command is writing to {out}" in busy.stderr
+    assert not (out / "library.npz").exists()
     assert "holds no folder of a task" in _run("merge", tmp_path).stderr
     several = _run("merge", out / "task-000", out / "task-001")
     assert several.exit_code == 2 and "--out must name a folder" in several.stderr
     own = _run("merge", out / "task-000")
     assert own.exit_code == 2 and "is the folder of a task; choose another --out" in own.stderr
+
+
+def test_tasks_of_other_settings_are_refused_by_name(tmp_path):
+    for k, beta in enumerate((1.0, 1.0, 2.0)):
+        place = Task(k, 3).folder(tmp_path)
+        place.mkdir()
+        told = {"beta": beta, "l2": None, "task": k, "out": str(place), "data": f"{k}.csv"}
+        _tasks.record(place, Task(k, 3), told)
+        (place / "table.csv").write_text("a\n1\n")
+    outcome = _run("merge", tmp_path)
+    assert outcome.exit_code == 2 and not (tmp_path / "table.csv").exists()
+    assert "task-002 is a task of other settings: beta is 2.0, others have 1.0" in outcome.stderr
+    alike = _run("merge", tmp_path / "task-000", tmp_path / "task-001", "--out", tmp_path / "two")
+    assert alike.exit_code == 0, alike.output
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [
+        ([], ["--task", "3", "--tasks", "10"]),
+        (["--tasks", "10"], ["--task", "3"]),
+        (["--task=3", "--tasks=10"], []),
+    ],
+)
+def test_the_command_to_go_on_names_the_task(tmp_path, monkeypatch, given, added):
+    words = ["study", "samples.csv", *given]
+    monkeypatch.setattr(sys, "argv", ["thermogen", *words, "--resume"])
+    assert cli._to_go_on(tmp_path) == shlex.join(["thermogen", *words, "--resume"])
+    _tasks.record(tmp_path, Task(3, 10), {})
+    assert cli._to_go_on(tmp_path) == shlex.join(["thermogen", *words, *added, "--resume"])
 
 
 def test_tables_are_put_one_below_the_other(tmp_path):

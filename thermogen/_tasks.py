@@ -12,6 +12,9 @@ from ._files import write_atomically
 
 _RECORD = "task.json"
 _MOST = 10**6
+# Settings in which tasks of one array may differ. Data may have other names seen from elsewhere;
+# of studies the numbers are compared.
+_OWN = ("task", "out", "data")
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,20 @@ def recorded(folder: Path) -> Task | None:
     Raises:
         ValueError: if the record is damaged.
     """
+    held = _read(folder)
+    return held and held[0]
+
+
+def _read(folder: Path) -> tuple[Task, dict[str, Any]] | None:
+    """The task that a folder belongs to, and its settings."""
     path = folder / _RECORD
     if not path.exists():
         return None
     try:
         content = json.loads(path.read_bytes())
         count = check_count("tasks", content["tasks"], most=_MOST)
-        return Task(check_count("task", content["task"], least=0, most=count - 1), count)
+        index = check_count("task", content["task"], least=0, most=count - 1)
+        return Task(index, count), dict(content["settings"])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is no record of a task: {error!r}") from error
 
@@ -125,25 +135,37 @@ def gathered(given: list[Path]) -> Gathered:
     """The tasks whose folders are given, or lie within a given folder; a note for each double.
 
     Raises:
-        ValueError: for a folder without tasks, and for tasks of different arrays.
+        ValueError: for a folder without tasks, and for tasks of different arrays or settings.
     """
     found = Gathered({}, 0, [])
+    shared: dict[str, Any] | None = None
     for folder in given:
         own = [folder] if recorded(folder) else sorted(folder.glob("task-*/"))
-        tasks = [(task, path) for path in own if (task := recorded(path))]
+        tasks = [(*held, path) for path in own if (held := _read(path))]
         if not tasks:
             raise ValueError(f"{folder} holds no folder of a task")
-        for task, path in tasks:
+        for task, settings, path in tasks:
             if found.count not in (0, task.count):
                 raise ValueError(
                     f"{path} is one of {task.count} tasks, others are of {found.count}"
                 )
             found.count = task.count
+            shared = settings if shared is None else shared
+            _check_settings(path, settings, shared)
             if task.index in found.folders:
                 found.notes.append(f"task {task.index} comes twice: {path} is left out")
             else:
                 found.folders[task.index] = path
     return found
+
+
+def _check_settings(path: Path, settings: dict[str, Any], others: dict[str, Any]) -> None:
+    for name in sorted(settings.keys() | others.keys()):
+        given, expected = settings.get(name), others.get(name)
+        if name not in _OWN and given != expected:
+            raise ValueError(
+                f"{path} is a task of other settings: {name} is {given!r}, others have {expected!r}"
+            )
 
 
 def merge_tables(found: Gathered, place: Path) -> list[Path]:

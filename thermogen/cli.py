@@ -68,7 +68,7 @@ def _one_line(command: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print("Interrupted; nothing was written.", file=sys.stderr)
         raise typer.Exit(_signals.exit_code()) from None
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, ProcessLostError) as error:
         print(f"thermogen {command}: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
 
@@ -146,7 +146,7 @@ def study_data(
         typer.Option(
             "--distributed",
             help="Share the work with the processes that SLURM, Open MPI, Kubernetes or a cloud "
-            "TPU started with this one.",
+            "TPU started with this one, over the devices of all.",
         ),
     ] = False,
     coordinator: Annotated[
@@ -186,12 +186,13 @@ def study_data(
             for note in study.check_size(job):
                 _say(f"thermogen study: {note}")
             n_spins = job.source.spins.shape[1]
-            from_first(lambda: stack.enter_context(_reserved(out, n_spins)))
             told = {"data": data, **dataclasses.asdict(settings)}
-            from_first(lambda: _tasks.record(out, own, told))
-            job = _taken_up(out / _UNFINISHED, job) if resume else job
-            # All have read what there is when the first one begins to write.
-            check_same_call("thermogen study", (job.settings, job.source, job.finished))
+            with together():
+                from_first(lambda: stack.enter_context(_reserved(out, n_spins)))
+                job = _taken_up(out / _UNFINISHED, job) if resume else job
+                from_first(lambda: _tasks.record(out, own, told))
+                # All have read what there is when the first one begins to write.
+                check_same_call("thermogen study", (job.settings, job.source, job.finished))
         if not resume and is_first():
             _drop(out / _UNFINISHED)
         _run(job, out)
@@ -257,11 +258,17 @@ def merge(
         place = folders[0] if out is None else out
         if _tasks.recorded(place):
             raise ValueError(f"{place} is the folder of a task; choose another --out")
+        if (place / "study.npz").exists():
+            raise ValueError(
+                f"{place} holds a study of its own, which the merge would replace; choose another "
+                "--out, or move that study away"
+            )
         found = _tasks.gathered(folders)
-        if any((folder / "study.npz").exists() for folder in found.folders.values()):
-            written = [_merge_studies(found, place)]
-        else:
-            written = _tasks.merge_tables(found, place)
+        with storage.locked(place, f"another command is writing to {place}; choose another --out"):
+            if any((folder / "study.npz").exists() for folder in found.folders.values()):
+                written = [_merge_studies(found, place)]
+            else:
+                written = _tasks.merge_tables(found, place)
     for note in found.notes:
         print(f"thermogen merge: {note}", file=sys.stderr)
     for path in written:
@@ -269,16 +276,12 @@ def merge(
 
 
 def _merge_studies(found: _tasks.Gathered, place: Path) -> Path:
-    """Write the files of a merged study in the place of those of an earlier one."""
+    """Write the files of a merged study in the place of those of an earlier merge."""
     merged = study.merge_studies(found)
     text = json.dumps(study.merged_summary(merged), indent=2, allow_nan=False) + "\n"
-    place.mkdir(parents=True, exist_ok=True)
     storage.save_library(place / "library.npz", merged.library)
     storage.save_energy(place / "model.eqx", merged.first.energy)
     _write_text(place / "summary.json", text)
-    for name in _FILES:
-        if name not in ("library.npz", "model.eqx", "summary.json"):
-            (place / name).unlink(missing_ok=True)
     return place / "summary.json"
 
 
@@ -421,9 +424,14 @@ def _taken_up(unfinished: Path, job: study.Study) -> study.Study:
     return left
 
 
-def _to_go_on() -> str:
-    """The command that goes on with this one."""
-    return shlex.join(["thermogen", *(w for w in sys.argv[1:] if w != "--resume"), "--resume"])
+def _to_go_on(out: Path) -> str:
+    """The command that goes on with the study of a folder: this one, wherever it is typed."""
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    given = {word.partition("=")[0] for word in words}
+    own = _tasks.recorded(out)  # a shell has no variables of the array to tell it
+    for name, value in (("--task", own.index), ("--tasks", own.count)) if own else ():
+        words += [] if name in given else [name, str(value)]
+    return shlex.join(["thermogen", *words, "--resume"])
 
 
 def _say(text: str) -> None:
@@ -453,7 +461,7 @@ def _run(job: study.Study, out: Path) -> None:
         except (OSError, ValueError) as error:  # the work goes on: its end may find room again
             print(f"thermogen study: {unfinished} cannot be written: {error}", file=sys.stderr)
 
-    failed = False
+    code, how = None, f"\nTo go on: {_to_go_on(out)}"
     keep(job)
     try:
         with together():
@@ -466,12 +474,14 @@ def _run(job: study.Study, out: Path) -> None:
             )
     except (OSError, CheckpointError, ProcessLostError) as error:
         _say(f"thermogen study: {error}")
-        job.interrupted = failed = True
+        job.interrupted, code = True, 1
+        # States of another run stay in the way, whatever is tried.
+        how = "" if isinstance(error, CheckpointError) else how
     files = _put(job, out) if is_first() else []
     if job.interrupted:
         kept = f"; kept what was done: {', '.join(files)} in {out}" if files else ""
-        _say(f"Interrupted{kept}\nTo go on: {_to_go_on()}")
-        raise typer.Exit(1 if failed else _signals.exit_code())
+        _say(f"Interrupted{kept}{how}")
+        raise typer.Exit(code or _signals.exit_code())
     if is_first():
         print(_printable(out / "report.html"))
     if job.fit is not None and study.fit_failed(job):
@@ -531,7 +541,7 @@ def _write(job: study.Study, folder: Path, *, final: bool) -> list[str]:
         "study.npz": lambda path: study.save_study(path, job),
         "summary.json": lambda path: _write_text(path, text),
         "report.html": lambda path: _write_text(path, study.render(job)),
-        _HOW: lambda path: _write_text(path, f"In {Path.cwd()}:\n\n{_to_go_on()}\n"),
+        _HOW: lambda path: _write_text(path, f"In {Path.cwd()}:\n\n{_to_go_on(folder.parent)}\n"),
     }
     known = {"model.eqx": job.fit, "library.npz": library, "experts.eqx": experts}
     unwanted = _HOW if final else "report.html"
