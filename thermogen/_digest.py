@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -23,13 +24,14 @@ def feed(
 ) -> None:
     """Names, structure and numbers of a tree of modules, whatever it holds.
 
-    Functions count by their names, by what they close over, their defaults, and their object.
+    Functions count by their names and code, what they close over, their defaults, and their object;
+    not by what they call by a global name.
 
     Args:
         digest: an object of `hashlib`.
         x: the tree.
         number: the array whose bytes stand for an array of numbers.
-        within: the functions that close over it.
+        within: the functions and objects that hold it, none of which is entered again.
     """
     if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, prng_key):
         x = jax.random.key_data(x)
@@ -45,6 +47,8 @@ def feed(
         for key in sorted(x, key=str):
             digest.update(f"key {key}".encode())
             feed(digest, x[key], number, within)
+    elif inspect.ismodule(x):
+        digest.update(x.__name__.encode())
     elif x is None or isinstance(x, str | bytes):
         digest.update(repr(x).encode())
     elif isinstance(x, functools.partial):
@@ -55,22 +59,28 @@ def feed(
         for value in _used_by(function):
             if not any(value is outer for outer in (*within, function)):
                 feed(digest, value, number, (*within, function))
-    else:
+    elif not any(x is outer for outer in within):
         digest.update(f"{type(x).__module__}.{type(x).__qualname__}".encode())
         for name in _attributes(x):
             digest.update(name.encode())
-            feed(digest, getattr(x, name), number, within)
+            feed(digest, getattr(x, name), number, (*within, x))
 
 
 def _used_by(function: Any) -> list[Any]:
-    """What a function closes over, its defaults, and the object whose method it is."""
+    """What a function does, closes over, its defaults, and the object whose method it is."""
     if inspect.ismethod(function):
         return [function.__self__, *_used_by(function.__func__)]
     if not inspect.isfunction(function):
         return []
     values = inspect.getclosurevars(function).nonlocals
     defaults = [function.__defaults__, function.__kwdefaults__]
-    return [*(_plain(values[name]) for name in sorted(values)), *defaults]
+    return [*(_plain(values[name]) for name in sorted(values)), *defaults, _code(function.__code__)]
+
+
+def _code(code: types.CodeType) -> tuple:
+    """Instructions, names and constants, which tell apart functions of one name."""
+    constants = [_code(x) if isinstance(x, types.CodeType) else repr(x) for x in code.co_consts]
+    return code.co_code, code.co_names, constants
 
 
 def _plain(x: Any) -> Any:

@@ -1,6 +1,7 @@
 """Files: one way in, which trusts nothing, and one way out, which leaves no half file behind."""
 
 import contextlib
+import errno
 import functools
 import hashlib
 import math
@@ -209,8 +210,12 @@ def read_arrays(path: PathLike, preferred: Sequence[str] = ()) -> dict[str, np.n
             if not start.startswith(b"PK"):
                 raise ValueError("its first bytes are not those of such a file")
             return _read_archive(stream, size, preferred)
+        except MemoryError:
+            raise
         # Damage makes the parsers below raise almost anything: TokenError, RecursionError, ...
         except Exception as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise  # the disk's fault; a damaged archive may point to places before its start
             raise ValueError(
                 f"{path} cannot be read as a numpy file without pickled data: {error}"
             ) from error

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -170,6 +171,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path, whole, how):
     assert seen[0] == 5
     _assert_equal(found, whole)
     assert newest.name not in _content(tmp_path)
+    assert f"{newest.name}.damaged" in _content(tmp_path)
     with warnings.catch_warnings(action="error"):
         _assert_equal(_resumed(tmp_path)[0], whole)
 
@@ -217,6 +219,32 @@ def test_what_a_kill_left_behind_is_cleared(tmp_path, whole):
     ]  # fmt: skip
 
 
+def test_files_of_the_user_are_left_alone(tmp_path, whole):
+    np.savez(tmp_path / "7.npz", x=np.ones(3))
+    np.savez(tmp_path / "00000009.npz", x=np.ones(3))
+    (tmp_path / "my-tmp-data").mkdir()
+    kept = {"7.npz", "00000009.npz.damaged", "my-tmp-data"}
+    with pytest.warns(UserWarning, match=r"00000009\.npz is not a checkpoint"):
+        _assert_equal(_resumed(tmp_path)[0], whole)
+    assert kept < {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError("no room")])
+def test_a_disk_that_cannot_be_read_is_no_damage(tmp_path, whole, monkeypatch, error):
+    _cut(tmp_path)
+    before = _content(tmp_path)
+
+    def fails(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np.lib.format, "read_magic", fails)
+        with pytest.raises(type(error)):
+            _resumed(tmp_path)
+    assert _content(tmp_path) == before
+    _assert_equal(_resumed(tmp_path)[0], whole)
+
+
 # --- what is refused
 
 
@@ -225,6 +253,22 @@ def _fit(rate):
     spins = jnp.array([[1.0, 1, 1], [1, -1, 1], [-1, -1, 1]])
     samples = tg.learning.Samples(spins, jnp.full(3, 1 / 3))
     return tg.learning.Fit(objective, start, samples, optimizer=optax.sgd(rate), n_steps=5)
+
+
+class Own(Walk):
+    """With a function of the user's."""
+
+    function: Callable = lambda x: x
+
+
+def _own(function):
+    return Own(jnp.asarray(1.0, jnp.float32), 3, function)
+
+
+def _closed_over_a_module():
+    import math
+
+    return lambda x: math.pi * x
 
 
 class Other(Walk):
@@ -236,6 +280,8 @@ OTHERS = {
     "shapes": (_walk(), _walk(n=4), KEY),
     "key": (_walk(), _walk(), jax.random.key(1)),
     "job": (_walk(), Other(jnp.asarray(1.0, jnp.float32), 3), KEY),
+    "functions of one name": (_own(lambda x: x), _own(lambda x: 2 * x), KEY),
+    "a module in a closure": (_own(_closed_over_a_module()), _own(lambda x: x), KEY),
     "a learning rate in a closure": (_fit(1e-2), _fit(2e-2), KEY),
     "a schedule": (
         _fit(optax.cosine_decay_schedule(1e-2, 5)),

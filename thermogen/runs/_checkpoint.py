@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +21,20 @@ from ._errors import CheckpointError
 from ._identity import fingerprint
 from ._job import AbstractJob
 from ._processes import broadcast, from_first, is_first
-from ._sharded import SUFFIX, check_sharded, is_spread, read_sharded, remove, write_sharded
+from ._sharded import (
+    SUFFIX,
+    check_sharded,
+    checkpointer,
+    is_spread,
+    read_sharded,
+    remove,
+    write_sharded,
+)
 
 _FORMAT = "thermogen checkpoint 1"
+# Names of states, and of what a kill left of them: all else in the folder is somebody else's.
+_OWN = re.compile(r"\d{8}\.(npz|orbax)")
+_LEFT = re.compile(r"\.[0-9a-z_]{8}\.tmp|\.[0-9a-f]{16}\.tmp|\d{8}\.orbax\.orbax-checkpoint-tmp.*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +131,8 @@ class Store:
         self._arrays: dict[str, np.ndarray] = {}
         self._damaged: list[Path] = []
         if is_first():
-            for pattern in (".*.tmp", "*-tmp*"):
-                for left in self._folder.glob(pattern):
+            for left in self._folder.iterdir():
+                if _LEFT.fullmatch(left.name):
                     remove(left)
 
     def latest(self, like: PyTree[Array]) -> PyTree[Array] | None:
@@ -134,9 +146,12 @@ class Store:
 
         Raises:
             CheckpointError: if the folder holds states of another run.
+            OSError: if a state cannot be read.
         """
         leaves, structure = jax.tree.flatten(like)
         numbers = [_numbers_of(x) for x in leaves]
+        if is_spread(numbers):
+            checkpointer()  # now, and not at the first save
         name = from_first(lambda: self._newest(numbers))
         if name is None:
             return None
@@ -164,10 +179,12 @@ class Store:
         else:
             from_first(lambda: self._write(numbers))
         if is_first():
-            sound = [path for path in self._paths() if path not in self._damaged]
-            for path in [*self._damaged, *sound[: -self._keep]]:
-                remove(path)
+            # What is damaged is out of the way, and nobody's to throw away.
+            for path in self._damaged:
+                path.rename(path.with_name(f"{path.name}.damaged"))
             self._damaged = []
+            for path in self._paths()[: -self._keep]:
+                remove(path)
 
     def _write(self, numbers: list[Array]) -> None:
         arrays = {str(k): np.asarray(x) for k, x in enumerate(numbers)}
@@ -191,8 +208,7 @@ class Store:
 
     def _paths(self) -> list[Path]:
         """What is stored, the oldest first."""
-        found = [p for p in self._folder.iterdir() if p.suffix in (".npz", SUFFIX)]
-        return sorted((p for p in found if p.stem.isdecimal()), key=_number)
+        return sorted((p for p in self._folder.iterdir() if _OWN.fullmatch(p.name)), key=_number)
 
     def _newest(self, like: list[Array]) -> str | None:
         """The name of the last sound file, of which the arrays are kept where they were read."""
@@ -200,7 +216,7 @@ class Store:
         for path in reversed(self._paths()):
             try:
                 run = self._run_in(path)
-            except (ValueError, OSError) as error:
+            except ValueError as error:
                 damages.append(str(error))
                 self._damaged.append(path)
                 continue

@@ -44,7 +44,8 @@ def run(
         job: the job to run.
         key: random key, for `job.init`.
         checkpoint: folder where states are stored, and where the same run goes on from if it was
-            cut short; see `Checkpoint`. What ends a run early, such as Ctrl-C, stores the state.
+            cut short; see `Checkpoint`. What ends a run of one process early, such as Ctrl-C,
+            stores the state.
         callback: called on the host with the state after every few steps and at the end. Where it
             returns True the run stops, with the result so far; an exception ends it.
         every: steps between two calls of `callback`, at least 1.

@@ -24,8 +24,11 @@ def is_spread(arrays: list[Array]) -> bool:
 
 def write_sharded(path: Path, run: str, arrays: list[Array]) -> None:
     """Store arrays of all processes, which must all ask."""
-    with _checkpointer() as checkpointer:
-        checkpointer.save(path.absolute(), _named(arrays))
+    try:
+        with checkpointer() as writer:
+            writer.save(path.absolute(), _named(arrays))
+    except ValueError as error:  # of orbax, where the disk is full
+        raise OSError(str(error)) from error
     from_first(lambda: _seal(path, run))
 
 
@@ -40,13 +43,14 @@ def check_sharded(path: Path) -> str:
 
     Raises:
         ValueError: if it is damaged or not whole.
+        OSError: if it cannot be read.
     """
     try:
         manifest = json.loads((path / _MANIFEST).read_bytes())
         sound = manifest["format"] == _FORMAT and manifest["checksum"] == _checksum(path)
         if sound:
             return str(manifest["run"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
     raise ValueError(f"{path} is damaged or was not written to its end")
 
@@ -54,8 +58,8 @@ def check_sharded(path: Path) -> str:
 def read_sharded(path: Path, like: list[Array]) -> list[Array]:
     """Arrays, each where its counterpart lies; all processes must ask."""
     wanted = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in like]
-    with _checkpointer() as checkpointer:
-        found = checkpointer.restore(path.absolute(), _named(wanted))
+    with checkpointer() as reader:
+        found = reader.restore(path.absolute(), _named(wanted))
     return [found[name] for name in _named(like)]
 
 
@@ -71,7 +75,12 @@ def _named(arrays: list) -> dict:
     return {f"{k:04d}": x for k, x in enumerate(arrays)}
 
 
-def _checkpointer():
+def checkpointer():
+    """What orbax writes and reads by.
+
+    Raises:
+        ImportError: if orbax is not installed.
+    """
     try:
         import orbax.checkpoint
     except ModuleNotFoundError as error:

@@ -253,7 +253,7 @@ class AnnealedImportance(AbstractJob):
         # start there.
         cooled = self.sign == 1
         spins = state.spins.T if cooled else self.spins
-        weights = state.log_weights if cooled else jnp.zeros_like(state.log_weights)
+        weights = state.log_weights if cooled else jnp.zeros(len(spins), self.path.dtype)
         beta = self.path[-1 if cooled else 0]
         log_partition = derived(log_scale + self.sign * ratio, self.energy, beta, spins, weights)
         counts = jnp.asarray(state.log_weights.size), jnp.asarray(self.sign)

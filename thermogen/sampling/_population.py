@@ -190,7 +190,7 @@ class PopulationAnnealing(AbstractJob):
         poor = too_few(ess, n_replicas, MIN_LINEAGES) | too_skewed(count, self.n_populations)
         finite = jnp.all(jnp.isfinite(state.log_ratios))
         result = first_of((~finite, RESULTS.non_finite), (poor, RESULTS.few_weights))
-        draws = state.spins.reshape(n_replicas, -1)
+        draws = state.spins.reshape(-1, self.energy.n_spins)
         log_weights = jnp.repeat(state.log_ratios, self.n_chains)
         known = log_states(self.energy, self.path.dtype, self.clamp) + ratio
         return PopulationEstimate(
