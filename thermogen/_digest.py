@@ -25,7 +25,8 @@ def feed(
     """Names, structure and numbers of a tree of modules, whatever it holds.
 
     Functions count by their names and code, what they close over, their defaults, and their object;
-    not by what they call by a global name.
+    not by what they call by a global name. Objects that are filled up to suit the devices count by
+    what their `unfilled()` gives.
 
     Args:
         digest: an object of `hashlib`.
@@ -60,6 +61,7 @@ def feed(
             if not any(value is outer for outer in (*within, function)):
                 feed(digest, value, number, (*within, function))
     elif not any(x is outer for outer in within):
+        x = getattr(x, "unfilled", lambda: x)()
         digest.update(f"{type(x).__module__}.{type(x).__qualname__}".encode())
         for name in _attributes(x):
             digest.update(name.encode())

@@ -2,11 +2,12 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 from helpers import run_alone
 
 import thermogen as tg
-from thermogen.runs import Checkpoint
+from thermogen.runs import Checkpoint, CheckpointError
 from thermogen.runs._checkpoint import Store
 
 KEY = jax.random.key(0)
@@ -14,6 +15,7 @@ MAGNET = tg.Pairwise(np.ones((6, 6)) - np.eye(6), np.linspace(0.0, 0.1, 6))
 SPINS = np.random.default_rng(0).choice([-1.0, 1.0], (40, 6))
 ZEROS = tg.Pairwise(np.zeros((6, 6)), np.zeros(6))
 LIKELIHOOD = tg.Pseudolikelihood(0.1)
+SGD = optax.sgd(2e-2)
 
 FUNCTIONS = {
     "fit_experts": lambda where: tg.fit_experts(
@@ -106,6 +108,108 @@ def test_experts_store_their_rounds_as_they_go(tmp_path):
     assert again[:2] == rounds
 
 
+ONE = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("lanes",))
+DEVICES = pytest.mark.parametrize(
+    ("before", "after"), [(ONE, None), (None, ONE)], ids=["without", "with"]
+)
+
+
+def _assert_close(ours, theirs):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-9, atol=1e-12)
+
+
+@DEVICES
+@pytest.mark.parametrize("weights", [None, np.linspace(0.1, 1.0, 30)], ids=["even", "uneven"])
+def test_a_fit_goes_on_with_devices_and_without(tmp_path, before, after, weights):
+    """Whether samples are filled up or not, they are those of the same run."""
+
+    def learned(sharding, where, callback=None):
+        return tg.fit(
+            *(LIKELIHOOD, ZEROS, SPINS[:30]),
+            key=KEY,
+            weights=weights,
+            optimizer=SGD,
+            n_steps=60,
+            checkpoint=where,
+            callback=callback,
+            sharding=sharding,
+        )
+
+    def cut(fitted):
+        if len(fitted.history) == 40:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        learned(before, tmp_path, cut)
+    seen = []
+    found = learned(after, tmp_path, lambda fitted: seen.append(len(fitted.history)))
+    assert seen == [60]
+    _assert_close(found, learned(after, None))
+    _assert_close(found, learned(before, None))
+
+
+def test_other_samples_of_as_many_rows_are_another_fit(tmp_path):
+    def learned(rows, **options):
+        options |= {"optimizer": SGD, "n_steps": 3, "checkpoint": tmp_path}
+        return tg.fit(LIKELIHOOD, ZEROS, rows, key=KEY, **options)
+
+    learned(SPINS[:30])
+    for rows in (SPINS[1:31], SPINS[:29], SPINS[:31]):
+        with pytest.raises(CheckpointError, match="holds another run"):
+            learned(rows, sharding=ONE)
+
+
+@pytest.mark.further
+@DEVICES
+def test_experts_go_on_with_devices_and_without(tmp_path, before, after):
+    def learned(sharding, where, callback=None):
+        return tg.fit_experts(
+            *(ZEROS, SPINS[:30]),
+            objective=LIKELIHOOD,
+            key=KEY,
+            n_experts=2,
+            n_starts=1,
+            n_rounds=3,
+            tolerance=0.0,
+            optimizer=SGD,
+            n_steps=30,
+            checkpoint=where,
+            callback=callback,
+            sharding=sharding,
+        )
+
+    def cut(_):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        learned(before, tmp_path, cut)
+    found = learned(after, tmp_path)
+    _assert_close(found, learned(after, None))
+    _assert_close(found, learned(before, None))
+
+
+THREE = """
+import jax
+jax.config.update("jax_num_cpu_devices", 3)
+jax.config.update("jax_enable_x64", True)
+import numpy as np
+import thermogen as tg
+
+mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("lanes",))
+fields = np.linspace(-0.5, 0.5, 21)
+experts = jax.tree.map(lambda x: x[None], tg.Pairwise(np.zeros((21, 21)), fields))
+found = tg.experts.log_partitions(experts, jax.random.key(0), sharding=mesh)
+np.testing.assert_allclose(found, [np.sum(np.log(2 * np.cosh(fields)))], atol=0.02)
+print("done")
+"""
+
+
+@pytest.mark.further
+def test_chains_that_the_package_counts_need_not_divide():
+    run_alone(THREE)
+
+
 SPLIT = """
 import sys
 import jax
@@ -167,6 +271,7 @@ def experts(where, sharding):
 
 split = experts(folder / "experts", mesh)
 assert equal(experts(folder / "experts", mesh), split)
+assert equal(experts(folder / "experts", None), split)
 for a, b in zip(*map(jax.tree.leaves, (split, experts(None, None))), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 print("done")

@@ -16,7 +16,7 @@ from .._solution import RESULTS
 from .._types import Key
 from ..energies import AbstractEnergy, Mixture
 from ..learning import AbstractObjective, AbstractPenalty, Defaults, Samples, fit
-from ..runs import Place, Spread
+from ..runs import Place
 from ._likelihood import log_partitions, negative_log_likelihood, responsibilities
 
 # Share of an even weight that every expert has in every sample: none dies for want of data.
@@ -87,13 +87,12 @@ class Learner(NamedTuple):
     def _round(self, start: Mixture, data: np.ndarray, shares: np.ndarray, key: Key) -> Round:
         fit_key, partition_key = jax.random.split(key)
         shares = with_floor(shares)
-        rows, of_rows, weights = self._divided(data, shares)
         fitted = fit(
-            EachExpert(self.objective, jnp.asarray(of_rows)),
+            EachExpert(self.objective, jnp.asarray(shares)),
             start,
-            rows,
+            data,
             key=fit_key,
-            weights=weights,
+            weights=self.weights,
             penalty=self.penalty,
             optimizer=self.optimizer,
             n_steps=self.n_steps,
@@ -109,18 +108,6 @@ class Learner(NamedTuple):
         )
         loss = negative_log_likelihood(mixture, data, weights=self.weights)
         return Round(mixture, loss, fitted.result)
-
-    def _divided(
-        self, data: np.ndarray, shares: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Samples, shares and weights, filled up with rows of no weight to divide evenly."""
-        spread = Spread.of(self.place.sharding)
-        missing = 0 if spread is None else -len(data) % spread.n_parts
-        if missing == 0:
-            return data, shares, self.weights
-        weights = np.ones(len(data)) if self.weights is None else self.weights
-        rows, of_rows = (np.pad(x, ((0, missing), (0, 0)), mode="edge") for x in (data, shares))
-        return rows, of_rows, np.pad(weights, (0, missing))
 
 
 class EachExpert(AbstractObjective):
@@ -141,7 +128,7 @@ class EachExpert(AbstractObjective):
         mixture = cast(Mixture, energy)
         keys = jax.random.split(key, mixture.n_experts)
         return jax.vmap(lambda e, s, k: self.objective.init(e, self._own(samples, s), k))(
-            mixture.experts, self.shares.T, keys
+            mixture.experts, self._of(samples), keys
         )
 
     def loss(
@@ -151,8 +138,12 @@ class EachExpert(AbstractObjective):
         keys = jax.random.split(key, mixture.n_experts)
         losses, state = jax.vmap(
             lambda e, s, carried, k: self.objective.loss(e, self._own(batch, s), carried, k)
-        )(mixture.experts, self.shares.T, state, keys)
+        )(mixture.experts, self._of(batch), state, keys)
         return jnp.sum(losses), state
+
+    def _of(self, samples: Samples) -> Float[Array, "experts samples"]:
+        """The shares; of samples that fill up on devices, which come last, no expert has any."""
+        return jnp.pad(self.shares.T, ((0, 0), (0, len(samples.weights) - len(self.shares))))
 
     @staticmethod
     def _own(samples: Samples, share: Float[Array, " samples"]) -> Samples:

@@ -15,7 +15,7 @@ from .._solution import RESULTS
 from .._types import Key
 from ..energies import AbstractEnergy, Mixture, n_enumerated
 from ..learning import checked_samples, checked_shares
-from ..runs import Devices, Folder, part
+from ..runs import Devices, Folder, Spread, part
 from ..sampling import annealed_importance_sampling
 
 # Up to so many spins, of an RBM in one of its layers, ln Z is summed; beyond it is estimated.
@@ -39,6 +39,7 @@ def log_partitions(
         checkpoint: folder where annealing is stored now and then, and goes on from if it was cut
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which the chains are spread: a mesh, or a sharding by its first axis.
+            Where 256 is no multiple of their number, one device moves all of them.
 
     Returns:
         In nats, shape `(experts,)`. The annealed ones are too small rather than too large.
@@ -52,6 +53,9 @@ def log_partitions(
     if n_enumerated(first) <= _MAX_ENUMERATED:
         return _exact_log_partitions(experts)
     betas = jnp.linspace(0.0, 1.0, _N_RUNGS + 1)[1:]
+    spread = Spread.of(sharding)
+    # The number of chains is no choice of the caller, who cannot make it divide.
+    spread = None if spread is None or _N_CHAINS % spread.n_parts else spread
     estimates = [
         annealed_importance_sampling(
             jax.tree.map(lambda x, a=a: x[a], experts),
@@ -59,7 +63,7 @@ def log_partitions(
             key=jax.random.fold_in(key, a),
             n_chains=_N_CHAINS,
             checkpoint=part(checkpoint, a),
-            sharding=sharding,
+            sharding=spread,
         )
         for a in range(size)
     ]

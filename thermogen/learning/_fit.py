@@ -169,7 +169,7 @@ def fit(
 def _spread(spins: np.ndarray, weights: np.ndarray, spread: Spread, dtype) -> tuple[Array, Array]:
     """Samples over the devices, filled up with some that do not count; none ever holds all.
 
-    To a number that is the same for most numbers of devices, so that a fit may go on on others.
+    To a number that is the same for most numbers of devices, and with it what is drawn for each.
     """
     missing = -len(spins) % math.lcm(_PARTS, spread.n_parts)
     if missing:

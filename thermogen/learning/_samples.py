@@ -45,6 +45,11 @@ class Samples(eqx.Module):
         """Weighted mean of one value, or one array, for each sample."""
         return jnp.tensordot(self.weights, values, axes=1, precision="highest")
 
+    def unfilled(self) -> "Samples":
+        """Those up to the last that counts: by these a run is known on any devices."""
+        count = 1 + int(np.max(np.flatnonzero(np.asarray(self.weights)), initial=-1))
+        return Samples(self.spins[:count], self.weights[:count], self.size)
+
     def total(self, function: Callable[["Samples"], Array]) -> Array:
         """The sum of a function over parts of the samples, so many at a time as memory is small.
 
