@@ -214,8 +214,9 @@ def read_arrays(path: PathLike, preferred: Sequence[str] = ()) -> dict[str, np.n
             raise
         # Damage makes the parsers below raise almost anything: TokenError, RecursionError, ...
         except Exception as error:
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:
-                raise  # the disk's fault; a damaged archive may point to places before its start
+            # The disk's own errors have numbers; a damaged archive points before its start.
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise
             raise ValueError(
                 f"{path} cannot be read as a numpy file without pickled data: {error}"
             ) from error
