@@ -48,6 +48,8 @@ def feed(
         for key in sorted(x, key=str):
             digest.update(f"key {key}".encode())
             feed(digest, x[key], number, within)
+    elif isinstance(x, set | frozenset):
+        feed(digest, sorted(map(repr, x)), number, within)  # in an order that no process changes
     elif inspect.ismodule(x):
         digest.update(x.__name__.encode())
     elif x is None or isinstance(x, str | bytes):
@@ -81,8 +83,15 @@ def _used_by(function: Any) -> list[Any]:
 
 def _code(code: types.CodeType) -> tuple:
     """Instructions, names and constants, which tell apart functions of one name."""
-    constants = [_code(x) if isinstance(x, types.CodeType) else repr(x) for x in code.co_consts]
-    return code.co_code, code.co_names, constants
+    return code.co_code, code.co_names, _constant(code.co_consts)
+
+
+def _constant(x: Any) -> Any:
+    if isinstance(x, types.CodeType):
+        return _code(x)
+    if isinstance(x, tuple):
+        return [_constant(part) for part in x]
+    return x if isinstance(x, frozenset) else repr(x)
 
 
 def _plain(x: Any) -> Any:

@@ -404,13 +404,14 @@ def _taken_up(unfinished: Path, job: study.Study) -> study.Study:
 
     Raises:
         ValueError: if another study was left there.
+        OSError: if it cannot be read.
     """
     try:
         left = _loaded(unfinished)
     except FileNotFoundError:
         _say(f"thermogen study: nothing to resume in {unfinished.parent}")
         return job
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         _say(f"thermogen study: {error}; its stages are repeated")
         return job
     try:

@@ -84,6 +84,7 @@ def test_saddles_have_derivatives_too():
     followed = landscape.follow(NAIVE, ENERGY, BETA, found)
     np.testing.assert_array_equal(followed.exists, good)
     assert np.all(np.asarray(followed.curvatures)[good] < 0)
+    assert np.all(followed.library().kind == tg.search.Kind.POINT)
     np.testing.assert_allclose(followed.free_energies, found.free_energies, atol=1e-9)
     _compared(heights, jax.jacrev(heights))
 

@@ -1,6 +1,7 @@
 """Stored states: what is resumed, what falls back, what is refused, and what is never destroyed."""
 
 import contextlib
+import os
 import resource
 import subprocess
 import sys
@@ -300,6 +301,28 @@ def test_another_run_is_refused_by_name(tmp_path, what):
         tg.run(theirs, key=key, checkpoint=tmp_path)
     assert _content(tmp_path) == before
     _assert_equal(tg.run(ours, key=KEY, checkpoint=tmp_path), whole)
+
+
+def test_a_run_is_the_same_in_every_process():
+    """Sets of words come in another order in each."""
+    script = (
+        "from thermogen.runs._identity import fingerprint\n"
+        "words = {'a', 'b', 'c', 'd'}\n"
+        "def made(words): return lambda x: x in {'e', 'f', 'g', 'h'} or x in words\n"
+        "print(fingerprint(made(words)), fingerprint(made({'a'})))"
+    )
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in (1, 2)
+    ]
+    first, second = told[0].split()
+    assert told[0] == told[1] and first != second
 
 
 def test_a_state_of_another_version_is_no_damage(tmp_path, monkeypatch):

@@ -76,6 +76,12 @@ def test_a_function_of_many_jobs_goes_on_where_it_was_cut(tmp_path, monkeypatch,
     _assert_equal(FUNCTIONS[name](where), found)
 
 
+def _experts(rows, **options):
+    """Three rounds of two experts."""
+    options |= {"objective": LIKELIHOOD, "key": KEY, "n_experts": 2, "n_starts": 1}
+    return tg.fit_experts(ZEROS, rows, n_rounds=3, tolerance=0.0, **options)
+
+
 @pytest.mark.further
 def test_experts_store_their_rounds_as_they_go(tmp_path):
     """What ends them between two rounds loses none."""
@@ -87,17 +93,7 @@ def test_experts_store_their_rounds_as_they_go(tmp_path):
             raise RuntimeError
 
     def learned(callback):
-        return tg.fit_experts(
-            *(ZEROS, SPINS),
-            objective=LIKELIHOOD,
-            key=KEY,
-            n_experts=2,
-            n_starts=1,
-            n_rounds=3,
-            tolerance=0.0,
-            checkpoint=tmp_path,
-            callback=callback,
-        )
+        return _experts(SPINS, checkpoint=tmp_path, callback=callback)
 
     with pytest.raises(RuntimeError):
         learned(cut)
@@ -164,20 +160,8 @@ def test_other_samples_of_as_many_rows_are_another_fit(tmp_path):
 @DEVICES
 def test_experts_go_on_with_devices_and_without(tmp_path, before, after):
     def learned(sharding, where, callback=None):
-        return tg.fit_experts(
-            *(ZEROS, SPINS[:30]),
-            objective=LIKELIHOOD,
-            key=KEY,
-            n_experts=2,
-            n_starts=1,
-            n_rounds=3,
-            tolerance=0.0,
-            optimizer=SGD,
-            n_steps=30,
-            checkpoint=where,
-            callback=callback,
-            sharding=sharding,
-        )
+        options = {"checkpoint": where, "callback": callback, "sharding": sharding}
+        return _experts(SPINS[:30], optimizer=SGD, n_steps=30, **options)
 
     def cut(_):
         raise RuntimeError

@@ -57,7 +57,11 @@ class Followed(eqx.Module):
     multiplicity: Int[Array, " K"]
 
     def library(self) -> Library:
-        """The rows as a library, whose mask says which exist: for weights, ln Z, overlaps."""
+        """The rows as a library, whose mask says which exist: for weights, ln Z, overlaps.
+
+        Saddles are no minima, and their `kind` says so.
+        """
+        kind = jnp.where(self.curvatures > 0, int(Kind.MINIMUM), int(Kind.POINT))
         return Library(
             self.magnetizations,
             self.free_energies,
@@ -66,7 +70,7 @@ class Followed(eqx.Module):
             jnp.zeros_like(self.multiplicity),
             self.multiplicity,
             fields=self.fields,
-            kind=jnp.full(self.exists.shape, int(Kind.MINIMUM), jnp.int8),
+            kind=kind.astype(jnp.int8),
             mask=self.exists,
         )
 
