@@ -152,6 +152,8 @@ def _barriers(library):
     np.fill_diagonal(heights, free_energies)
     return Barriers(
         ends=np.array([[0, 1]]),
+        parity=np.ones(1, int),
+        multiplicity=np.ones(1, int),
         magnetizations=np.zeros((1, n)),
         free_energies=heights[:1, 1],
         residuals=np.zeros(1),

@@ -9,6 +9,8 @@ from ._follow import Followed as Followed
 from ._follow import follow as follow
 from ._genealogy import Genealogy as Genealogy
 from ._genealogy import genealogy as genealogy
+from ._heights import Heights as Heights
+from ._heights import minimax_heights as minimax_heights
 from ._paths import EnergyBarriers as EnergyBarriers
 from ._paths import energy_barriers as energy_barriers
 from ._thermodynamics import complexity as complexity

@@ -43,6 +43,10 @@ class Barriers(NamedTuple):
     Attributes:
         ends: the two minima that saddle s joins, shape `(S, 2)`: k < K is state k of the library
             or its mirror image, K + i the minimum `others[i]`; -1 where unknown.
+        parity: 1 where saddle s joins its two ends as they are held, -1 where it joins one to the
+            mirror image of the other, 0 where one is its own image, so that it does both; 1 where
+            E has no flip symmetry, shape `(S,)`.
+        multiplicity: 2 where row s stands for a saddle and its mirror image, else 1, shape `(S,)`.
         magnetizations: m of the saddles, shape `(S, n)`.
         free_energies: G of the saddles, shape `(S,)`.
         residuals: max |dG/dm| in energy units, shape `(S,)`.
@@ -58,6 +62,8 @@ class Barriers(NamedTuple):
     """
 
     ends: Int[np.ndarray, "S 2"]
+    parity: Int[np.ndarray, " S"]
+    multiplicity: Int[np.ndarray, " S"]
     magnetizations: Float[np.ndarray, "S n"]
     free_energies: Float[np.ndarray, " S"]
     residuals: Float[np.ndarray, " S"]
@@ -155,10 +161,12 @@ def described(network: Network) -> Barriers:
     )
     points, ends = network.everything()
     rows = network.distinct(points, ends.min(axis=1) >= 0)
-    ends = np.sort(np.where(ends < 0, -1, names[ends])[rows], axis=1)
-    points = Points(*(x[rows] for x in points))
+    points, nodes = Points(*(x[rows] for x in points)), ends[rows]
+    ends = np.sort(np.where(nodes < 0, -1, names[nodes]), axis=1)
     return Barriers(
         ends,
+        network.parity(nodes),
+        network.multiplicity(points),
         np.tanh(points.fields),
         points.free_energies,
         points.residuals,

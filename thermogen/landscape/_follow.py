@@ -139,7 +139,7 @@ def _points(states: Library | Barriers) -> tuple[Array, Array, Array, Array]:
         return fields, order, jnp.asarray(states.multiplicity), mask
     fields = fields_of(jnp.arcsin(jnp.asarray(states.magnetizations)))
     order = jnp.asarray(states.indices, jnp.int32)
-    return fields, order, jnp.ones_like(order), order == 1
+    return fields, order, jnp.asarray(states.multiplicity), order == 1
 
 
 @eqx.filter_jit

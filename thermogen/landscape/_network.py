@@ -113,6 +113,19 @@ class Network:
         np.fill_diagonal(heights, self.free_energies)
         return minimax_closure(heights)
 
+    def parity(self, ends: Int[np.ndarray, "S 2"]) -> Int[np.ndarray, " S"]:
+        """What `Barriers` documents; each pair of images is held as its first node."""
+        if not self.symmetric:
+            return np.ones(len(ends), int)
+        node = np.arange(len(self.mirror))
+        side = np.sign(self.mirror - node)[ends]  # 0 for a node that is its own image
+        return np.where(ends.min(axis=1) < 0, 1, side[:, 0] * side[:, 1])
+
+    def multiplicity(self, points: Points) -> Int[np.ndarray, " S"]:
+        """2 for a saddle that has a mirror image, else 1."""
+        is_own = np.abs(2 * np.arctan(np.tanh(0.5 * points.fields))).max(axis=1) < _SAME_SADDLE
+        return np.where(self.symmetric & ~is_own, 2, 1)
+
     def everything(self) -> tuple[Points, Int[np.ndarray, "S 2"]]:
         """All points that were held, of which some may be the same, and their ends."""
         blank = np.zeros((0, self.minima.shape[1]))

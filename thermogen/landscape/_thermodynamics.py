@@ -31,14 +31,18 @@ def log_partition(library: Library, beta: Beta) -> Float[Array, ""]:
     The sum is an estimate (De Dominicis and Young 1983), not a bound: it takes the states for
     disjoint. Minima parted by barriers below 1/beta are one state, which the sum counts more than
     once; that raises ln Z by at most the logarithm of their number. Each F_a has the error of its
-    functional. `mixture_bound` is rigorous. The function jits and vmaps.
+    functional. `mixture_bound` is rigorous. Jits, vmaps and differentiates: of states that
+    `follow` re-solved, through their free energies.
 
     Args:
         library: states and their free energies in energy units.
         beta: inverse temperature at which they were found.
     """
     lowest, logits = library.log_weights(beta)
-    return jax.nn.logsumexp(logits) - jnp.asarray(beta * lowest)
+    any_left = jnp.any(jnp.asarray(library.mask))
+    # A sum of nothing has derivatives that are no numbers.
+    total = jax.nn.logsumexp(jnp.where(any_left, logits, 0.0)) - jnp.asarray(beta * lowest)
+    return jnp.where(any_left, total, -jnp.inf)
 
 
 @from_anywhere

@@ -334,8 +334,11 @@ class Library(eqx.Module):
         return dataclasses.replace(minima, unresolved=unresolved, fingerprint=origin).union()
 
     def weights(self, beta: Beta) -> Float[Array, " K"]:
-        """Boltzmann weight `exp(-beta G)` of each state, mirror images counted; sums to 1."""
-        return _softmax(self.log_weights(beta)[1])
+        """Boltzmann weight `exp(-beta G)` of each state, mirror images counted; sums to 1.
+
+        Unused entries weigh 0, all of them where the library is empty. Differentiable.
+        """
+        return _softmax(self.log_weights(beta)[1], jnp.asarray(self.mask))
 
     def log_weights(self, beta: Beta) -> tuple[Float[_Array, ""], Float[Array, " K"]]:
         """The lowest G in use, and the logarithm of `multiplicity exp(-beta (G - lowest))`.
@@ -395,7 +398,11 @@ PER_STATE = [field.name for field in dataclasses.fields(Library) if field.name n
 
 
 # Compiled whole: a new number of states would compile each operation anew.
-_softmax = jax.jit(jax.nn.softmax)
+@jax.jit
+def _softmax(logits, mask):
+    # A sum of nothing has derivatives that are no numbers.
+    weights = jax.nn.softmax(jnp.where(jnp.any(mask), logits, 0.0))
+    return jnp.where(mask, weights, 0.0)
 
 
 @jax.jit

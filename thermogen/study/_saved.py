@@ -15,7 +15,7 @@ from .._codes import Codes
 from .._files import PathLike, read_archive, write_archive
 from ._study import Study
 
-_FORMAT = "thermogen study 3"
+_FORMAT = "thermogen study 4"
 # Saved as a file of its own.
 _LEFT_OUT = "experts"
 
