@@ -387,19 +387,21 @@ _LAPACK = {"cholesky", "lu", "eigh", "eig", "qr", "svd", "geqrf", "triangular_so
 
 
 def unordered_factorisations(function: Callable, *args: Any) -> list[tuple[Any, Any]]:
-    """Pairs of equations of a program that call LAPACK and do not wait for each other."""
+    """Pairs of equations of a program on the processor that call LAPACK for batches and do not
+    wait for each other."""
     return _unordered(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def _unordered(jaxpr: Any) -> list[tuple[Any, Any]]:
     # What nothing uses is not compiled, inside loops neither.
     jaxpr = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
-    found, calls, behind = [], [], {}
+    found, calls, behind, platforms = [], [], {}, set()
     for k, equation in enumerate(jaxpr.eqns):
         before = set().union(*(behind.get(v, ()) for v in equation.invars if isinstance(v, Var)))
-        inner = list(jaxprs_in_params(equation.params))
-        names = [equation, *(e for j in inner for e in equations(j))]
-        if any(e.primitive.name in _LAPACK for e in names):
+        inner = _branches(equation, platforms)
+        if equation.primitive.name == "platform_index":
+            platforms.update(equation.outvars)
+        if _calls_for_batches(equation, inner):
             found += [(other, equation) for i, other in calls if i not in before]
             calls.append((k, equation))
             before.add(k)
@@ -407,6 +409,26 @@ def _unordered(jaxpr: Any) -> list[tuple[Any, Any]]:
         for j in inner:
             found += _unordered(getattr(j, "jaxpr", j))
     return found
+
+
+def _branches(equation: Any, platforms: set) -> list[Any]:
+    """Inner jaxprs; where the platform chooses one, that of the processor, which comes first."""
+    inner = list(jaxprs_in_params(equation.params))
+    chosen = bool(platforms.intersection(v for v in equation.invars if isinstance(v, Var)))
+    return inner[:1] if chosen and equation.primitive.name == "cond" else inner
+
+
+def _calls_for_batches(equation: Any, inner: list[Any]) -> bool:
+    if equation.primitive.name in _LAPACK:
+        return equation.invars[0].aval.ndim > 2
+    platforms: set = set()
+    for jaxpr in inner:
+        for e in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+            if _calls_for_batches(e, _branches(e, platforms)):
+                return True
+            if e.primitive.name == "platform_index":
+                platforms.update(e.outvars)
+    return False
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:

@@ -1,12 +1,13 @@
-"""Products of matrices: as precise as their numbers, and of minimax paths."""
+"""Products and factorisations of matrices, and minimax paths."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 # Accelerators round the factors of a float32 product to fewer bits unless told otherwise: TF32 of
 # NVIDIA keeps 10 of 23, the bfloat16 of TPUs 7. On the processor this changes nothing.
@@ -29,16 +30,68 @@ def simplex_corners(
     return corners, np.linalg.solve(points[corners].T, points.T).T
 
 
+def one_by_one(function: Callable) -> Callable:
+    """A function that factorises, which under `vmap` runs row after row on the processor.
+
+    There a batched factorisation of jaxlib gives its rows to the threads of the program and waits
+    for them in one of those threads: as many at once as there are threads, two on two cores, wait
+    for ever. One by one they wait for nothing, and take as long. Derivatives are the caller's.
+    """
+    call = jax.custom_batching.custom_vmap(function)
+
+    @call.def_vmap
+    def _(size, is_batched, *arrays):
+        rows = [
+            x if batched else jnp.broadcast_to(x, (size, *x.shape))
+            for x, batched in zip(arrays, is_batched, strict=True)
+        ]
+        found = jax.lax.platform_dependent(
+            *rows, cpu=lambda *x: jax.lax.map(lambda row: call(*row), x), default=jax.vmap(function)
+        )
+        return found, jax.tree.map(lambda _: True, found)
+
+    return call
+
+
+_inv = one_by_one(jnp.linalg.inv)
+_eigh = one_by_one(lambda matrix: tuple(jnp.linalg.eigh(matrix)))
+_cholesky = one_by_one(jnp.linalg.cholesky)
+
+
 @jax.custom_jvp
 def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """Inverse of a matrix, whose derivatives are products and factorise nothing."""
-    return jnp.linalg.inv(matrix)
+    return _inv(matrix)
 
 
 @inverse.defjvp
 def _(primals, tangents):
     value = inverse(primals[0])
     return value, -dot(value, dot(tangents[0], value))
+
+
+@jax.custom_jvp
+def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
+    """Eigenvalues in rising order and eigenvectors of a symmetric matrix.
+
+    Derivatives are products, by perturbation theory; those of the vectors are NaN where two
+    eigenvalues are equal.
+    """
+    return _eigh(matrix)
+
+
+@eigh.defjvp
+def _(primals, tangents):
+    values, vectors = eigh(primals[0])
+    change = dot(vectors.T, dot(0.5 * (tangents[0] + tangents[0].T), vectors))
+    eye = jnp.eye(len(values), dtype=values.dtype)
+    mixing = change * (1 / (eye + values[None, :] - values[:, None]) - eye)
+    return (values, vectors), (jnp.diagonal(change), dot(vectors, mixing))
+
+
+def is_positive(matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
+    """Whether a symmetric matrix is positive definite: a Cholesky factor exists only then."""
+    return jnp.all(jnp.isfinite(_cholesky(jax.lax.stop_gradient(matrix))))
 
 
 def minimax_closure(heights: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k k"]:

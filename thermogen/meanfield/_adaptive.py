@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve, lu_factor, lu_solve, solve_triangular
 from jaxtyping import Array, Float
 
-from .._linalg import dot, inverse
+from .._linalg import dot, inverse, one_by_one
 from .._types import Beta, Magnetizations
 from ..energies import RBM, AbstractEnergy, Pairwise, terms_for
 from ._base import AbstractFunctional
@@ -80,6 +80,11 @@ def gaussians(
         and the response A, shape `(n, n)`: `A = (1 + diag(v) (diag(r) - k))^-1` has a diagonal
         of ones. They are `(l - 1) / v` with the relative precisions l, and regular at v = 0.
     """
+    return _gaussians(k, v)
+
+
+@one_by_one
+def _gaussians(k, v):
     precisions = relative_precisions(k, v)
     factors = lu_factor(jnp.diag(precisions) - v[:, None] * k)
     response = lu_solve(factors, jnp.eye(v.size, dtype=v.dtype))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._linalg import dot, inverse
 from .._types import Magnetizations
 
 
@@ -20,7 +21,7 @@ def implicit_root(
 ) -> Magnetizations:
     """A known root theta of `residual(theta, args)`, with its derivatives by `args`.
 
-    `d theta = -(dr/dtheta)^-1 dr` by one dense solve, to any order: what
+    `d theta = -(dr/dtheta)^-1 dr` by one dense inverse, to any order: what
     `optimistix.ImplicitAdjoint` does, and under `jax.shard_map` and `jax.pmap` too. There
     functions that equinox has closed over take no other arguments than those that they were
     closed at, and derivatives come with others. The changes of the arguments and that of theta
@@ -46,4 +47,8 @@ def _(primals, tangents):
     rest = jax.tree.map(jnp.zeros_like, moving)
     jacobian = jax.vmap(lambda x: push(rest, x), out_axes=1)(jnp.eye(theta.size, dtype=theta.dtype))
     change = push(moves, jnp.zeros_like(theta))
-    return theta, -steepness * jnp.linalg.solve(jacobian, change)
+    inverted = inverse(jacobian)
+    step = dot(inverted, change)
+    # Once more with what the rounding of the inverse left over.
+    step += dot(inverted, change - dot(jacobian, step))
+    return theta, -steepness * step

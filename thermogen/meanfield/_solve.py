@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._checks import checked_beta
 from .._codes import Codes
+from .._linalg import is_positive
 from .._placement import from_anywhere
 from .._solution import Solution, checked
 from .._types import Beta, Magnetizations, Spins
@@ -255,11 +256,8 @@ def judge(
     hessian = scaled_hessian(taylor, theta, problem.beta)
     unresolved = resolution(taylor.gradient, theta, problem.beta)
 
-    # A Cholesky factor exists if and only if a matrix is positive definite; else it is NaN. Both
-    # in one call: two that run at once take all threads of two cores and wait for a third.
-    bounds = jnp.stack([-unresolved, unresolved])[:, None, None]
-    shifted = hessian[None] - bounds * jnp.eye(theta.size, dtype=theta.dtype)[None]
-    not_below, above = jnp.all(jnp.isfinite(jnp.linalg.cholesky(shifted)), axis=(1, 2))
+    margin = unresolved * jnp.eye(theta.size, dtype=theta.dtype)
+    not_below, above = is_positive(hessian + margin), is_positive(hessian - margin)
     result = RESULTS.where(not_below, RESULTS.marginal, RESULTS.saddle)
     result = RESULTS.where(above, RESULTS.converged, result)
     result = RESULTS.where(residual <= tol, result, RESULTS.stalled)
