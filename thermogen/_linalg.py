@@ -56,6 +56,7 @@ def one_by_one(function: Callable) -> Callable:
 _inv = one_by_one(jnp.linalg.inv)
 _eigh = one_by_one(lambda matrix: tuple(jnp.linalg.eigh(matrix)))
 _cholesky = one_by_one(jnp.linalg.cholesky)
+eigenvalues = one_by_one(lambda matrix: jnp.linalg.eigvalsh(matrix))
 
 
 @jax.custom_jvp
@@ -70,23 +71,30 @@ def _(primals, tangents):
     return value, -dot(value, dot(tangents[0], value))
 
 
-@jax.custom_jvp
-def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
-    """Eigenvalues in rising order and eigenvectors of a symmetric matrix.
+def lowest_eigenvalue(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
+    """Lowest eigenvalue of a symmetric matrix, with derivatives of all orders.
 
-    Derivatives are products, by perturbation theory; those of the vectors are NaN where two
-    eigenvalues are equal.
+    Those of `jnp.linalg.eigvalsh` beyond the first are no numbers where any two eigenvalues are
+    equal; these where the lowest itself is one of equals.
     """
-    return _eigh(matrix)
+    return _lowest_pair(matrix)[0]
 
 
-@eigh.defjvp
+@jax.custom_jvp
+def _lowest_pair(matrix):
+    values, vectors = _eigh(matrix)
+    return values[0], vectors[:, 0]
+
+
+@_lowest_pair.defjvp
 def _(primals, tangents):
-    values, vectors = eigh(primals[0])
-    change = dot(vectors.T, dot(0.5 * (tangents[0] + tangents[0].T), vectors))
-    eye = jnp.eye(len(values), dtype=values.dtype)
-    mixing = change * (1 / (eye + values[None, :] - values[:, None]) - eye)
-    return (values, vectors), (jnp.diagonal(change), dot(vectors, mixing))
+    (matrix,), (change,) = primals, tangents
+    value, vector = _lowest_pair(matrix)
+    moved = dot(change, vector)
+    slope = dot(vector, moved)
+    eye = jnp.eye(vector.size, dtype=vector.dtype)
+    regular = matrix - value * eye + jnp.outer(vector, vector)
+    return (value, vector), (slope, -dot(inverse(regular), moved - slope * vector))
 
 
 def is_positive(matrix: Float[Array, "n n"]) -> Bool[Array, ""]:

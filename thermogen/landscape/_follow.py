@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .._linalg import eigh, inverse, is_positive
+from .._linalg import eigenvalues, inverse, is_positive, lowest_eigenvalue
 from .._placement import from_anywhere
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy
@@ -192,7 +192,7 @@ def _keeps_its_order(
     def look(share):
         hessian = problem.scaled_hessian(fields_of(first + share * (last - first)))
         if is_saddle:
-            return jnp.sum(eigh(hessian)[0] < 0) == 1
+            return jnp.sum(eigenvalues(hessian) < 0) == 1
         # A tenth of the time of eigenvalues.
         return is_positive(hessian)
 
@@ -203,12 +203,14 @@ def _curvature(
     problem: Problem, theta: Magnetizations, exists: Bool[Array, ""], is_saddle: bool
 ) -> Float[Array, ""]:
     """Lowest curvature; of a minimum one over the largest eigenvalue of the susceptibility."""
-    eye = jnp.eye(theta.size, dtype=theta.dtype)
-    hessian = jnp.where(exists, problem.scaled_hessian(theta), eye)
+    # Unlike the identity it has a lowest eigenvalue that is no other's.
+    blank = jnp.diag(jnp.arange(1.0, theta.size + 1, dtype=theta.dtype))
+    hessian = jnp.where(exists, problem.scaled_hessian(theta), blank)
     if is_saddle:
-        curvature = eigh(hessian)[0][0] / problem.beta
+        curvature = lowest_eigenvalue(hessian) / problem.beta
     else:
         width = jnp.sqrt(variance_at(theta))
         response = problem.beta * width[:, None] * inverse(hessian) * width[None, :]
-        curvature = 1 / eigh(0.5 * (response + response.T))[0][-1]
+        response = jnp.where(exists, -0.5 * (response + response.T), blank)
+        curvature = -1 / lowest_eigenvalue(response)
     return jnp.where(exists, curvature, 0.0)
