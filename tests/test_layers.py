@@ -29,6 +29,7 @@ LAYERS = (
         "_merging",
         "_placement",
         "_programs",
+        "_shown",
         "_signals",
         "_solution",
     ),

@@ -1,9 +1,9 @@
 """Bound states: what was found, as arrays and in sentences."""
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from .._shown import Shown, Table, interval, number
 from ..search import Completeness, Library
 from ._certificate import Certificate
 
@@ -13,7 +13,7 @@ _CLOSE = 1.5
 _NORMAL = 1.96
 
 
-class BoundStates(eqx.Module):
+class BoundStates(Shown):
     """The K bound states of a model: what traps its dynamics, how long, and with what weight.
 
     A row stands for one metastable set, or for two that are mirror images of each other; the
@@ -76,6 +76,24 @@ class BoundStates(eqx.Module):
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    def _table(self) -> Table:
+        tested = f"{self.library.size} candidates"
+        headline = (
+            f"{self.certificate.count} bound states of {self.magnetizations.shape[1]} spins at "
+            f"beta = {self.beta:g}, of {tested}; threshold {self.certificate.limit}"
+        )
+        weights = self.weight_intervals if self.weighed else np.full((len(self), 2), np.nan)
+        columns = {
+            "": list(map(str, range(len(self)))),
+            "images": list(map(str, self.multiplicity)),
+            "weight": list(map(number, self.weights)),
+            "(95 %)": list(map(interval, weights)),
+            "escape time": list(map(number, self.escape_times)),
+            " (95 %)": list(map(interval, self.intervals)),
+            "F": [f"{x:.6g}" for x in self.free_energies],
+        }
+        return Table(headline, columns)
 
     @property
     def state_of(self) -> Int[np.ndarray, " candidates"]:

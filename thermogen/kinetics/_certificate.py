@@ -4,8 +4,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 
+from .._shown import Shown, Table, interval, number
 
-class Certificate(eqx.Module):
+
+class Certificate(Shown):
     """What heat-bath dynamics makes of K candidate states. All times are in sweeps.
 
     Candidates that exchange faster than the threshold form one metastable set. The number of
@@ -74,6 +76,21 @@ class Certificate(eqx.Module):
     lag: float
     dynamics: str = eqx.field(default="HeatBath", static=True)
     n_bound_interval: tuple[int, int] | None = None
+
+    def _table(self) -> Table:
+        used = np.flatnonzero(self.group >= 0)
+        headline = (
+            f"{self.count} bound states among {len(used)} candidates of {self.cores.shape[1]} "
+            f"spins; threshold {self.limit}"
+        )
+        columns = {
+            "": [str(k) for k in used],
+            "set": [str(group) for group in self.group[used]],
+            "escape time": list(map(number, self.escape_times[used])),
+            "(95 %)": list(map(interval, self.intervals[used])),
+            "bound": ["yes" if bound else "" for bound in self.bound[used]],
+        }
+        return Table(headline, columns)
 
     @property
     def settled(self) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from types import EllipsisType
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +17,7 @@ from .._batches import cast
 from .._checks import as_array, check_finite
 from .._cold import above_lowest, beta_as
 from .._merging import merged
+from .._shown import Shown, Table, number
 from .._solution import Solution
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
@@ -50,7 +50,7 @@ class Kind(enum.IntEnum):
     """Any other point, as it was given: nothing was verified."""
 
 
-class Library(eqx.Module):
+class Library(Shown):
     """Distinct states of a free energy G(m), lowest first.
 
     Every state that a search found was verified: its gradient is below tolerance and its Hessian
@@ -168,8 +168,24 @@ class Library(eqx.Module):
         return (self[k] for k in range(self.size))
 
     def __repr__(self) -> str:
-        if isinstance(self.mask, Tracer) or np.ndim(self.mask) != 1:
-            return eqx.tree_pformat(dict(vars(self)))
+        return self._headline() if self._is_known() else super().__repr__()
+
+    def _is_known(self) -> bool:
+        return super()._is_known() and np.ndim(self.mask) == 1
+
+    def _table(self) -> Table:
+        held = self[:]
+        columns = {
+            "": list(map(str, range(len(held)))),
+            "G": [f"{x:.6g}" for x in held.free_energies],
+            "images": list(map(str, held.multiplicity)),
+            "lowest curvature": list(map(number, held.curvatures)),
+            "hits": list(map(str, held.hits)),
+            "kind": [Kind(k).name.lower().replace("_", " ") for k in held.kind],
+        }
+        return Table(self._headline(), columns)
+
+    def _headline(self) -> str:
         n = np.shape(self.magnetizations)[1]
         text = f"{self.size} state{'' if self.size == 1 else 's'} of {n} spins"
         if self.size:
