@@ -9,10 +9,11 @@ A script is a module with a `main`, whose parameters are its options: `out: Path
 is positional-only follows the name. Scripts run in double precision unless they say `X64 = False`.
 
 A script whose `main` takes a `task` can be shared by the tasks of an array: `--task 3 --tasks 10`,
-or the variables of SLURM. Each draws its own random numbers and writes its tables to a folder of
-its own within `--out`, which `thermogen merge` unites.
+or the variables of SLURM. Each takes every tenth of the instances (models, seeds, cases), from its
+own number on, and writes its tables to a folder of its own within `--out`: `thermogen merge` unites
+them to the table of one run. What a task prints and draws is of its own instances.
 
-    python -m experiments coverage --task 3 --tasks 10 --out results
+    python -m experiments ridge --task 3 --tasks 5 --out results
     thermogen merge results
 """
 

@@ -1,11 +1,15 @@
 """What several scripts share: how verdicts read, how figures are written, how pictures look."""
 
+import csv
+import io
 import json
 import math
 import pathlib
 from typing import Any
 
 from matplotlib.figure import Figure
+
+from thermogen.storage import write_atomically
 
 INK, ACCENT, MUTED, GREEN = "#1f3a5f", "#c2571a", "#6b7280", "#44aa99"
 
@@ -33,6 +37,17 @@ def save(path: pathlib.Path, content: Any, dpi: int = 160) -> None:
         content.savefig(path, dpi=dpi)
     else:
         path.write_text(json.dumps(_plain(content), indent=1))
+
+
+def table(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+    """Writes a table, one row an instance or more, which `thermogen merge` unites over tasks."""
+    text, columns = io.StringIO(), dict.fromkeys(name for row in rows for name in row)
+    lines = csv.DictWriter(text, list(columns), lineterminator="\n")
+    lines.writeheader()
+    lines.writerows(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as stream:
+        stream.write(text.getvalue().encode())
 
 
 def _plain(content: Any) -> Any:

@@ -7,7 +7,8 @@ the error of the free energy per spin, |beta G + ln Z|/n, and the root-mean-squa
 magnetizations and of the connected correlations by linear response, over pairs. Every solve
 starts at the exact magnetizations, so that the branch near the truth is followed: how well it is
 found from elsewhere is not asked. Medians are over the solves that converge; the others are
-counted. Prints a table and a verdict for each claim and saves JSON and a picture.
+counted. Prints a table and a verdict for each claim and saves a picture, and a table with a row for
+each solve. Tasks of an array share the instances of each family.
 
     python -m experiments accuracy [--out DIR]
 """
@@ -24,7 +25,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 import thermogen as tg
-from experiments._shared import claim, save
+from experiments._shared import claim, save, table
+from thermogen._tasks import Task
 
 N_SPINS = 16
 N_INSTANCES = 12
@@ -121,10 +123,10 @@ TITLES = {
 }
 
 
-def instances(family: str) -> tg.AbstractMultilinear:
-    """All instances of a family, as one batch."""
+def instances(family: str, numbers: list[int]) -> tg.AbstractMultilinear:
+    """Instances of a family, as one batch."""
     seeds = np.random.SeedSequence([list(FAMILIES).index(family)]).spawn(N_INSTANCES)
-    energies = [FAMILIES[family](np.random.default_rng(seed)) for seed in seeds]
+    energies = [FAMILIES[family](np.random.default_rng(seeds[number])) for number in numbers]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *energies)
 
 
@@ -177,21 +179,33 @@ def summary(raw: dict[str, np.ndarray]) -> list[dict]:
     return rows
 
 
-def measure(family: str) -> dict[str, list[dict]]:
-    """Functional -> rows; prints the time of each."""
-    energies = instances(family)
+def measure(family: str, numbers: list[int]) -> dict[str, dict[str, np.ndarray]]:
+    """Functional -> errors of shape (instance, beta); prints the time of each."""
+    energies = instances(family, numbers)
     began = time.perf_counter()
     exact = jax.block_until_ready(truth(energies))
     times = {"exact": time.perf_counter() - began}
-    table = {}
+    found = {}
     for name, functional in FUNCTIONALS.items():
         if (family, name) in UNSUPPORTED:
             continue
         began = time.perf_counter()
-        table[name] = summary(jax.tree.map(np.asarray, errors(functional, energies, exact)))
+        found[name] = jax.tree.map(np.asarray, errors(functional, energies, exact))
         times[name] = time.perf_counter() - began
     print(f"{family}: seconds " + ", ".join(f"{k} {t:.1f}" for k, t in times.items()), flush=True)
-    return table
+    return found
+
+
+def rows_of(found: dict[str, dict[str, dict[str, np.ndarray]]], numbers: list[int]) -> list[dict]:
+    """One row a solve."""
+    return [
+        {"family": family, "instance": number, "functional": name, "beta": beta}
+        | {figure: values[k, b] for figure, values in raw.items()}
+        for family, by_name in found.items()
+        for name, raw in by_name.items()
+        for k, number in enumerate(numbers)
+        for b, beta in enumerate(BETAS)
+    ]
 
 
 def at(rows: list[dict], measure: str, beta: float) -> float:
@@ -350,11 +364,14 @@ def print_table(family: str, table: dict[str, list[dict]]) -> None:
             print(f"{functional:>14}" + "".join(f"{c:>15}" for c in cells))
 
 
-def main(out: pathlib.Path = pathlib.Path("results")) -> None:
-    tables = {family: measure(family) for family in FAMILIES}
-    for family, table in tables.items():
-        print_table(family, table)
-    save(out / "accuracy.json", tables)
+def main(out: pathlib.Path = pathlib.Path("results"), task: Task = Task()) -> None:
+    numbers = task.part(range(N_INSTANCES))
+    found = {family: measure(family, numbers) for family in FAMILIES}
+    table(out / "accuracy.csv", rows_of(found, numbers))
+    tables = {f: {k: summary(raw) for k, raw in by.items()} for f, by in found.items()}
+    for family, by_functional in tables.items():
+        print_table(family, by_functional)
     save(out / "accuracy.png", picture(tables), dpi=150)
-    for text, (holds, why) in verdicts(tables).items():
-        claim(text, holds, why)
+    if task.count == 1:  # the claims are made about medians of all instances
+        for text, (holds, why) in verdicts(tables).items():
+            claim(text, holds, why)

@@ -11,6 +11,8 @@ Both are judged by gradients written out anew in NumPy: a claim of convergence i
 max |dG/dm| < 1e-8 and no eigenvalue of the Jacobian of beta dG/dm by theta is below zero; a start
 that was given up is accounted for if the gradient, or the eigenvalue, confirms the code.
 
+Tasks of an array share the models, temperatures and functionals of both parts.
+
     python -m experiments convergence [--out DIR]
 """
 
@@ -25,7 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import thermogen as tg
-from experiments._shared import claim, save
+from experiments._shared import claim, table
+from thermogen._tasks import Task
 
 TOLERANCE = 1e-8
 # Lowest eigenvalue that counts as zero: finite differences resolve no less.
@@ -196,7 +199,7 @@ def dense(energy: tg.Pairwise | tg.RBM) -> tuple[np.ndarray, np.ndarray]:
     return couplings, np.concatenate([energy.visible_fields, energy.hidden_fields])
 
 
-def study_digits() -> list[dict]:
+def study_digits(task: Task) -> list[dict]:
     data = tg.datasets.digits().spins
     rng = np.random.default_rng(0)
     visible = np.concatenate([data, rng.choice([-1, 1], size=(1000, data.shape[1]))])
@@ -205,19 +208,19 @@ def study_digits() -> list[dict]:
         *itertools.product(["pairwise"], ["TAP", "naive"], (1.0, 1.5, 2.0)),
         *itertools.product(["RBM"], ["TAP", "naive"], (1.0, 1.2, 1.5)),
     ]
-    table = []
+    rows = []
     columns = ["damped", "fixed step", "data, converged", "data, coded", "all, converged"]
     columns += ["false claims", "wrong codes", "minima", "seconds"]
     print(f"{len(data)} data starts of {len(visible)}; certified: max |dG/dm| < {TOLERANCE:g}")
     print(f"{'model':>9}{'functional':>12}{'beta':>6}" + "".join(f"{c:>16}" for c in columns))
-    for model, name, beta in cases:
+    for model, name, beta in task.part(cases):
         energy = pairwise if model == "pairwise" else rbm
         starts = visible if model == "pairwise" else with_hidden(rbm, visible, beta)
         row = compare(FUNCTIONALS[name], energy, beta, starts, len(data))
-        table.append({"model": model, "functional": name, "beta": beta, **row})
+        rows.append({"model": model, "functional": name, "beta": beta, **row})
         figures = "".join(f"{row[c]:16.5g}" for c in columns)
         print(f"{model:>9}{name:>12}{beta:6.1f}{figures}", flush=True)
-    return table
+    return rows
 
 
 # --- part two: claims of convergence on random models
@@ -265,41 +268,45 @@ def solve_all(functional, energy, beta, starts):
     return jax.vmap(run)(starts)
 
 
-def count_claims() -> dict[str, dict[str, int]]:
-    """Family -> counts over models, temperatures, functionals and both drivers."""
-    counts = {}
+COUNTS = "converged", "false claims", "coded", "wrong codes"
+
+
+def count_claims(task: Task) -> list[dict]:
+    """Counts of each model, temperature, functional and driver."""
+    rows = []
     for family, make in FAMILIES.items():
-        total = dict.fromkeys(("converged", "false claims", "coded", "wrong codes"), 0)
-        rng = np.random.default_rng(list(FAMILIES).index(family))
+        rng, own = np.random.default_rng(list(FAMILIES).index(family)), []
         models = [make(rng) for _ in range(N_MODELS)]
-        for energy, beta, functional in itertools.product(models, BETAS, FUNCTIONALS.values()):
-            starts = rng.uniform(-1, 1, size=(N_STARTS, energy.n_spins))
+        cases = itertools.product(enumerate(models), BETAS, FUNCTIONALS.items())
+        drawn = [(case, rng.uniform(-1, 1, (N_STARTS, models[0].n_spins))) for case in cases]
+        for ((number, energy), beta, (name, functional)), starts in task.part(drawn):
             starts[::2] = np.sign(starts[::2])
             truth = truth_of(energy, beta, functional.order)
-            for driver in (tg.quench, solve_all):
-                for name, count in judge(
-                    driver(functional, energy, beta, starts), truth, beta
-                ).items():
-                    total[name] += count
-        counts[family] = total
+            case = {"family": family, "model": number, "beta": beta, "functional": name}
+            for driver, solve in (("quench", tg.quench), ("solve", solve_all)):
+                counts = judge(solve(functional, energy, beta, starts), truth, beta)
+                own.append({**case, "driver": driver, **counts})
+        total = {name: sum(row[name] for row in own) for name in COUNTS}
         print(f"{family:>10}: " + ", ".join(f"{k} {v}" for k, v in total.items()), flush=True)
-    return counts
+        rows += own
+    return rows
 
 
-def main(out: pathlib.Path = pathlib.Path("results")) -> None:
-    counts = count_claims()
-    table = study_digits()
-    save(out / "convergence.json", {"digits": table, "claims": counts})
-    share = min(r["data, converged"] + r["data, coded"] for r in table if r["functional"] == "TAP")
-    certified = min(r["data, converged"] for r in table if r["functional"] == "TAP")
-    claim(
-        "with TAP at least 99.9 % of the data starts are certified or coded",
-        share >= 0.999,
-        f"least {share:.5f}, certified {certified:.5f}",
-    )
-    n_solves = sum(sum(c.values()) for c in counts.values())
-    n_false = sum(c["false claims"] for c in counts.values())
-    n_false += sum(r["false claims"] for r in table)
+def main(out: pathlib.Path = pathlib.Path("results"), task: Task = Task()) -> None:
+    counts = count_claims(task)
+    table(out / "convergence_claims.csv", counts)
+    digits = study_digits(task)
+    table(out / "convergence_digits.csv", digits)
+    if of_tap := [row for row in digits if row["functional"] == "TAP"]:
+        share = min(row["data, converged"] + row["data, coded"] for row in of_tap)
+        certified = min(row["data, converged"] for row in of_tap)
+        claim(
+            "with TAP at least 99.9 % of the data starts are certified or coded",
+            share >= 0.999,
+            f"least {share:.5f}, certified {certified:.5f}",
+        )
+    n_solves = sum(row[name] for row in counts for name in COUNTS)
+    n_false = sum(row["false claims"] for row in counts + digits)
     claim(
         f"no false claim of convergence in {n_solves} solves and the table",
         n_false == 0,

@@ -20,14 +20,14 @@ import jax
 import numpy as np
 
 import thermogen as tg
+from experiments._shared import table
 from thermogen._tasks import Task
 from thermogen.search import completeness, corner, crossover, discovery_curve, flip_cluster
-from thermogen.storage import write_atomically
 
 N, N_SEARCHES = 16, 20
 MOVES = (corner, flip_cluster, crossover)
 NAIVE = tg.NaiveMeanField()
-HEAD = "model,starts,moves,seed,held,true,claimed,within,chao1,low_end,below_truth,curve"
+COLUMNS = "held", "true", "claimed", "within", "chao1", "low_end", "below_truth", "curve"
 
 
 def sk(seed: int, fields: float) -> tg.Pairwise:
@@ -54,7 +54,7 @@ def all_corners() -> np.ndarray:
 
 
 def main(out: Path = Path("results"), task: Task = Task()) -> None:
-    corners, first, table = all_corners(), N_SEARCHES * task.index, [HEAD]
+    corners, first, every = all_corners(), N_SEARCHES * task.index, []
     print(
         f"{'model':>14}{'states':>8}{'rarest':>9}{'search':>8}{'starts':>8}{'held':>7}{'true':>8}"
         f"{'claimed':>9}{'within':>8}{'Chao1':>8}{'low end':>9}{'<= truth':>9}{'curve':>8}"
@@ -70,10 +70,9 @@ def main(out: Path = Path("results"), task: Task = Task()) -> None:
                     searched(truth, energy, beta, seed, n_starts, search)
                     for seed in range(first, first + N_SEARCHES)
                 ]
-                case = f"{name.replace(',', '')},{n_starts},{search}"
-                table += [
-                    f"{case},{first + k},{','.join(map(str, row))}" for k, row in enumerate(rows)
-                ]
+                case = {"model": name, "starts": n_starts, "moves": search}
+                for k, row in enumerate(rows):
+                    every.append(case | {"seed": first + k} | dict(zip(COLUMNS, row, strict=True)))
                 held, true, claimed, within, chao, least, bound, curve = np.mean(rows, axis=0)
                 print(
                     f"{name:>14}{truth.size:8}{truth.hits.min() / truth.hits.sum():9.1e}"
@@ -82,8 +81,7 @@ def main(out: Path = Path("results"), task: Task = Task()) -> None:
                     + (f"{curve:8.3f}" if search == "plain" else ""),
                     flush=True,
                 )
-    with write_atomically(out / "coverage.csv") as stream:
-        stream.write("\n".join(table).encode() + b"\n")
+    table(out / "coverage.csv", every)
 
 
 def searched(truth, energy, beta, seed: int, n_starts: int, search: str) -> tuple:

@@ -9,11 +9,14 @@
 Small models (n = 10 and 12) are judged by `tg.exact.metastable_sets`: the families of `truth.py` in
 the cold, and models of unequal states at the first beta at which they break. Larger ones are judged
 by parallel tempering. The error is the total variation distance, half the sum of |w - exact|.
+Tasks of an array share the models of each set; ergodicity_*.csv hold a row for each model.
 
-    python -m experiments ergodicity [cold] [onset] [large]
+    python -m experiments ergodicity [cold] [onset] [large] [--out DIR]
 """
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +24,9 @@ import numpy as np
 
 import thermogen as tg
 from experiments import truth
+from experiments._shared import table
 from thermogen import kinetics
+from thermogen._tasks import Task
 
 THRESHOLD = truth.THRESHOLD
 ESTIMATES = ("library", "rates", "annealed")
@@ -117,15 +122,21 @@ def large_models() -> Iterator[tuple[str, tg.AbstractMultilinear, float]]:
 MODELS = {"cold": cold_models, "onset": onset_models, "large": large_models}
 
 
-def main(sets: tuple[str, ...] = tuple(MODELS), /) -> None:
+def main(
+    sets: tuple[str, ...] = tuple(MODELS),
+    /,
+    out: Path = Path("results"),
+    task: Task = Task(),
+) -> None:
+    own = {name: task.part(enumerate(MODELS[name]())) for name in sets}
     print(f"set of models: error of {', '.join(ESTIMATES)}")
     for name in sets:
-        judge(name)
+        table(out / f"ergodicity_{name}.csv", judge(name, own[name]))
 
 
-def judge(name: str) -> None:
-    errors, wrong = [], 0
-    for index, (title, energy, beta) in enumerate(MODELS[name]()):
+def judge(name: str, models: list) -> list[dict[str, Any]]:
+    rows, wrong = [], 0
+    for index, (title, energy, beta) in models:
         key = jax.random.key(index)
         enumerable = energy.n_spins <= 12
         exact = tg.exact.metastable_sets(energy, beta, threshold=THRESHOLD) if enumerable else None
@@ -145,12 +156,14 @@ def judge(name: str) -> None:
             wrong += 1
             continue
         guesses = estimates(found)
-        errors.append([0.5 * np.abs(guesses[kind] - known).sum() for kind in ESTIMATES])
-        figures = "".join(f"{error:8.3f}" for error in errors[-1])
+        errors = {kind: 0.5 * np.abs(guesses[kind] - known).sum() for kind in ESTIMATES}
+        rows.append({"model": title, "sets": found.certificate.n_bound, **errors})
+        figures = "".join(f"{error:8.3f}" for error in errors.values())
         print(f"{title:32}{found.certificate.n_bound:4} sets{figures}", flush=True)
-    mean, most = np.mean(errors, axis=0), np.max(errors, axis=0)
     print(
-        f"{name}: {len(errors)} models, {wrong} left out, whose number of sets is not the exact one"
+        f"{name}: {len(rows)} models, {wrong} left out, whose number of sets is not the exact one"
     )
-    for kind, figures in zip(ESTIMATES, zip(mean, most, strict=True), strict=True):
-        print(f"  {kind:10} mean {figures[0]:.4f}, largest {figures[1]:.3f}", flush=True)
+    for kind in ESTIMATES if rows else ():
+        errors = [row[kind] for row in rows]
+        print(f"  {kind:10} mean {np.mean(errors):.4f}, largest {max(errors):.3f}", flush=True)
+    return rows

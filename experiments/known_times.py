@@ -8,18 +8,24 @@
 - `hopfield`: few patterns on 256 and 1024 spins: a search from random corners must find all of
   them, the certificate must prove them, and mixtures of three are judged by time.
 
-    python -m experiments known_times [chain] [lattice] [hopfield] [--quick]
+Tasks of an array share the models of each part; known_times_*.csv hold a row for each model.
+
+    python -m experiments known_times [chain] [lattice] [hopfield] [--quick] [--out DIR]
 """
 
 import itertools
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import networkx
 import numpy as np
 
 import thermogen as tg
+from experiments._shared import table
+from thermogen._tasks import Task
 
 THRESHOLD = 20.0
 
@@ -28,39 +34,46 @@ def ring(n: int) -> tg.Pairwise:
     return tg.Pairwise(networkx.to_numpy_array(networkx.cycle_graph(n)), np.zeros(n))
 
 
-def chain(quick: bool) -> None:
-    right = 0
-    times = (8, 12, 16, 25, 35, 60)
-    for n, time_of in itertools.product((32,) if quick else (32, 64, 256), times):
+def chain(cases: list, quick: bool) -> list[dict[str, Any]]:
+    right, rows = 0, []
+    for n, time_of in cases:
         beta = 0.5 * np.arctanh(1 - 1 / time_of)
         up = np.ones(n)
         key = jax.random.key(n)
         found = tg.certify(ring(n), beta, np.stack([up, -up]), key=key, threshold=THRESHOLD)
         right += found.n_bound == 1 + (time_of > THRESHOLD)
+        rows.append({"n": n, "time": time_of, **judged(found)})
         print(
             f"ring of {n}: relaxation time {time_of} sweeps, certified "
             f"{found.relaxation_times[0]:.3g}: bound states {found.n_bound} ({found.count})",
             flush=True,
         )
-    print(f"as by Glauber's time: {right} verdicts")
+    print(f"as by Glauber's time: {right} verdicts of {len(rows)}")
+    return rows
 
 
-def lattice(quick: bool) -> None:
+def judged(found: tg.Certificate) -> dict[str, Any]:
+    slowest = found.relaxation_times[0]
+    return {"certified_time": slowest, "bound": found.n_bound, "count": found.count}
+
+
+def lattice(betas: list, quick: bool) -> list[dict[str, Any]]:
     graph = networkx.grid_2d_graph(8, 8, periodic=True)
     energy = tg.Pairwise(networkx.to_numpy_array(graph), np.zeros(64))
-    up, right = np.ones(64), 0
-    betas = (0.3, 0.34, 0.38, 0.42, 0.46)
+    up, right, rows = np.ones(64), 0, []
     for beta in betas:
         key = jax.random.key(int(100 * beta))
         exact = autocorrelation_time(energy, beta, key, 1000 if quick else 10000)
         found = tg.certify(energy, beta, np.stack([up, -up]), key=key, threshold=THRESHOLD)
         right += found.n_bound == 1 + (exact > THRESHOLD)
+        rows.append({"beta": beta, "time": exact, **judged(found)})
         print(
             f"8 x 8, beta {beta:g}: magnetization forgotten in {exact:.3g} sweeps, certified "
             f"{found.relaxation_times[0]:.3g}: bound states {found.n_bound} ({found.count})",
             flush=True,
         )
-    print(f"as by long runs: {right} verdicts of {len(betas)}")
+    print(f"as by long runs: {right} verdicts of {len(rows)}")
+    return rows
 
 
 def autocorrelation_time(energy: tg.Pairwise, beta: float, key: jax.Array, n_sweeps: int) -> float:
@@ -85,10 +98,9 @@ def autocorrelation_time(energy: tg.Pairwise, beta: float, key: jax.Array, n_swe
     return (last - first) / np.log(left[first] / left[last]) if last > first else np.inf
 
 
-def hopfield(quick: bool) -> None:
-    for n, n_patterns, beta in ((256, 5, 2.0), (256, 5, 4.0), (1024, 8, 2.0), (1024, 8, 4.0)):
-        if quick and n > 256:
-            continue
+def hopfield(cases: list, quick: bool) -> list[dict[str, Any]]:
+    rows = []
+    for (n, n_patterns), beta in cases:
         rng, key = np.random.default_rng(n), jax.random.key(n)
         patterns = rng.choice([-1.0, 1.0], size=(n_patterns, n))
         couplings = patterns.T @ patterns / n
@@ -105,6 +117,10 @@ def hopfield(quick: bool) -> None:
         proved = np.unique(found.group[near])
         of_threes = np.flatnonzero(found.bound & (kinds >= 3))
         times = found.escape_times[of_threes]
+        case = {"n": n, "patterns": n_patterns, "beta": beta, "minima": library.size}
+        case |= {"mixtures": np.sum(kinds >= 3), "overlap": overlaps.max(axis=0).min()}
+        case |= {"bound": found.n_bound, "patterns_bound": len(proved)}
+        rows.append(case | {"mixtures_bound": len(of_threes)})
         print(
             f"n = {n}, {n_patterns} patterns, beta {beta:g}: {library.size} minima "
             f"({np.sum(kinds >= 3)} mixtures) in {searched - began:.1f} s; overlaps with patterns "
@@ -114,16 +130,31 @@ def hopfield(quick: bool) -> None:
             + (f", left after {np.min(times):.3g} sweeps or more" if len(times) else ""),
             flush=True,
         )
+    return rows
 
 
-PARTS: dict[str, Callable[[bool], None]] = {
-    "chain": chain,
-    "lattice": lattice,
-    "hopfield": hopfield,
+class Part(NamedTuple):
+    judge: Callable[[list, bool], list[dict[str, Any]]]
+    cases: list
+    n_quick: int  # of the cases, those of a quick run
+
+
+PARTS = {
+    "chain": Part(chain, list(itertools.product((32, 64, 256), (8, 12, 16, 25, 35, 60))), 6),
+    "lattice": Part(lattice, [0.3, 0.34, 0.38, 0.42, 0.46], 5),
+    "hopfield": Part(hopfield, list(itertools.product([(256, 5), (1024, 8)], (2.0, 4.0))), 2),
 }
 
 
-def main(parts: tuple[str, ...] = tuple(PARTS), /, quick: bool = False) -> None:
+def main(
+    parts: tuple[str, ...] = tuple(PARTS),
+    /,
+    quick: bool = False,
+    out: Path = Path("results"),
+    task: Task = Task(),
+) -> None:
+    some = {name: PARTS[name].cases[: PARTS[name].n_quick if quick else None] for name in parts}
+    own = {name: task.part(cases) for name, cases in some.items()}
     for name in parts:
         print(f"{name}:")
-        PARTS[name](quick)
+        table(out / f"known_times_{name}.csv", PARTS[name].judge(own[name], quick))

@@ -15,13 +15,15 @@ the same quench and count once it has certified them:
 
 But for the walkers, states to move from are drawn evenly from the library. `early` counts the
 new states in an eighth of the time, `low` those held at last as low as the lowest tenth of the
-first round.
+first round. Tasks of an array share the models; moves.csv holds a row for each contender.
 
-    python -m experiments moves [--models "SK 128" ...] [--moves mix ...] [--seconds 4]
+    python -m experiments moves [--models "SK 128" ...] [--moves mix ...] [--seconds 4] [--out DIR]
 """
 
 import functools
 import time
+from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -30,7 +32,9 @@ import numpy as np
 from jaxtyping import Int
 
 import thermogen as tg
+from experiments._shared import table
 from thermogen._batches import in_batches
+from thermogen._tasks import Task
 from thermogen.energies import is_flip_symmetric
 from thermogen.meanfield import AbstractFunctional
 from thermogen.search import (
@@ -47,6 +51,10 @@ from thermogen.search._merge import Pool
 from thermogen.search._quench import starting_fields
 
 N_WALKERS = 512
+
+# What the table has of each contender, and how it is printed.
+COLUMNS = {"first": "8", "early": "8", "new": "8", "quenches": "9", "new/quench": "11.4f"}
+COLUMNS |= {"new/s": "9.1f", "low": "8", "lowest G": "12.5f"}
 
 # Share of its past that the tally of a move keeps from one round to the next.
 MEMORY = 0.5
@@ -300,7 +308,7 @@ class Contender:
             self.spent += self.clock() - began
             self.found.append((self.spent, new))
 
-    def line(self) -> str:
+    def figures(self) -> dict[str, Any]:
         seconds, new = np.transpose(self.found)
         quenches = len(new) * N_WALKERS
         early = int(new[seconds <= self.spent / 8].sum())
@@ -309,24 +317,23 @@ class Contender:
         first = self.search.first
         low = np.sum(free_energies < np.quantile(free_energies[:first], 0.1))
         shares = " ".join(f"{x:.2f}" for x in self.search.made / quenches)
-        return (
-            f"{self.name:>12}{first:8}{early:8}{int(new.sum()):8}{quenches:9}"
-            f"{new.sum() / quenches:11.4f}{new.sum() / self.spent:9.1f}{low:8}"
-            f"{free_energies.min():12.5f}  {shares if self.name == 'mix' else ''}"
-        )
+        per_quench, rate = new.sum() / quenches, new.sum() / self.spent
+        counts = first, early, int(new.sum()), quenches, per_quench, rate, low, free_energies.min()
+        found = dict(zip(COLUMNS, counts, strict=True))
+        return {"move": self.name, **found, "shares": shares if self.name == "mix" else ""}
 
 
 def main(
     models: tuple[str, ...] = tuple(MODELS),
     moves: tuple[str, ...] = tuple(MOVES),
     seconds: float = 4.0,
+    out: Path = Path("results"),
+    task: Task = Task(),
 ) -> None:
-    clock = Clock()
-    columns = ["first", "early", "new", "quenches", "new/quench", "new/s", "low", "lowest G"]
-    widths = [8, 8, 8, 9, 11, 9, 8, 12]
-    head = "".join(f"{c:>{w}}" for c, w in zip(columns, widths, strict=True))
+    clock, rows = Clock(), []
+    head = "".join(f"{name:>{form.split('.')[0]}}" for name, form in COLUMNS.items())
     print(f"{'model':>10}{'move':>12}{head}  shares")
-    for model in models:
+    for model in task.part(models):
         problem = MODELS[model]()
         contenders = [Contender(problem, name, clock) for name in moves]
         # In turns, so that whatever else the machine does slows all of them.
@@ -334,4 +341,8 @@ def main(
             for contender in contenders:
                 contender.run(share * seconds)
         for contender in contenders:
-            print(f"{model:>10}" + contender.line(), flush=True)
+            row = {"model": model, **contender.figures()}
+            cells = "".join(f"{row[name]:{form}}" for name, form in COLUMNS.items())
+            print(f"{model:>10}{row['move']:>12}{cells}  {row['shares']}", flush=True)
+            rows.append(row)
+    table(out / "moves.csv", rows)

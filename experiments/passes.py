@@ -3,17 +3,22 @@
 The barriers between the naive mean-field states of SK models by `barriers`, and over the saddles
 that eigenvector following from 1500 random points of the cube meets. A pair of states (or a state
 and its mirror image) counts as missed where the other way found a lower pass. Then the time per
-saddle of larger models. Prints tables.
+saddle of larger models. Tasks of an array share the small models; passes.csv holds a row for each
+and each way. The first task does the larger ones, too.
 
-    python -m experiments passes [--sizes 16 24] [--large 64 128]
+    python -m experiments passes [--sizes 16 24] [--large 64 128] [--out DIR]
 """
 
 import time
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 import thermogen as tg
+from experiments._shared import table
+from thermogen._tasks import Task
 from thermogen.landscape import TRANSITIONS, Barriers, barriers
 from thermogen.landscape._barriers import described
 from thermogen.landscape._network import Network
@@ -45,32 +50,37 @@ def climbed(library: tg.Library, energy: tg.Pairwise) -> Barriers:
     return described(search)
 
 
-def missed(n: int) -> None:
+def missed(n: int, seeds: list[int]) -> list[dict[str, Any]]:
     ways = {
         "strings": lambda library, energy: barriers(NAIVE, energy, BETA, library, tol=TOL),
         f"{N_CLIMBS} climbs": climbed,
     }
-    heights = {way: [] for way in ways}
-    seconds, saddles = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0)
-    for seed in range(N_MODELS):
+    rows = []
+    for seed in seeds:
         energy = sk(n, seed)
         library = tg.find_minima(NAIVE, energy, BETA, key=jax.random.key(seed), n_starts=640)
+        heights, own = {}, {"n": n, "seed": seed}
         for way, search in ways.items():
             began = time.perf_counter()
             found = search(library, energy)
-            seconds[way] += time.perf_counter() - began
-            saddles[way] += int(np.sum(np.asarray(found.result == TRANSITIONS.converged)))
-            heights[way].append(passes(found))
-    best = [np.minimum(*rows) for rows in zip(*heights.values(), strict=True)]
-    n_pairs = sum(map(len, best))
+            seconds = time.perf_counter() - began
+            saddles = np.sum(np.asarray(found.result == TRANSITIONS.converged))
+            heights[way] = passes(found)
+            rows.append({**own, "way": way, "saddles": saddles, "seconds": seconds})
+        best = np.minimum(*heights.values())
+        for row, found in zip(rows[-len(ways) :], heights.values(), strict=True):
+            row |= {"pairs": len(best), "missed": np.sum(found > best + 1e-7)}
     for way in ways:
-        wrong = [a > b + 1e-7 for a, b in zip(heights[way], best, strict=True)]
-        models, pairs = sum(w.any() for w in wrong), sum(w.sum() for w in wrong)
+        own = [row for row in rows if row["way"] == way]
+        models = sum(row["missed"] > 0 for row in own)
+        total = {k: sum(row[k] for row in own) for k in ("missed", "pairs", "saddles", "seconds")}
         print(
-            f"n = {n}, {way}: a lower pass missed in {models} of {N_MODELS} models and {pairs} of "
-            f"{n_pairs} pairs; {saddles[way]} saddles, {seconds[way]:.1f} s",
+            f"n = {n}, {way}: a lower pass missed in {models} of {len(own)} models and "
+            f"{total['missed']} of {total['pairs']} pairs; {total['saddles']} saddles, "
+            f"{total['seconds']:.1f} s",
             flush=True,
         )
+    return rows
 
 
 def wide(n: int) -> None:
@@ -92,8 +102,13 @@ def wide(n: int) -> None:
         )
 
 
-def main(sizes: tuple[int, ...] = (16, 24), large: tuple[int, ...] = (64, 128)) -> None:
-    for n in sizes:
-        missed(n)
-    for n in large:
+def main(
+    sizes: tuple[int, ...] = (16, 24),
+    large: tuple[int, ...] = (64, 128),
+    out: Path = Path("results"),
+    task: Task = Task(),
+) -> None:
+    seeds = task.part(range(N_MODELS))
+    table(out / "passes.csv", [row for n in sizes for row in missed(n, seeds)])
+    for n in large if task.index == 0 else ():
         wide(n)

@@ -15,7 +15,8 @@ the gradient of its likelihood, the best of six starts. Sets of represented conf
 Figures of each: held-out negative log-likelihood (exact, above that of the truth), weight of the
 represented configurations, strict single-flip minima that are none of them, recall of hidden
 spins (the most probable completion, exactly), of all configurations and of the rarest, slowest
-relaxation time of the heat bath, seconds. `digits` compares machines by annealing instead.
+relaxation time of the heat bath, seconds. `digits` compares machines by annealing instead. Tasks of
+an array share the seeds; remedy-*.csv hold a row for each.
 
     python -m experiments remedy [adder:3 adder:4 bars patterns:4 patterns:14 digits] [--out DIR]
 """
@@ -34,7 +35,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import thermogen as tg
-from experiments._shared import save
+from experiments._shared import save, table
+from thermogen._tasks import Task
 from thermogen.walsh import degrees
 
 # As users have it who set nothing.
@@ -216,7 +218,7 @@ def judge(energy: tg.AbstractEnergy, p: Problem) -> dict[str, float]:
     return figures
 
 
-def compare(name: str) -> list[dict[str, Any]]:
+def compare(name: str, seeds: list[int]) -> list[dict[str, Any]]:
     """All pairs of a set: figures of each seed, at the end and at equal time."""
     found = []
     for pair in PAIRS[name]:
@@ -228,7 +230,7 @@ def compare(name: str) -> list[dict[str, Any]]:
             choice = RIDGES[:1] if name.startswith("table") else RIDGES
             tried = [train(model, first.training, ridge, key)[0] for ridge in choice]
             ridges[model] = choice[int(np.argmin([loss(e, first.validation) for e in tried]))]
-        for seed in SEEDS:
+        for seed in seeds:
             p = problem(name, seed)
             trained = {m: train(m, p.training, ridges[m], jax.random.key(seed)) for m in pair}
             shortest = min(path[-1][0] for _, path in trained.values())
@@ -249,6 +251,7 @@ def compare(name: str) -> list[dict[str, Any]]:
                     "experts": model.n_experts,
                     "parameters": model.parameters(n),
                     "ridge": ridges[model],
+                    "seed": seeds,
                     **row,
                 }
             )
@@ -256,11 +259,11 @@ def compare(name: str) -> list[dict[str, Any]]:
     return found
 
 
-def digits() -> list[dict[str, Any]]:
+def digits(seeds: list[int]) -> list[dict[str, Any]]:
     """Machines of equal size: one of 64 hidden spins, four of 15; two pairwise experts, one."""
     data, _ = tg.datasets.digits()
     rows: dict[str, dict[str, Any]] = {}
-    for seed in list(SEEDS)[:3]:
+    for seed in seeds:
         training, held_out = tg.datasets.split(data, seed=seed)
         for label, size, run in machines(training):
             began = time.perf_counter()
@@ -274,6 +277,7 @@ def digits() -> list[dict[str, Any]]:
                     "model": label,
                     "experts": mixture.n_experts,
                     "parameters": size,
+                    "seed": seeds,
                     "loss": [],
                     "width": [],
                     "seconds": [],
@@ -347,7 +351,7 @@ def interval(values: list[float]) -> tuple[float, float]:
 def show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         text = f"{row['set']:12}{row['model']:22}{row['parameters']:6}"
-        for name in [k for k in row if isinstance(row[k], list)]:
+        for name in [k for k in row if isinstance(row[k], list) and k != "seed"]:
             mean, half = interval(row[name])
             text += f"  {name} {mean:.3g} ± {half:.2g}"
         print(text, flush=True)
@@ -420,16 +424,31 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def main(sets: tuple[str, ...] = SETS, /, *, out: pathlib.Path = pathlib.Path("results")) -> None:
+def by_seed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {name: x[k] if isinstance(x, list) else x for name, x in row.items()}
+        for row in rows
+        for k in range(len(row["seed"]))
+    ]
+
+
+def main(
+    sets: tuple[str, ...] = SETS,
+    /,
+    *,
+    out: pathlib.Path = pathlib.Path("results"),
+    task: Task = Task(),
+) -> None:
     # Experts see few samples, of which some spins are constant: the ridge keeps them finite.
     warnings.simplefilter("ignore", UserWarning)
     rows: list[dict[str, Any]] = []
+    seeds = {name: task.part(SEEDS[:3] if name == "digits" else SEEDS) for name in sets}
     for name in sets:
         if name == "digits":
-            rows += digits()
+            rows += digits(seeds[name])
         else:
             with jax.enable_x64(True):
-                rows += compare(name)
+                rows += compare(name, seeds[name])
     judged = verdicts(rows)
     print()
     for v in judged:
@@ -439,6 +458,6 @@ def main(sets: tuple[str, ...] = SETS, /, *, out: pathlib.Path = pathlib.Path("r
             f"({v['gain']:+.3g} ± {v['half']:.2g}{apart})"
         )
     tag = "-".join(s.replace(":", "") for s in sets)
-    save(out / f"remedy-{tag}.json", {"rows": rows, "verdicts": judged})
+    table(out / f"remedy-{tag}.csv", by_seed(rows))
     if any("excess" in row for row in rows):
         save(out / f"remedy-{tag}.png", draw(rows))

@@ -3,14 +3,19 @@
 Pairwise models of 12 spins whose truth is known, five of each family; from 50, 300 and 3000 samples
 of each a pseudolikelihood learns with ridges of c/N. Reported is the divergence of the learned
 model from the truth in nats, by enumeration, mean over the five. The default is c = n/2 = 6.
+Tasks of an array share the five; ridge.csv holds a row for each model and count.
 
-    python -m experiments ridge
+    python -m experiments ridge [--out DIR]
 """
+
+from pathlib import Path
 
 import jax
 import numpy as np
 
 import thermogen as tg
+from experiments._shared import table
+from thermogen._tasks import Task
 
 N = 12
 FACTORS = (0.5, 2.0, 6.0, 24.0)
@@ -67,15 +72,23 @@ def divergence(truth: tg.Pairwise, factor: float, count: int, rng: np.random.Gen
     return float(np.sum(p * (log_p - log_q)))
 
 
-def main() -> None:
+def main(out: Path = Path("results"), task: Task = Task()) -> None:
+    seeds, rows = task.part(range(MODELS)), []
     print(f"{'':22}{'samples':>9}" + "".join(f"{f'{factor:g}/N':>9}" for factor in FACTORS))
     for name, draw in FAMILIES.items():
         for count in COUNTS:
-            found = np.zeros(len(FACTORS))
-            for seed in range(MODELS):
+            found = []
+            for seed in seeds:
                 truth = draw(np.random.default_rng(seed))
                 # The same samples for every ridge.
-                found += [
-                    divergence(truth, f, count, np.random.default_rng(100 + seed)) for f in FACTORS
-                ]
-            print(f"{name:22}{count:9}" + "".join(f"{x / MODELS:9.4f}" for x in found), flush=True)
+                found.append(
+                    [
+                        divergence(truth, f, count, np.random.default_rng(100 + seed))
+                        for f in FACTORS
+                    ]
+                )
+                by_ridge = {f"{f:g}/N": x for f, x in zip(FACTORS, found[-1], strict=True)}
+                rows.append({"family": name, "samples": count, "seed": seed} | by_ridge)
+            means = "".join(f"{x:9.4f}" for x in np.mean(found, axis=0))
+            print(f"{name:22}{count:9}{means}", flush=True)
+    table(out / "ridge.csv", rows)

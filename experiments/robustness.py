@@ -4,17 +4,23 @@ Pairwise models of the digits, learned by pseudolikelihood with several ridges, 
 them and from three random parts of four fifths, judged by the rest. Printed for each: held-out
 loss, median ratio of the rate of ink in the model's chains to that in the data over pixels that
 are seldom inked, number of minima of naive mean field at beta = 1, and the verdict of the dynamics
-with two keys: bound states, and the samples that fall to each.
+with two keys: bound states, and the samples that fall to each. Tasks of an array share the fits;
+robustness.csv holds a row for each.
 
-    python -m experiments robustness
+    python -m experiments robustness [--out DIR]
 """
+
+import itertools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import thermogen as tg
+from experiments._shared import table
 from thermogen import learning
+from thermogen._tasks import Task
 
 # As users have it who set nothing.
 X64 = False
@@ -62,7 +68,8 @@ def rates(energy: tg.Pairwise, rows: np.ndarray) -> float:
     return float(np.median(model[rare] / data[rare]))
 
 
-def verdicts(energy: tg.Pairwise, rows: np.ndarray) -> str:
+def verdicts(energy: tg.Pairwise, rows: np.ndarray) -> tuple[int, str]:
+    """Minima, and what the dynamics make of them by each key."""
     texts, size = [], 0
     for seed in range(KEYS):
         library = tg.find_minima(
@@ -78,20 +85,28 @@ def verdicts(energy: tg.Pairwise, rows: np.ndarray) -> str:
         counts = np.bincount(found.state_of[place[place >= 0]], minlength=len(found))
         held = ", ".join(map(str, counts))
         texts.append(f"{found.certificate.n_bound} ({held})")
-    return f"{size:6d}   " + "; ".join(texts)
+    return size, "; ".join(texts)
 
 
-def main() -> None:
+def main(out: Path = Path("results"), task: Task = Task()) -> None:
     data = tg.datasets.digits().spins
     print(f"{'ridge':>20}{'data':>8}{'held out':>10}{'rare':>7}{'minima':>8}   bound (samples)")
-    for name, (objective, penalty) in RIDGES.items():
-        for part, (rows, judges) in parts(data).items():
-            energy = tg.fit(
-                objective,
-                tg.Pairwise(jnp.zeros((N, N)), jnp.zeros(N)),
-                rows,
-                penalty=penalty,
-                key=jax.random.key(0),
-            ).energy
-            figures = f"{loss(energy, judges):10.3f}{rates(energy, rows):7.2f}"
-            print(f"{name:>20}{part:>8}{figures}  {verdicts(energy, rows)}", flush=True)
+    found = []
+    for name, part in task.part(itertools.product(RIDGES, sets := parts(data))):
+        (objective, penalty), (rows, judges) = RIDGES[name], sets[part]
+        energy = tg.fit(
+            objective,
+            tg.Pairwise(jnp.zeros((N, N)), jnp.zeros(N)),
+            rows,
+            penalty=penalty,
+            key=jax.random.key(0),
+        ).energy
+        held_out, rare, (size, bound) = (
+            loss(energy, judges),
+            rates(energy, rows),
+            verdicts(energy, rows),
+        )
+        print(f"{name:>20}{part:>8}{held_out:10.3f}{rare:7.2f}{size:8d}   {bound}", flush=True)
+        case = {"ridge": name, "data": part, "held_out": held_out, "rare": rare}
+        found.append(case | {"minima": size, "bound": bound})
+    table(out / "robustness.csv", found)

@@ -9,12 +9,17 @@
 5. The same on models easy and hard whose ln Z is known, where an estimator may refuse: how many
    answers there are, and how many of these hold.
 
-    python -m experiments samplers
+Tasks of an array share the glasses of 4 and the models of 5; samplers_*.csv hold a row for each
+estimate. 1 to 3 are of the first task.
+
+    python -m experiments samplers [--out DIR]
 """
 
 import functools
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +28,11 @@ from scipy.special import gammaln, logsumexp
 from scipy.stats import t as student
 
 import thermogen as tg
+from experiments._shared import table
 from thermogen import sampling
+from thermogen._tasks import Task
 
+N_GLASSES = 200
 ONSAGER = {0.4: -1.1060830, 0.44: -1.4161213}  # per spin, 64 x 64, periodic
 SAMPLERS = {
     "Gibbs": tg.Gibbs(),
@@ -142,9 +150,10 @@ def bimodal() -> None:
             print(f"   round trips a chain: {trips:.0f}; swap rates {np.round(seen['rates'], 2)}")
 
 
-def coverage() -> None:
-    n, n_models, betas = 8, 200, np.linspace(0, 1, 5)
-    energies = jax.vmap(lambda k: spin_glass(n, k))(jax.random.split(jax.random.key(7), n_models))
+def coverage(glasses: list[int], whole: bool) -> list[dict[str, Any]]:
+    n, betas, own = 8, np.linspace(0, 1, 5), np.array(glasses)
+    drawn = jax.random.split(jax.random.key(7), N_GLASSES)[own]
+    energies = jax.vmap(lambda k: spin_glass(n, k))(drawn)
     exact = jax.vmap(lambda e: tg.exact.log_partition(e, 1.0))(energies)
     fine = jnp.linspace(0, 1, 31)
 
@@ -169,7 +178,8 @@ def coverage() -> None:
             energy, betas, key=key, n_chains=20, n_sweeps=40, burn_in=20
         ).log_partition(1.0)[:2]
 
-    print("\n4. ln Z at beta = 1: 95 % intervals on 200 spin glasses of 8 spins")
+    rows = []
+    print(f"\n4. ln Z at beta = 1: 95 % intervals on {len(own)} spin glasses of 8 spins")
     print(f"   {'':24}{'coverage':>9}{'rms error':>11}{'rms s.e.':>10}{'bias':>10}{'s':>8}")
     for name, estimate, freedom in [
         ("annealing (AIS)", forward, 199),
@@ -179,7 +189,7 @@ def coverage() -> None:
         ("reweighting (MBAR)", reweighting, 19),
     ]:
         run = jax.jit(jax.vmap(estimate))
-        keys = jax.random.split(jax.random.key(8), n_models)
+        keys = jax.random.split(jax.random.key(8), N_GLASSES)[own]
         jax.block_until_ready(run(energies, keys))
         began = time.perf_counter()
         values, errors = (np.asarray(x) for x in run(energies, keys))
@@ -188,8 +198,13 @@ def coverage() -> None:
         covered = np.mean(np.abs(misses) < student.ppf(0.975, freedom) * errors)
         print(
             f"   {name:24}{covered:9.3f}{rms(misses):11.5f}{rms(errors):10.5f}"
-            f"{misses.mean():10.5f}{took:8.2f}  {verdict(0.90 <= covered <= 0.99)}"
+            f"{misses.mean():10.5f}{took:8.2f}  {verdict(0.90 <= covered <= 0.99) if whole else ''}"
         )
+        rows += [
+            {"method": name, "glass": glass, "miss": miss, "error": error}
+            for glass, miss, error in zip(glasses, misses, errors, strict=True)
+        ]
+    return rows
 
 
 def kaufman(size: int, beta: float) -> float:
@@ -214,13 +229,13 @@ def curie_weiss(n: int, beta: float) -> float:
     return float(logsumexp(log_count + beta * ((2 * up - n) ** 2 - n) / (2 * n)))
 
 
-def hard_models() -> list[tuple[str, tg.AbstractEnergy, tuple[float, ...], Callable, int]]:
-    """Name, energy, inverse temperatures, ln Z by beta, and how many runs to make."""
+def hard_models() -> list[tuple[str, tg.AbstractEnergy, float, float, int]]:
+    """Name, energy, beta, ln Z, and how many runs to make."""
     glass = tg.Pairwise(spin_glass(16, jax.random.key(1)).couplings, jnp.zeros(16))
     table = tg.Complete(jax.random.normal(jax.random.key(7), (2**12,)) * np.sqrt(12 / 2**12))
     machine = tg.RBM(jax.random.normal(jax.random.key(8), (8, 6)), jnp.zeros(8), jnp.zeros(6))
     magnet = tg.Pairwise((1 - jnp.eye(64)) / 64, jnp.zeros(64))
-    return [
+    models: list[tuple[str, tg.AbstractEnergy, tuple[float, ...], Callable, int]] = [
         *(
             (name, energy, betas, lambda b, e=energy: float(tg.exact.log_partition(e, b)), 20)
             for name, energy, betas in (
@@ -233,9 +248,16 @@ def hard_models() -> list[tuple[str, tg.AbstractEnergy, tuple[float, ...], Calla
         ("torus, 16 x 16", lattice(16), (0.3, 0.42, 0.46, 0.6), lambda b: kaufman(16, b), 10),
         ("torus, 32 x 32", lattice(32), (0.3, 0.7), lambda b: kaufman(32, b), 4),
     ]
+    return [
+        (name, energy, beta, log_z(beta), n_runs)
+        for name, energy, betas, log_z, n_runs in models
+        for beta in betas
+    ]
 
 
-def refusals() -> None:
+def refusals(
+    cases: list[tuple[str, tg.AbstractEnergy, float, float, int]], whole: bool
+) -> list[dict[str, Any]]:
     def annealing(energy, beta, key):
         betas = beta * jnp.linspace(0, 1, 101)
         return tg.annealed_importance_sampling(energy, betas, key=key, n_chains=100)
@@ -256,23 +278,32 @@ def refusals() -> None:
 
     print("\n5. ln Z of easy and hard models: answers given, and those that hold at 95 %")
     print(f"   {'':34}{'annealing':>16}{'population':>16}{'integration':>16}{'MBAR':>16}")
-    estimators = [(annealing, 99), (population, 19), (integral, 19), (reweighting, 19)]
-    total = np.zeros((4, 2))
-    for name, energy, betas, exact, n_runs in hard_models():
-        for beta in betas:
-            row = []
-            for k, (run, freedom) in enumerate(estimators):
-                keys = jax.random.split(jax.random.key(8), n_runs)
-                values, errors = (np.asarray(x) for x in every(run, energy, beta, keys))
-                misses = np.abs(values - exact(beta))
-                answered = np.isfinite(errors)
-                held = answered & (misses < student.ppf(0.975, freedom) * errors + 1e-9)
-                total[k] += answered.sum(), held.sum()
-                row.append(f"{held.sum():>8} of {answered.sum():>4}")
-            print(f"   {name:24}beta {beta:<5}{''.join(f'{cell:>16}' for cell in row)}")
-    for k, name in enumerate(("annealing", "population annealing", "integration", "reweighting")):
-        share = total[k, 1] / total[k, 0]
-        print(f"   {name:24}{share:.3f} of {total[k, 0]:.0f}  {verdict(0.93 <= share <= 0.98)}")
+    estimators = [
+        ("annealing", annealing, 99),
+        ("population annealing", population, 19),
+        ("integration", integral, 19),
+        ("reweighting", reweighting, 19),
+    ]
+    rows = []
+    for name, energy, beta, exact, n_runs in cases:
+        cells = ""
+        for method, run, freedom in estimators:
+            keys = jax.random.split(jax.random.key(8), n_runs)
+            values, errors = (np.asarray(x) for x in every(run, energy, beta, keys))
+            misses, answered = values - exact, np.isfinite(errors)
+            held = answered & (np.abs(misses) < student.ppf(0.975, freedom) * errors + 1e-9)
+            cells += f"{f'{held.sum():>8} of {answered.sum():>4}':>16}"
+            case = {"model": name, "beta": beta, "method": method}
+            for k in range(n_runs):
+                own = {"run": k, "miss": misses[k], "error": errors[k]}
+                rows.append(case | own | {"answered": answered[k], "held": held[k]})
+        print(f"   {name:24}beta {beta:<5}{cells}", flush=True)
+    for method, *_ in estimators:
+        own = [row["held"] for row in rows if row["method"] == method and row["answered"]]
+        share = np.mean(own) if own else np.nan
+        judged = verdict(0.93 <= share <= 0.98) if whole else ""
+        print(f"   {method:24}{share:.3f} of {len(own)}  {judged}")
+    return rows
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -290,6 +321,11 @@ def rms(x: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(x))))
 
 
-def main() -> None:
-    for part in (total_variation, square_lattice, bimodal, coverage, refusals):
+def main(out: Path = Path("results"), task: Task = Task()) -> None:
+    glasses, cases = task.part(range(N_GLASSES)), task.part(hard_models())
+    for part in (total_variation, square_lattice, bimodal) if task.index == 0 else ():
         part()
+    # Shares of few are not judged.
+    whole = task.count == 1
+    table(out / "samplers_coverage.csv", coverage(glasses, whole))
+    table(out / "samplers_refusals.csv", refusals(cases, whole))

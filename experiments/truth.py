@@ -22,8 +22,10 @@ its candidates.
 
 Families of one form of energy share their compiled programs, and one process: two run side by side.
 Once these are compiled a search takes a few milliseconds, so that nothing is gained by mapping it.
+Tasks of an array draw the same models, look at all spectra and share the rest; truth.csv holds a
+row for each model.
 
-    python -m experiments truth [families] [--quick]
+    python -m experiments truth [families] [--quick] [--out DIR]
 """
 
 import concurrent.futures
@@ -33,13 +35,16 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import networkx
 import numpy as np
 
 import thermogen as tg
+from experiments._shared import table
+from thermogen._tasks import Task
 
 THRESHOLD = 20.0
 FUNCTIONALS = {
@@ -307,13 +312,14 @@ def report(cases: list[Case]) -> None:
         )
 
 
-def judged(names: tuple[str, ...], quick: bool) -> list[Case]:
+def judged(names: tuple[str, ...], quick: bool, task: Task) -> list[Case]:
     """Cases of some families, one after the other; a line is printed for each beta."""
     jax.config.update("jax_enable_x64", True)
     cases: list[Case] = []
+    own = task.part(m for name in names for m in models(name, quick))
     for name in names:
-        family, some = FAMILIES[name], [study(m) for m in models(name, quick)]
-        for beta in family.betas:
+        some = [study(m) for m in own if m.family == name]
+        for beta in FAMILIES[name].betas:
             print(line(f"{name}, beta = {beta:g}", [c for c in some if c.beta == beta]), flush=True)
         cases += some
     print(f"{len(cases)} models in {time.process_time():.0f} s of a processor", flush=True)
@@ -334,14 +340,31 @@ def models(name: str, quick: bool) -> Iterator[Model]:
                 return
 
 
-def main(families: tuple[str, ...] = tuple(FAMILIES), /, quick: bool = False) -> None:
+def row_of(case: Case) -> dict[str, Any]:
+    counts = {
+        f"{kind} {k}": getattr(case, kind).get(k, "") for kind in COLUMNS for k in COLUMNS[kind]
+    }
+    judgement = {"matched": case.matched, "clear": case.clear, "within": case.within}
+    return {"model": case.name, "truth": case.truth, **counts, **judgement}
+
+
+def main(
+    families: tuple[str, ...] = tuple(FAMILIES),
+    /,
+    quick: bool = False,
+    out: Path = Path("results"),
+    task: Task = Task(),
+) -> None:
     """All models, or one model at each beta."""
     print(heads(), flush=True)
     parts = [tuple(k for k in families if (k in OF_TWO_SPINS) == kind) for kind in (True, False)]
+    parts = [part for part in parts if part]
     # One thread each: two processes of two threads wait for each other.
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     # Processes that begin anew: one that is forked inherits the threads of JAX, but not their work.
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as pool:
-        found = pool.map(judged, parts, [quick] * len(parts))
-    report([case for cases in found for case in cases])
+        found = pool.map(judged, parts, [quick] * len(parts), [task] * len(parts))
+    cases = [case for some in found for case in some]
+    table(out / "truth.csv", [row_of(case) for case in cases])
+    report(cases)

@@ -3,7 +3,7 @@
 - `exact`: models of 10 and 12 spins that are not ergodic: the families of `truth.py`, those of
   unequal states where they first break (`ergodicity.py`), magnets in a field, restricted Boltzmann
   machines, 3-regular glasses and planted states. The truth are the weights of
-  `tg.exact.metastable_sets`. Weights are sampled with `n_keys` keys each, by default settings.
+  `tg.exact.metastable_sets`. Weights are sampled by default settings.
   Models of one row, whose weight is 1, and those whose certified sets are not the exact ones are
   counted and left out. Clear models have no relaxation time within a factor 2 of the threshold:
   in the others some configurations belong to either set, and the certificate may take them for
@@ -13,12 +13,15 @@
 - `large`: models of 48 and 64 spins; intervals of default settings against those of ten times as
   many replicas, and both against parallel tempering.
 
-    python -m experiments weights [exact] [blur] [large] [--quick]
+Tasks of an array share the models of each part; weights_*.csv hold a row for each.
+
+    python -m experiments weights [exact] [blur] [large] [--quick] [--out DIR]
 """
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import networkx as nx
@@ -26,7 +29,9 @@ import numpy as np
 
 import thermogen as tg
 from experiments import ergodicity, truth
+from experiments._shared import table
 from thermogen import kinetics
+from thermogen._tasks import Task
 
 THRESHOLD = truth.THRESHOLD
 N_MODELS = 10  # of each family, at each beta
@@ -93,17 +98,28 @@ class Judged(NamedTuple):
     found: tg.BoundStates
     exact: np.ndarray
     clear: bool
+    number: int  # within its family
 
 
-def judged(quick: bool) -> Iterator[tuple[str, list[Judged]]]:
+# Models with their numbers, which choose the keys.
+Numbered = Iterable[tuple[int, Model]]
+
+
+def small(quick: bool) -> Numbered:
+    """Numbered within each family."""
+    for _, models in itertools.groupby(small_models(quick), key=lambda model: model.family):
+        yield from enumerate(models)
+
+
+def judged(models: Numbered) -> Iterator[tuple[str, list[Judged]]]:
     """What can be judged, by family."""
-    for family, models in itertools.groupby(small_models(quick), key=lambda model: model.family):
-        yield family, list(_judged(models))
+    for family, some in itertools.groupby(models, key=lambda x: x[1].family):
+        yield family, list(_judged(some))
 
 
-def _judged(models: Iterable[Model]) -> Iterator[Judged]:
+def _judged(models: Numbered) -> Iterator[Judged]:
     ergodic = alone = other = 0
-    for index, model in enumerate(models):
+    for index, model in models:
         exact = tg.exact.metastable_sets(model.energy, model.beta, threshold=THRESHOLD)
         if len(exact.weights) == 1:
             ergodic += 1
@@ -130,30 +146,37 @@ def _judged(models: Iterable[Model]) -> Iterator[Judged]:
         else:
             half = tg.exact.metastable_sets(model.energy, model.beta, threshold=THRESHOLD / 2)
             clear = not np.any(half.relaxation_times < 2 * THRESHOLD)
-            yield Judged(model, found, known[found.sets], clear)
+            yield Judged(model, found, known[found.sets], clear, index)
     if ergodic + alone + other:
         print(f"    left out: {ergodic} ergodic, {alone} of one row, {other} of other sets")
 
 
-def exact(quick: bool, n_keys: int = 1) -> None:
-    print("family                      models answered  covered  rows  width  error  by F")
-    rows, clear_rows = [], []
-    for family, models in judged(quick):
-        own = []
-        for index, one in enumerate(models):
-            for k in range(n_keys):
-                key = jax.random.fold_in(jax.random.key(index), k)
-                own.append(_figures(one, key))
-                clear_rows += own[-1:] if one.clear else []
-        print(line(family, own, n_keys), flush=True)
-        rows += own
-    print(line("all", rows, n_keys))
-    print(line("of these clear", clear_rows, n_keys))
+FIGURES = "answered", "covered", "rows", "width", "error", "by F"
+
+
+def exact(own: Numbered) -> list[dict[str, Any]]:
+    print(f"{'family':28}models answered  covered  rows  width  error  by F")
+    rows = []
+    for family, models in judged(own):
+        some = []
+        for one in models:
+            key = jax.random.fold_in(jax.random.key(one.number), 0)
+            figures = dict(zip(FIGURES, _figures(one, key), strict=True))
+            some.append(titled(one) | {"clear": one.clear} | figures)
+        print(line(family, some), flush=True)
+        rows += some
+    print(line("all", rows))
+    print(line("of these clear", [row for row in rows if row["clear"]]))
+    return rows
+
+
+def titled(one: Judged) -> dict[str, Any]:
+    return {"family": one.model.family, "beta": one.model.beta, "number": one.number}
 
 
 def _figures(one: Judged, key: jax.Array) -> list[float]:
     """One row of the table; a miss is printed."""
-    (model, found, known, clear) = one
+    model, found, known, clear, _ = one
     sampled = kinetics.weights(model.energy, model.beta, found, key=key)
     low, high = sampled.intervals.T
     holds = (low - 1e-12 <= known) & (known <= high + 1e-12)
@@ -168,48 +191,59 @@ def _figures(one: Judged, key: jax.Array) -> list[float]:
     return [sampled.known, holds.mean(), len(known), np.mean(high - low), *errors]
 
 
-def line(title: str, figures: list[list[float]], n_keys: int) -> str:
+def line(title: str, rows: list[dict[str, Any]]) -> str:
     """Models, share answered, coverage of these by model and by row, mean width and errors."""
-    table = np.array(figures, float).reshape(-1, 6)
-    if len(table) == 0:
+    every = np.array([[row[name] for name in FIGURES] for row in rows], float)
+    if len(every) == 0:
         return f"{title:28}{0:6}"
-    given = table[table[:, 0] > 0]
+    given = every[every[:, 0] > 0]
     by_row = np.sum(given[:, 1] * given[:, 2]) / max(1, given[:, 2].sum())
     means = given[:, 1:].mean(axis=0) if len(given) else np.full(5, np.nan)
     return (
-        f"{title:28}{len(table) // n_keys:6}{table[:, 0].mean():9.0%}{means[0]:9.1%}{by_row:7.1%}"
+        f"{title:28}{len(every):6}{every[:, 0].mean():9.0%}{means[0]:9.1%}{by_row:7.1%}"
         f"{means[2]:7.3f}{means[3]:7.3f}{means[4]:6.3f}"
     )
 
 
-def blur(quick: bool) -> None:
-    together = []
-    for family, models in judged(quick):
-        own = [_moved(one) for one in models]
-        together += own
-        if own:
-            print(f"{family:28}{len(own):4}: mean {np.mean(own):.4f}, largest {max(own):.4f}")
-    print(f"all: mean {np.mean(together):.4f}, largest {max(together):.4f}")
+def blur(own: Numbered) -> list[dict[str, Any]]:
+    rows = []
+    for family, models in judged(own):
+        some = [titled(one) | {"moved": _moved(one)} for one in models]
+        rows += some
+        print_moved(f"{family:28}{len(some):4}", some)
+    print_moved("all", rows)
+    return rows
+
+
+def print_moved(title: str, rows: list[dict[str, Any]]) -> None:
+    moved = [row["moved"] for row in rows]
+    if moved:
+        print(f"{title}: mean {np.mean(moved):.4f}, largest {max(moved):.4f}")
 
 
 def _moved(one: Judged) -> float:
     """The weight that descents give to others than the exact boundaries do."""
-    model, found, known, _ = one
+    model, found, known, *_ = one
     spins = np.asarray(tg.enumerate_spins(model.energy.n_spins))
     p = np.asarray(tg.exact.probabilities(model.energy, model.beta))
     rows, _ = kinetics.attribute(model.energy, found, spins)
     return float(0.5 * np.abs(np.bincount(rows, p, len(known)) - known).sum())
 
 
-def large_models() -> Iterator[Model]:
+def large_models(quick: bool) -> Numbered:
+    return enumerate(itertools.islice(_large_models(), 1 if quick else None))
+
+
+def _large_models() -> Iterator[Model]:
     for title, energy, beta in ergodicity.large_models():
         yield Model(title, energy, beta)
     rng = np.random.default_rng(4)
     yield Model("3-regular 64, beta 1.5", sparse(rng, 64), 1.5)
 
 
-def large(quick: bool) -> None:
-    for index, (title, energy, beta) in enumerate(large_models()):
+def large(own: Numbered) -> list[dict[str, Any]]:
+    rows = []
+    for index, (title, energy, beta) in own:
         key = jax.random.key(index)
         options = {"capacity": 64, "n_starts": 256, "n_trajectories": 64}
         found = tg.find_bound_states(energy, beta, key=key, threshold=THRESHOLD, **options)
@@ -219,24 +253,40 @@ def large(quick: bool) -> None:
         low, high = found.weight_intervals.T
         holds = np.mean((low <= longer.values) & (longer.values <= high))
         distances = [0.5 * np.abs(x - tempered).sum() for x in (found.weights, longer.values)]
+        width = np.max(high - low)
         print(
             f"{title:28}{len(found):4} rows: known {found.weighed}, {longer.known}; intervals "
-            f"overlap in {agree:.0%}, hold the longer run in {holds:.0%}; width "
-            f"{np.max(high - low):.3f}; from tempering {distances[0]:.3f}, {distances[1]:.3f}",
+            f"overlap in {agree:.0%}, hold the longer run in {holds:.0%}; width {width:.3f}; from "
+            f"tempering {distances[0]:.3f}, {distances[1]:.3f}",
             flush=True,
         )
-        if quick:
-            break
+        case = {"model": title, "rows": len(found), "known": found.weighed}
+        case |= {"known_longer": longer.known, "overlap": agree, "held": holds, "width": width}
+        rows.append(case | {"distance": distances[0], "distance_longer": distances[1]})
+    return rows
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean((a[:, 0] <= b[:, 1]) & (b[:, 0] <= a[:, 1])))
 
 
-PARTS: dict[str, Callable[[bool], None]] = {"exact": exact, "blur": blur, "large": large}
+Part = Callable[[Numbered], list[dict[str, Any]]]
+# Each part, and its models.
+PARTS: dict[str, tuple[Part, Callable[[bool], Numbered]]] = {
+    "exact": (exact, small),
+    "blur": (blur, small),
+    "large": (large, large_models),
+}
 
 
-def main(parts: tuple[str, ...] = tuple(PARTS), /, quick: bool = False) -> None:
+def main(
+    parts: tuple[str, ...] = tuple(PARTS),
+    /,
+    quick: bool = False,
+    out: Path = Path("results"),
+    task: Task = Task(),
+) -> None:
+    own = {name: task.part(PARTS[name][1](quick)) for name in parts}
     for name in parts:
         print(f"{name}:")
-        PARTS[name](quick)
+        table(out / f"weights_{name}.csv", PARTS[name][0](own[name]))

@@ -1,22 +1,51 @@
 """The scripts behind the guides: found by their runner, which reads their options."""
 
 import ast
+import sys
 import types
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from experiments.__main__ import FOLDER, names, read
+from experiments import ridge
+from experiments.__main__ import FOLDER, main, names, read
+from thermogen import cli
 from thermogen._tasks import Task
+
+# Scripts whose tasks would have nothing to share, and why.
+ALONE = {
+    "access": "one set of patterns, and a picture of it",
+    "barriers": "four named models, compared, and a picture",
+    "bifurcations": "one model, and its diagram",
+    "births": "one model, and its tree",
+    "coexistence": "one model of each size, compared",
+    "kills": "what this machine does when it kills",
+    "learning_against_cutting": "three tables, compared",
+    "pairwise_digits": "one model",
+    "processes": "processes of this machine",
+    "rbm_digits": "contenders in equal time on one machine",
+    "rbm_mnist": "one model",
+    "readme_picture": "one picture",
+    "real_size": "stages of one model",
+    "recall": "one model of each kind, compared",
+    "reduction": "three tables, compared",
+    "sparse_accuracy": "three named models, which can be run one by one",
+    "training_births": "one training",
+    "training_landscape": "one search for each size, compared in a picture",
+}
+
+
+def _function(name):
+    tree = ast.parse(FOLDER.joinpath(*name.split(".")).with_suffix(".py").read_text())
+    mains = [f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name == "main"]
+    assert ast.get_docstring(tree) and len(mains) == 1
+    return mains[0]
 
 
 @pytest.mark.parametrize("name", names())
 def test_a_script_says_what_it_does_and_has_options_with_defaults(name):
-    tree = ast.parse(FOLDER.joinpath(*name.split(".")).with_suffix(".py").read_text())
-    assert ast.get_docstring(tree)
-    mains = [f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name == "main"]
-    assert len(mains) == 1
-    a = mains[0].args
+    a = _function(name).args
     assert len(a.posonlyargs) + len(a.args) == len(a.defaults) and None not in a.kw_defaults
 
 
@@ -59,3 +88,40 @@ def test_a_script_that_is_shared_writes_to_the_folder_of_its_task(monkeypatch, c
     with pytest.raises(SystemExit):
         read("x", types.SimpleNamespace(__doc__="One.", main=alone), [])
     assert "the tasks of an array would all do the same" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in names() if "." not in name])
+def test_a_script_is_shared_by_tasks_or_has_a_reason(name):
+    a = _function(name).args
+    shared = "task" in [x.arg for x in (*a.args, *a.kwonlyargs)]
+    assert shared != (name in ALONE), f"give its main a task, or a reason in {__name__}.ALONE"
+
+
+def _few_models(monkeypatch):
+    monkeypatch.setattr(ridge, "FAMILIES", {"ring": ridge.ring(1.0)})
+    monkeypatch.setattr(ridge, "COUNTS", (50,))
+    monkeypatch.setattr(ridge, "FACTORS", (2.0, 6.0))
+
+
+@pytest.mark.parametrize(
+    ("words", "table"),
+    [
+        ("ridge", "ridge.csv"),
+        pytest.param(
+            "known_times chain --quick", "known_times_chain.csv", marks=pytest.mark.further
+        ),
+    ],
+)
+def test_tables_of_tasks_are_together_the_table_of_one_run(words, table, tmp_path, monkeypatch):
+    _few_models(monkeypatch)
+    for task in ([], ["--task", "0", "--tasks", "2"], ["--task", "1", "--tasks", "2"]):
+        out = tmp_path / ("shared" if task else "one")
+        monkeypatch.setattr(sys, "argv", ["experiments", *words.split(), "--out", str(out), *task])
+        main()
+    merged = CliRunner().invoke(cli.app, ["merge", str(tmp_path / "shared")])
+    assert merged.exit_code == 0 and merged.stderr == "", merged.output
+    head, *rows = (tmp_path / "one" / table).read_text().splitlines()
+    shared = (tmp_path / "shared" / table).read_text().splitlines()
+    assert shared[0] == f"task,{head}" and len(rows) > 1
+    assert sorted(row.partition(",")[2] for row in shared[1:]) == sorted(rows)
+    assert {row.partition(",")[0] for row in shared[1:]} == {"0", "1"}

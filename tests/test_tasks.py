@@ -94,6 +94,14 @@ def test_a_folder_belongs_to_one_task(tmp_path):
         _tasks.recorded(tmp_path)
 
 
+def test_tasks_share_instances_each_once():
+    parts = [Task(k, 3).part(x for x in range(10)) for k in range(3)]
+    assert parts == [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]]
+    assert Task().part("ab") == ["a", "b"] and Task().part("a") == ["a"]
+    with pytest.raises(ValueError, match="4 tasks are too many for 3 instances"):
+        Task(0, 4).part("abc")
+
+
 # --- what tasks share
 
 
@@ -273,6 +281,12 @@ def test_tables_are_put_one_below_the_other(tmp_path):
     assert outcome.exit_code == 0, outcome.output
     assert (tmp_path / "table.csv").read_text() == "task,a,b\n0,1,2\n0,3,4\n2,5,6\n"
     assert outcome.stderr == "thermogen merge: 1 of 3 tasks are missing: 1\n"
+    empty = Task(1, 3).folder(tmp_path)
+    empty.mkdir()
+    _tasks.record(empty, Task(1, 3), {})
+    (empty / "table.csv").write_text("\n")  # none of its instances had a row
+    assert _run("merge", tmp_path).stderr == ""
+    assert (tmp_path / "table.csv").read_text() == "task,a,b\n0,1,2\n0,3,4\n2,5,6\n"
     (place / "table.csv").write_text("a,c\n7,8\n")
     assert "has the columns a,c; others" in _run("merge", tmp_path).stderr
     for path in tmp_path.glob("*/table.csv"):

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ._checks import check_count
 from ._files import write_atomically
@@ -15,6 +15,8 @@ _MOST = 10**6
 # Settings in which tasks of one array may differ. Data may have other names seen from elsewhere;
 # of studies the numbers are compared.
 _OWN = ("task", "out", "data")
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,17 @@ class Task:
     def folder(self, out: Path) -> Path:
         """The folder of the task: within `out`, unless there are no others."""
         return out if self.count == 1 else out / f"task-{self.index:03d}"
+
+    def part(self, items: Iterable[_Item]) -> list[_Item]:
+        """The items of this task, every `count`-th; all tasks together have each item once.
+
+        Raises:
+            ValueError: for fewer items than tasks.
+        """
+        every = list(items)
+        if len(every) < self.count:
+            raise ValueError(f"{self.count} tasks are too many for {len(every)} instances")
+        return every[self.index :: self.count]
 
 
 def this_task(
@@ -179,12 +192,14 @@ def merge_tables(found: Gathered, place: Path) -> list[Path]:
     tasks = set()
     for index, folder in sorted(found.folders.items()):
         for path in sorted(folder.glob("*.csv")):
+            tasks.add(index)
             head, *rows = path.read_text().splitlines() or [""]
+            if not head:  # none of the instances of this task had a row
+                continue
             lines = tables.setdefault(path.name, [f"task,{head}"])
             if lines[0] != f"task,{head}":
                 raise ValueError(f"{path} has the columns {head}; others of the name have others")
             lines += [f"{index},{row}" for row in rows]
-            tasks.add(index)
     if not tables:
         raise ValueError("no task has a study or a table")
     found.note_missing(tasks)
