@@ -61,12 +61,17 @@ def results() -> dict[str, np.ndarray]:
     }
 
 
-def work(port: int, n: int, k: int, folder: str) -> None:
-    """What process k of n does."""
+def join(port: int, n: int, k: int) -> None:
+    """Be process k of n, with one device."""
     jax.config.update("jax_num_cpu_devices", 1)
-    jax.config.update("jax_enable_x64", True)
     if n > 1:
         jax.distributed.initialize(f"127.0.0.1:{port}", n, k, heartbeat_timeout_seconds=20)
+
+
+def work(port: int, n: int, k: int, folder: str) -> None:
+    """What process k of n does."""
+    jax.config.update("jax_enable_x64", True)
+    join(port, n, k)
     np.savez(f"{folder}/{k}.npz", **results())
 
 

@@ -216,7 +216,7 @@ STEPS: dict[str, Step] = {
     **{f"search-{name}": search(name, 16) for name in SPARSE},
     **{f"certify-{name}": certify(name, "HeatBath") for name in ("40", "784")},
     **{f"certify-{name}": certify(name, "Gibbs") for name in SPARSE},
-    "bound-states-lattice": bound_states("lattice"),
+    **{f"bound-states-{name}": bound_states(name) for name in SPARSE},
     **{f"recall-{name}": recall(name) for name in ("40", "784", *SPARSE)},
     "exact-lattice": refused("exact.log_partition", lambda e: tg.exact.log_partition(e, 1.0)),
     "solve-lattice": refused("solve", lambda e: tg.solve(NAIVE, e, 1.0, np.zeros(e.n_spins))),

@@ -1,4 +1,4 @@
-"""How time and memory grow with spins and with what moves at once, and the exponents.
+"""How time and memory grow with spins, with what moves at once and with processes; the exponents.
 
 Each kernel is compiled alone, for one device, in float32. "first" are the seconds of its
 compilation, "then" the best of its runs, at the largest sizes; "work" is the memory beside
@@ -6,11 +6,21 @@ arguments and results, of the compiled program. Exponents are slopes of logarith
 standard errors: n at the fixed batch, batch at the fixed n. Small sizes bend them: what is fitted
 is said in the columns "from" and "to".
 
-    python -m experiments benchmarks.scaling [--only KERNEL ...]
+`processes`: whole jobs, the best of three runs, by one, two and four processes on loopback, each
+bound to one core; more processes than cores share them. "peak" is the resident memory of the
+process that has most, with Python, JAX and the copies that all hold. Devices of one process are in
+`benchmarks.meshes`.
+
+    python -m experiments benchmarks.scaling [--only KERNEL ... processes]
 """
 
+import json
+import os
+import resource
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -19,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import thermogen as tg
+from experiments import processes
 from thermogen import kinetics, learning, sampling
 from thermogen.search import Search, corner
 
@@ -219,7 +230,66 @@ def exponent(sizes: tuple[int, ...], values: list[float]) -> str:
     return f"{slope[0]:.2f}({100 * covariance[0, 0] ** 0.5:.0f})"
 
 
-def main(only: tuple[str, ...] = tuple(kernel.__name__ for kernel in CASES)) -> None:
+# --- whole jobs by several processes
+
+SIZES = (1, 2, 4)
+N_SPINS = 256
+
+
+def search(on: dict[str, Any]) -> Any:
+    """4096 descents."""
+    return tg.find_minima(tg.NaiveMeanField(), glass(N_SPINS), 1.0, n_starts=4096, **on)
+
+
+def sample(on: dict[str, Any]) -> Any:
+    """4096 chains, 64 sweeps, all kept: 256 MiB in all."""
+    return tg.sample(tg.Gibbs(), glass(N_SPINS), 1.0, n_chains=4096, n_sweeps=64, **on)
+
+
+def fit(on: dict[str, Any]) -> Any:
+    """65536 samples, ten steps."""
+    start = tg.Pairwise(jnp.zeros((N_SPINS, N_SPINS)), jnp.zeros(N_SPINS))
+    data = np.random.default_rng(4).choice(np.array([-1, 1], np.int8), (2**16, N_SPINS))
+    return tg.fit(tg.Pseudolikelihood(), start, data, n_steps=10, **on)
+
+
+def work(port: int, n: int, k: int, name: str, folder: str) -> None:
+    """What process k of n does with a job: it runs once with compilation, and then some times."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[k % len(cores)]})
+    processes.join(port, n, k)
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("lanes",))
+    seconds = []
+    for _ in range(1 + RUNS):
+        began = time.perf_counter()
+        jax.block_until_ready(globals()[name]({"key": jax.random.key(0), "sharding": mesh}))
+        seconds.append(time.perf_counter() - began)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    Path(folder, f"{k}.json").write_text(json.dumps([min(seconds[1:]), peak]))
+
+
+def by_processes() -> None:
+    """The slowest and the largest of the processes."""
+    code = (
+        "import sys; from experiments.benchmarks.scaling import work; "
+        "work(*map(int, sys.argv[1:4]), *sys.argv[4:])"
+    )
+    heads = [f"{what}, {n}" for what in ("s", "peak MiB") for n in SIZES]
+    print(f"\n{'processes':23}" + "".join(f"{h:>13}" for h in (*heads, "time p^", "peak p^")))
+    for job in (search, sample, fit):
+        found = []
+        for n in SIZES:
+            with tempfile.TemporaryDirectory() as folder:
+                processes.ended(processes.start(code, n, job.__name__, folder))
+                told = [json.loads(Path(folder, f"{k}.json").read_text()) for k in range(n)]
+            found.append(np.max(told, axis=0))
+        seconds, peaks = np.transpose(found).tolist()
+        cells = [f"{x:.2f}" for x in seconds] + [f"{x / MIB:.0f}" for x in peaks]
+        cells += [exponent(SIZES, seconds), exponent(SIZES, peaks)]
+        print(f"{job.__name__:23}" + "".join(f"{cell:>13}" for cell in cells), flush=True)
+
+
+def main(only: tuple[str, ...] = (*(kernel.__name__ for kernel in CASES), "processes")) -> None:
     heads = ["n from", "to", "batch from", "to", "first s", "then ms", "work MiB"]
     heads += ["time n^", "batch^", "work n^", "batch^"]
     print(f"{'kernel':23}" + "".join(f"{head:>11}" for head in heads))
@@ -239,3 +309,5 @@ def main(only: tuple[str, ...] = tuple(kernel.__name__ for kernel in CASES)) -> 
             cells += [exponent(sizes, [getattr(c, cost) for c in by_n])]
             cells += [exponent(batches, [getattr(c, cost) for c in by_batch])]
         print(f"{kernel.__name__:23}" + "".join(f"{cell:>11}" for cell in cells), flush=True)
+    if "processes" in only:
+        by_processes()
