@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import thermogen as tg
 from thermogen import RESULTS, _signals, cli, storage
+from thermogen.cli import _recall
 from thermogen.energies import RBM, Interactions, Pairwise
 from thermogen.runs import CheckpointError
 
@@ -283,7 +284,7 @@ def test_recall_completes_cues(copies, monkeypatch):
         np.testing.assert_allclose(found["probabilities"][2, :2], [0.5, 0.5], atol=1e-3)
         np.testing.assert_allclose(found["probabilities"], np.exp(found["log_probabilities"]))
         np.testing.assert_allclose(found["magnetizations"][1], -1, atol=1e-3)
-        lines = cli._lines(dict(found))
+        lines = _recall._lines(dict(found))
     assert lines[0] == "cue,probability,log_probability,s0,s1,s2"
     cells = [line.split(",") for line in lines[:0:-1]]
     best = {row: (float(p), rest) for row, p, _, *rest in cells}
@@ -407,7 +408,7 @@ def test_a_second_study_leaves_the_first_alone_until_it_is_done(finished, tmp_pa
     assert partial["interrupted"] is True
     monkeypatch.setattr(tg.study, "run_study", real)
     monkeypatch.setattr(tg.study, "progress", _interrupting("Searching for bound states"))
-    assert _run("study", "adder:2", "--out", tmp_path, *QUICK).exit_code == 130
+    assert _run("study", "adder:2", "--out", tmp_path, *QUICK, "--resume").exit_code == 130
     assert sorted(path.name for path in tmp_path.iterdir()) == [*FILES, "unfinished"]
 
 
@@ -616,6 +617,28 @@ def test_signals_raise_only_where_work_can_end(monkeypatch):
     monkeypatch.setattr(os, "_exit", ended.append)
     _signals._handle(signal.SIGINT, None)
     assert ended == [130]
+
+
+def test_what_was_cut_short_is_not_dropped(tmp_path, monkeypatch):
+    left, begun = tmp_path / "unfinished", []
+
+    def run_study(job, **_):
+        begun.append(job.finished)
+        raise OSError("full")
+
+    monkeypatch.setattr(tg.study, "run_study", run_study)
+    study = ["study", "adder:1", "--out", tmp_path, *QUICK]
+    assert _run(*study).exit_code == 1
+    before = {path.name: path.read_bytes() for path in left.iterdir() if path.is_file()}
+    assert "study.npz" in before
+    outcome = _run(*study)
+    assert outcome.exit_code == 2 and len(begun) == 1
+    assert outcome.stderr.startswith(f"thermogen study: {left} holds a study that was cut short")
+    assert "by --resume, choose another --out, or remove that folder" in outcome.stderr
+    assert before == {path.name: path.read_bytes() for path in left.iterdir() if path.is_file()}
+    assert _run(*study, "--resume").exit_code == 1 and len(begun) == 2
+    shutil.rmtree(left)
+    assert _run(*study).exit_code == 1 and len(begun) == 3
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import thermogen as tg
 from thermogen import _tasks, cli, storage, study
 from thermogen._tasks import Task
+from thermogen.cli import _folder
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUICK = ["--starts", "8", "--beta", "1.5"]
@@ -266,9 +267,9 @@ def test_tasks_of_other_settings_are_refused_by_name(tmp_path):
 def test_the_command_to_go_on_names_the_task(tmp_path, monkeypatch, given, added):
     words = ["study", "samples.csv", *given]
     monkeypatch.setattr(sys, "argv", ["thermogen", *words, "--resume"])
-    assert cli._to_go_on(tmp_path) == shlex.join(["thermogen", *words, "--resume"])
+    assert _folder.to_go_on(tmp_path) == shlex.join(["thermogen", *words, "--resume"])
     _tasks.record(tmp_path, Task(3, 10), {})
-    assert cli._to_go_on(tmp_path) == shlex.join(["thermogen", *words, *added, "--resume"])
+    assert _folder.to_go_on(tmp_path) == shlex.join(["thermogen", *words, *added, "--resume"])
 
 
 def test_tables_are_put_one_below_the_other(tmp_path):

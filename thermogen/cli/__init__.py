@@ -1,0 +1,13 @@
+"""The command line: arguments in, functions of the other rooms, files out."""
+
+from ._app import app as app
+from ._app import main as main
+from ._merge import merge
+from ._recall import recall
+from ._study import render, study_data
+
+# In the order of `thermogen --help`.
+app.command("study")(study_data)
+app.command()(render)
+app.command()(merge)
+app.command()(recall)

@@ -1,0 +1,130 @@
+"""`thermogen recall`: a table of cues, completed."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import typer
+
+from .. import _signals, retrieval, storage
+from .._checks import check_count, check_memory, seeded_key
+from ..energies import n_visible
+from ._app import NoCache, one_line, printable
+
+_AT_ONCE = 64  # cues that are answered together
+_N_SHOWN, _WIDTH = 20, 64  # rows and spins of the table on the screen
+
+
+def recall(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="An energy, such as model.eqx of a study.")
+    ],
+    cues: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CUES",
+            help="A .csv, .npy or .npz table, one cue a row: bits or spins, and ? or nothing "
+            "(.csv) or NaN (arrays) where unknown.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write to, .npz or .csv.")] = Path(
+        "answers.npz"
+    ),
+    beta: Annotated[float, typer.Option(help="Inverse temperature.")] = 1.0,
+    answers: Annotated[int, typer.Option(help="Answers that are kept for each cue.")] = 8,
+    chains: Annotated[int, typer.Option(help="Annealed chains for each cue.")] = 64,
+    sweeps: Annotated[int, typer.Option(help="Temperatures of the annealing.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    no_cache: NoCache = False,
+) -> None:
+    """Complete CUES: what is known is held, the rest is found by annealing under MODEL.
+
+    Prints the best answer to each cue as bits and writes all answers with their probabilities and
+    the logarithms of these, the most probable first: arrays configurations, probabilities,
+    log_probabilities and magnetizations, or one line an answer.
+
+    \b
+    Examples:
+      thermogen recall report/model.eqx cues.csv
+      thermogen recall report/model.eqx cues.npy --out answers.csv --beta 2 --answers 3
+    """
+    with one_line("recall"), _signals.interruptible():
+        energy, spins = storage.load_energy(model), retrieval.load_cues(cues)
+        if out.suffix not in (".npz", ".csv"):
+            raise ValueError(f"--out must end in .npz or .csv, got {out}")
+        if spins.shape[1] != n_visible(energy):
+            raise ValueError(
+                f"{cues} has {spins.shape[1]} columns; the model has {n_visible(energy)} visible "
+                "spins"
+            )
+        counts = {"capacity": answers, "n_chains": chains, "n_sweeps": sweeps}
+        for name, count in counts.items():
+            check_count(name, count)
+        held = answers * len(spins) + min(_AT_ONCE, len(spins)) * (answers + 4 * chains)
+        check_memory("recall with these counts", 8 * spins.shape[1] * held + 64.0 * sweeps)
+        found = _answers(energy, spins, beta, seed, counts)
+        with storage.write_atomically(out) as stream:
+            if out.suffix == ".npz":
+                np.savez_compressed(stream, **found)
+            else:
+                stream.write("\n".join(_lines(found)).encode() + b"\n")
+    _show(found, spins != 0)
+    print(printable(out))
+
+
+def _answers(energy, spins, beta, seed, counts) -> dict[str, Any]:
+    """All cues through one compiled function, `_AT_ONCE` at a time."""
+    keys = jax.random.split(seeded_key(seed), len(spins))
+
+    def answer(inputs):
+        cue, key = inputs
+        return retrieval.recall(energy, beta, cue, key=key, **counts)
+
+    found = jax.lax.map(answer, (jnp.asarray(spins), keys), batch_size=min(_AT_ONCE, len(spins)))
+    log_probabilities = np.asarray(found.log_probabilities)
+    if np.any(np.isneginf(log_probabilities[:, 0])):
+        raise ValueError("energies are not finite: check the parameters of the model and beta")
+    return {
+        "configurations": np.asarray(found.configurations, float),
+        "probabilities": np.asarray(found.probabilities),
+        "log_probabilities": log_probabilities,
+        "magnetizations": np.asarray(found.magnetizations),
+    }
+
+
+def _lines(found: dict[str, np.ndarray]) -> list[str]:
+    """One line an answer: row of the cue, counted from 0, probability, its logarithm, spins."""
+    n = found["configurations"].shape[2]
+    lines = [",".join(["cue", "probability", "log_probability", *(f"s{k}" for k in range(n))])]
+    for row, (configurations, p, log_p) in enumerate(_of_cues(found)):
+        lines += [
+            ",".join(
+                [
+                    str(row),
+                    f"{p[k]:.6g}",
+                    f"{log_p[k]:.6g}",
+                    *map(str, configurations[k].astype(int)),
+                ]
+            )
+            for k in np.flatnonzero(log_p > -np.inf)
+        ]
+    return lines
+
+
+def _show(found: dict[str, np.ndarray], known: np.ndarray) -> None:
+    """The top answers as bits, those of the first rows."""
+    print(f"{'cue':>5}{'unknown':>9}{'answers':>9}{'p':>8}{'ln p':>9}  best answer")
+    for row, (configurations, p, log_p) in enumerate(_of_cues(found)[:_N_SHOWN]):
+        bits = "".join("1" if s > 0 else "0" for s in configurations[0, :_WIDTH])
+        cut = "..." if configurations.shape[1] > _WIDTH else ""
+        counts = f"{np.sum(~known[row]):>9}{np.sum(log_p > -np.inf):>9}"
+        print(f"{row:>5}{counts}{p[0]:>8.4f}{log_p[0]:>9.2f}  {bits}{cut}")
+    if len(known) > _N_SHOWN:
+        print(f"  and {len(known) - _N_SHOWN} more")
+
+
+def _of_cues(found: dict[str, np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+    names = "configurations", "probabilities", "log_probabilities"
+    return list(zip(*(found[name] for name in names), strict=True))
