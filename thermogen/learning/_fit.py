@@ -51,6 +51,15 @@ def fit(
     other numbers, keys, starting energies, weights and data sets of one shape. Nothing is then
     checked or warned of that only values tell, and each row says by `result` how it ended.
 
+    The energy that a deterministic objective learns from all data has derivatives of all orders,
+    forwards and backwards, by numbers of objective and penalty, by weights and by data: those of
+    the minimum, `d energy = -H^-1 dg` with the gradient g and the Hessian H of the loss, by
+    conjugate gradients. Newton steps lead to the minimum first, so that the energy is then closer
+    to it than the tolerance of a fit. With a proximal penalty they are those of the smooth problem
+    on the parameters that it leaves free (Bertrand et al., JMLR 23, 149 (2022)). They are NaN
+    unless the fit has converged, or is out of precision, and Newton steps find a minimum there;
+    those of `history` and `state` are NaN. The start has no influence on the minimum.
+
     !!! example
 
         ```python
@@ -110,7 +119,8 @@ def fit(
             or pairs that are always equal or always opposite, send some to infinity.
 
     Raises:
-        ValueError: for data of wrong shape or with values other than +-1, weights that are
+        ValueError: where derivatives are asked for and steps see a stochastic objective or a part
+            of the data; for data of wrong shape or with values other than +-1, weights that are
             negative or all zero, counts that are not positive, a `Support` without proximal
             steps, a minimiser that needs all data where it does not get them, an energy that the
             objective does not take, a state of another energy, objective, optimiser or dtype, or

@@ -15,6 +15,7 @@ from .._types import Key
 from ..energies import AbstractEnergy, constrain
 from ..runs import AbstractJob
 from ._minimisers import ADAM, AbstractMinimiser, Loss, ProximalGradient, Step, as_minimiser
+from ._minimum import FullLoss, constant, minimum, refusing_derivatives, without_derivatives
 from ._objectives import AbstractObjective
 from ._penalties import AbstractPenalty, AbstractProximal, Flag
 from ._results import RESULTS
@@ -112,12 +113,11 @@ class Fit(AbstractJob):
             _check_state(self.start, jax.eval_shape(self._first, jax.random.key(0)))
 
     def init(self, key: Key) -> FitProgress:
-        init_key, step_key = jax.random.split(key)
-        fit = self._first(init_key) if self.start is None else self.start
+        fit = self._first(jax.random.split(key)[0]) if self.start is None else self.start
         return FitProgress(
             fit=fit,
             means=self.samples.mean(self.samples.spins),
-            key=step_key,
+            key=key,
             history=jnp.full(self.capacity, jnp.nan, fit.lowest_loss.dtype),
             taken=jnp.zeros((), int),
             result=jax.tree.map(jnp.asarray, RESULTS.unfinished),
@@ -153,7 +153,30 @@ class Fit(AbstractJob):
         fit = state.fit
         at_rest = state.result == RESULTS.converged
         learned = jax.tree.map(lambda a, b: jnp.where(at_rest, a, b), fit.energy, fit.average)
-        return FitResult(constrain(learned), state.history, self._code(state, learned), fit)
+        code = self.still()._code(state, learned)
+        history, fit = without_derivatives(self, (state.history, fit))
+        return FitResult(constrain(self._moving(state, learned, code)), history, code, fit)
+
+    def still(self) -> "Fit":
+        return constant(self)
+
+    def _moving(self, state: FitProgress, learned: PyTree, code: RESULTS) -> PyTree:
+        """What was learned, with its derivatives where it is a minimum."""
+        if not self._has_full_batch:
+            return refusing_derivatives(self, learned)
+        if self.start is None:
+            start = constant(self.energy)
+            init_key = jax.random.split(state.key)[0]
+            carried = self.objective.init(start, self.samples, init_key)
+        else:
+            carried = constant(self.start.objective_state)
+        is_known = (code == RESULTS.converged) | (code == RESULTS.precision_limit)
+        loss = self._full_loss(self.samples, carried, state.key)
+        return minimum(loss, self._kinked, is_known, learned)
+
+    def _full_loss(self, samples: Samples, carried: PyTree, key: Key) -> FullLoss:
+        penalty = None if self._kinked is not None else self.penalty
+        return FullLoss(self.objective, penalty, samples, carried, key)
 
     @property
     def _has_full_batch(self) -> bool:
@@ -192,21 +215,14 @@ class Fit(AbstractJob):
         )
 
     def _loss(self, state: FitProgress) -> Loss:
-        old = state.fit
-        batch_key, loss_key = jax.random.split(jax.random.fold_in(state.key, old.step))
+        old, step_key = state.fit, jax.random.split(state.key)[1]
+        batch_key, loss_key = jax.random.split(jax.random.fold_in(step_key, old.step))
         batch = self.samples
         if self.batch_size is not None:
             drawn = self.samples.draw(batch_key, self.batch_size)
             share = jnp.full(self.batch_size, 1 / self.batch_size, self.samples.weights.dtype)
             batch = Samples(drawn, share, self.samples.size)
-
-        def function(energy):
-            allowed = constrain(energy)
-            value, carried = self.objective.loss(allowed, batch, old.objective_state, loss_key)
-            if self.penalty is not None and self._kinked is None:
-                value += self.penalty(allowed)
-            return value, carried
-
+        function = self._full_loss(batch, old.objective_state, loss_key)
         return Loss(function, self._kinked, self.samples, state.means, old.objective_state)
 
     def _met(

@@ -69,7 +69,7 @@ class FitProgress(NamedTuple):
     Attributes:
         fit: state of the fit.
         means: means of the data, shape `(visible,)`.
-        key: random key of all steps.
+        key: random key of the run.
         history: loss of each step, NaN for those to come, shape `(capacity,)`.
         taken: steps taken by this run.
         result: `unfinished`, or how the fit has ended before its last step.

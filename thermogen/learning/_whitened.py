@@ -1,5 +1,7 @@
 """Whitening of pairwise couplings by the data, as an optax transformation."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -75,6 +77,19 @@ class WhitenedState(NamedTuple):
     frame: Frame
     inner: PyTree
     step: Array
+
+
+@functools.singledispatch
+def curvature_guess(energy: PyTree, samples: Samples) -> Callable[[PyTree], PyTree]:
+    """Roughly the inverse of the Hessian of a loss, to precondition conjugate gradients with it."""
+    return lambda x: x
+
+
+@curvature_guess.register
+def _(energy: Pairwise, samples: Samples) -> Callable[[Pairwise], Pairwise]:
+    """That of `whitened`: a fourth of the steps of conjugate gradients, and less."""
+    frame = jax.lax.stop_gradient(_frame(samples))
+    return lambda x: frame.outward(frame.gradient(x))
 
 
 def whitened(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
