@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+import scipy.sparse
 import scipy.sparse.linalg
 import scipy.special
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from .._checks import check_count, check_finite
@@ -23,6 +25,7 @@ from .._types import Beta
 from ..energies import AbstractEnergy
 from ._ensembles import checked_beta, energies
 from ._minima import flipped
+from ._perturbation import spectrum
 
 _MAX_SPINS, _MAX_DENSE = 18, 10
 _N_LEADING, _N_AT_ONCE, _MAX_RESTARTS = 32, 8, 400
@@ -52,11 +55,18 @@ class MetastableSets(NamedTuple):
 @from_anywhere
 def glauber_spectrum(
     energy: AbstractEnergy, beta: Beta, *, n_eigenvalues: int | None = None
-) -> Float[np.ndarray, " eigenvalues"]:
+) -> Float[Array | np.ndarray, " eigenvalues"]:
     """Leading eigenvalues of the heat-bath transition matrix, largest first.
 
     All eigenvalues lie in [0, 1], and the first is 1. A dense solver finds all of them for
     n <= 10; beyond, up to n = 18, Lanczos steps find the leading ones (ARPACK).
+
+    Under `jax.jit`, `jax.vmap` and derivatives it is a function of energy and beta with first
+    derivatives, `d lambda = v dS v` of the symmetric form S of the matrix and its eigenvectors v;
+    asking for second ones is an error. Of several equal eigenvalues each has the mean derivative of
+    its group: right for sums over the group, and for changes that keep it together. Of a change
+    that splits it single ones have no derivative. Eigenvalues that are not found are NaN there,
+    and so are derivatives of those that are within 1e-13 of that of equilibrium.
 
     Args:
         energy: an energy of n <= 18 spins.
@@ -69,6 +79,8 @@ def glauber_spectrum(
     """
     if n_eigenvalues is not None:
         n_eigenvalues = check_count("n_eigenvalues", n_eigenvalues)
+    if any(isinstance(x, Tracer) for x in jax.tree.leaves((energy, beta))):
+        return _traced_spectrum(energy, beta, n_eigenvalues)
     hops = _hops(_table(energy, beta))
     if energy.n_spins <= _MAX_DENSE:
         return np.linalg.eigvalsh(_dense(*hops))[::-1][:n_eigenvalues]
@@ -85,11 +97,12 @@ def glauber_spectrum(
 @from_anywhere
 def relaxation_times(
     energy: AbstractEnergy, beta: Beta, *, n_eigenvalues: int | None = None
-) -> Float[np.ndarray, " processes"]:
+) -> Float[Array | np.ndarray, " processes"]:
     """Relaxation times `-1/(n ln lambda)` of heat-bath dynamics in sweeps, longest first.
 
     A time is infinite where its eigenvalue cannot be told from 1, so beyond about 1e15 / n. The
     eigenvalue 1 of equilibrium is left out, so that there is one time fewer than eigenvalues.
+    Traced it has first derivatives, with the limits of `glauber_spectrum`.
 
     Args and errors: those of `glauber_spectrum`.
 
@@ -106,7 +119,13 @@ def relaxation_times(
         ```
     """
     leading = glauber_spectrum(energy, beta, n_eigenvalues=n_eigenvalues)
-    return _sweeps(leading[1:], energy.n_spins)
+    if isinstance(leading, np.ndarray):
+        return _sweeps(leading[1:], energy.n_spins)
+    # Where the time is 0 or infinite it has no derivative, and gives 0.
+    inside = (leading[1:] > 0) & (leading[1:] < 1)
+    times = -1 / (energy.n_spins * jnp.log(jnp.where(inside, leading[1:], 0.5)))
+    edge = jnp.where(leading[1:] <= 0, 0.0, jnp.where(leading[1:] >= 1, jnp.inf, jnp.nan))
+    return jnp.where(inside, times, edge)
 
 
 @from_anywhere
@@ -140,6 +159,32 @@ def metastable_sets(energy: AbstractEnergy, beta: Beta, *, threshold: float) -> 
     order = np.argsort(-weights, kind="stable")
     entropies = parts / weights + np.log(weights)
     return MetastableSets(np.argsort(order)[labels], weights[order], entropies[order], times)
+
+
+def _traced_spectrum(
+    energy: AbstractEnergy, beta: Beta, n_eigenvalues: int | None
+) -> Float[Array, " eigenvalues"]:
+    table = _checked(energy, beta) * energies(energy)
+    most = table.size if energy.n_spins <= _MAX_DENSE else _N_LEADING
+    count = min(n_eigenvalues or most, table.size)
+    return spectrum(_leading_pairs, count, table)
+
+
+def _leading_pairs(table: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Leading eigenvalues, largest first, and eigenvectors: of small matrices all, or those found.
+
+    A callback must not compute with JAX: the matrix is NumPy's or SciPy's.
+    """
+    hops, stays = _hops(table)
+    if len(hops) <= _MAX_DENSE:
+        values, vectors = np.linalg.eigh(_dense(hops, stays))
+    else:
+        index = np.arange(table.size)
+        rows = np.concatenate([index, *(flipped(table.size, k) for k in range(len(hops)))])
+        columns, entries = np.tile(index, 1 + len(hops)), np.append(stays, hops)
+        values, vectors = _leading(scipy.sparse.csr_array((entries, (rows, columns))), count)
+    order = np.argsort(-values, kind="stable")
+    return values[order], vectors[:, order]
 
 
 def _sweeps(eigenvalues: np.ndarray, n: int) -> Float[np.ndarray, " processes"]:
@@ -235,12 +280,15 @@ def _first_hits(rates: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.
 
 def _table(energy: AbstractEnergy, beta: Beta) -> Float[np.ndarray, " configurations"]:
     """`beta E` of all configurations."""
+    return float(_checked(energy, beta)) * np.asarray(energies(energy), float)
+
+
+def _checked(energy: AbstractEnergy, beta: Beta) -> Beta:
     if energy.n_spins > _MAX_SPINS:
         raise ValueError(
             f"energy must have at most {_MAX_SPINS} spins for its spectrum, got {energy.n_spins}"
         )
-    checked_beta(beta)
-    return float(beta) * np.asarray(energies(energy), float)
+    return checked_beta(beta)
 
 
 def _rates(table: Float[np.ndarray, " configurations"]) -> Float[np.ndarray, "n configurations"]:

@@ -1,0 +1,109 @@
+"""Derivatives of the exact spectrum of heat-bath dynamics, against finite differences."""
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import thermogen as tg
+from thermogen.exact import glauber_spectrum, relaxation_times
+
+BETA = 1.1
+
+
+def _curie_weiss(n, field=0.0):
+    return tg.Pairwise((jnp.ones((n, n)) - jnp.eye(n)) / n, jnp.full(n, field))
+
+
+CASES = {
+    "glass": helpers.random_pairwise(6, jax.random.key(1), 2.0, 0.3),
+    "ferromagnet": _curie_weiss(6, 0.05),
+    "table": helpers.random_complete(5, jax.random.key(2)),
+    "machine": helpers.random_rbm(6, jax.random.key(3), 2.0),
+}
+
+
+@pytest.mark.parametrize("energy", CASES.values(), ids=CASES)
+def test_slopes_of_simple_times_are_finite_differences(energy):
+    """Along a change of all parameters, which leaves no eigenvalues equal."""
+    start = helpers.along(energy, seed=5)(0.1)
+    at = helpers.along(start)
+
+    def times(t):
+        return relaxation_times(at(t), BETA * jnp.exp(t), n_eigenvalues=6)
+
+    values = jax.jit(times)
+    first = helpers.compared(times, jax.jit(jax.jacfwd(times)))
+    np.testing.assert_allclose(jax.jacrev(times)(0.0), first, rtol=1e-9)
+    np.testing.assert_allclose(values(0.0), times(0.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [8, pytest.param(11, marks=pytest.mark.further), 12])
+def test_the_slowest_process_of_more_spins(n):
+    """Dense up to ten spins, by Lanczos steps beyond; from the known eigenvectors it is slow."""
+    energy = _curie_weiss(n, 0.02)
+
+    def log_time(beta, field):
+        energy = _curie_weiss(n, field)
+        return jnp.log(relaxation_times(energy, beta, n_eigenvalues=2)[0])
+
+    slopes = jax.grad(log_time, argnums=(0, 1))(2.0, 0.02)
+    np.testing.assert_allclose(helpers.slope(lambda t: log_time(2.0 + t, 0.02)), slopes[0], 1e-6)
+    np.testing.assert_allclose(helpers.slope(lambda t: log_time(2.0, 0.02 + t)), slopes[1], 1e-6)
+    each = jax.grad(lambda e: jnp.log(relaxation_times(e, 2.0, n_eigenvalues=2)[0]))(energy)
+    np.testing.assert_allclose(jnp.sum(each.fields), slopes[1], rtol=1e-9)
+
+
+def test_what_cannot_be_told_from_equilibrium_has_no_slope():
+    """Two wells at a barrier of 48/beta: their exchange is below what an eigenvalue resolves."""
+    slopes = jax.jacfwd(lambda beta: glauber_spectrum(_curie_weiss(8), beta))(12.0)
+    assert slopes[0] == 0 and np.isnan(slopes[1]) and np.all(np.isfinite(slopes[2:]))
+
+
+def test_equal_eigenvalues_share_the_slope_of_their_group():
+    """Without a field those of the magnet are equal by the symmetry of its spins."""
+    n = 5
+    magnet = _curie_weiss(n)
+    change = np.random.default_rng(0).normal(size=n)
+
+    def values(t):  # splits the groups
+        return glauber_spectrum(tg.Pairwise(magnet.couplings, t * change), BETA)
+
+    def by_beta(t):  # keeps them
+        return glauber_spectrum(magnet, BETA + t)
+
+    found = helpers.compared(by_beta, jax.jacfwd(by_beta))
+    level = np.asarray(values(0.0))
+    groups = np.split(np.arange(2**n), 1 + np.flatnonzero(np.diff(level) < -1e-9))
+    assert max(map(len, groups)) >= n - 1
+    slopes, differences = jax.jacrev(values)(0.0), helpers.slope(values)
+    for group in groups:
+        np.testing.assert_allclose(slopes[group], slopes[group][0], atol=1e-12)
+        np.testing.assert_allclose(found[group], found[group][0], atol=1e-12)
+        np.testing.assert_allclose(np.sum(slopes[group]), np.sum(differences[group]), atol=1e-6)
+
+
+def test_the_spectrum_maps_and_compiles():
+    betas = np.array([0.5, 1.0, 1.5])
+    energy = CASES["glass"]
+    many = jax.jit(jax.vmap(lambda beta: glauber_spectrum(energy, beta)))(betas)
+    slopes = jax.vmap(jax.grad(lambda beta: relaxation_times(energy, beta)[0]))(betas)
+    for k, beta in enumerate(betas):
+        np.testing.assert_allclose(many[k], glauber_spectrum(energy, beta), atol=1e-13)
+        one = jax.grad(lambda beta: relaxation_times(energy, beta)[0])(beta)
+        np.testing.assert_allclose(slopes[k], one, rtol=1e-12)
+    single = jax.jit(glauber_spectrum)(jax.tree.map(jnp.float32, energy), jnp.float32(1.0))
+    assert single.dtype == jnp.float32
+    np.testing.assert_allclose(single, glauber_spectrum(energy, 1.0), atol=1e-5)
+
+
+def test_fields_of_free_spins_change_no_time_and_second_slopes_are_refused():
+    """The set a of free spins decays by 1 - |a|/n a step, in any field."""
+
+    def times(fields):
+        return relaxation_times(tg.Pairwise(jnp.zeros((3, 3)), fields), BETA, n_eigenvalues=7)
+
+    np.testing.assert_allclose(jax.jacrev(times)(jnp.array([0.1, 0.5, -1.0])), 0, atol=1e-12)
+    with pytest.raises(NotImplementedError, match="first derivatives only"):
+        jax.hessian(lambda beta: relaxation_times(CASES["glass"], beta)[0])(BETA)
