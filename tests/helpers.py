@@ -158,21 +158,21 @@ def slope(function: Callable, h: float = 2e-4) -> np.ndarray:
     return (8 * near - far) / (12 * h)
 
 
-def compared(function: Callable, derivative: Callable) -> np.ndarray:
+def compared(function: Callable, derivative: Callable, h: float = 2e-4) -> np.ndarray:
     """The derivative at 0, which must be that of finite differences."""
     found = derivative(0.0)
     scale = np.max(np.abs(found))
-    np.testing.assert_allclose(slope(function), found, rtol=1e-6, atol=1e-6 * scale)
+    np.testing.assert_allclose(slope(function, h), found, rtol=1e-6, atol=1e-6 * scale)
     return found
 
 
-def assert_differentiable(function: Callable) -> None:
+def assert_differentiable(function: Callable, h: float = 2e-4) -> None:
     """Derivatives at 0 of first and second order, forwards and backwards, by differences."""
     function = jax.jit(function)
     forward = jax.jit(jax.jacfwd(function))
-    first = compared(function, forward)
+    first = compared(function, forward, h)
     np.testing.assert_allclose(jax.jit(jax.jacrev(function))(0.0), first, rtol=1e-9, atol=1e-12)
-    compared(forward, jax.jit(jax.jacfwd(jax.jacrev(function))))
+    compared(forward, jax.jit(jax.jacfwd(jax.jacrev(function))), h)
 
 
 def configurations(n: int) -> np.ndarray:

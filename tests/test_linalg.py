@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thermogen._linalg import eigenvalues, inverse, is_positive, lowest_eigenvalue
+from thermogen._linalg import eigenvalues, inverse, is_positive, log_abs_det, lowest_eigenvalue
 
 # Two batched factorisations at once, of more work than jaxlib leaves to one thread.
 TOGETHER = """
@@ -47,6 +47,10 @@ def test_derivatives_are_those_of_jax():
     compared(
         lambda t: lowest_eigenvalue(matrix + t * change),
         lambda t: jnp.linalg.eigvalsh(matrix + t * change)[0],
+    )
+    compared(
+        lambda t: log_abs_det(matrix - 2 * jnp.eye(5) + t * change),
+        lambda t: jnp.linalg.slogdet(matrix - 2 * jnp.eye(5) + t * change)[1],
     )
 
 

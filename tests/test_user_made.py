@@ -164,6 +164,14 @@ def _family(energy):
     return landscape.genealogy(FUNCTIONAL, energy, betas, key=KEY, n_starts=32)
 
 
+def _escapes(energy):
+    naive = tg.NaiveMeanField()
+    library = tg.find_minima(naive, energy, 2.0, key=KEY, n_starts=32)
+    found = tg.barriers(naive, energy, 2.0, library)
+    rows = (landscape.follow(naive, energy, 2.0, x) for x in (library, found))
+    return landscape.log_escape_times(naive, energy, 2.0, found, *rows)
+
+
 def _saved_and_loaded(energy):
     with tempfile.TemporaryDirectory() as folder:
         storage.save_energy(f"{folder}/chain.eqx", energy)
@@ -272,6 +280,7 @@ SLOW = {
         sampling.expectation(jnp.mean, e, BETA, CONFIGURATIONS.astype(float)).value
     ),
     "landscape.follow": lambda e: landscape.follow(FUNCTIONAL, e, BETA, _library(e)).curvatures,
+    "landscape.log_escape_times": _escapes,
     "landscape.genealogy": lambda e: _family(e).parents,
     "landscape.mixture_bound": lambda e: landscape.mixture_bound(e, BETA, _library(e)),
     "exact.generating_function": lambda e: exact.generating_function(

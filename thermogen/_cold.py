@@ -83,6 +83,16 @@ def _(primals, tangents):
     return free_entropy(x), -x * variance * x_dot
 
 
+def log_sum(logits: Float[Array, "..."], where: Bool[Array, "..."]) -> Float[Array, "..."]:
+    """`ln sum exp(logits)` along the first axis, over the terms that count.
+
+    Minus infinity for none, whose derivatives are 0; those of a sum of nothing are no numbers.
+    """
+    any_left = jnp.any(where, axis=0)
+    kept = jnp.where(where, logits, jnp.where(any_left, -jnp.inf, 0.0)[None])
+    return jnp.where(any_left, jax.nn.logsumexp(kept, axis=0), -jnp.inf)
+
+
 def beta_as(beta: Beta, dtype: DTypeLike) -> Float[Array, ""]:
     """Beta as an array; what no float of this dtype holds, infinity too, is the largest."""
     largest = float(jnp.finfo(dtype).max)

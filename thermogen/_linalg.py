@@ -97,6 +97,17 @@ def _(primals, tangents):
     return (value, vector), (slope, -dot(inverse(regular), moved - slope * vector))
 
 
+@jax.custom_jvp
+def log_abs_det(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
+    """`ln |det|` of a symmetric matrix, whose derivatives are products with its inverse."""
+    return jnp.sum(jnp.log(jnp.abs(eigenvalues(matrix))))
+
+
+@log_abs_det.defjvp
+def _(primals, tangents):
+    return log_abs_det(primals[0]), jnp.sum(inverse(primals[0]) * tangents[0])
+
+
 def is_positive(matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
     """Whether a symmetric matrix is positive definite: a Cholesky factor exists only then."""
     return jnp.all(jnp.isfinite(_cholesky(jax.lax.stop_gradient(matrix))))

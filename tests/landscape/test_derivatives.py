@@ -9,9 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.linalg import hadamard
+from scipy.optimize import brentq
+from scipy.special import gammaln, logsumexp
 
 import thermogen as tg
-from thermogen.landscape import follow, log_partition, minimax_heights, overlaps
+from thermogen.landscape import (
+    configurational_entropy,
+    follow,
+    log_escape_times,
+    log_partition,
+    minimax_heights,
+    mixture_bound,
+    overlaps,
+)
 
 N, BETA, KEY = 8, 1.2, jax.random.key(0)
 NAIVE = tg.NaiveMeanField()
@@ -67,12 +77,20 @@ def test_sums_over_followed_states_have_derivatives(energy):
     def sums(t):
         beta = BETA * jnp.exp(t)
         now = follow(NAIVE, at(t), beta, library).library()
-        parts = (now.weights(beta), log_partition(now, beta)[None], overlaps(now).ravel())
-        return jnp.concatenate(parts)
+        parts = (
+            *(now.weights(beta), log_partition(now, beta), overlaps(now)),
+            *configurational_entropy(now, beta, 0.7),
+            mixture_bound(at(t), beta, now),
+        )
+        return jnp.concatenate([jnp.ravel(x) for x in parts])
 
     helpers.assert_differentiable(sums)
     now = follow(NAIVE, energy, BETA, library).library()
     np.testing.assert_allclose(now.weights(BETA), library.weights(BETA), atol=1e-12)
+    bound = mixture_bound(energy, BETA, library)
+    assert isinstance(bound, float)
+    traced = jax.jit(lambda beta: mixture_bound(energy, beta, library))(BETA)
+    np.testing.assert_allclose(traced, bound, rtol=1e-12)
 
 
 def test_a_library_of_nothing_has_derivatives_of_zero():
@@ -82,13 +100,58 @@ def test_a_library_of_nothing_has_derivatives_of_zero():
 
     def sums(free_energies):
         now = eqx.tree_at(lambda x: x.free_energies, nothing, free_energies)
-        return now.weights(BETA), log_partition(now, BETA)
+        spread = configurational_entropy(now, BETA)
+        bound = jax.jit(mixture_bound)(GLASS, BETA, now)
+        return now.weights(BETA), log_partition(now, BETA), bound, *spread
 
-    weights, total = sums(library.free_energies)
-    assert total == -np.inf and not np.any(weights)
+    weights, *totals = sums(library.free_energies)
+    np.testing.assert_array_equal(totals, [-np.inf, -np.inf, -np.inf, np.inf, -np.inf])
+    assert not np.any(weights)
     for derivative in (jax.jacfwd(sums), jax.jacrev(sums), jax.hessian(sums)):
         for slopes in derivative(jnp.asarray(library.free_energies)):
             assert not np.any(slopes)
+
+
+def test_the_bound_moves_with_its_states():
+    """Its derivative by the energy is not the one at fixed m, least of all for states of TAP."""
+    library = tg.find_minima(tg.TAP(), GLASS, 0.8, key=KEY, n_starts=64)
+
+    def moving(fields):
+        energy = tg.Pairwise(GLASS.couplings, fields)
+        return mixture_bound(energy, 0.8, follow(tg.TAP(), energy, 0.8, library).library())
+
+    def fixed(fields):
+        return mixture_bound(tg.Pairwise(GLASS.couplings, fields), 0.8, library)
+
+    slopes = [jax.grad(function)(GLASS.fields) for function in (moving, fixed)]
+    step = 1e-3 * np.eye(N)[0]
+    # Concrete calls, to second order in the step.
+    truth = (moving(GLASS.fields + step) - moving(GLASS.fields - step)) / 2e-3
+    np.testing.assert_allclose(slopes[0][0], truth, rtol=1e-4)
+    assert abs(slopes[1][0] - truth) > 1e-2 * abs(truth)
+
+
+def test_configurational_entropy_is_the_legendre_transform():
+    library = tg.find_minima(NAIVE, GLASS, BETA, key=KEY, n_starts=64)
+    images = tg.find_minima(NAIVE, EVEN, BETA, key=KEY, n_starts=64).expanded()
+    for states in (library, images, tg.find_minima(NAIVE, EVEN, BETA, key=KEY, n_starts=64)):
+        count = states.multiplicity.sum()
+        np.testing.assert_allclose(
+            configurational_entropy(states, BETA, 0.0).entropy, np.log(count), rtol=1e-12
+        )
+        now = configurational_entropy(states, BETA)
+        w = np.asarray(states.weights(BETA))
+        np.testing.assert_allclose(now.log_sum, log_partition(states, BETA), rtol=1e-12)
+        np.testing.assert_allclose(now.free_energy, w @ states.free_energies, rtol=1e-12)
+        entropy = -w @ np.log(w / states.multiplicity)
+        np.testing.assert_allclose(now.entropy, entropy, rtol=1e-9)
+        for r in (-2.0, 0.6, 1.7):
+            slope = jax.jacfwd(configurational_entropy, argnums=2)(states, BETA, r)
+            here = configurational_entropy(states, BETA, r)
+            np.testing.assert_allclose(slope.log_sum, -BETA * here.free_energy, rtol=1e-9)
+            np.testing.assert_allclose(slope.entropy, r * BETA * slope.free_energy, rtol=1e-9)
+    with pytest.raises(ValueError, match="r must be finite"):
+        configurational_entropy(library, BETA, np.inf)
 
 
 # --- heights
@@ -171,16 +234,20 @@ def test_ends_of_states_and_saddles_leave_no_way_and_no_nan():
     down = int(np.argmin(library.magnetizations[:, 0]))
 
     def heights(field):
-        return _heights(_magnet(field), 1.0, library, found)
+        rows = _followed(_magnet(field), 1.0, library, found)
+        times = log_escape_times(NAIVE, _magnet(field), 1.0, found, *rows)
+        return *minimax_heights(found, *rows), times
 
     values = jax.jit(heights)
     derivatives = [jax.jit(d) for d in (jax.jacfwd(heights), jax.jacrev(heights))]
     for field in np.linspace(0.2, 2, 11):
         now, joined = values(field), field < spinodal
-        assert np.all(np.isfinite(now.heights[0, 1]) == joined)
-        np.testing.assert_array_equal(np.isfinite(now.barriers), joined)
-        assert np.isfinite(now.heights[1 - down, 1 - down])
-        assert np.isfinite(now.heights[down, down]) == joined
+        between, _, out, times = now
+        assert np.isfinite(between[0, 1]) == joined
+        np.testing.assert_array_equal(np.isfinite(out), joined)
+        np.testing.assert_array_equal(np.isfinite(times), joined)
+        assert np.isfinite(between[1 - down, 1 - down])
+        assert np.isfinite(between[down, down]) == joined
         for derivative in derivatives:
             for slopes, height in zip(derivative(field), now, strict=True):
                 assert np.all(np.isfinite(slopes))
@@ -195,6 +262,147 @@ def test_heights_map_over_models():
         one = _heights(at(t), BETA, library, found)
         for all_rows, row in zip(many, one, strict=True):
             np.testing.assert_allclose(all_rows[k], row, atol=1e-12)
+
+
+# --- escape times
+
+
+@pytest.mark.parametrize("energy", _cases(_magnet(0.2), GLASS, EVEN))
+def test_escape_times_have_derivatives(energy):
+    library, found = _found(energy)
+    change = np.random.default_rng(3).normal(size=energy.couplings.shape)
+    change = (change + change.T) * (1 - np.eye(len(change)))
+
+    def times(t):
+        now, beta = tg.Pairwise(energy.couplings + t * change, energy.fields), BETA * jnp.exp(t)
+        return log_escape_times(NAIVE, now, beta, found, *_followed(now, beta, library, found))
+
+    assert np.all(np.isfinite(times(0.0)))
+    # The glass is close to a bifurcation, where higher derivatives are large.
+    helpers.assert_differentiable(times, h=5e-5)
+    mapped = jax.jit(jax.vmap(times))(np.array([0.0, 0.01]))
+    np.testing.assert_allclose(mapped, [times(0.0), times(0.01)], rtol=1e-10)
+
+
+def _curie_weiss(n, field):
+    return tg.Pairwise((jnp.ones((n, n)) - jnp.eye(n)) / n, jnp.full(n, field))
+
+
+def _uniform(n, beta, field):
+    """The two states of `m = tanh(beta (slope m + field))` and the saddle between, as rows."""
+    slope = 1 - 1 / n
+    grid = np.linspace(-1, 1, 2002)
+
+    def residual(m):
+        return np.tanh(beta * (slope * m + field)) - m
+
+    turns = np.flatnonzero(residual(grid[:-1]) * residual(grid[1:]) < 0)
+    roots = [brentq(residual, *grid[[k, k + 1]], xtol=1e-15) for k in turns]
+    kept, saddle = (roots[:1], 0.0) if field == 0 else (roots[::2], roots[1])
+    rows, twice = len(kept), 1 + (field == 0)
+    library = tg.Library(
+        np.outer(kept, np.ones(n)), *np.zeros((3, rows)), *np.full((2, rows), twice)
+    )
+    found = tg.landscape.Barriers(
+        ends=np.array([[0, rows - 1]]),
+        parity=np.array([-1 if field == 0 else 1]),
+        multiplicity=np.ones(1, int),
+        magnetizations=np.full((1, n), saddle),
+        free_energies=np.zeros(1),
+        residuals=np.zeros(1),
+        indices=np.ones(1, int),
+        result=tg.landscape.TRANSITIONS.named(["converged"]),
+        heights=np.zeros((rows, rows)),
+        mirror_heights=np.zeros(rows),
+        others=np.zeros((0, n)),
+    )
+    return library, found, roots
+
+
+def _estimate(n, beta, field):
+    """ln of the escape time of the upper state, by saddles."""
+    library, found, _ = _uniform(n, beta, field)
+    energy = _curie_weiss(n, field)
+    rows = _followed(energy, beta, library, found)
+    return log_escape_times(NAIVE, energy, beta, found, *rows)[-1]
+
+
+def _first_passage(n, beta, field):
+    """ln of the mean time from the upper state of the magnetization to the lower, exactly.
+
+    A chain of births and deaths: `T = sum_j (sum_{i >= j} p_i) / (p_j d_j)` over the steps down.
+    """
+    _, _, roots = _uniform(n, beta, field)
+    up = np.arange(n + 1)
+    total = 2 * up - n
+    log_p = gammaln(n + 1) - gammaln(up + 1) - gammaln(n - up + 1)
+    log_p += beta * (total**2 / (2 * n) + field * total)
+    down = np.log(up[1:]) - np.logaddexp(0, 2 * beta * ((total[1:] - 1) / n + field))
+    tails = np.logaddexp.accumulate(log_p[::-1])[::-1]
+    low, high = (round(n * (1 + m) / 2) for m in (roots[0], roots[-1]))
+    steps = np.arange(low + 1, high + 1)
+    return logsumexp(tails[steps] - log_p[steps] - down[steps - 1])
+
+
+@pytest.mark.parametrize("point", _cases((1.6, 0.0), (1.6, -0.05), (1.45, 0.0), (2.0, -0.1)))
+def test_escape_from_a_complete_graph_is_exact_for_many_spins(point):
+    """The error goes as 1/n, and little is left once that is out."""
+    ratios = {}
+    for n in (64, 128, 256):
+        ratios[n] = np.exp(_estimate(n, *point) - _first_passage(n, *point))
+        assert abs(ratios[n] - 1) < 8 / n
+    assert abs(2 * ratios[256] - ratios[128] - 1) < 0.005
+    assert abs(ratios[256] - 1) < 0.6 * abs(ratios[128] - 1)
+
+
+def test_the_slope_of_an_escape_time_is_exact_for_many_spins():
+    """d ln T/d beta and by the field: by derivatives, and of the chain by differences."""
+    n, beta, field = 64, 1.6, -0.05
+    library, found, _ = _uniform(n, beta, field)
+
+    def estimate(beta, field):
+        energy = _curie_weiss(n, field)
+        rows = _followed(energy, beta, library, found)
+        return log_escape_times(NAIVE, energy, beta, found, *rows)[-1]
+
+    slopes = jax.grad(estimate, argnums=(0, 1))(beta, field)
+    h = 1e-4
+    by_beta = _first_passage(n, beta + h, field) - _first_passage(n, beta - h, field)
+    by_field = _first_passage(n, beta, field + h) - _first_passage(n, beta, field - h)
+    # ln T is of the order n, and the estimate leaves out 1/n.
+    np.testing.assert_allclose(slopes, [by_beta / (2 * h), by_field / (2 * h)], rtol=2 / n)
+
+
+def test_relaxation_of_a_small_graph_has_the_slopes_of_the_theory():
+    """The exact time of twelve spins, by perturbation theory of its matrix, by beta.
+
+    Two states that exchange relax in half the time that each is left in, so that ln of all these
+    differ by constants. The chain of the magnetization is exact but for the time within a state,
+    a sweep in 10^4 that go by between two reversals; rate theory leaves out 1/n.
+    """
+    n, beta, h = 12, 3.0, 1e-4
+
+    def log_time(beta):
+        return jnp.log(tg.exact.relaxation_times(_curie_weiss(n, 0.0), beta, n_eigenvalues=2)[0])
+
+    library, found, _ = _uniform(n, beta, 0.0)
+
+    def estimate(beta):
+        energy = _curie_weiss(n, 0.0)
+        rows = _followed(energy, beta, library, found)
+        return log_escape_times(NAIVE, energy, beta, found, *rows)[0]
+
+    exact = jax.grad(log_time)(beta)
+    chain = (_first_passage(n, beta + h, 0.0) - _first_passage(n, beta - h, 0.0)) / (2 * h)
+    np.testing.assert_allclose(exact, chain, rtol=1e-3)
+    np.testing.assert_allclose(jax.grad(estimate)(beta), exact, rtol=1 / n)
+
+
+def test_escape_times_need_naive_mean_field():
+    library, found = _found(GLASS)
+    rows = _followed(GLASS, BETA, library, found)
+    with pytest.raises(ValueError, match="functional must be NaiveMeanField"):
+        log_escape_times(tg.TAP(), GLASS, BETA, found, *rows)
 
 
 def test_rows_of_others_are_refused():

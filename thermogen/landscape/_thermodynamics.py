@@ -5,6 +5,7 @@ states that were found: a search that missed some makes ln Z and the complexity 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,11 +15,13 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._batches import cast
+from .._checks import check_finite
+from .._cold import above_lowest, beta_as, log_sum
 from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Beta
 from ..energies import AbstractMultilinear
-from ..meanfield import NaiveMeanField
+from ..meanfield import entropy_at
 from ..search import Library
 
 _Edges = Float[Array | np.ndarray, " edges"]
@@ -39,10 +42,7 @@ def log_partition(library: Library, beta: Beta) -> Float[Array, ""]:
         beta: inverse temperature at which they were found.
     """
     lowest, logits = library.log_weights(beta)
-    any_left = jnp.any(jnp.asarray(library.mask))
-    # A sum of nothing has derivatives that are no numbers.
-    total = jax.nn.logsumexp(jnp.where(any_left, logits, 0.0)) - jnp.asarray(beta * lowest)
-    return jnp.where(any_left, total, -jnp.inf)
+    return log_sum(logits, jnp.asarray(library.mask)) - jnp.asarray(beta * lowest)
 
 
 @from_anywhere
@@ -78,6 +78,9 @@ def complexity(
         edges: increasing free energies in energy units, shape `(bins + 1,)`.
         cumulative: count the states from `edges[0]` to the upper edge of each bin.
 
+    Counts are steps, which have no derivatives: `configurational_entropy` is the same in a form
+    that has.
+
     Returns:
         ln of the number, not divided by n; minus infinity where there is no state.
 
@@ -91,6 +94,56 @@ def complexity(
     mean = np.mean([count_states(library, edges) for library in several], axis=0)
     with np.errstate(divide="ignore"):
         return np.log(np.cumsum(mean) if cumulative else mean)
+
+
+class ConfigurationalEntropy(NamedTuple):
+    """Complexity by the Legendre transform of a sum over states.
+
+    Attributes:
+        log_sum: `phi(r) = ln sum_a exp(-r beta F_a)`, in nats, shape `()`.
+        free_energy: mean F of the states drawn with these weights, in energy units, shape `()`.
+        entropy: `phi + r beta <F>`, that of the draw, in nats, shape `()`; the logarithm of the
+            number of states about that free energy.
+    """
+
+    log_sum: Float[Array, ""]
+    free_energy: Float[Array, ""]
+    entropy: Float[Array, ""]
+
+
+@from_anywhere
+def configurational_entropy(
+    library: Library, beta: Beta, r: float | Float[Array, ""] = 1.0
+) -> ConfigurationalEntropy:
+    """Complexity as a smooth function of the states: r replicas that lie in one state.
+
+    `phi(r) = ln sum_a exp(-r beta F_a)` (Monasson, Phys. Rev. Lett. 75, 2847 (1995)), mirror images
+    counted. At r = 1 the entropy is that of the weights, at r = 0 the logarithm of the number of
+    all states; a larger r looks at lower states, a negative one at the highest. A map over r
+    draws the curve of `entropy` against `free_energy`, whose slope is r beta. Jits, vmaps and
+    differentiates: of states that `follow` re-solved, through their free energies.
+
+    Args:
+        library: states and their free energies in energy units.
+        beta: inverse temperature at which they were found.
+        r: number of replicas, any finite number.
+
+    Returns:
+        What `ConfigurationalEntropy` lists; of no states minus infinity, infinity, minus infinity.
+    """
+    mask, free_energies = jnp.asarray(library.mask), jnp.asarray(library.free_energies)
+    check_finite("r", r)
+    inverse = r * beta_as(beta, free_energies.dtype)
+    lowest, above = above_lowest(jnp.where(mask, free_energies, 0.0), mask)
+    logits = jnp.log(library.multiplicity) - inverse * above
+    total, any_left = log_sum(logits, mask), jnp.any(mask)
+    weights = jnp.where(mask, jnp.exp(logits - jnp.where(any_left, total, 0.0)), 0.0)
+    mean = dot(weights, jnp.where(mask, above, 0.0))
+    return ConfigurationalEntropy(
+        total - inverse * lowest,
+        jnp.where(any_left, lowest + mean, jnp.inf),
+        total + inverse * mean,
+    )
 
 
 @from_anywhere
@@ -141,7 +194,9 @@ def _checked_edges(edges: _Edges) -> _Edges:
 
 
 @from_anywhere
-def mixture_bound(energy: AbstractMultilinear, beta: Beta, library: Library) -> float:
+def mixture_bound(
+    energy: AbstractMultilinear, beta: Beta, library: Library
+) -> float | Float[Array, ""]:
     """A rigorous lower bound on ln Z from the mixture of the library's product measures.
 
     `Q(s) = sum_a w_a prod_k (1 + m_k^a s_k)/2` is a proper distribution, mirror images included,
@@ -155,13 +210,19 @@ def mixture_bound(energy: AbstractMultilinear, beta: Beta, library: Library) -> 
     with `F = U - S/beta`, whatever functional the library came from; a single state that bounds
     better takes their place. Computed in float64.
 
+    Under `jax.jit`, `jax.vmap` and derivatives it is a function in the precision of its
+    arguments. The bound is stationary neither in m nor in the weights: its derivative by the
+    energy is that through the states too where `follow` re-solves them, and that at fixed m where
+    the library is given.
+
     Args:
         energy: a multilinear energy of n spins.
         beta: inverse temperature.
         library: states of that energy.
 
     Returns:
-        The bound in nats; minus infinity for an empty library.
+        The bound in nats, a float; an array where arguments are traced. Minus infinity for an
+        empty library.
 
     Raises:
         ValueError: if library and energy differ in their number of spins.
@@ -169,25 +230,36 @@ def mixture_bound(energy: AbstractMultilinear, beta: Beta, library: Library) -> 
     n = np.shape(library.magnetizations)[1]
     if n != energy.n_spins:
         raise ValueError(f"library has states of {n} spins; expected {energy.n_spins} as in energy")
-    if library.size == 0:
+    is_traced = any(isinstance(x, Tracer) for x in jax.tree.leaves((energy, beta, library)))
+    if len(library.mask) == 0 or not (is_traced or library.size):
         return -np.inf
-    with jax.enable_x64(True):
+    if is_traced:
         images = jax.tree.map(jnp.asarray, library.expanded())
-        m = images.magnetizations.astype(float)
-        return float(_mixture_bound(cast(energy, float), jnp.asarray(beta, float), m, images.mask))
+        return _mixture_bound(energy, beta_as(beta, images.fields.dtype), images)
+    with jax.enable_x64(True):
+        images = cast(jax.tree.map(jnp.asarray, library.expanded()), jnp.float64)
+        return float(_mixture_bound(cast(energy, float), jnp.asarray(beta, float), images))
 
 
 @eqx.filter_jit
-def _mixture_bound(energy, beta, m, mask):
-    depths = jax.vmap(lambda row: -beta * NaiveMeanField()(energy, beta, row))(m)
-    depths = jnp.where(mask, depths, -jnp.inf)
-    log_w = jax.nn.log_softmax(depths)
-    up, down = jnp.sqrt(0.5 * (1 + m)), jnp.sqrt(0.5 * (1 - m))
+def _mixture_bound(
+    energy: AbstractMultilinear, beta: Float[Array, ""], library: Library
+) -> Float[Array, ""]:
+    """As a function of the effective fields, which is smooth where m saturates."""
+    mask = jnp.asarray(library.mask)
+    theta = jnp.where(mask[:, None], library.fields, 0.0)
+    depths = jax.vmap(lambda row: entropy_at(row) - beta * energy(jnp.tanh(row)))(theta)
+    total = log_sum(depths, mask)
+    any_left = jnp.any(mask)
+    log_w = jnp.where(mask, depths - jnp.where(any_left, total, 0.0), -jnp.inf)
+    up, down = (jnp.exp(0.5 * jax.nn.log_sigmoid(2 * side)) for side in (theta, -theta))
+    least = jnp.finfo(theta.dtype).tiny
 
     def crowding(a):
         """`ln sum_b w_b B_ab`, one row at a time: all of them would take K^2 n numbers."""
-        log_b = jnp.sum(jnp.log(up * up[a][None, :] + down * down[a][None, :]), axis=1)
-        return jax.nn.logsumexp(log_w + log_b)
+        shared = jnp.maximum(up * up[a][None, :] + down * down[a][None, :], least)
+        return log_sum(log_w + jnp.sum(jnp.log(shared), axis=1), mask)
 
-    each = jnp.where(mask, depths - jax.lax.map(crowding, jnp.arange(len(m))), 0.0)
-    return jnp.maximum(dot(jnp.exp(log_w), each), jnp.max(depths))
+    each = jnp.where(mask, depths - jax.lax.map(crowding, jnp.arange(len(theta))), 0.0)
+    single = jnp.max(jnp.where(mask, depths, -jnp.inf))
+    return jnp.where(any_left, jnp.maximum(dot(jnp.exp(log_w), each), single), -jnp.inf)

@@ -5,6 +5,7 @@ from ._base import AbstractFunctional as AbstractFunctional
 from ._base import Problem as Problem
 from ._base import Taylor as Taylor
 from ._base import entropy as entropy
+from ._base import entropy_at as entropy_at
 from ._base import lowest_curvature as lowest_curvature
 from ._base import scaled_hessian as scaled_hessian
 from ._base import variance_at as variance_at
