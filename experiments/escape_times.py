@@ -2,7 +2,7 @@
 
 Models of ten spins with one pair of mirror images or two states, by naive mean field, and no other
 minimum: what relaxes slowest is their exchange, at the sum of their rates. Random models are drawn
-until `count` of them have a barrier of at least 2/beta.
+until `count` of at most `most` have a barrier of at least 2/beta.
 
     python -m experiments escape_times
 """
@@ -17,7 +17,7 @@ from scipy.special import logsumexp
 import thermogen as tg
 from thermogen import landscape
 
-N, BETAS, HIGHEST = 10, (1.0, 1.5, 2.0, 3.0), 1e10
+N, BETAS, HIGHEST = 10, (1.5, 2.0, 3.0), 1e10
 NAIVE = tg.NaiveMeanField()
 
 
@@ -58,10 +58,10 @@ def errors(energy: tg.AbstractEnergy, beta: float) -> tuple[float, float] | None
     return theory, arrhenius
 
 
-def main(count: int = 20, most: int = 200) -> None:
+def main(count: int = 10, most: int = 60, betas: tuple[float, ...] = BETAS) -> None:
     print("estimate over exact time: median, and the range of nine in ten")
     print("family       beta  models  rate theory            Arrhenius")
-    for (name, make), beta in itertools.product(FAMILIES.items(), BETAS):
+    for (name, make), beta in itertools.product(FAMILIES.items(), betas):
         found, rng = [], np.random.default_rng(0)
         for _ in range(most):
             error = errors(jax.tree.map(jnp.asarray, make(rng)), beta)

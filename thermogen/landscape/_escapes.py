@@ -38,8 +38,8 @@ def log_escape_times(
 
     It is right where mean field is: on complete graphs, and wherever many spins move in a few
     directions, up to a factor 1 + O(1/n), for barriers well above 1/beta. Elsewhere it is an
-    estimate, see the guide. Two states that exchange relax at the sum of their rates.
-    Jits, vmaps and differentiates, to any order.
+    estimate: `python -m experiments escape_times` measures it. Two states that exchange relax at
+    the sum of their rates. Jits, vmaps and differentiates, to any order.
 
     Args:
         functional: `NaiveMeanField()`, with which all was found.
