@@ -7,6 +7,7 @@ import math
 import pathlib
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from thermogen.storage import write_atomically
@@ -61,3 +62,16 @@ def _plain(content: Any) -> Any:
     if isinstance(content, float) and not math.isfinite(content):
         return None
     return content
+
+
+def descents(energies: np.ndarray) -> np.ndarray:
+    """Where steepest descent by single flips leads from each of 2^n configurations."""
+    index = np.arange(len(energies))
+    lowest, goal = energies.copy(), index.copy()
+    for k in range(len(energies).bit_length() - 1):
+        flipped = index ^ (1 << k)
+        lower = energies[flipped] < lowest
+        lowest, goal = np.where(lower, energies[flipped], lowest), np.where(lower, flipped, goal)
+    while np.any(goal != goal[goal]):
+        goal = goal[goal]
+    return goal
