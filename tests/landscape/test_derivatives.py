@@ -196,6 +196,27 @@ def test_parity_tells_mirror_images_apart():
     np.testing.assert_array_equal([found.parity[0], found.multiplicity[0]], [-1, 1])
 
 
+@pytest.mark.parametrize("energy", [_blocks(), _fours()], ids=["blocks", "fours"])
+def test_images_that_are_states_of_their_own_are_left_as_they_were(energy):
+    library, found = _found(energy)
+    images = library.expanded()
+    apart = tg.barriers(NAIVE, energy, BETA, images)
+    assert np.all(apart.multiplicity == 1) and np.all(apart.parity == 1)
+    rows = [
+        int(np.argmin(np.abs(library.magnetizations[:, None] * [[[1], [-1]]] - m).max(-1).min(1)))
+        for m in images.magnetizations
+    ]
+    both, each = _followed(energy, BETA, library, found), _followed(energy, BETA, images, apart)
+    heights = minimax_heights(apart, *each)
+    np.testing.assert_allclose(heights.heights, apart.heights, atol=1e-9)
+    np.testing.assert_allclose(
+        heights.barriers, minimax_heights(found, *both).barriers[np.array(rows)], atol=1e-9
+    )
+    times = log_escape_times(NAIVE, energy, BETA, found, *both)
+    ours = log_escape_times(NAIVE, energy, BETA, apart, *each)
+    np.testing.assert_allclose(ours, times[np.array(rows)], atol=1e-9)
+
+
 @pytest.mark.parametrize("energy", _cases(EVEN, GLASS))
 def test_heights_have_derivatives(energy):
     library, found = _found(energy)

@@ -19,7 +19,7 @@ from .._placement import from_anywhere
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional, checked_problem
-from ..search import Library, fingerprint
+from ..search import MERGE_TOLERANCE, Library, fingerprint
 from ._network import Network
 from ._saddles import Points
 
@@ -96,7 +96,8 @@ def barriers(
 
     A state of multiplicity 2 is two end points, itself and its mirror image, and each saddle has
     an image too. `heights` takes the nearer images; the barrier between a state and its own
-    image, over which a symmetric model reverses, is in `mirror_heights`.
+    image, over which a symmetric model reverses, is in `mirror_heights`. Of `library.expanded()`
+    images are states of their own, and so are the saddles' images.
 
     Args:
         functional: the free energy.
@@ -140,7 +141,10 @@ def barriers(
         exact = cast(energy, jnp.float64)
         problem = checked_problem(functional, exact, beta, jnp.float64)
         library.check_origin(fingerprint(functional, energy, beta), "barriers takes a library")
-        symmetric = bool(is_flip_symmetric(exact))
+        # An expanded library holds images as states of their own, and so are saddles then.
+        pairs = np.any(np.asarray(library.multiplicity)[: library.size] == 2)
+        origin = np.all(np.abs(library.magnetizations[: library.size]) < MERGE_TOLERANCE)
+        symmetric = bool(is_flip_symmetric(exact)) and bool(pairs or origin)
         network = Network(problem, library, symmetric, tol)
         network.explore(network.neighbours(n_neighbours))
         for _ in range(n_rounds):
