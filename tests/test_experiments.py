@@ -20,6 +20,7 @@ ALONE = {
     "bifurcations": "one model, and its diagram",
     "births": "one model, and its tree",
     "coexistence": "one model of each size, compared",
+    "influence": "one model, and a picture",
     "kills": "what this machine does when it kills",
     "learning_against_cutting": "three tables, compared",
     "pairwise_digits": "one model",
