@@ -71,6 +71,15 @@ def test_landscape_guide_code_runs():
 
 
 @pytest.mark.further
+def test_derivatives_guide_code_runs():
+    names = run(ROOT / "docs" / "derivatives.md")
+    designed, patterns = names["designed"], names["patterns"]
+    held = np.abs(patterns @ designed.magnetizations.T).max(axis=1) / patterns.shape[1]
+    assert np.all(held > 0.9) and designed.weights.min() > 0.1
+    np.testing.assert_allclose(names["weights"].sum(axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.further
 def test_guide_code_runs():
     names = run(ROOT / "docs" / "functionals.md")
     assert names["trust"].stability > 0

@@ -97,7 +97,7 @@ class Network:
         distance = np.abs(self.minima - m).max(axis=1)
         if distance.min() < MERGE_TOLERANCE:
             return int(np.argmin(distance))
-        paired = self.symmetric and np.abs(m).max() > MERGE_TOLERANCE
+        paired = self.symmetric and bool(np.abs(m).max() > MERGE_TOLERANCE)
         self._add(m[None], np.array([free_energy]), np.array([paired]))
         return len(self.minima) - 1 - paired
 
