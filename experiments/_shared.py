@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+import thermogen as tg
 from thermogen.storage import write_atomically
 
 INK, ACCENT, MUTED, GREEN = "#1f3a5f", "#c2571a", "#6b7280", "#44aa99"
@@ -62,6 +63,18 @@ def _plain(content: Any) -> Any:
     if isinstance(content, float) and not math.isfinite(content):
         return None
     return content
+
+
+def filled(values: Any, places: int) -> np.ndarray:
+    """The first rows of an array, and zeros after the last, so that one program serves all."""
+    values = np.asarray(values)[:places]
+    return np.pad(values, [(0, places - len(values)), *[(0, 0)] * (values.ndim - 1)])
+
+
+def padded(library: tg.Library, places: int) -> tg.Library:
+    """The lowest states, in a library of a fixed number of places."""
+    states = {name: filled(values, places) for name, values in library.to_dict().items()}
+    return tg.Library(**states, mask=np.arange(places) < len(library))
 
 
 def descents(energies: np.ndarray) -> np.ndarray:
