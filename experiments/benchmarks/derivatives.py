@@ -2,7 +2,8 @@
 
 Each row is a function of an energy that gives a number; its gradient by all parameters of the
 energy is taken backwards. Compiling and running are timed apart, and the two take turns, so that a
-ratio is one of the same minutes. An SK glass of width 2 with small fields, naive mean field at
+ratio is one of the same minutes. What a fit learns has its gradient by the ridge, or by the weights
+of all samples. An SK glass of width 2 with small fields, naive mean field at
 beta = 1.5, of its lowest states the first four and the saddles between them.
 
     python -m experiments benchmarks.derivatives
@@ -90,6 +91,28 @@ def relaxation_time(n: int):
     return value, glass(n)
 
 
+@functools.cache
+def samples(n: int) -> np.ndarray:
+    """Signs of half-shared Gaussian numbers, 20 n rows."""
+    rng = np.random.default_rng(1)
+    shared = rng.normal(size=(20 * n, n // 4)) @ rng.normal(size=(n // 4, n)) / np.sqrt(n / 4)
+    return np.sign(shared + rng.normal(size=shared.shape))
+
+
+def learned(n: int, l2: Any, weights: Any) -> jax.Array:
+    start, objective = tg.Pairwise(np.zeros((n, n)), np.zeros(n)), tg.Pseudolikelihood(l2)
+    fitted = tg.fit(objective, start, samples(n), weights=weights, key=jax.random.key(0))
+    return jnp.sum(fitted.energy.matrix**2)
+
+
+def fit_by_ridge(n: int):
+    return lambda l2: learned(n, l2, None), jnp.asarray(tg.learning.default_l2(n, 20 * n))
+
+
+def fit_by_weights(n: int):
+    return lambda weights: learned(n, None, weights), jnp.ones(20 * n)
+
+
 ROWS = {
     "free_energies": of_states(lambda now, e: jnp.sum(now.free_energies)),
     "magnetizations": of_states(lambda now, e: jnp.sum(now.magnetizations**2)),
@@ -100,6 +123,8 @@ ROWS = {
     "heights": of_both(lambda e, *rows: finite_sum(landscape.minimax_heights(*rows).heights)),
     "escape_times": of_both(escape_times),
     "relaxation_time": Row(relaxation_time, largest=12),
+    "fit_by_ridge": Row(fit_by_ridge, largest=64),
+    "fit_by_weights": Row(fit_by_weights, largest=64),
 }
 
 
