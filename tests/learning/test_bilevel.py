@@ -128,6 +128,16 @@ def test_both_modes_all_transformations_and_a_curvature():
 
 
 @pytest.mark.further
+def test_a_fit_that_goes_on_has_the_slopes_of_one_that_starts():
+    state = tg.fit(tg.Pseudolikelihood(0.1), ZEROS, DATA, key=KEY).state
+    slopes = (
+        jax.grad(lambda l2, options=options: _judged(_ridged(l2, **options)))(0.1)
+        for options in ({"state": state}, {})
+    )
+    np.testing.assert_allclose(*slopes, rtol=1e-6)
+
+
+@pytest.mark.further
 def test_other_numbers_compile_nothing(caplog):
     slope = jax.jit(jax.grad(lambda l2: _judged(_ridged(l2))))
     slope(0.1)

@@ -72,7 +72,9 @@ class Pseudolikelihood(AbstractObjective):
         """Without a state no spin counts as constant, and the batch is all data."""
         l2, opposite = self._ridge(batch), None
         if state is not None:
-            l2, opposite = state.l2, state.opposite[None, :]
+            opposite = state.opposite[None, :]
+            # The default is that of all data, which a batch does not tell.
+            l2 = state.l2 if self.l2 is None else l2
 
         def surprise(part: Samples) -> Float[Array, ""]:
             margin = margins(energy, part)

@@ -104,7 +104,8 @@ def fit(
         state: `FitResult.state` of an earlier call to go on from; where None the fit starts at
             `energy`, of which a state takes the structure alone. With the same key and arguments
             calls in a row end at the same numbers, to the last bit, as one call of all their
-            steps. A call without it starts anew: chains at the data, steps at their longest.
+            steps. A call without it starts anew: chains at the data, steps at their longest. For
+            other data or strengths start anew, at the energy that was learned.
         checkpoint: folder where the run is stored now and then, and goes on from if it was cut
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which samples are spread, and all sums over them: a mesh, or a
