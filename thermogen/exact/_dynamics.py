@@ -33,6 +33,8 @@ _N_LEADING, _N_AT_ONCE, _MAX_RESTARTS = 32, 8, 400
 # Eigenvectors are precise to about 1e-16, so they tell how a configuration belongs to sets that
 # are heavier by up to the square of this factor.
 _RESOLVED = 1e13
+# An eigenvalue below is not told from 0.
+_ZERO = 1e-13
 
 
 class MetastableSets(NamedTuple):
@@ -65,8 +67,11 @@ def glauber_spectrum(
     derivatives, `d lambda = v dS v` of the symmetric form S of the matrix and its eigenvectors v;
     asking for second ones is an error. Of several equal eigenvalues each has the mean derivative of
     its group: right for sums over the group, and for changes that keep it together. Of a change
-    that splits it single ones have no derivative. Eigenvalues that are not found are NaN there,
-    and so are derivatives of those that are within 1e-13 of that of equilibrium.
+    that splits it single ones have no derivative. Equal are those that differ by less than 1e-12,
+    or than rounding of `beta E` moves them. Eigenvalues that are not found are NaN there, as are
+    all where `beta E` is not finite, and so are derivatives of what cannot be told apart: of those
+    within 1e-13 of that of equilibrium, and of slow ones as close to each other that may be equal
+    or not.
 
     Args:
         energy: an energy of n <= 18 spins.
@@ -77,14 +82,12 @@ def glauber_spectrum(
         ValueError: if n > 18 or n_eigenvalues < 1.
         RuntimeError: if Lanczos steps do not find that many, which happens in the cold.
     """
-    if n_eigenvalues is not None:
-        n_eigenvalues = check_count("n_eigenvalues", n_eigenvalues)
-    if any(isinstance(x, Tracer) for x in jax.tree.leaves((energy, beta))):
-        return _traced_spectrum(energy, beta, n_eigenvalues)
+    wanted = _wanted(energy.n_spins, n_eigenvalues)
+    if _is_traced(energy, beta):
+        return _traced(energy, beta, wanted, _eigenvalues)
     hops = _hops(_table(energy, beta))
     if energy.n_spins <= _MAX_DENSE:
-        return np.linalg.eigvalsh(_dense(*hops))[::-1][:n_eigenvalues]
-    wanted = n_eigenvalues or _N_LEADING
+        return np.linalg.eigvalsh(_dense(*hops))[::-1][:wanted]
     found = np.sort(_leading(_operator(*hops), wanted)[0])[::-1]
     if len(found) < wanted:
         raise RuntimeError(
@@ -102,7 +105,8 @@ def relaxation_times(
 
     A time is infinite where its eigenvalue cannot be told from 1, so beyond about 1e15 / n. The
     eigenvalue 1 of equilibrium is left out, so that there is one time fewer than eigenvalues.
-    Traced it has first derivatives, with the limits of `glauber_spectrum`.
+    Traced it has first derivatives, with the limits of `glauber_spectrum`: that of an infinite time
+    is NaN.
 
     Args and errors: those of `glauber_spectrum`.
 
@@ -118,14 +122,10 @@ def relaxation_times(
         assert cold > hot  # the reversal of all spins
         ```
     """
+    if _is_traced(energy, beta):
+        return _traced(energy, beta, _wanted(energy.n_spins, n_eigenvalues), _times)[1:]
     leading = glauber_spectrum(energy, beta, n_eigenvalues=n_eigenvalues)
-    if isinstance(leading, np.ndarray):
-        return _sweeps(leading[1:], energy.n_spins)
-    # Where the time is 0 or infinite it has no derivative, and gives 0.
-    inside = (leading[1:] > 0) & (leading[1:] < 1)
-    times = -1 / (energy.n_spins * jnp.log(jnp.where(inside, leading[1:], 0.5)))
-    edge = jnp.where(leading[1:] <= 0, 0.0, jnp.where(leading[1:] >= 1, jnp.inf, jnp.nan))
-    return jnp.where(inside, times, edge)
+    return _sweeps(np.asarray(leading[1:]), energy.n_spins)
 
 
 @from_anywhere
@@ -161,13 +161,33 @@ def metastable_sets(energy: AbstractEnergy, beta: Beta, *, threshold: float) -> 
     return MetastableSets(np.argsort(order)[labels], weights[order], entropies[order], times)
 
 
-def _traced_spectrum(
-    energy: AbstractEnergy, beta: Beta, n_eigenvalues: int | None
+def _wanted(n: int, n_eigenvalues: int | None) -> int:
+    """The number of eigenvalues that is asked for, or its default."""
+    if n_eigenvalues is None:
+        return 2**n if n <= _MAX_DENSE else _N_LEADING
+    return min(check_count("n_eigenvalues", n_eigenvalues), 2**n)
+
+
+def _is_traced(energy: AbstractEnergy, beta: Beta) -> bool:
+    return any(isinstance(x, Tracer) for x in jax.tree.leaves((energy, beta)))
+
+
+def _traced(
+    energy: AbstractEnergy, beta: Beta, count: int, measure: Callable
 ) -> Float[Array, " eigenvalues"]:
     table = _checked(energy, beta) * energies(energy)
-    most = table.size if energy.n_spins <= _MAX_DENSE else _N_LEADING
-    count = min(n_eigenvalues or most, table.size)
-    return spectrum(_leading_pairs, count, table)
+    return spectrum(_leading_pairs, measure, count, table)
+
+
+def _eigenvalues(values: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    return values, np.ones_like(values)
+
+
+def _times(values: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Relaxation times and their derivatives by the eigenvalues."""
+    times = _sweeps(values, n)
+    # One eigenvalue is 0 for every energy, that of parity over the Boltzmann weight: it stays so.
+    return times, np.divide(n * times**2, values, out=np.zeros_like(values), where=values > _ZERO)
 
 
 def _leading_pairs(table: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
