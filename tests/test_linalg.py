@@ -60,6 +60,12 @@ def test_equal_eigenvalues_above_the_lowest_spoil_no_second_derivative():
     np.testing.assert_allclose(bend, -2 * (change[0, 1] ** 2 + change[0, 2] ** 2), rtol=1e-12)
 
 
+def test_a_lowest_eigenvalue_that_is_one_of_equals_bends_nowhere():
+    matrix, change = jnp.diag(jnp.array([1.0, 1.0, 2.0])), _matrix(3)
+    slope = jax.grad(lambda t: lowest_eigenvalue(matrix + t * change))
+    assert np.isfinite(slope(0.0)) and np.isnan(jax.grad(slope)(0.0))
+
+
 def test_mapped_twice_they_are_those_of_each_matrix():
     many = jnp.stack([_matrix(seed=s) - (s % 2) * 3 * jnp.eye(5) for s in range(6)])
     rows = many.reshape(2, 3, 5, 5)

@@ -53,6 +53,11 @@ def test_what_is_not_known_is_a_dash_and_many_rows_are_counted(found):
     assert "- to -" in text and text.endswith("... 2 more")
 
 
-def test_a_batch_shows_its_shapes(found):
-    batch = jax.tree.map(lambda x: np.stack([x, x]), found.library)
-    assert f"f64[2,{found.library.size},8]" in batch._repr_html_()
+@pytest.mark.parametrize("part", ["library", "certificate", "all"])
+def test_batches_shapes_and_skeletons_show_their_arrays(found, part):
+    result = found if part == "all" else getattr(found, part)
+    batch = jax.tree.map(lambda x: np.stack([x, x]), result)
+    assert "[2," in repr(batch) and "[2," in batch._repr_html_()
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float32), result)
+    assert "float32" in repr(shapes)
+    assert "None" in repr(jax.tree.map(lambda x: None, result))

@@ -71,30 +71,43 @@ def _(primals, tangents):
     return value, -dot(value, dot(tangents[0], value))
 
 
+@jax.custom_jvp
 def lowest_eigenvalue(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
     """Lowest eigenvalue of a symmetric matrix, with derivatives of all orders.
 
-    Those of `jnp.linalg.eigvalsh` beyond the first are no numbers where any two eigenvalues are
-    equal; these where the lowest itself is one of equals.
+    Those of `jnp.linalg.eigvalsh` beyond the first are NaN where any two eigenvalues are equal;
+    these where the lowest itself is one of equals.
     """
-    return _lowest_pair(matrix)[0]
+    return _eigh(matrix)[0][0]
+
+
+@lowest_eigenvalue.defjvp
+def _(primals, tangents):
+    vector = _lowest_vector(primals[0])
+    return lowest_eigenvalue(primals[0]), dot(vector, dot(tangents[0], vector))
 
 
 @jax.custom_jvp
-def _lowest_pair(matrix):
-    values, vectors = _eigh(matrix)
-    return values[0], vectors[:, 0]
+def _lowest_vector(matrix):
+    return _eigh(matrix)[1][:, 0]
 
 
-@_lowest_pair.defjvp
+@_lowest_vector.defjvp
 def _(primals, tangents):
     (matrix,), (change,) = primals, tangents
-    value, vector = _lowest_pair(matrix)
+    vector, value = _lowest_vector(matrix), lowest_eigenvalue(matrix)
     moved = dot(change, vector)
-    slope = dot(vector, moved)
     eye = jnp.eye(vector.size, dtype=vector.dtype)
     regular = matrix - value * eye + jnp.outer(vector, vector)
-    return (value, vector), (slope, -dot(inverse(regular), moved - slope * vector))
+    turn = -dot(inverse(regular), moved - dot(vector, moved) * vector)
+    return vector, turn * jnp.where(_is_simple(matrix), 1, jnp.nan).astype(turn.dtype)
+
+
+def _is_simple(matrix):
+    """Whether the lowest eigenvalue can be told from the next."""
+    values = _eigh(jax.lax.stop_gradient(matrix))[0]
+    apart = jnp.diff(values[:2]) > jnp.finfo(values.dtype).eps ** 0.5 * jnp.max(jnp.abs(values))
+    return jnp.all(apart)
 
 
 @jax.custom_jvp

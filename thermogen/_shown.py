@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -32,9 +32,15 @@ class Shown(eqx.Module):
         """What is shown where arrays are known."""
         raise NotImplementedError
 
+    # An array that has one entry a row.
+    _of_rows: ClassVar[str]
+
     def _is_known(self) -> bool:
-        """Whether it is one result of known numbers."""
-        return not any(isinstance(x, Tracer) for x in jax.tree.leaves(self))
+        """Whether it is one result of known numbers: no tracers, shapes or batches."""
+        known = all(
+            eqx.is_array_like(x) and not isinstance(x, Tracer) for x in jax.tree.leaves(self)
+        )
+        return known and np.ndim(getattr(self, self._of_rows)) == 1
 
     def __repr__(self) -> str:
         if not self._is_known():

@@ -13,6 +13,7 @@ from scipy.optimize import brentq
 from scipy.special import gammaln, logsumexp
 
 import thermogen as tg
+from thermogen._batches import cast
 from thermogen.landscape import (
     configurational_entropy,
     follow,
@@ -172,7 +173,7 @@ def test_heights_where_they_were_found_are_those_that_were_found(energy):
 def _check_lowest_ways_out(library, found, barriers):
     for k, depth in enumerate(library.free_energies):
         leads_out = (found.ends == k).any(axis=1) & (found.ends.min(axis=1) >= 0)
-        leads_out &= (found.ends[:, 0] != found.ends[:, 1]) | (found.parity <= 0)
+        leads_out &= (found.ends[:, 0] != found.ends[:, 1]) | (found.parity < 0)
         lowest = np.min(found.free_energies[leads_out], initial=np.inf)
         np.testing.assert_allclose(barriers[k], lowest - depth, atol=1e-9)
 
@@ -433,3 +434,44 @@ def test_rows_of_others_are_refused():
         minimax_heights(found, jax.tree.map(lambda x: x[1:], states), saddles)
     with pytest.raises(ValueError, match=f"saddles must have the {len(found.ends)} rows"):
         minimax_heights(found, states, jax.tree.map(lambda x: x[1:], saddles))
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_spin_in_a_huge_field_spoils_no_slope(dtype):
+    """Its variance underflows; the other spins know nothing of it."""
+    library, found = _found(_magnet(0.2))
+
+    def with_one_more(field):
+        couplings = jnp.zeros((5, 5)).at[:4, :4].set(_magnet(0.2).couplings)
+        return tg.Pairwise(couplings, jnp.full(5, 0.2).at[4].set(field))
+
+    def slopes(energy, library, found):
+        def both(beta):
+            energy_ = cast(energy, dtype)
+            states, saddles = (follow(NAIVE, energy_, beta, x) for x in (library, found))
+            times = log_escape_times(NAIVE, energy_, beta, found, states, saddles)
+            return jnp.stack([states.curvatures, times])
+
+        return jax.jacfwd(both)(jnp.asarray(BETA, dtype))
+
+    wanted = slopes(_magnet(0.2), library, found)
+    ours = slopes(with_one_more(400.0), *_found(with_one_more(400.0)))
+    np.testing.assert_allclose(ours, wanted, rtol=1e-2 if dtype == jnp.float32 else 1e-6)
+
+
+def test_a_way_from_a_paramagnet_to_itself_is_no_way_out():
+    """Its own image: a saddle whose two ends it is has parity 0, and leads nowhere."""
+    library, found = _found(_fours())
+    states, saddles = _followed(_fours(), BETA, library, found)
+    own = int(np.flatnonzero(library.multiplicity == 1)[0])
+    round_trip = found._replace(ends=np.full_like(found.ends, own))
+    heights = minimax_heights(round_trip, states, saddles)
+    assert np.all(np.isinf(heights.barriers))
+
+
+def test_configurational_entropy_in_the_coldest():
+    library, _ = _found(EVEN)
+    for beta, r in ((1e308, 2.0), (np.inf, 2.0), (1e308, -2.0)):
+        assert not np.any(np.isnan(configurational_entropy(library, beta, r).entropy))
+    assert not np.isnan(mixture_bound(EVEN, np.inf, library))

@@ -1,5 +1,7 @@
 """Bound states: what was found, as arrays and in sentences."""
 
+from typing import ClassVar
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -53,6 +55,8 @@ class BoundStates(Shown):
         n_dropped: number of candidates, the highest, that were left out for lack of room.
         beta: inverse temperature.
     """
+
+    _of_rows: ClassVar[str] = "weights"
 
     magnetizations: Float[np.ndarray, "K n"]
     weights: Float[np.ndarray, " K"]

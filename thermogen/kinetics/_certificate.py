@@ -1,5 +1,7 @@
 """What the dynamics makes of candidates, as arrays and in sentences."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
@@ -54,6 +56,8 @@ class Certificate(Shown):
         n_bound_interval: least and largest number of sets that the errors of the exchange leave
             open (95 %); more than one where a relaxation time is close to the threshold.
     """
+
+    _of_rows: ClassVar[str] = "group"
 
     escape_times: Float[np.ndarray, " K"]
     intervals: Float[np.ndarray, "K 2"]

@@ -105,7 +105,7 @@ def _log_escape_times(
     is_way = passable[:, None] & (ways > 0)
     climb = problem.beta * (saddles.free_energies[:, None] - states.free_energies[None])
     log_rates = (
-        jnp.log(jnp.where(is_way, ways / states.multiplicity[None], 1.0))
+        jnp.log(jnp.where(is_way, ways / states.multiplicity[None], 1.0).astype(climb.dtype))
         + jnp.log(growth / (2 * jnp.pi))[:, None]
         + 0.5 * (wells[None] - tops[:, None])
         - climb

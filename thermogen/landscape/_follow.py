@@ -20,7 +20,7 @@ from ..meanfield import (
     judge,
     polish,
     stationary_free_energy,
-    variance_at,
+    width_at,
 )
 from ..search import Kind, Library
 from ._barriers import Barriers
@@ -209,7 +209,7 @@ def _curvature(
     if is_saddle:
         curvature = lowest_eigenvalue(hessian) / problem.beta
     else:
-        width = jnp.sqrt(variance_at(theta))
+        width = width_at(theta)
         response = problem.beta * width[:, None] * inverse(hessian) * width[None, :]
         response = jnp.where(exists, -0.5 * (response + response.T), blank)
         curvature = -1 / lowest_eigenvalue(response)

@@ -90,7 +90,7 @@ def passes(
 ) -> Array:
     """Which saddles join two minima that are there, other ones than each itself, `(S,)`."""
     there = jnp.append(states.exists, True)[jnp.minimum(ends, len(states.exists))]
-    leads_back = (ends[:, 0] == ends[:, 1]) & (parity > 0)
+    leads_back = (ends[:, 0] == ends[:, 1]) & (parity >= 0)
     return saddles.exists & jnp.all((ends >= 0) & there, axis=1) & ~leads_back
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from .._batches import cast
 from .._checks import check_finite
-from .._cold import above_lowest, beta_as, log_sum
+from .._cold import above_lowest, beta_as, log_sum, resolved_beta
 from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Beta
@@ -73,13 +73,13 @@ def complexity(
     complexity: the logarithm of their mean number of states. The mean over libraries of the
     complexity of each would be the quenched one, which is never larger.
 
+    Counts are steps, which have no derivatives: `configurational_entropy` is the same in a form
+    that has.
+
     Args:
         libraries: one library or several.
         edges: increasing free energies in energy units, shape `(bins + 1,)`.
         cumulative: count the states from `edges[0]` to the upper edge of each bin.
-
-    Counts are steps, which have no derivatives: `configurational_entropy` is the same in a form
-    that has.
 
     Returns:
         ln of the number, not divided by n; minus infinity where there is no state.
@@ -133,9 +133,10 @@ def configurational_entropy(
     """
     mask, free_energies = jnp.asarray(library.mask), jnp.asarray(library.free_energies)
     check_finite("r", r)
-    inverse = r * beta_as(beta, free_energies.dtype)
+    largest = jnp.finfo(free_energies.dtype).max
+    inverse = jnp.clip(r * beta_as(beta, free_energies.dtype), -largest, largest)
     lowest, above = above_lowest(jnp.where(mask, free_energies, 0.0), mask)
-    logits = jnp.log(library.multiplicity) - inverse * above
+    logits = jnp.log(jnp.asarray(library.multiplicity, above.dtype)) - inverse * above
     total, any_left = log_sum(logits, mask), jnp.any(mask)
     weights = jnp.where(mask, jnp.exp(logits - jnp.where(any_left, total, 0.0)), 0.0)
     mean = dot(weights, jnp.where(mask, above, 0.0))
@@ -246,6 +247,7 @@ def _mixture_bound(
     energy: AbstractMultilinear, beta: Float[Array, ""], library: Library
 ) -> Float[Array, ""]:
     """As a function of the effective fields, which is smooth where m saturates."""
+    beta = resolved_beta(energy, beta)
     mask = jnp.asarray(library.mask)
     theta = jnp.where(mask[:, None], library.fields, 0.0)
     depths = jax.vmap(lambda row: entropy_at(row) - beta * energy(jnp.tanh(row)))(theta)

@@ -9,6 +9,7 @@ from ._base import entropy_at as entropy_at
 from ._base import lowest_curvature as lowest_curvature
 from ._base import scaled_hessian as scaled_hessian
 from ._base import variance_at as variance_at
+from ._base import width_at as width_at
 from ._bethe import Bethe as Bethe
 from ._bifurcations import Bifurcation as Bifurcation
 from ._bifurcations import bifurcations as bifurcations

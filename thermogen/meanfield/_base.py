@@ -89,6 +89,19 @@ def variance_at(theta: Magnetizations) -> Magnetizations:
     return 4 * jax.nn.sigmoid(x) * jax.nn.sigmoid(-x)
 
 
+@jax.custom_jvp
+def width_at(theta: Magnetizations) -> Magnetizations:
+    """`sqrt(1 - tanh(theta)^2)` per spin, with its derivatives where the square underflows."""
+    rare = jnp.exp(-jnp.abs(theta))
+    return 2 * rare / (1 + rare * rare)
+
+
+@width_at.defjvp
+def _(primals, tangents):
+    width = width_at(primals[0])
+    return width, -width * jnp.tanh(primals[0]) * tangents[0]
+
+
 class Taylor(NamedTuple):
     """G about a point m = tanh(theta), to second order.
 
@@ -184,7 +197,7 @@ def scaled_hessian(taylor: Taylor, theta: Magnetizations, beta: Beta) -> Float[A
     It has the signs of the Hessian's eigenvalues, without the 1/v that makes the Hessian itself
     useless at saturation: for independent spins it is the identity.
     """
-    root = jnp.sqrt(variance_at(theta))
+    root = width_at(theta)
     scaled = beta * root[:, None] * taylor.curvature * root[None, :]
     return jnp.eye(theta.size, dtype=theta.dtype) + 0.5 * (scaled + scaled.T)
 

@@ -11,7 +11,7 @@ from .._linalg import inverse
 from .._placement import from_anywhere
 from .._types import Beta, Magnetizations
 from ..energies import AbstractEnergy
-from ._base import AbstractFunctional, Problem, checked_point, entropy, variance_at
+from ._base import AbstractFunctional, Problem, checked_point, entropy, width_at
 from ._plefka import Plefka, expansion_term
 from ._solve import checked_beta
 
@@ -54,7 +54,7 @@ def susceptibility(
     """
     m = checked_point(energy, m)
     theta, beta = jnp.arctanh(m), checked_beta(beta, m.dtype)
-    root = jnp.sqrt(variance_at(theta))
+    root = jnp.asarray(width_at(theta))
     response = inverse(Problem(functional, energy, beta).scaled_hessian(theta))
     return 0.5 * beta * (response + response.T) * jnp.outer(root, root)
 

@@ -5,7 +5,7 @@ import enum
 import warnings
 from collections.abc import Iterator
 from types import EllipsisType
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +91,8 @@ class Library(Shown):
             zeros where unknown.
     """
 
+    _of_rows: ClassVar[str] = "mask"
+
     magnetizations: Float[_Array, "K n"]
     free_energies: Float[_Array, " K"]
     residuals: Float[_Array, " K"]
@@ -169,9 +171,6 @@ class Library(Shown):
 
     def __repr__(self) -> str:
         return self._headline() if self._is_known() else super().__repr__()
-
-    def _is_known(self) -> bool:
-        return super()._is_known() and np.ndim(self.mask) == 1
 
     def _table(self) -> Table:
         held = self[:]
@@ -423,7 +422,7 @@ def _softmax(logits, mask):
 
 @jax.jit
 def _logits(above, multiplicity, mask, beta):
-    return jnp.where(mask, jnp.log(multiplicity) - beta * above, -jnp.inf)
+    return jnp.where(mask, jnp.log(multiplicity.astype(above.dtype)) - beta * above, -jnp.inf)
 
 
 def of_minima(
