@@ -187,7 +187,7 @@ def test_rounding_of_a_single_precision_table_parts_no_equal_eigenvalues():
 @pytest.mark.parametrize("n", [4, 11])
 def test_a_row_that_is_not_finite_is_lost_alone(n):
     """Dense, and by Lanczos steps."""
-    couplings, fields = jnp.zeros((n, n)), jnp.ones(n)
+    couplings, fields = 0.1 * (jnp.ones((n, n)) - jnp.eye(n)), jnp.ones(n)
 
     def time(field, beta):
         energy = tg.Pairwise(couplings, fields + field)
@@ -211,3 +211,21 @@ def test_a_row_whose_solver_fails_is_lost_alone(monkeypatch):
     monkeypatch.setattr(np.linalg, "eigh", failing)
     times = jax.vmap(lambda beta: relaxation_times(_curie_weiss(4), beta)[0])(jnp.array([0.1, 3.0]))
     assert np.isfinite(times[0]) and np.isnan(times[1])
+
+
+@pytest.mark.further
+def test_a_group_that_is_cut_has_no_slope():
+    """Of eleven spins ten processes are equal, and four eigenvalues are asked for."""
+    energy, rng = _curie_weiss(11), np.random.default_rng(0)
+    change = rng.normal(size=(11, 11))
+
+    def slopes(count):
+        def spectrum(t):
+            moved = tg.Pairwise(energy.couplings + t * (change + change.T), energy.fields)
+            return tg.exact.glauber_spectrum(moved, 1.1, n_eigenvalues=count)
+
+        return np.asarray(jax.jacfwd(spectrum)(0.0))
+
+    few, many = slopes(4), slopes(20)
+    assert np.isnan(few[3]) and np.all(np.isfinite(many[:4]))
+    np.testing.assert_allclose(few[:3], many[:3], rtol=1e-8)

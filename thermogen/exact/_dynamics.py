@@ -70,8 +70,8 @@ def glauber_spectrum(
     that splits it single ones have no derivative. Equal are those that differ by less than 1e-12,
     or than rounding of `beta E` moves them. Eigenvalues that are not found are NaN there, as are
     all where `beta E` is not finite, and so are derivatives of what cannot be told apart: of those
-    within 1e-13 of that of equilibrium, and of slow ones as close to each other that may be equal
-    or not.
+    within 1e-13 of that of equilibrium, of slow ones as close to each other that may be equal
+    or not, and beyond 10 spins of the last if its equals go on.
 
     Args:
         energy: an energy of n <= 18 spins.

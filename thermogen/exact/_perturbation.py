@@ -72,10 +72,13 @@ def _solved(
     if not np.all(np.isfinite(table)):
         return values, slopes
     try:
-        found, vectors = pairs(table, count)
+        # One more, which tells whether the last group goes on.
+        found, vectors = pairs(table, count + 1)
     except (np.linalg.LinAlgError, RuntimeError):  # of one row of a map: others go on
         return values, slopes
-    each = _shared(_slopes(table, found, vectors), 1 - found, rounding * np.max(np.abs(table)))
+    gaps, is_whole = 1 - found, len(found) == table.size
+    each = _slopes(table, found, vectors)
+    each = _shared(each, gaps, rounding * np.max(np.abs(table)), is_whole)
     found, each = found[:count], each[:count]
     values[: len(found)], chain = measure(found, table.size.bit_length() - 1)
     with np.errstate(invalid="ignore"):  # of infinite times
@@ -84,8 +87,9 @@ def _solved(
     return values, slopes
 
 
-def _shared(slopes: np.ndarray, gaps: np.ndarray, rounding: float) -> np.ndarray:
-    """Of equal eigenvalues the mean slope of their group; NaN where two may be equal or not.
+def _shared(slopes: np.ndarray, gaps: np.ndarray, rounding: float, is_whole: bool) -> np.ndarray:
+    """Of equal eigenvalues the mean slope of their group; NaN where two may be equal or not, and
+    of the last group, where there may be more of it.
 
     An error d of the table changes a gap `1 - lambda` by up to 2d of itself.
     """
@@ -98,6 +102,8 @@ def _shared(slopes: np.ndarray, gaps: np.ndarray, rounding: float) -> np.ndarray
         slopes[group == k] = slopes[group == k].mean(axis=0)
     unclear = np.flatnonzero((apart > equal) & (apart < _RESOLVED + blurred))
     slopes[np.isin(group, group[[*unclear, *(unclear + 1)]])] = np.nan
+    if not is_whole:
+        slopes[group == group[-1]] = np.nan
     return slopes
 
 
