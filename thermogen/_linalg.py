@@ -54,7 +54,7 @@ def one_by_one(function: Callable) -> Callable:
 
 
 _inv = one_by_one(jnp.linalg.inv)
-_eigh = one_by_one(lambda matrix: tuple(jnp.linalg.eigh(matrix)))
+eigh = one_by_one(lambda matrix: tuple(jnp.linalg.eigh(matrix)))
 _cholesky = one_by_one(jnp.linalg.cholesky)
 eigenvalues = one_by_one(lambda matrix: jnp.linalg.eigvalsh(matrix))
 
@@ -78,7 +78,7 @@ def lowest_eigenvalue(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
     Those of `jnp.linalg.eigvalsh` beyond the first are NaN where any two eigenvalues are equal;
     these where the lowest itself is one of equals.
     """
-    return _eigh(matrix)[0][0]
+    return eigh(matrix)[0][0]
 
 
 @lowest_eigenvalue.defjvp
@@ -89,7 +89,7 @@ def _(primals, tangents):
 
 @jax.custom_jvp
 def _lowest_vector(matrix):
-    return _eigh(matrix)[1][:, 0]
+    return eigh(matrix)[1][:, 0]
 
 
 @_lowest_vector.defjvp
@@ -105,7 +105,7 @@ def _(primals, tangents):
 
 def _is_simple(matrix):
     """Whether the lowest eigenvalue can be told from the next."""
-    values = _eigh(jax.lax.stop_gradient(matrix))[0]
+    values = eigh(jax.lax.stop_gradient(matrix))[0]
     apart = jnp.diff(values[:2]) > jnp.finfo(values.dtype).eps ** 0.5 * jnp.max(jnp.abs(values))
     return jnp.all(apart)
 

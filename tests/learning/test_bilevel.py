@@ -273,6 +273,15 @@ def test_the_slope_by_weights_is_that_of_retraining():
     np.testing.assert_allclose(slope @ weights, 0, atol=1e-10)
 
 
+def test_factorisations_of_mapped_fits_wait_for_each_other():
+    def loss(weights):
+        options = {"penalty": L2(0.1), "weights": weights, "key": KEY}
+        return _judged(tg.fit(tg.Pseudolikelihood(0.0), ZEROS, DATA, **options).energy)
+
+    program = jax.vmap(jax.grad(loss))
+    assert not helpers.unordered_factorisations(program, jnp.ones((2, N_SAMPLES)))
+
+
 @pytest.mark.further
 def test_whole_weights_are_counts_to_their_derivatives():
     """The ridge of the default is one of all samples together: a sample adds its own loss alone."""
@@ -347,6 +356,48 @@ def test_a_minimum_at_infinity_has_none():
 
     assert jax.jit(field)(0.1).result == tg.RESULTS.converged
     assert np.isnan(jax.grad(lambda x: field(x).energy.fields[1])(0.1))
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("start", [RBM, jax.tree.map(jnp.zeros_like, RBM)], ids=["minimum", "not"])
+def test_a_saddle_has_none(start):
+    """Without weights hidden spins are independent, and no slope leads out of that."""
+
+    def learned(strength):
+        return tg.fit(tg.ExactLikelihood(), start, DATA, penalty=L2(strength, strength), key=KEY)
+
+    fitted = jax.jit(learned)(0.01)
+    assert fitted.result == tg.RESULTS.converged
+    is_saddle = np.all(np.abs(fitted.energy.weights) < 1e-6)
+    slope = jax.grad(lambda x: learned(x).energy.visible_fields[0])(0.01)
+    assert np.isnan(slope) == is_saddle == (start is not RBM)
+
+
+class Plain(AbstractObjective):
+    """Flat but for a slope that meets the tolerance, and a hole far down that slope."""
+
+    depth: float | Array
+
+    @property
+    def defaults(self) -> Defaults:
+        return Defaults(LineSearch(), 100, 1e-5)
+
+    def init(self, energy, samples, key):
+        return None
+
+    def loss(self, energy, batch, state, key):
+        hole = -self.depth * jnp.exp(-((energy.fields + 9.7) ** 2) / 2)
+        bowl = 5e-8 * (energy.fields + 10 * self.depth) ** 2
+        return jnp.sum(hole + bowl), None
+
+
+@pytest.mark.further
+def test_a_minimum_that_is_not_that_of_the_fit_has_none():
+    def learned(depth):
+        return tg.fit(Plain(depth), ZEROS, DATA, key=KEY)
+
+    assert jax.jit(learned)(1.0).result == tg.RESULTS.converged
+    assert np.isnan(jax.grad(lambda x: learned(x).energy.fields[0])(1.0))
 
 
 @pytest.mark.further

@@ -971,6 +971,7 @@ def test_pieces_of_a_callback_go_on_too():
         ({"optimizer": ADAM}, "state does not fit the optimizer"),
         ({"energy": _zeros(4, np.float32)}, "state does not fit the energy"),
         ({"data": helpers.configurations(5)}, "state does not fit the energy"),
+        ({"objective": tg.Pseudolikelihood(0.5)}, "fit with l2 = .*, got 0.5: .* start anew"),
     ],
 )
 def test_a_state_of_another_fit_is_refused(change, message):

@@ -57,8 +57,10 @@ def fit(
     conjugate gradients. Newton steps lead to the minimum first, so that the energy is then closer
     to it than the tolerance of a fit. With a proximal penalty they are those of the smooth problem
     on the parameters that it leaves free (Bertrand et al., JMLR 23, 149 (2022)). They are NaN
-    unless the fit has converged, or is out of precision, and Newton steps find a minimum there;
-    those of `history` and `state` are NaN. The start has no influence on the minimum.
+    unless the fit has converged, or is out of precision, and Newton steps find a minimum there: on
+    a way that is hardly steeper than where the fit ended, to where conjugate gradients see no
+    negative curvature. Those of `history` and `state` are NaN. The start has no influence on the
+    minimum.
 
     !!! example
 
@@ -124,8 +126,8 @@ def fit(
             of the data; for data of wrong shape or with values other than +-1, weights that are
             negative or all zero, counts that are not positive, a `Support` without proximal
             steps, a minimiser that needs all data where it does not get them, an energy that the
-            objective does not take, a state of another energy, objective, optimiser or dtype, or
-            a callback under `jax.jit` or `jax.vmap`.
+            objective does not take, a state of another energy, objective, optimiser, dtype or
+            strength of the ridge, or a callback under `jax.jit` or `jax.vmap`.
         TypeError: for another objective, such as a class in place of its instance, for an
             `optimizer` that is none, counts that are no integers, and parameters of another dtype
             than float32 and float64.

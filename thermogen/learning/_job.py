@@ -10,10 +10,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._checks import check_count, check_memory
+from .._checks import check_count, check_memory, is_traced
 from .._types import Key
 from ..energies import AbstractEnergy, constrain
 from ..runs import AbstractJob
+from ._conditional import PseudolikelihoodState
 from ._minimisers import ADAM, AbstractMinimiser, Loss, ProximalGradient, Step, as_minimiser
 from ._minimum import FullLoss, constant, minimum, refusing_derivatives, without_derivatives
 from ._objectives import AbstractObjective
@@ -111,6 +112,8 @@ class Fit(AbstractJob):
         check_memory(f"a fit of {size}", self.minimiser.copies * held)
         if self.start is not None:
             _check_state(self.start, jax.eval_shape(self._first, jax.random.key(0)))
+            if self._has_full_batch:
+                _check_strength(self.start, self.objective)
 
     def init(self, key: Key) -> FitProgress:
         fit = self._first(jax.random.split(key)[0]) if self.start is None else self.start
@@ -324,6 +327,18 @@ def _check_state(state: FitState, fresh: FitState) -> None:
                 f"state does not fit the {name}: its {part} has another structure, shape or dtype "
                 "than this fit; go on with the arguments of the call that it came from"
             )
+
+
+def _check_strength(state: FitState, objective: AbstractObjective) -> None:
+    """Refuse another ridge, by which the lowest loss and the line search are those of another."""
+    kept, given = state.objective_state, getattr(objective, "l2", None)
+    if not isinstance(kept, PseudolikelihoodState) or given is None or is_traced(kept.l2, given):
+        return
+    if not np.array_equal(kept.l2, given):
+        raise ValueError(
+            f"state is of a fit with l2 = {kept.l2:.6g}, got {given:.6g}: "
+            "for another strength start anew, at the energy that was learned"
+        )
 
 
 def _is_number(x: Any) -> bool:

@@ -18,6 +18,8 @@ from ._whitened import curvature_guess
 
 _MAX_NEWTON_STEPS = 8
 
+_Linear = Callable[[PyTree], PyTree]
+
 
 class FullLoss(eqx.Module):
     """An objective and a penalty without kinks, as a function of the parameters.
@@ -64,7 +66,9 @@ def minimum(
     (2022)).
 
     Where derivatives are asked for, Newton steps lead to the minimum first. All derivatives are
-    NaN where `is_known` is False, or these steps find no minimum nearby.
+    NaN where `is_known` is False, or these steps end nowhere, or come by points at which the
+    gradient is more than twice its least so far, or conjugate gradients meet negative curvature. At
+    the end they look for it from random numbers.
     """
     return energy
 
@@ -73,7 +77,8 @@ def minimum(
 def _(primals, tangents):
     loss, kinked, is_known, energy = primals
     known = constant(primals)
-    found, free, is_found = _polished(known[0], known[1], known[3])
+    guess = curvature_guess(known[3], known[0].samples)
+    found, free, is_found = _polished(known[0], known[1], known[3], guess)
     is_found &= known[2]
     found = jax.tree.map(lambda a, b: jnp.where(is_found, a, b), found, known[3])
     found = minimum(loss, kinked, is_known, found)
@@ -87,7 +92,7 @@ def _(primals, tangents):
         return _masked(_slope(*eqx.combine(moving, still))(found), free)
 
     _, change = jax.jvp(slope, (moving,), (moves,))
-    move = _newton_step(loss, kinked, found, free, change, _eps(energy) ** (2 / 3))
+    move = _newton_step(loss, kinked, found, free, change, guess, _eps(energy) ** (2 / 3))
     return found, _scaled(-factor, move)
 
 
@@ -125,29 +130,33 @@ def _(primals, tangents):
 
 
 def _polished(
-    loss: FullLoss, kinked: AbstractProximal | None, energy: PyTree
+    loss: FullLoss, kinked: AbstractProximal | None, energy: PyTree, guess: _Linear
 ) -> tuple[PyTree, PyTree, Bool[Array, ""]]:
     """A minimum nearby, which of its entries are free to move, and whether it is one."""
     # After a step of this length another one is about its square: so large is the error.
     enough = _eps(energy) ** (1 / 3)
 
     def step(carry):
-        old, _, count = carry
+        old, _, allowed, count = carry
         start, free = _on_support(loss, kinked, old)
         slope = _masked(_slope(loss, kinked)(start), free)
-        move = _newton_step(loss, kinked, start, free, slope, _eps(energy) ** (1 / 4))
+        steepness = optax.tree.norm(slope, ord=jnp.inf)
+        move = _newton_step(loss, kinked, start, free, slope, guess, _eps(energy) ** (1 / 4))
         new = jax.tree.map(jnp.subtract, start, move)
-        return new, _distance(new, old), count + 1
+        # A minimum to which the way is steep is another one than that of the fit.
+        length = jnp.where(steepness <= allowed, _distance(new, old), jnp.nan)
+        return new, length, jnp.minimum(allowed, 2 * steepness), count + 1
 
     def going(carry):
-        _, length, count = carry
+        _, length, _, count = carry
         return (length > enough) & (count < _MAX_NEWTON_STEPS)
 
     most = jnp.full((), jnp.inf, jnp.result_type(*jax.tree.leaves(energy)))
-    found, length, _ = jax.lax.while_loop(going, step, (energy, most, jnp.zeros((), int)))
+    found, length, *_ = jax.lax.while_loop(going, step, (energy, most, most, jnp.zeros((), int)))
     found, free = _on_support(loss, kinked, found)
     rest = _distance(_proximal(loss, kinked, found), found)
-    return found, free, (length <= enough) & (rest <= enough)
+    is_found = (length <= enough) & (rest <= enough)
+    return found, free, is_found & _bends_up(loss, kinked, found, free, guess)
 
 
 def _slope(loss: FullLoss, kinked: AbstractProximal | None) -> Callable[[PyTree], PyTree]:
@@ -199,27 +208,89 @@ def _newton_step(
     energy: PyTree,
     free: PyTree,
     slope: PyTree,
+    guess: _Linear,
     tolerance: float,
 ) -> PyTree:
     """`H^-1 slope` among the free entries; NaN where conjugate gradients do not get there."""
-    push = jax.linearize(_slope(loss, kinked), energy)[1]
-    guess = curvature_guess(energy, loss.samples)
     # Rounding keeps the rest from falling further.
     enough = 10 * max(tolerance, _eps(energy) ** (1 / 2))
     # One vector, for JAX transposes no solve of which a part does not move.
     vector, tree = ravel_pytree(slope)
+    push, precondition = _among_free(loss, kinked, energy, free, guess)
+
+    def solve(product, vector):
+        found, bends_up = _conjugate_gradients(product, vector, precondition, tolerance)
+        rest = jnp.linalg.norm(vector - product(found))
+        is_solved = bends_up & (rest <= enough * jnp.linalg.norm(vector))
+        return jnp.where(is_solved, found, jnp.nan)
+
+    found = jax.lax.custom_linear_solve(push, vector, solve, symmetric=True)
+    return _masked(tree(found), free)
+
+
+def _bends_up(
+    loss: FullLoss, kinked: AbstractProximal | None, energy: PyTree, free: PyTree, guess: _Linear
+) -> Bool[Array, ""]:
+    """Whether conjugate gradients from random numbers meet no negative curvature.
+
+    Those from slopes need not meet it, for at a saddle with a symmetry, such as an RBM without
+    weights, slopes have no part along it.
+    """
+    push, precondition = _among_free(loss, kinked, energy, free, guess)
+    start = ravel_pytree(energy)[0]
+    anywhere = jax.random.normal(jax.random.key(0), start.shape, start.dtype)
+    # In the range of H, for there is no solution elsewhere.
+    vector = push(precondition(anywhere))
+    return _conjugate_gradients(push, vector, precondition, _eps(energy) ** (1 / 4))[1]
+
+
+def _among_free(
+    loss: FullLoss, kinked: AbstractProximal | None, energy: PyTree, free: PyTree, guess: _Linear
+) -> tuple[_Linear, _Linear]:
+    """Products of one vector with H and with the guess of its inverse, among the free entries."""
+    _, tree = ravel_pytree(energy)
 
     def among_free(function):
         return lambda x: ravel_pytree(_masked(function(_masked(tree(x), free)), free))[0]
 
-    def solve(product, vector):
-        preconditioner = among_free(guess)
-        found, _ = jax.scipy.sparse.linalg.cg(product, vector, tol=tolerance, M=preconditioner)
-        rest = jnp.linalg.norm(vector - product(found))
-        return jnp.where(rest <= enough * jnp.linalg.norm(vector), found, jnp.nan)
+    push = jax.linearize(_slope(loss, kinked), energy)[1]
+    return among_free(push), among_free(guess)
 
-    found = jax.lax.custom_linear_solve(among_free(push), vector, solve, symmetric=True)
-    return _masked(tree(found), free)
+
+def _conjugate_gradients(
+    product: _Linear, vector: Float[Array, " k"], precondition: _Linear, tolerance: float
+) -> tuple[Float[Array, " k"], Bool[Array, ""]]:
+    """`H^-1 vector`, and whether no direction on the way has negative curvature, up to rounding.
+
+    The rest is a polynomial in H times the vector, which is 1 at zero. While all directions have
+    positive curvature its roots are positive, so that it is above 1 at negative eigenvalues: the
+    vector's part along these never gets smaller, and keeps the rest from the tolerance.
+    """
+    rounding = float(jnp.finfo(vector.dtype).eps) ** 0.5
+    enough = tolerance * jnp.linalg.norm(vector)
+
+    def step(carry):
+        found, rest, direction, weight, largest, _, count = carry
+        pushed = product(direction)
+        curvature = jnp.vdot(direction, pushed)
+        relative = curvature / jnp.vdot(direction, direction)
+        largest = jnp.maximum(largest, jnp.abs(relative))
+        length = weight / curvature
+        found, rest = found + length * direction, rest - length * pushed
+        downhill = precondition(rest)
+        new = jnp.vdot(rest, downhill)
+        direction = downhill + new / weight * direction
+        return found, rest, direction, new, largest, relative >= -rounding * largest, count + 1
+
+    def going(carry):
+        _, rest, _, _, _, bends_up, count = carry
+        return bends_up & (jnp.linalg.norm(rest) > enough) & (count < 10 * vector.size)
+
+    first = precondition(vector)
+    zero, true = jnp.zeros((), vector.dtype), jnp.ones((), bool)
+    start = (jnp.zeros_like(vector), vector, first, jnp.vdot(vector, first), zero, true, 0)
+    found, _, _, _, _, bends_up, _ = jax.lax.while_loop(going, step, start)
+    return found, bends_up
 
 
 def _masked(tree: PyTree, free: PyTree) -> PyTree:

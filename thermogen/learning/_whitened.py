@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._linalg import dot
+from .._linalg import dot, eigh
 from ..energies import Pairwise
 from ._samples import Samples
 
@@ -66,7 +66,7 @@ def _frame(samples: Samples) -> Frame:
         centred = part.spins - means[None, :]
         return dot(centred.T, part.weights[:, None] * centred)
 
-    variances, axes = jnp.linalg.eigh(samples.total(share))
+    variances, axes = eigh(samples.total(share))
     curvatures = (variances[:, None] + variances[None, :]) / 2 + _DAMPING
     return Frame(means, axes, jnp.sqrt(jnp.maximum(curvatures, _DAMPING)))
 
@@ -88,7 +88,7 @@ def curvature_guess(energy: PyTree, samples: Samples) -> Callable[[PyTree], PyTr
 @curvature_guess.register
 def _(energy: Pairwise, samples: Samples) -> Callable[[Pairwise], Pairwise]:
     """That of `whitened`: a fourth of the steps of conjugate gradients, and less."""
-    frame = jax.lax.stop_gradient(_frame(samples))
+    frame = _frame(samples)
     return lambda x: frame.outward(frame.gradient(x))
 
 
