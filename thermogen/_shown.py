@@ -1,5 +1,6 @@
 """Results that show themselves as a table: in a terminal as text, in a notebook as HTML."""
 
+import abc
 import html
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
@@ -28,12 +29,12 @@ class Table(NamedTuple):
 class Shown(eqx.Module):
     """A result of arrays of which a person wants to see rows."""
 
-    def _table(self) -> Table:
-        """What is shown where arrays are known."""
-        raise NotImplementedError
-
     # An array that has one entry a row.
     _of_rows: ClassVar[str]
+
+    @abc.abstractmethod
+    def _table(self) -> Table:
+        """What is shown where arrays are known."""
 
     def _is_known(self) -> bool:
         """Whether it is one result of known numbers: no tracers, shapes or batches."""

@@ -470,6 +470,20 @@ def test_a_way_from_a_paramagnet_to_itself_is_no_way_out():
     assert np.all(np.isinf(heights.barriers))
 
 
+def test_single_precision_stays_single():
+    """In a session that knows double precision, too."""
+    energy, beta = cast(_magnet(0.2), jnp.float32), jnp.float32(BETA)
+    library, found = _found(energy, beta)
+    states, saddles = _followed(energy, beta, library, found)
+    now = states.library()
+    numbers = (
+        *(configurational_entropy(now, beta), minimax_heights(found, states, saddles)),
+        *(log_escape_times(NAIVE, energy, beta, found, states, saddles), now.weights(beta)),
+        *(log_partition(now, beta), jax.jit(mixture_bound)(energy, beta, now), overlaps(now)),
+    )
+    assert {x.dtype for x in jax.tree.leaves(numbers)} == {np.dtype(np.float32)}
+
+
 def test_configurational_entropy_in_the_coldest():
     library, _ = _found(EVEN)
     for beta, r in ((1e308, 2.0), (np.inf, 2.0), (1e308, -2.0)):
