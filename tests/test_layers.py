@@ -130,7 +130,7 @@ def _plant(root: Path, file: str, source: str) -> list[str]:
         ("spins.py", "from thermogen import exact", "exact, which does not lie below"),
         ("spins.py", "from . import exact", "exact, which does not lie below"),
         ("spins.py", "from .walsh import x", "walsh, which does not lie below"),
-        ("datasets.py", "from .energies import x", "energies, which does not lie below"),
+        ("datasets/_load.py", "from ..energies import x", "energies, which does not lie below"),
         ("energies/_base.py", "from ..datasets import x", "datasets, which does not lie below"),
         ("energies/_base.py", "from .. import exact", "exact, which does not lie below"),
         ("energies/__init__.py", "from ..exact import x", "exact, which does not lie below"),

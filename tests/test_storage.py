@@ -457,7 +457,7 @@ def test_random_bytes_are_no_files(tmp_path):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "_MAX_LINE", 100)
+    monkeypatch.setattr("thermogen.datasets._text._MAX_LINE", 100)
     (tmp_path / "a.csv").write_text("1," * 60)
     with pytest.raises(ValueError, match="a line of more than 100 characters"):
         datasets.load(tmp_path / "a.csv")

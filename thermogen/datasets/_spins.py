@@ -1,0 +1,76 @@
+"""What makes a table one of spins: its values, and errors that say where one is none."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Num
+
+from .._checks import as_array
+
+
+def validate_spins(data: Any, name: str = "data") -> Float[np.ndarray, "samples spins"]:
+    """Check that `data` is a table of spins.
+
+    Args:
+        data: Array of shape (n_samples, n_spins) with entries -1 and +1, of any real dtype.
+        name: What the error messages call it.
+
+    Returns:
+        The same table as a numpy array of float64.
+
+    Raises:
+        ValueError: If it is not 2-D, is empty, masks entries, or holds another value; the
+            message says where.
+    """
+    return spins_as_given(data, name).astype(float)
+
+
+def spins_as_given(data: Any, name: str = "data") -> Num[np.ndarray, "samples spins"]:
+    """`validate_spins`, but the table keeps its dtype, and is no copy."""
+    table = np.asarray(as_array(name, data))
+    _check_table(table, name)
+    if table.dtype == bool:
+        raise ValueError(f"{name} is boolean; expected spins -1 and +1 (see spins_from_bits)")
+    bad = (table != 1) & (table != -1)
+    if bad.any():
+        hint = " (see spins_from_bits)" if (table[bad] == 0).all() else ""
+        raise ValueError(f"{name} has {_first(bad, table)}; expected only -1 and +1{hint}")
+    return table
+
+
+def _check_table(table: np.ndarray, name: str) -> None:
+    # jax's issubdtype, for it knows bfloat16 and the like as well.
+    real = jnp.issubdtype(table.dtype, jnp.integer) or jnp.issubdtype(table.dtype, jnp.floating)
+    if not real and table.dtype != bool:
+        raise ValueError(f"{name} has dtype {table.dtype}; expected real numbers or booleans")
+    if table.ndim != 2:
+        raise ValueError(f"{name} has shape {table.shape}; expected (n_samples, n_spins)")
+    if table.size == 0:
+        raise ValueError(f"{name} is empty: it has shape {table.shape}")
+
+
+def _first(where: np.ndarray, table: np.ndarray, lines: Sequence[int] | None = None) -> str:
+    """Say which value stands first among the marked ones, and where."""
+    row, column = (int(k) for k in np.argwhere(where)[0])
+    place = f"row {row}" if lines is None else f"line {lines[row]}"
+    base = "counted from 0" if lines is None else "columns counted from 0"
+    return f"the value {table[row, column]} at {place}, column {column} ({base})"
+
+
+def table_spins(table: np.ndarray, name: str, lines: Sequence[int] | None = None) -> np.ndarray:
+    _check_table(table, name)
+    if table.dtype != bool:
+        zero, minus = table == 0, table == -1
+        bad = ~(zero | minus | (table == 1))
+        if bad.any():
+            raise ValueError(
+                f"{name} has {_first(bad, table, lines)}; expected 0 and 1, or -1 and +1"
+            )
+        if zero.any() and minus.any():
+            raise ValueError(
+                f"{name} mixes two conventions: {_first(zero, table, lines)} and "
+                f"{_first(minus, table, lines)}; expected 0 and 1, or -1 and +1"
+            )
+    return np.where(table > 0, 1.0, -1.0)
