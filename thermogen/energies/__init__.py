@@ -27,6 +27,7 @@ from ._rbm import RBM as RBM
 from ._terms import has_terms as has_terms
 from ._terms import terms as terms
 from ._terms import terms_for as terms_for
+from ._untrained import untrained as untrained
 from ._visible import Layers as Layers
 from ._visible import conditional_field as conditional_field
 from ._visible import conditional_fields as conditional_fields
