@@ -15,6 +15,7 @@ FAST = {
     "datasets": 3,
     "energies": 5,
     "exact": 10,
+    "interop": 2,
     "meanfield": 8,
     "retrieval": 1,
     "runs": 1,

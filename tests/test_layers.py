@@ -44,6 +44,7 @@ LAYERS = (
     ("kinetics",),
     ("experts", "retrieval"),
     ("plots", "storage"),
+    ("interop",),
     ("study",),
     ("_api", "cli"),
     ("__main__",),

@@ -23,6 +23,7 @@ from thermogen import (
     energies,
     exact,
     experts,
+    interop,
     kinetics,
     landscape,
     learning,
@@ -366,9 +367,9 @@ LEARNING = {
         OBJECTIVE, e, DATA[:100], DATA[100:], strengths=[0.01, 0.1], key=KEY
     ),
 }
-# `energies.nonlinear_fourth_cumulant` has no rule for lists of terms, and no determinant is known
-# for terms of three spins: the errors say so.
-REFUSED = {"energies.nonlinear_fourth_cumulant", "exact.planar_log_partition"}
+# `energies.nonlinear_fourth_cumulant` has no rule for lists of terms, no determinant is known for
+# terms of three spins, and a quadratic model has none: the errors say so.
+REFUSED = {"energies.nonlinear_fourth_cumulant", "exact.planar_log_partition", "interop.to_bqm"}
 
 
 def _figures(tree):
@@ -490,6 +491,10 @@ def test_pairs_of_a_ring_are_couplings_and_bonds():
     ring = Ring(N, jnp.asarray(0.7))
     couplings = 0.7 * (np.roll(np.eye(N), 1, axis=0) + np.roll(np.eye(N), -1, axis=0))
     np.testing.assert_array_equal(coupling_matrix(ring), couplings)
+    bonds = interop.to_bqm(ring).quadratic
+    assert {tuple(sorted(pair)): -b for pair, b in bonds.items()} == {
+        (k, k + 1): 0.7 for k in range(N - 1)
+    } | {(0, N - 1): 0.7}
     _, info = sampling.SwendsenWang().step(ring, 50.0, jnp.ones(N), KEY)
     assert (info.n_clusters, info.largest) == (1, N)
     with pytest.raises(TypeError, match=r"SwendsenWang needs .* 2 spins, got Chain with orders"):

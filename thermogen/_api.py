@@ -4,6 +4,7 @@ from . import datasets as datasets
 from . import energies as energies
 from . import exact as exact
 from . import experts as experts
+from . import interop as interop
 from . import kinetics as kinetics
 from . import landscape as landscape
 from . import learning as learning
