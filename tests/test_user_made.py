@@ -227,11 +227,16 @@ QUICK = {
     "exact.sample": lambda e: exact.sample(e, BETA, key=KEY, n_samples=8),
     "kinetics.flip_minima": lambda e: kinetics.flip_minima(e, CONFIGURATIONS),
     "learning.checked_samples": lambda e: learning.checked_samples(e, DATA),
+    "learning.log_likelihood": lambda e: learning.log_likelihood(e, DATA, BETA, key=KEY).value,
     "learning.potential": lambda e: learning.potential(e, BETA, DATA),
     "meanfield.checked_problem": lambda e: meanfield.checked_problem(
         FUNCTIONAL, e, BETA, float
     ).free_energy(M),
     "sampling.colored": lambda e: sampling.colored(e)(UP),
+    "sampling.is_summed": sampling.is_summed,
+    "sampling.log_partition": lambda e: (
+        sampling.log_partition(e, BETA, key=KEY, n_chains=4, n_rungs=3).log_partition
+    ),
     "sampling.log_states": lambda e: sampling.log_states(e, float),
     "sampling.parameter_dtype": lambda e: sampling.parameter_dtype(e).name,
     "sampling.random_corners": lambda e: sampling.random_corners(e, 3, KEY),

@@ -13,14 +13,10 @@ from .. import exact
 from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Key
-from ..energies import AbstractEnergy, Mixture, n_enumerated
+from ..energies import AbstractEnergy, Mixture
 from ..learning import checked_samples, checked_shares
-from ..runs import Devices, Folder, Spread, part
-from ..sampling import annealed_importance_sampling
-
-# Up to so many spins, of an RBM in one of its layers, ln Z is summed; beyond it is estimated.
-_MAX_ENUMERATED = 20
-_N_RUNGS, _N_CHAINS = 1000, 256
+from ..runs import Devices, Folder, part
+from ..sampling import is_summed, log_partition
 
 # Samples and shares come with shapes of their own, which the callers check.
 Data = Num[Array | np.ndarray, "_ _"]
@@ -31,15 +27,14 @@ Shares = Float[Array | np.ndarray, "_ _"]
 def log_partitions(
     experts: AbstractEnergy, key: Key, *, checkpoint: Folder = None, sharding: Devices = None
 ) -> Float[Array, " experts"]:
-    """ln Z of each expert at beta = 1: by enumeration up to 20 spins, else by annealing.
+    """ln Z of each expert at beta = 1, by `thermogen.sampling.log_partition`.
 
     Args:
         experts: energies on a leading axis, as `Mixture.experts`.
-        key: random key, for annealing (1000 temperatures, 256 chains).
+        key: random key, for annealing.
         checkpoint: folder where annealing is stored now and then, and goes on from if it was cut
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which the chains are spread: a mesh, or a sharding by its first axis.
-            Where 256 is no multiple of their number, one device moves all of them.
 
     Returns:
         In nats, shape `(experts,)`. The annealed ones are too small rather than too large.
@@ -49,21 +44,15 @@ def log_partitions(
             every weight, is not known.
     """
     size = jax.tree.leaves(experts)[0].shape[0]
-    first = jax.tree.map(lambda x: x[0], experts)
-    if n_enumerated(first) <= _MAX_ENUMERATED:
+    if is_summed(jax.tree.map(lambda x: x[0], experts)):
         return _exact_log_partitions(experts)
-    betas = jnp.linspace(0.0, 1.0, _N_RUNGS + 1)[1:]
-    spread = Spread.of(sharding)
-    # The number of chains is no choice of the caller, who cannot make it divide.
-    spread = None if spread is None or _N_CHAINS % spread.n_parts else spread
     estimates = [
-        annealed_importance_sampling(
+        log_partition(
             jax.tree.map(lambda x, a=a: x[a], experts),
-            betas,
+            1.0,
             key=jax.random.fold_in(key, a),
-            n_chains=_N_CHAINS,
             checkpoint=part(checkpoint, a),
-            sharding=spread,
+            sharding=sharding,
         )
         for a in range(size)
     ]

@@ -14,6 +14,8 @@ from ._inversion import SessakMonasson as SessakMonasson
 from ._inversion import invert as invert
 from ._inversion import moments as moments
 from ._job import Fit as Fit
+from ._likelihood import LogLikelihood as LogLikelihood
+from ._likelihood import log_likelihood as log_likelihood
 from ._masked import Path as Path
 from ._meanfield import MeanFieldLikelihood as MeanFieldLikelihood
 from ._minimisers import AbstractMinimiser as AbstractMinimiser

@@ -44,6 +44,8 @@ from ._observers import Overlaps as Overlaps
 from ._observers import PatternOverlaps as PatternOverlaps
 from ._observers import Seen as Seen
 from ._observers import Trace as Trace
+from ._partition import is_summed as is_summed
+from ._partition import log_partition as log_partition
 from ._population import PopulationAnnealing as PopulationAnnealing
 from ._population import PopulationEstimate as PopulationEstimate
 from ._population import PopulationState as PopulationState
