@@ -90,4 +90,5 @@ def log_likelihood(
 def _free_energies(energy: AbstractEnergy, beta: Beta, data: Array) -> Float[Array, " samples"]:
     """`-beta F` of each sample."""
     spins = data.astype(jnp.result_type(*jax.tree.leaves(energy)))
-    return -beta * jax.vmap(lambda s: visible_free_energy(energy, beta, s))(spins)
+    free_energies = jax.vmap(lambda s: visible_free_energy(energy, beta, s))(spins)
+    return -jnp.asarray(beta, spins.dtype) * free_energies
