@@ -14,7 +14,18 @@ from thermogen import cli
 
 # Equal for all, so that they share what is compiled.
 COMMAND = ["study", "adder:2", "--beta", "1.5", "--starts", "8"]
-STAGES = ["choose", "learn", "quench", "search", "certify", "vary", "climb", "recall", "scan"]
+STAGES = [
+    "choose",
+    "learn",
+    "quench",
+    "search",
+    "certify",
+    "vary",
+    "climb",
+    "recall",
+    "measure",
+    "scan",
+]
 FILES = ["library.npz", "model.eqx"]
 
 
@@ -109,8 +120,10 @@ def test_an_interrupted_study_says_how_it_goes_on(tmp_path, monkeypatch, whole, 
     how = f"thermogen {' '.join(command)} --resume"
     assert f"\nTo go on: {how}\n" in outcome.stderr
     assert how in (out / "unfinished" / "resume.txt").read_text()
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--resume"])
     outcome = _run(out, "--resume")
     assert outcome.exit_code == 0, outcome.output
+    assert tg.study.load_study(out / "study.npz").command == f"thermogen {' '.join(command)}"
     _assert_same(out, whole[0])
 
 

@@ -106,6 +106,11 @@ def taken_up(unfinished: Path, job: study.Study) -> study.Study:
     return left
 
 
+def typed() -> str:
+    """The command of this process, without what only tells it to go on."""
+    return shlex.join(["thermogen", *(word for word in sys.argv[1:] if word != "--resume")])
+
+
 def to_go_on(out: Path) -> str:
     """The command that goes on with the study of a folder: this one, wherever it is typed."""
     words = [word for word in sys.argv[1:] if word != "--resume"]

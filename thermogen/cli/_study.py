@@ -30,6 +30,7 @@ from ._folder import (
     reserved,
     taken_up,
     to_go_on,
+    typed,
     write,
 )
 
@@ -117,7 +118,7 @@ def study_data(
             own = _tasks.this_task(task, tasks)
             out = own.folder(out)
             settings = study.Settings(beta, functional, l2, starts, threshold, seed, own.index)
-            job = study.Study(study.load_source(data, weights), settings)
+            job = study.Study(study.load_source(data, weights), settings, command=typed())
             for note in study.check_size(job):
                 say(f"thermogen study: {note}")
             n_spins = job.source.spins.shape[1]

@@ -13,6 +13,7 @@ from ._sizes import check_size as check_size
 from ._study import Comparison as Comparison
 from ._study import Contestant as Contestant
 from ._study import Functional as Functional
+from ._study import Moments as Moments
 from ._study import Recollection as Recollection
 from ._study import ScanPoint as ScanPoint
 from ._study import Settings as Settings

@@ -14,6 +14,7 @@ from ..learning import FitResult, Pseudolikelihood, choose_l2, default_l2, fit
 from ..runs import Devices, Folder, Place, holding
 from ..search import Library, find_minima, quench
 from ._dynamics import climb, diagnose
+from ._measure import measure
 from ._progress import Tell
 from ._recall import recollect
 from ._remedy import compare
@@ -213,6 +214,7 @@ STAGES: dict[str, tuple[str, Callable[[Study, Tell, Place], None]]] = {
     "vary": ("Learning in other ways", vary),
     "climb": ("Climbing the barriers", climb),
     "recall": ("Recalling samples", recollect),
+    "measure": ("Measuring the model", measure),
     "scan": ("Scanning the temperature", _scan),
     "experts": ("Comparing with experts", compare),
 }

@@ -191,6 +191,23 @@ class Variation(NamedTuple):
     fit_result: RESULTS
 
 
+class Moments(NamedTuple):
+    """Means and correlations of the visible spins in the model, at the inverse temperature.
+
+    Attributes:
+        means: mean of each spin, shape `(n,)`.
+        pairs: mean product of each two, not connected, shape `(n, n)`.
+        error: typical standard error of an entry of `pairs`; 0 where all configurations were
+            summed, infinite where sampling has failed.
+        log_partition: ln Z where it is exact, else NaN.
+    """
+
+    means: np.ndarray
+    pairs: np.ndarray
+    error: float
+    log_partition: float
+
+
 class ScanPoint(NamedTuple):
     """What a short search of one functional found at one inverse temperature."""
 
@@ -219,11 +236,13 @@ class Study:
         barriers: transition states between the states of lowest free energy, as many as the
             tree shows; None before, and where there are fewer than two states.
         recollection: recall of the model; None before.
+        moments: means and correlations of the model; None before.
         comparison: one model against experts; None before, and where there are too few samples.
         experts: the mixture of that comparison.
         seconds: time of each stage that was begun, finished or not.
         finished: the stages that ran to their end.
         interrupted: whether the user stopped the study.
+        command: the command that made it; empty where none did.
     """
 
     source: Source
@@ -238,11 +257,13 @@ class Study:
     variations: list[Variation] = field(default_factory=list)
     barriers: Barriers | None = None
     recollection: Recollection | None = None
+    moments: Moments | None = None
     comparison: Comparison | None = None
     experts: Mixture | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     finished: list[str] = field(default_factory=list)
     interrupted: bool = False
+    command: str = ""
 
     @property
     def energy(self) -> Any:

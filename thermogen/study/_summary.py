@@ -11,6 +11,7 @@ from ..kinetics import BoundStates
 from ..landscape import TRANSITIONS, Barriers
 from ..learning import FitResult
 from ..search import Kind, Library
+from ._measure import of_data
 from ._study import Comparison, Recollection, Study, Variation
 
 _FIT_FAILED = "The fit failed, so that nothing is known about the data. Of the model as it is:"
@@ -48,6 +49,7 @@ def summary(study: Study) -> dict[str, Any]:
         "robustness": [_variation_figures(v) for v in study.variations],
         "n_saddles": None if study.barriers is None else int(np.sum(_is_saddle(study.barriers))),
         **_recall_figures(study.recollection),
+        **_moment_figures(study),
         "comparison": _comparison_figures(study.comparison),
         "interrupted": study.interrupted,
         "stages_finished": study.finished,
@@ -151,6 +153,18 @@ def _recall_figures(recalled: Recollection | None) -> dict[str, Any]:
         "recall_accuracy": recalled.accuracy,
         "recall_guess": recalled.guess,
     }
+
+
+def _moment_figures(study: Study) -> dict[str, Any]:
+    """ln Z where it is exact, and how far the model's correlations are from those of the data."""
+    found, names = study.moments, ("log_partition_exact", "correlation_deviation")
+    if found is None:
+        return dict.fromkeys(names)
+    pairs = np.triu_indices(len(found.means), 1)
+    off = found.pairs[pairs] - of_data(study.source)[1][pairs]
+    known = len(off) > 0 and np.isfinite(found.error)
+    deviation = finite(float(np.sqrt(np.mean(off**2)))) if known else None
+    return dict(zip(names, (finite(found.log_partition), deviation), strict=True))
 
 
 def _comparison_figures(compared: Comparison | None) -> dict[str, Any] | None:
