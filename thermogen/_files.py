@@ -31,6 +31,11 @@ _UNPACKED, _FACTOR = 2**30, 100
 _PIECE = 2**20
 
 
+def unpacked_limit(size: int) -> int:
+    """Bytes that a packed file of that size may unpack to; beyond is damage, or a trap."""
+    return max(_UNPACKED, _FACTOR * size)
+
+
 @contextlib.contextmanager
 def open_regular(path: PathLike) -> Iterator[tuple[BinaryIO, int]]:
     """A regular file and its size in bytes; what else a path may name would hang or never end.
@@ -227,7 +232,7 @@ def _read_archive(stream: BinaryIO, size: int, preferred: Sequence[str]) -> dict
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         chosen = [name for name in preferred if name in members][:1] or list(members)
         total = sum(members[name].file_size for name in chosen)
-        if total > max(_UNPACKED, _FACTOR * size):
+        if total > unpacked_limit(size):
             raise ValueError(f"it has {size} bytes and would unpack to {total / 2**30:.3g} GiB")
         arrays = {}
         for name in chosen:

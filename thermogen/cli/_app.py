@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -34,15 +35,31 @@ def main() -> None:
 
 @contextlib.contextmanager
 def one_line(command: str) -> Iterator[None]:
-    """Errors that the user can mend, in one line; a signal that strikes before anything is done."""
+    """Errors that the user can mend, and warnings, in one line; a signal before all is done."""
     try:
-        yield
+        with _warnings_said(command):
+            yield
     except KeyboardInterrupt:
         print("Interrupted; nothing was written.", file=sys.stderr)
         raise typer.Exit(_signals.exit_code()) from None
     except (ValueError, TypeError, OSError, ImportError, ProcessLostError) as error:
         print(f"thermogen {command}: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+
+
+@contextlib.contextmanager
+def _warnings_said(command: str) -> Iterator[None]:
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def said(message, category, *place, **more):
+            if issubclass(category, UserWarning):
+                say(f"thermogen {command}: {message}")
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = said
+        yield
 
 
 def _show_version(wanted: bool) -> bool:

@@ -1,6 +1,5 @@
 """What makes a table one of spins: its values, and errors that say where one is none."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -51,26 +50,7 @@ def _check_table(table: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} is empty: it has shape {table.shape}")
 
 
-def _first(where: np.ndarray, table: np.ndarray, lines: Sequence[int] | None = None) -> str:
+def _first(where: np.ndarray, table: np.ndarray) -> str:
     """Say which value stands first among the marked ones, and where."""
     row, column = (int(k) for k in np.argwhere(where)[0])
-    place = f"row {row}" if lines is None else f"line {lines[row]}"
-    base = "counted from 0" if lines is None else "columns counted from 0"
-    return f"the value {table[row, column]} at {place}, column {column} ({base})"
-
-
-def table_spins(table: np.ndarray, name: str, lines: Sequence[int] | None = None) -> np.ndarray:
-    _check_table(table, name)
-    if table.dtype != bool:
-        zero, minus = table == 0, table == -1
-        bad = ~(zero | minus | (table == 1))
-        if bad.any():
-            raise ValueError(
-                f"{name} has {_first(bad, table, lines)}; expected 0 and 1, or -1 and +1"
-            )
-        if zero.any() and minus.any():
-            raise ValueError(
-                f"{name} mixes two conventions: {_first(zero, table, lines)} and "
-                f"{_first(minus, table, lines)}; expected 0 and 1, or -1 and +1"
-            )
-    return np.where(table > 0, 1.0, -1.0)
+    return f"the value {table[row, column]} at row {row}, column {column} (counted from 0)"

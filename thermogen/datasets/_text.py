@@ -1,92 +1,139 @@
-"""Tables in text files: one row after the other, in bounded memory."""
+"""Tables in text files: separators, header and line numbers, in bounded memory."""
 
 import array
+import codecs
 import csv
+import gzip
 import io
-import operator
+import itertools
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._checks import check_memory
-from .._files import open_regular
+from .._files import open_regular, unpacked_limit
+from ._grid import Grid, grid_of_texts
+from ._header import arff_header, header_of, leading_lines, separator_of
 
-_MAX_LINE = 2**24  # characters of a .csv file: eight million spins
+_MAX_LINE = 2**24  # characters: eight million spins
+# A cell takes two bytes or more in the file, four for its code and eight for its number; a text
+# takes about a hundred, once.
+_BYTES, _BYTES_OF_A_TEXT = 6, 100
+_EVERY = 2**14  # rows
 
 
-def read_csv(path: Path, gaps: Sequence[str]) -> tuple[np.ndarray, list[int]]:
-    """The table, NaN for a cell that is one of `gaps`, and the line number of each of its rows."""
-    # One row after the other: an object for each would take a third more.
-    table = array.array("d")
-    lines: list[int] = []
+class _Vocabulary(dict[str, int]):
+    """A number for each text, in the order in which they come."""
+
+    def __missing__(self, text: str) -> int:
+        self[text] = len(self)
+        return self[text]
+
+
+class _Row(NamedTuple):
+    line: int
+    cells: list[str]
+
+
+def read_text(path: Path) -> Grid:
+    """The table in a text file; its suffixes tell whether it is packed, of tabs, or of Weka.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not a table; the message says what is wrong and where.
+        OSError: if the file cannot be read.
+    """
+    packed = path.suffix.lower() == ".gz"
+    kind = Path(path.stem).suffix.lower() if packed else path.suffix.lower()
     try:
         with (
             open_regular(path) as (stream, size),
-            io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text,
+            gzip.GzipFile(fileobj=stream) if packed else stream as content,
+            _decoded(content) as text,
         ):
-            reader = csv.reader(_lines(text, size, path))
-            header_allowed = True
-            for cells in reader:
-                # Cells that are all empty are a row of gaps, where an empty cell is one.
-                if not "".join(cells).strip() and ("" not in gaps or len(cells) < 2):
-                    continue
-                unknown = [cell.strip() in gaps for cell in cells]
-                values = [
-                    np.nan if gap else _number(cell)
-                    for cell, gap in zip(cells, unknown, strict=True)
-                ]
-                words = [value is None for value in values]
-                if header_allowed and any(words) and all(map(operator.or_, words, unknown)):
-                    header_allowed = False
-                    continue
-                header_allowed = False
-                table.extend(_complete_row(cells, values, path, reader.line_num, gaps))
-                lines.append(reader.line_num)
-                if len(values) * len(lines) != len(table):
-                    raise ValueError(
-                        f"{path} is ragged: line {lines[-1]} has {len(values)} columns, "
-                        f"line {lines[0]} has {(len(table) - len(values)) // (len(lines) - 1)}"
-                    )
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a text file of comma-separated values: {error}") from error
-    if not lines:
-        raise ValueError(f"{path} is empty: it has no line of {'cues' if gaps else 'numbers'}")
-    return np.frombuffer(table).reshape(len(lines), -1), lines
+            lines = _lines(text, size, path, packed)
+            if kind == ".arff":
+                skipped, header, lines = arff_header(lines, path)
+                return _grid(_rows(lines, skipped, ",", "'"), header, path)
+            skipped, comment, head = leading_lines(lines)
+            separator = "\t" if kind == ".tsv" else separator_of(head)
+            rows = _rows(itertools.chain(head, lines), skipped, separator, '"')
+            first = list(itertools.islice(rows, 2))
+            header = header_of([row.cells for row in first], comment, separator)
+            if header is not None and first and header.in_first_row:
+                del first[0]
+            return _grid(itertools.chain(first, rows), header and header.names, path)
+    except (UnicodeError, csv.Error, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{path} is not a text file of a table: {error}; expected UTF-8, or UTF-16 with its "
+            "byte order mark"
+        ) from error
 
 
-def _lines(text: io.TextIOWrapper, size: int, path: Path) -> Iterator[str]:
-    """The lines of a text of `size` bytes, however long the stream goes on."""
-    # A cell takes two bytes or more in the file and eight in memory, twice while rows are joined.
-    check_memory(f"{path}, read as a table,", 8 * size)
-    while size > 0 and (line := text.readline(_MAX_LINE + 1)):
+def _decoded(content: Any) -> io.TextIOWrapper:
+    marked = content.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding = "utf-16" if marked else "utf-8-sig"
+    return io.TextIOWrapper(content, encoding=encoding, newline="")
+
+
+def _lines(text: io.TextIOWrapper, size: int, path: Path, packed: bool) -> Iterator[str]:
+    """The lines of a text, up to the size of its file or what that may unpack to."""
+    limit = unpacked_limit(size) if packed else size
+    if not packed:
+        check_memory(f"{path}, read as a table,", _BYTES * size)
+    left = limit
+    while left > 0 and (line := text.readline(_MAX_LINE + 1)):
         if len(line) > _MAX_LINE:
             raise ValueError(f"{path} has a line of more than {_MAX_LINE} characters")
-        size -= len(line)
+        left -= len(line)
         yield line
+    if packed and left <= 0 and text.read(1):
+        raise ValueError(f"{path} would unpack to more than {limit / 2**30:.3g} GiB")
 
 
-def _number(cell: str) -> float | None:
-    word = cell.strip().lower()
-    if word in ("true", "false"):
-        return float(word == "true")
-    try:
-        return float(word)
-    except ValueError:
-        return None
+def _rows(lines: Iterator[str], skipped: int, separator: str, quote: str) -> Iterator[_Row]:
+    """All lines that are not blank. One of separators alone is a row without any value."""
+    if separator == " ":
+        lines = (line.strip() for line in lines)
+    reader = csv.reader(lines, delimiter=separator, quotechar=quote, skipinitialspace=True)
+    for cells in reader:
+        if len(cells) > 1 or "".join(cells).strip():
+            yield _Row(reader.line_num + skipped, cells)
 
 
-def _complete_row(
-    cells: list[str], values: list[float | None], path: Path, line: int, gaps: Sequence[str]
-) -> list[float]:
-    """The values, none of them missing: a slip in the first row is no header."""
-    numbers = [value for value in values if value is not None]
-    if len(numbers) < len(values):
-        column = values.index(None)
-        marks = " or ".join(gap or "nothing" for gap in gaps)
-        raise ValueError(
-            f"{path} has {cells[column]!r} at line {line}, column {column} (columns counted from "
-            "0); expected comma-separated numbers or true and false"
-            + (f", and {marks} where unknown" if gaps else "")
-        )
-    return numbers
+def _grid(rows: Iterator[_Row], header: Sequence[str] | None, path: Path) -> Grid:
+    codes, lines, vocabulary, width = array.array("i"), array.array("q"), _Vocabulary(), 0
+    for line, cells in rows:
+        if not lines:
+            width = len(cells)
+            header = _of_width(header, cells, path)
+        if len(cells) != width:
+            raise ValueError(
+                f"{path} is ragged: line {line} has {len(cells)} columns, line {lines[0]} has "
+                f"{width}"
+            )
+        # One row after the other: an object for each would take a third more.
+        codes.extend([vocabulary[cell] for cell in cells])
+        lines.append(line)
+        if len(lines) % _EVERY == 0:
+            held = 2 * _BYTES * len(codes) + _BYTES_OF_A_TEXT * len(vocabulary)
+            check_memory(f"{path}, read as a table,", held)
+    if not lines:
+        raise ValueError(f"{path} is empty: it has no line of values")
+    table = np.frombuffer(codes, np.intc).reshape(len(lines), width)
+    names = None if header is None else tuple(header)
+    return grid_of_texts(str(path), table, list(vocabulary), header=names, lines=lines)
+
+
+def _of_width(header: Sequence[str] | None, cells: list[str], path: Path) -> Sequence[str] | None:
+    """The header with a name for each cell; R leaves out that of the names of the rows."""
+    if header is None or len(header) == len(cells):
+        return header
+    if len(header) == len(cells) - 1 and cells[-1].strip():
+        return ["", *header]
+    raise ValueError(
+        f"{path} is ragged: its header has {len(header)} columns, the line below has {len(cells)}"
+    )

@@ -1,5 +1,6 @@
-"""What a study needs, told before it begins: memory, time, and whether the table stands upright."""
+"""What a study needs, told before it begins: memory, time, and a table that is one of samples."""
 
+from .. import datasets
 from .._checks import check_memory
 from ._study import Study
 
@@ -12,7 +13,6 @@ _SCANS = 16
 _TRAJECTORIES = 12288  # n^2 multiplications each, for each sweep of the threshold and the horizon
 _HORIZON = 10
 _LONG, _TOO_LONG = 300.0, 30 * 86400.0  # seconds
-_LYING = 10  # a table of so many more columns than rows is likely to lie on its side
 
 
 def check_size(study: Study) -> list[str]:
@@ -23,12 +23,8 @@ def check_size(study: Study) -> list[str]:
     """
     rows, n = study.source.spins.shape
     settings = study.settings
-    notes = []
-    hint = ""
-    if n > _LYING * rows:
-        hint = f"the table looks transposed: it has {rows} rows, the samples, and {n} columns"
-        notes.append(f"{hint}, the spins")
-        hint = f"; {hint}"
+    notes = datasets.doubts(study.source.spins)
+    hint = "".join(f"; {note}" for note in notes)
     starts = settings.n_starts * n * 8.0
     try:
         check_memory(f"a study of {n} spins", _TABLES * 8.0 * n**2 + 16 * starts)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -345,7 +346,7 @@ def _named_source(text: str) -> Source:
         spins = datasets.adder(int(bits))
         return Source(text, spins, None, (1, spins.shape[1]))
     try:
-        spins = datasets.load(text)
+        spins = datasets.read_table(Path(text)).spins
     except FileNotFoundError:
         raise ValueError(
             f"no data set or file named {text!r}; expected digits, adder:N, or a .npy, .npz or "
