@@ -147,3 +147,11 @@ def test_guide_to_long_runs_runs():
     for beta, estimate in zip((0.5, 1.0), names["estimates"], strict=True):
         exact = float(tg.exact.log_partition(names["magnet"], beta))
         assert abs(float(estimate) - exact) < 0.5
+
+
+@pytest.mark.further
+def test_interop_guide_code_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run(ROOT / "docs" / "interop.md")
+    assert {"tree.svg", "tree.pdf", "states.graphml"} <= {p.name for p in tmp_path.iterdir()}
+    assert names["states"].size > 2 and names["disconnectivity"].n_trees == 1

@@ -536,3 +536,30 @@ def test_a_save_reaches_the_disk_before_it_replaces(tmp_path, monkeypatch):
         monkeypatch.setattr(os, name, spy)
     storage.save_energy(tmp_path / "model.eqx", _pairwise())
     assert calls == ["fsync", "replace", "fsync"]
+
+
+def test_notes_are_kept_beside_an_energy(tmp_path):
+    notes = {"offset": 1.5, "names": ["a", 2, "ä"]}
+    storage.save_energy(tmp_path / "model.eqx", _pairwise(), notes=notes)
+    assert storage.load_notes(tmp_path / "model.eqx") == notes
+    np.testing.assert_array_equal(
+        storage.load_energy(tmp_path / "model.eqx").fields, _pairwise().fields
+    )
+    storage.save_energy(tmp_path / "bare.eqx", _pairwise())
+    assert storage.load_notes(tmp_path / "bare.eqx") == {}
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        storage.save_energy(tmp_path / "wrong.eqx", _pairwise(), notes={"names": {1, 2}})
+    assert not (tmp_path / "wrong.eqx").exists()
+
+
+def test_damaged_notes_are_refused(tmp_path):
+    path = tmp_path / "model.eqx"
+    storage.save_energy(path, _pairwise(), notes={"a": 1})
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"a": 1', b'"a": 2'))
+    with pytest.raises(ValueError, match="its checksum is wrong"):
+        storage.load_notes(path)
+    content = whole[:-32].replace(b'{"a": 1}', b"[1]")
+    path.write_bytes(content + hashlib.sha256(content).digest())
+    with pytest.raises(ValueError, match="its notes are a list"):
+        storage.load_notes(path)

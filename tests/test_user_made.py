@@ -179,6 +179,16 @@ def _saved_and_loaded(energy):
         return storage.load_energy(f"{folder}/chain.eqx")
 
 
+def _coefficients(polynomial):
+    return [polynomial[term] for term in sorted(polynomial, key=sorted)]
+
+
+def _written_and_read(energy):
+    with tempfile.TemporaryDirectory() as folder:
+        interop.write_model(f"{folder}/chain.terms", energy)
+        return interop.read_model(f"{folder}/chain.terms").energy
+
+
 def _thresholds(sites):
     return jnp.zeros((sites.size, 3))
 
@@ -225,6 +235,8 @@ QUICK = {
     "exact.relaxation_times": lambda e: exact.relaxation_times(e, BETA),
     "exact.retention": lambda e: exact.retention(e, BETA, CONFIGURATIONS[:4]),
     "exact.sample": lambda e: exact.sample(e, BETA, key=KEY, n_samples=8),
+    "interop.to_polynomial": lambda e: _coefficients(interop.to_polynomial(e)),
+    "interop.write_model": lambda e: _written_and_read(e).couplings,
     "kinetics.flip_minima": lambda e: kinetics.flip_minima(e, CONFIGURATIONS),
     "learning.checked_samples": lambda e: learning.checked_samples(e, DATA),
     "learning.log_likelihood": lambda e: learning.log_likelihood(e, DATA, BETA, key=KEY).value,
@@ -374,7 +386,15 @@ LEARNING = {
 }
 # `energies.nonlinear_fourth_cumulant` has no rule for lists of terms, no determinant is known for
 # terms of three spins, and a quadratic model has none: the errors say so.
-REFUSED = {"energies.nonlinear_fourth_cumulant", "exact.planar_log_partition", "interop.to_bqm"}
+REFUSED = {
+    "energies.nonlinear_fourth_cumulant",
+    "exact.planar_log_partition",
+    "interop.to_bernoulli_rbm",
+    "interop.to_bits",
+    "interop.to_bqm",
+    "interop.to_networkx",
+    "interop.to_qubo",
+}
 
 
 def _figures(tree):

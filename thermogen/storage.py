@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -30,16 +30,21 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 _DIGEST = hashlib.sha256().digest_size
 
 
-def save_energy(path: PathLike, energy: AbstractEnergy) -> None:
+def save_energy(
+    path: PathLike, energy: AbstractEnergy, *, notes: Mapping[str, Any] | None = None
+) -> None:
     """Write an energy: one line of JSON that says what it is, its parameters, and a checksum.
 
     Args:
         path: the file to write, such as `model.eqx`.
         energy: an energy of the package, mixtures included, or of a class that registers
             `thermogen.energies.describe` and `rebuild`.
+        notes: what is to be kept beside it, such as names of spins, as `json.dumps` takes it;
+            `load_notes` reads it.
 
     Raises:
         ValueError: for an energy of another class, or with parameters that are not finite.
+        TypeError: for notes that are no JSON.
         OSError: if the file cannot be written.
 
     !!! example
@@ -62,6 +67,7 @@ def save_energy(path: PathLike, energy: AbstractEnergy) -> None:
         "version": _VERSION,
         **described,
         "dtype": str(dtype),
+        **({"notes": dict(notes)} if notes else {}),
     }
     digest = hashlib.sha256()
     with write_atomically(path) as stream:
@@ -103,6 +109,29 @@ def load_energy(path: PathLike) -> AbstractEnergy:
             parameters that its class refuses.
         OSError: if the file cannot be read.
     """
+    header, numbers = _read(path)
+    try:
+        return _rebuilt(header, numbers)
+    # A header of another hand can make almost anything fail: RecursionError, OverflowError, ...
+    except Exception as error:
+        raise ValueError(f"{path} is truncated or damaged: {error}") from error
+
+
+def load_notes(path: PathLike) -> dict[str, Any]:
+    """Read what `save_energy` kept beside an energy; empty where that is nothing.
+
+    Raises:
+        ValueError: if the file is damaged, or is not of this kind.
+        OSError: if the file cannot be read.
+    """
+    notes = _read(path)[0].get("notes", {})
+    if not isinstance(notes, dict):
+        raise ValueError(f"{path} is truncated or damaged: its notes are a {type(notes).__name__}")
+    return notes
+
+
+def _read(path: PathLike) -> tuple[dict[str, Any], memoryview]:
+    """Header and numbers of a file whose checksum is right."""
     with open_regular(path) as (stream, size):
         content = stream.read(size)
     end = content.find(b"\n") + 1
@@ -110,11 +139,7 @@ def load_energy(path: PathLike) -> AbstractEnergy:
     view = memoryview(content)  # slices of it are no copies
     if hashlib.sha256(view[:-_DIGEST]).digest() != view[-_DIGEST:]:
         raise ValueError(f"{path} is truncated or damaged: its checksum is wrong")
-    try:
-        return _rebuilt(header, view[end:-_DIGEST])
-    # A header of another hand can make almost anything fail: RecursionError, OverflowError, ...
-    except Exception as error:
-        raise ValueError(f"{path} is truncated or damaged: {error}") from error
+    return header, view[end:-_DIGEST]
 
 
 def _read_header(line: bytes, path: PathLike) -> dict[str, Any]:

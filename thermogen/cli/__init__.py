@@ -2,6 +2,7 @@
 
 from ._app import app as app
 from ._app import main as main
+from ._convert import convert
 from ._merge import merge
 from ._recall import recall
 from ._study import render, study_data
@@ -11,3 +12,4 @@ app.command("study")(study_data)
 app.command()(render)
 app.command()(merge)
 app.command()(recall)
+app.command()(convert)

@@ -1,6 +1,6 @@
 """Binary quadratic models of dimod, D-Wave's library of models."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from ..energies import AbstractEnergy
@@ -54,7 +54,7 @@ def from_bqm(bqm: Any) -> Model:
 def to_bqm(
     energy: AbstractEnergy,
     offset: float = 0.0,
-    names: Sequence[Hashable] | None = None,
+    names: Iterable[Hashable] | None = None,
     *,
     vartype: str = SPIN,
 ) -> Any:

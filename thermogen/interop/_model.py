@@ -5,14 +5,14 @@ with spins alone. All conversions pass through one `Quadratic`, in float64 on th
 """
 
 import importlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from .._checks import check_finite
-from ..energies import AbstractEnergy, AbstractMultilinear, Interactions, Pairwise, terms_for
+from ..energies import AbstractEnergy, Interactions, Pairwise, terms_for
 
 SPIN, BINARY = "SPIN", "BINARY"
 # A matrix serves where at least one pair in this many interacts, else a list of bonds.
@@ -29,11 +29,11 @@ class Model(NamedTuple):
     Attributes:
         energy: the energy, at the same inverse temperature as over there.
         offset: what is to be added to it, in energy units.
-        names: what the (visible) spins are called over there, in their order; 0, 1, ... where
-            nothing else is known.
+        names: what the spins are called over there, in their order; 0, 1, ... where nothing else
+            is known. Hidden spins beside named ones are "hidden 0", "hidden 1", ...
     """
 
-    energy: AbstractMultilinear
+    energy: AbstractEnergy
     offset: float
     names: tuple[Hashable, ...]
 
@@ -140,7 +140,7 @@ def quadratic_of(user: str, energy: AbstractEnergy, offset: float, vartype: str)
     return to_bits(q) if vartype == BINARY else q
 
 
-def model_of(q: Quadratic, vartype: str, names: Sequence[Hashable] | None = None) -> Model:
+def model_of(q: Quadratic, vartype: str, names: Iterable[Hashable] | None = None) -> Model:
     """The energy of a polynomial: `Pairwise` where many pairs interact, else `Interactions`."""
     if not np.isfinite(q.constant):
         raise ValueError(f"the constant must be finite, got {q.constant}")
@@ -156,8 +156,12 @@ def model_of(q: Quadratic, vartype: str, names: Sequence[Hashable] | None = None
     return Model(energy, float(q.constant), checked_names(names, n))
 
 
-def checked_names(names: Sequence[Hashable] | None, n: int) -> tuple[Hashable, ...]:
+def checked_names(
+    names: Iterable[Hashable] | None, n: int, visible: int | None = None
+) -> tuple[Hashable, ...]:
     """One name for each of n spins; their numbers by default.
+
+    Where the first spins alone are visible, names of these will do.
 
     Raises:
         ValueError: for another number of names, or a name that occurs twice.
@@ -165,6 +169,8 @@ def checked_names(names: Sequence[Hashable] | None, n: int) -> tuple[Hashable, .
     if names is None:
         return tuple(range(n))
     given = tuple(names)
+    if len(given) == visible:
+        given += tuple(f"hidden {k}" for k in range(n - len(given)))
     if len(given) != n:
         raise ValueError(f"names must be {n}, one for each spin, got {len(given)}")
     seen = set()
@@ -173,6 +179,15 @@ def checked_names(names: Sequence[Hashable] | None, n: int) -> tuple[Hashable, .
             raise ValueError(f"names must differ from each other, got {name!r} twice")
         seen.add(name)
     return given
+
+
+def ordered(labels: Iterable[Hashable]) -> list[Hashable]:
+    """Different labels in their natural order; those that cannot be compared by class and text."""
+    different = set(labels)
+    try:
+        return sorted(different)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        return sorted(different, key=lambda label: (type(label).__name__, repr(label)))
 
 
 def needed(module: str, user: str) -> Any:

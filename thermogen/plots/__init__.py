@@ -17,5 +17,6 @@ from ._style import ACCENT as ACCENT
 from ._style import INK as INK
 from ._style import MUTED as MUTED
 from ._style import figure_png as figure_png
+from ._style import save as save
 from ._style import styled as styled
 from ._trees import disconnectivity_figure as disconnectivity_figure

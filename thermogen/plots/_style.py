@@ -7,10 +7,13 @@ and need no display.
 import functools
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+
+from .._files import PathLike, write_atomically
 
 INK, ACCENT, MUTED, GRID = "#1f3a5f", "#c2571a", "#6b7280", "#e3e3df"
 # Muted qualitative colours for up to ten classes.
@@ -58,3 +61,42 @@ def figure_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()
+
+
+# Text of a vector graphic stays text, which can be searched and edited; and one figure is one file,
+# to the byte.
+_FILES: Any = {"svg.fonttype": "none", "svg.hashsalt": "thermogen", "pdf.fonttype": 42}
+_UNDATED = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+
+
+def save(figure: Figure, path: PathLike) -> None:
+    """Write a figure as PNG, PDF or SVG, by the suffix of the file.
+
+    Args:
+        figure: what a function of this room returned, or any figure of matplotlib.
+        path: the file, such as `tree.svg`. It appears whole or not at all.
+
+    Raises:
+        ValueError: for another suffix.
+        OSError: if the file cannot be written.
+
+    !!! example
+
+        ```python
+        from pathlib import Path
+
+        import numpy as np
+        import thermogen as tg
+        from thermogen import plots
+
+        tree = tg.disconnectivity_tree(np.array([0.0, 0.5]), np.array([[0, 2.0], [2.0, 0]]))
+        plots.save(plots.disconnectivity_figure(tree), "tree.svg")
+
+        assert "<text" in Path("tree.svg").read_text()
+        ```
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _UNDATED:
+        raise ValueError(f"{path} must end in {', '.join(_UNDATED)}")
+    with matplotlib.rc_context(_FILES), write_atomically(path) as stream:
+        figure.savefig(stream, format=suffix[1:], dpi=_DPI, metadata=_UNDATED[suffix])
