@@ -7,18 +7,22 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from studies import made_study
 
 import thermogen as tg
 from thermogen import RESULTS, Solution
 from thermogen.energies import Pairwise
-from thermogen.kinetics import BoundStates, Certificate
-from thermogen.landscape import TRANSITIONS, Barriers
-from thermogen.learning import FitResult
-from thermogen.plots import _style
 from thermogen.runs import Place
-from thermogen.search import PER_STATE, Completeness, Kind, Library
-from thermogen.study import _dynamics, _page, _pipeline, _progress, _recall, _remedy
-from thermogen.study._pipeline import STAGES
+from thermogen.study import (
+    _dynamics,
+    _model,
+    _pipeline,
+    _progress,
+    _recall,
+    _remedy,
+    _robustness,
+    _words,
+)
 
 # --- sources
 
@@ -63,167 +67,8 @@ def test_a_study_learns_weighted_samples_as_repeated_ones(tmp_path):
 # --- studies made by hand
 
 
-def _library(n_states, n_spins, overflow=False):
-    draw = np.random.default_rng(n_states)
-    return Library(
-        magnetizations=draw.uniform(-1, 1, (n_states, n_spins)),
-        free_energies=np.linspace(-9, -5, n_states),
-        residuals=np.full(n_states, 1e-12),
-        curvatures=np.full(n_states, 0.25),
-        hits=np.full(n_states, 3),
-        multiplicity=1 + np.arange(n_states) % 2,
-        kind=np.full(n_states, Kind.MINIMUM, np.int8),
-        overflow=np.array(overflow),
-    )
-
-
-def _certificate(n_states, n_spins):
-    """Two bound states of all: the last, never left, is with the first; the second is alone."""
-    own = np.arange(n_states)
-    group = np.where(own == 1, 1, 0)
-    times = np.where(group == 1, 50.0, np.inf)
-    return Certificate(
-        escape_times=times,
-        intervals=np.stack([0.9 * times, 1.2 * times], axis=1),
-        n_escapes=np.full(n_states, 9),
-        exposures=9 * times,
-        inner_times=np.ones(n_states),
-        group=group,
-        bound=own < 2,
-        multiplicity=np.ones(n_states, int),
-        side=np.ones(n_states, int),
-        occupations=np.eye(n_states),
-        escapes=np.zeros((n_states, n_states)),
-        cores=np.ones((n_states, n_spins), np.int8),
-        same_core=np.where(own == 1, 1, 0),
-        disordered=np.zeros(n_states, bool),
-        reach=np.full(n_states, -1.0),
-        relaxation_times=np.array([60.0])[: n_states - 1],
-        rates=np.zeros((min(n_states, 2),) * 2),
-        threshold=20.0,
-        lag=40.0,
-    )
-
-
-def _ergodicity(library):
-    """Of the first states of a library, and of one single-flip minimum."""
-    flip = library[:1]
-    flip = dataclasses.replace(
-        flip,
-        magnetizations=np.sign(flip.magnetizations),
-        residuals=np.full(1, np.inf),
-        kind=np.full(1, Kind.FLIP_MINIMUM, np.int8),
-    )
-    held = library[: min(library.size, 20)]
-    both = {k: np.concatenate([getattr(held, k), getattr(flip, k)]) for k in PER_STATE}
-    candidates = Library(**both, overflow=held.overflow)
-    certificate = _certificate(candidates.size, candidates.magnetizations.shape[1])
-    complete = Completeness(1.0, (0.99, 1.0), 3.0, (3.0, 4.0))
-    edges = np.linspace(-1, 1, 41)
-    rows = np.flatnonzero(certificate.bound)
-    return BoundStates(
-        magnetizations=candidates.magnetizations[rows],
-        weights=np.array([0.75, 0.25])[: len(rows)],
-        weight_intervals=np.tile([0.0, 1.0], (len(rows), 1)),
-        library_weights=np.array([0.6, 0.4])[: len(rows)],
-        log_partition=10.0,
-        log_partition_error=0.1,
-        escape_times=certificate.escape_times[rows],
-        intervals=certificate.intervals[rows],
-        multiplicity=certificate.multiplicity[rows],
-        representatives=rows,
-        library=candidates,
-        certificate=certificate,
-        overlap_edges=edges,
-        overlaps=np.full(40, 1 / 40),
-        completeness=complete,
-        flip_completeness=complete,
-        n_flip_minima=5,
-        n_dropped=0,
-        beta=1.0,
-    )
-
-
-def _barriers(library):
-    """All states joined two above the highest of them."""
-    k, n = min(library.size, 12), library.magnetizations.shape[1]
-    free_energies = library.free_energies[:k]
-    heights = np.full((k, k), free_energies.max() + 2)
-    np.fill_diagonal(heights, free_energies)
-    return Barriers(
-        ends=np.array([[0, 1]]),
-        parity=np.ones(1, int),
-        multiplicity=np.ones(1, int),
-        magnetizations=np.zeros((1, n)),
-        free_energies=heights[:1, 1],
-        residuals=np.zeros(1),
-        indices=np.ones(1, int),
-        result=TRANSITIONS.named(["converged"]),
-        heights=heights,
-        mirror_heights=np.full(k, np.inf),
-        others=np.zeros((0, n)),
-    )
-
-
-def _recollection(source):
-    truths = source.spins[:5].astype(float)
-    return tg.study.Recollection(
-        truths=truths,
-        known=_recall.shown(source),
-        answers=truths,
-        probabilities=np.linspace(0.1, 0.9, 5),
-        means=0.5 * truths,
-        exact=0.4,
-        accuracy=0.8,
-        guess=0.6,
-    )
-
-
-def _study(picture=(4, 4), n_states=3, n_classes=3, **library):
-    n_spins, n_samples = picture[0] * picture[1], 20
-    draw = np.random.default_rng(0)
-    spins = draw.choice(np.array([-1, 1], np.int8), (n_samples, n_spins))
-    labels = np.arange(n_samples) % n_classes if n_classes else None
-    study = tg.study.Study(
-        tg.study.Source("<made & up>", spins, labels, picture), tg.study.Settings()
-    )
-    study.fit = FitResult(
-        Pairwise(jnp.zeros((n_spins, n_spins)), jnp.ones(n_spins)),
-        np.linspace(9, 5, 40),
-        RESULTS.converged,
-    )
-    study.scan = [
-        tg.study.ScanPoint("naive", beta, count, 0.9, count == 64)
-        for beta, count in [(0.3, 1), (2.0, 64)]
-    ]
-    study.library = _library(n_states, n_spins, **library)
-    ends = np.resize(study.library.magnetizations[: max(n_states, 1)], (n_samples, n_spins))
-    result = RESULTS.where(np.arange(n_samples) == 0, RESULTS.stalled, RESULTS.converged)
-    study.minima = Solution(ends, result, {}, {})
-    if n_states:
-        study.bound_states = _ergodicity(study.library)
-    if n_states > 1:
-        study.barriers = _barriers(study.library)
-    study.recollection = _recollection(study.source)
-    study.l2 = 1e-3
-    if n_states:
-        bound = len(study.bound_states)
-        study.variations = [
-            tg.study.Variation("without the ridge", "1", np.arange(bound) < 1, RESULTS.separable),
-            tg.study.Variation("on resampled data", "2", np.ones(bound, bool), RESULTS.converged),
-            tg.study.Variation("on resampled data", "3", np.ones(bound, bool), RESULTS.converged),
-        ]
-    one = tg.study.Contestant(1, 136, 8.0, 9.0, 0.2, 0.7)
-    study.comparison = tg.study.Comparison(
-        one, one._replace(n_experts=4, held_out=8.0), 1.0, 0.1, 4, "ExactLikelihood"
-    )
-    study.finished = list(STAGES)
-    study.seconds = dict.fromkeys(study.finished, 1.0)
-    return study
-
-
 def test_samples_are_assigned_to_their_states():
-    study = _study(n_states=3)
+    study = made_study(n_states=3)
     expected = np.arange(20) % 3
     expected[0] = -1  # did not converge, wherever it stopped
     np.testing.assert_array_equal(study.assignment(), expected)
@@ -231,7 +76,7 @@ def test_samples_are_assigned_to_their_states():
 
 
 def test_the_onsager_ratio_is_that_of_the_energy():
-    study = _study()
+    study = made_study()
     assert tg.study.summary(study)["onsager_ratio"] == 0  # fields alone: mean field is exact
     couplings = 1 - jnp.eye(16)
     energy = Pairwise(couplings, jnp.ones(16))
@@ -247,7 +92,7 @@ def test_the_onsager_ratio_is_that_of_the_energy():
 
 @pytest.mark.further
 def test_the_page_says_what_bound_states_hang_on():
-    study = _study(n_states=3)
+    study = made_study(n_states=3)
     page = tg.study.render(study)
     assert (
         "As learned the model has 2 bound states; 1 without the ridge (where the fit found no "
@@ -269,33 +114,28 @@ def test_the_page_says_what_bound_states_hang_on():
 # --- the page
 
 
-@pytest.fixture(autouse=True)
-def _coarse(monkeypatch):
-    monkeypatch.setattr(_style, "_DPI", 40)  # nobody looks at them
-
-
 @pytest.mark.further
 @pytest.mark.parametrize(
     ("picture", "n_classes"), [((4, 4), 0), ((4, 4), 3), ((1, 10), 0), ((1, 10), 12), ((1, 1), 3)]
 )
 def test_every_study_is_rendered(picture, n_classes):
-    page = tg.study.render(_study(picture, n_classes=n_classes))
+    page = tg.study.render(made_study(picture, n_classes=n_classes))
     assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
     assert "&lt;made &amp; up&gt;" in page and "<made" not in page
-    # States, those of them that are bound, and the two sides of the comparison.
-    assert page.count("<tr><td>") == 3 + 2 + 2
+    assert page.count('<tr data-bound="') == 3
     assert "Where the samples fall" in page
     assert "candidate" in page and "kinetic proof" in page
     assert "the dynamics parts into 2 bound states" in page
-    assert page.count('<span class="mark">bound state ') == 2 and "part of bound state 0" in page
+    assert page.count('<span class="mark">') == 2 and "part of 0" in page
     for alt in ("Distribution of overlaps", "Disconnectivity graph", "Cues, answers and truths"):
-        assert f'alt="{alt}"' in page
+        assert f'aria-label="{alt}' in page
+    assert "<code>thermogen study &#39;made &amp; up&#39;</code>" in page
     assert "is the sample itself for 40 % of the cues" in page
     assert "The fit did not converge" not in page
 
 
 def test_a_fit_that_failed_is_said_to_have_failed():
-    study = _study()
+    study = made_study()
     study.fit = eqx.tree_at(lambda fit: fit.result, study.fit, RESULTS.step_limit)
     page = tg.study.render(study)
     assert "The fit did not converge" in page
@@ -305,14 +145,14 @@ def test_a_fit_that_failed_is_said_to_have_failed():
 
 @pytest.mark.further
 def test_a_large_library_is_cut_and_says_so():
-    page = tg.study.render(_study(n_states=64, overflow=True))
-    assert page.count("<tr><td>") == 40 + 2 + 2
-    assert re.search(r"24\s+more are left out", page)
-    assert "The library was full" in page and "≥ 64" in page
+    page = tg.study.render(made_study(n_states=150, overflow=True))
+    assert page.count('<tr data-bound="') == 120
+    assert re.search(r"30\s+more are left out", page)
+    assert "The library was full" in page and "≥ 150" in page
 
 
 def test_one_state_is_ergodic():
-    study = _study(n_states=1)
+    study = made_study(n_states=1)
     found = study.bound_states
     alone = eqx.tree_at(
         lambda f: (f.certificate.group, f.certificate.bound, f.certificate.rates),
@@ -337,7 +177,7 @@ def test_one_state_is_ergodic():
 
 
 def test_figures_of_bound_states_are_those_of_the_certificate():
-    study = _study(n_states=3)
+    study = made_study(n_states=3)
     figures = json.loads(json.dumps(tg.study.summary(study), allow_nan=False))
     assert figures["ergodic"] is False and figures["n_bound"] == 2 and figures["n_saddles"] == 1
     first, second = figures["bound_states"]
@@ -355,7 +195,7 @@ def test_figures_of_bound_states_are_those_of_the_certificate():
     [(1.0, "1 nats less"), (-1.0, "1 nats more"), (0.1, "as much as one model, within the error")],
 )
 def test_the_comparison_says_who_wins(gain, words):
-    study = _study()
+    study = made_study()
     study.comparison = study.comparison._replace(gain=gain)
     page = tg.study.render(study)
     assert words in page and "by the other\n4;" in page
@@ -364,12 +204,12 @@ def test_the_comparison_says_who_wins(gain, words):
 
 
 def test_an_empty_library_is_said_to_be_empty():
-    page = tg.study.render(_study(n_states=0))
+    page = tg.study.render(made_study(n_states=0))
     assert "the library is empty" in page
 
 
 def test_partial_studies_are_rendered():
-    study = _study()
+    study = made_study()
     study.interrupted, study.finished = True, ["learn"]
     study.library = study.minima = None
     study.bound_states = study.barriers = study.recollection = study.comparison = None
@@ -384,7 +224,7 @@ def test_partial_studies_are_rendered():
 
 @pytest.mark.further
 def test_a_bad_expansion_is_warned_of():
-    study = _study()
+    study = made_study()
     assert "expansion is not small" not in tg.study.render(study)
     energy = Pairwise(9 * (1 - jnp.eye(16)), jnp.zeros(16))
     study.fit = eqx.tree_at(lambda fit: fit.energy, study.fit, energy)
@@ -398,18 +238,65 @@ def test_a_bad_expansion_is_warned_of():
     ("share", "text"), [(1.0, "100 %"), (0.99999, "> 99.9 %"), (0.5, "50 %"), (None, "–")]
 )
 def test_a_share_never_rounds_up_to_all(share, text):
-    assert _page._percent(share) == text
+    assert _words.percent(share) == text
 
 
 def test_powers_of_ten():
-    assert _page._scientific(3.14e-9) == "3.1 × 10<sup>−9</sup>"
-    assert _page._scientific(0.0) == "0"
-    assert _page._scientific(None) == "–"
+    assert _words.scientific(3.14e-9) == "3.1 × 10<sup>−9</sup>"
+    assert _words.scientific(0.0) == "0"
+    assert _words.scientific(None) == "–"
+
+
+def test_numbers_in_words():
+    assert _words.significant(-1.234e-9) == "−1.23 × 10<sup>−9</sup>"
+    assert _words.significant(-12.34) == "−12.3"
+    assert [_words.significant(x) for x in (None, np.nan, np.inf, -np.inf)] == ["–", "–", "∞", "−∞"]
+    assert _words.interval((0.5, np.inf)) == "0.5 to ∞"
+
+
+@pytest.mark.parametrize("kind", ["pairwise", "interactions", "complete"])
+def test_couplings_are_those_of_the_energy(kind):
+    """Any multilinear energy has pair couplings: with terms, and by its derivatives at m = 0."""
+    pairs = np.array([[0, 1.5, 0], [1.5, 0, -0.5], [0, -0.5, 0]])
+    fields = np.array([0.25, 0.0, -1.0])
+    terms = {(0, 1): 1.5, (1, 2): -0.5, (0,): 0.25, (2,): -1.0, (0, 1, 2): 2.0}
+    listed = tg.Interactions.from_terms(3, terms)
+    energies = {
+        "interactions": listed,
+        "pairwise": Pairwise(jnp.asarray(pairs), jnp.asarray(fields)),
+    }
+    energy = tg.energies.complete(listed) if kind == "complete" else energies[kind]
+    found = _model.couplings_of(energy)
+    np.testing.assert_allclose(found.matrix, pairs, atol=1e-6)
+    np.testing.assert_allclose(found.fields, fields, atol=1e-6)
+
+
+def test_of_two_layers_the_weights_are_shown():
+    draw = np.random.default_rng(0)
+    weights = jnp.asarray(draw.normal(size=(5, 2)))
+    energy = tg.RBM(weights, jnp.arange(5.0), jnp.zeros(2))
+    found = _model.couplings_of(energy)
+    assert found.layered and _model.kind_of(energy).startswith(
+        "A restricted Boltzmann machine of 2"
+    )
+    np.testing.assert_allclose(found.matrix, np.asarray(weights).T)
+    np.testing.assert_allclose(found.fields, np.arange(5.0))
+
+
+def test_states_of_one_fate_share_a_sentence():
+    study = made_study(n_states=3)
+    found = study.bound_states
+    assert _robustness._runs([1, 2, 3, 5, 7, 8]) == ["1 to 3", "5", "7", "8"]
+    lost = study.variations[0]._replace(kept=np.zeros(len(found), bool))
+    study.variations = [lost]
+    assert "States 0 and 1 are no bound states of their own without the ridge." in (
+        _robustness.robustness(study)
+    )
 
 
 def test_what_would_take_minutes_is_left_out():
     """Barriers of large models, and a comparison by 20 samples."""
-    study, told = _study(picture=(20, 20)), []
+    study, told = made_study(picture=(20, 20)), []
     study.barriers = study.comparison = None
     for stage in (_dynamics.climb, _remedy.compare):
         stage(study, lambda done, total, note: told.append(note), Place())

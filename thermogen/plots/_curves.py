@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
@@ -38,6 +39,30 @@ def learning_figure(losses: np.ndarray) -> Figure:
     axes.grid(axis="y")
     axes.set(xlabel="step", ylabel="loss (nats per sample)")
     axes.set_title("Learning curve")
+    return figure
+
+
+@styled
+def ridge_figure(strengths: np.ndarray, held_out: np.ndarray, chosen: float) -> Figure:
+    """Held-out loss against the strength of the ridge.
+
+    Args:
+        strengths: those that were tried, in nats per sample, shape `(tried,)`.
+        held_out: mean loss of each on samples it has not seen, in nats, shape `(tried,)`.
+        chosen: the strength that was taken.
+    """
+    figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(strengths, held_out, "o-", color=INK, linewidth=1.2, markersize=4)
+    best = int(np.argmin(np.abs(np.log(strengths) - np.log(chosen))))
+    axes.scatter(strengths[best], held_out[best], marker="D", color=ACCENT, s=34, zorder=4)
+    axes.set_xscale("log")
+    low = float(np.min(held_out))
+    # Weak ridges may overfit without bound.
+    axes.set_ylim(top=min(float(np.max(held_out)), low + 3 * (np.median(held_out) - low) + 1e-6))
+    axes.grid(axis="y")
+    axes.set(xlabel="ridge (nats per sample)", ylabel="held-out loss (nats)")
+    axes.set_title("Choice of the ridge")
     return figure
 
 
@@ -128,6 +153,59 @@ def occupation_figure(
             loc="outside lower center", ncols=len(classes), title="class", columnspacing=1.2
         )
     return figure
+
+
+@styled
+def bound_states_figure(
+    weights: np.ndarray,
+    weight_intervals: np.ndarray,
+    free_energies: np.ndarray,
+    free_energy_intervals: np.ndarray,
+    approximate: tuple[np.ndarray, np.ndarray],
+) -> Figure:
+    """Weights and free energies of bound states with their 95 % intervals.
+
+    Args:
+        weights: weight of each state, shape `(K,)`.
+        weight_intervals: shape `(K, 2)`.
+        free_energies: measured free energy of each, in energy units, shape `(K,)`; NaN where it
+            is not known, and infinite where a state was not met.
+        free_energy_intervals: shape `(K, 2)`.
+        approximate: weights and free energies by the mean-field minima, `(K,)` each.
+    """
+    count = len(weights)
+    rows = np.arange(count)
+    figure = Figure(figsize=(WIDTH, 0.22 * count + 1.5), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    _ranges(left, weights, weight_intervals)
+    _ranges(right, free_energies, free_energy_intervals)
+    for axes, values in zip((left, right), approximate, strict=True):
+        axes.scatter(values, rows, s=26, facecolors="none", edgecolors=ACCENT, zorder=4)
+        axes.grid(axis="x")
+    left.set_xlim(-0.03, 1.03)
+    left.set_yticks(rows, [f"{k}" for k in rows], fontsize=7.5)
+    left.set_ylim(count - 0.4, -0.6)
+    left.set(xlabel="weight", ylabel="bound state")
+    left.set_title("Weights")
+    right.locator_params(axis="x", nbins=6)
+    right.margins(x=0.06)
+    right.set(xlabel="free energy")
+    right.set_title("Free energies")
+    left.errorbar([], [], xerr=[], fmt="o", color=INK, markersize=4, label="measured, 95 %")
+    left.scatter([], [], s=26, facecolors="none", edgecolors=ACCENT, label="mean field")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _ranges(axes: Axes, values: np.ndarray, intervals: np.ndarray) -> None:
+    """A point and its interval a row; what has no upper end runs to the edge as an arrow."""
+    known = np.isfinite(values) & np.isfinite(intervals).all(axis=1)
+    rows = np.flatnonzero(known)
+    off = np.abs(intervals[rows] - values[rows, None]).T
+    options = {"color": INK, "markersize": 4, "elinewidth": 1.2, "capsize": 2, "zorder": 3}
+    axes.errorbar(values[rows], rows, xerr=off, fmt="o", **options)
+    for row in np.flatnonzero(np.isfinite(intervals[:, 0]) & ~known):
+        axes.plot(intervals[row, 0], row, marker="$\\rightarrow$", markersize=9, color=INK)
 
 
 @styled

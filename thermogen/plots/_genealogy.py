@@ -166,7 +166,7 @@ def _hang_pictures(
     n_shown = picture[0] * picture[1]
     for place, b in enumerate(living[np.argsort(row[living])].tolist()):
         shown = family.magnetizations[branches.last[b], :n_shown].reshape(picture)
-        image = OffsetImage(_MAP((shown + 1) / 2), zoom=zoom, interpolation="nearest")
+        image = OffsetImage(_MAP((shown + 1) / 2), zoom=zoom, interpolation="none")
         out = 6 + (place % 2) * (_PICTURE + 5)
         box = AnnotationBbox(
             image,

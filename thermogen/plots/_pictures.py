@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import image
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -15,6 +15,7 @@ from ._style import GRID, INK, WIDTH, styled
 
 # m = -1 is sand, m = 0 is white, m = +1 is ink: what has no preference looks blank.
 _MAP = LinearSegmentedColormap.from_list("magnetization", ["#dcb887", "#ffffff", INK])
+_FEW_CELLS = 64  # of a row or a column, whose cells stand apart
 _TITLE = "Minima of the free energy, lowest first"
 
 
@@ -27,6 +28,23 @@ def thumbnail_png(magnetizations: np.ndarray, picture: tuple[int, int]) -> bytes
     """
     buffer = io.BytesIO()
     colours = _MAP((magnetizations.reshape(picture) + 1) / 2, bytes=True)
+    image.imsave(buffer, colours, format="png")
+    return buffer.getvalue()
+
+
+def mosaic_png(rows: np.ndarray, columns: int, picture: tuple[int, int]) -> bytes:
+    """Samples or states side by side as PNG, one pixel a spin; what lies between is clear.
+
+    Args:
+        rows: magnetizations, shape `(K, n)`, within [-1, 1].
+        columns: pictures in a row.
+        picture: rows and columns of one picture, with product n.
+    """
+    parts = [rows[first : first + columns] for first in range(0, len(rows), columns)]
+    tiles = _mosaic(parts, min(columns, len(rows)), picture)
+    colours = _MAP((tiles + 1) / 2, bytes=True)
+    colours[np.isnan(tiles)] = 0
+    buffer = io.BytesIO()
     image.imsave(buffer, colours, format="png")
     return buffer.getvalue()
 
@@ -52,7 +70,7 @@ def samples_figure(
     height = 0.94 * WIDTH * len(tiles) / tiles.shape[1] + 0.3
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(tiles, cmap=_MAP, vmin=-1, vmax=1, interpolation="nearest")
+    axes.imshow(tiles, cmap=_MAP, vmin=-1, vmax=1, interpolation="none")
     _bare(axes)
     if classes:
         centres = np.arange(len(rows)) * (picture[0] + 1) + picture[0] / 2 - 0.5
@@ -66,12 +84,10 @@ def _strips_of_samples(spins: np.ndarray) -> Figure:
     n_spins = spins.shape[1]
     figure = Figure(figsize=(WIDTH, np.clip(0.16 * n_spins + 0.9, 1.6, 6)), layout="constrained")
     axes = figure.subplots()
-    axes.pcolormesh(spins.T, cmap=_MAP, vmin=-1, vmax=1, edgecolors=GRID, linewidth=0.5)
-    axes.invert_yaxis()
+    _cells(axes, spins.T, _MAP)
     _spin_ticks(axes.yaxis, n_spins)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
     axes.set(xlabel=f"sample ({len(spins)} shown, one a column)", ylabel="spin")
     axes.set_title("Samples of the data")
     return figure
@@ -110,7 +126,7 @@ def states_figure(
         axes.set_axis_off()
     for k, axes in enumerate(grid[:count]):
         tile = magnetizations[k].reshape(picture)
-        axes.imshow(tile, cmap=_MAP, vmin=-1, vmax=1, interpolation="nearest")
+        axes.imshow(tile, cmap=_MAP, vmin=-1, vmax=1, interpolation="none")
         _bare(axes)
         text = (
             f"F = {free_energies[k]:.2f}\nw = {weights[k]:.2g}\n"
@@ -127,19 +143,10 @@ def _levels_of_strips(
     count, n_spins = magnetizations.shape
     figure = Figure(figsize=(WIDTH, 0.19 * count + 1.15), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    left.pcolormesh(
-        magnetizations,
-        cmap=_MAP,
-        vmin=-1,
-        vmax=1,
-        edgecolors=GRID,
-        linewidth=0.8 if n_spins <= 64 else 0,
-    )
-    left.invert_yaxis()
+    _cells(left, magnetizations, _MAP)
     _spin_ticks(left.xaxis, n_spins)
     left.set_yticks(np.arange(count) + 0.5, [str(k) for k in range(count)], fontsize=7.5)
     left.tick_params(length=0)
-    left.spines[:].set_visible(False)
     left.set(xlabel="spin", ylabel="state")
     left.set_title(_TITLE)
     height = np.arange(count) + 0.5
@@ -165,6 +172,19 @@ def _mosaic(rows: Sequence[np.ndarray], columns: int, picture: tuple[int, int]) 
     for r, row in enumerate(rows):
         tiles[r, :height, : len(row), :width] = row.reshape(-1, height, width).swapaxes(0, 1)
     return tiles.reshape(len(rows) * (height + 1), columns * (width + 1))[:-1, :-1]
+
+
+def _cells(axes: Axes, rows: np.ndarray, colours: Colormap, most: float = 1.0) -> None:
+    """A table of cells from the top, one image with lines of the grid above it."""
+    height, width = rows.shape
+    extent = (0, width, height, 0)
+    limits = {"vmin": -most, "vmax": most, "extent": extent}
+    axes.imshow(rows, cmap=colours, aspect="auto", interpolation="none", **limits)
+    if width <= _FEW_CELLS:
+        axes.vlines(np.arange(width + 1), 0, height, color=GRID, linewidth=0.6)
+    if height <= _FEW_CELLS:
+        axes.hlines(np.arange(height + 1), 0, width, color=GRID, linewidth=0.6)
+    axes.spines[:].set_visible(False)
 
 
 def _bare(axes: Axes) -> None:

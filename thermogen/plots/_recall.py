@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from ._pictures import _MAP, _bare, _mosaic, _spin_ticks
+from ._pictures import _MAP, _bare, _cells, _mosaic, _spin_ticks
 from ._style import GRID, WIDTH, styled
 
 _PICTURES, _STRIPS = 12, 16
@@ -46,7 +46,7 @@ def _pictures(panels, probabilities: np.ndarray, picture: tuple[int, int]) -> Fi
     size = (max(side * tiles.shape[1] + 1.1, WIDTH / 2), side * tiles.shape[0] + 0.75)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    axes.imshow(tiles, cmap=_MAP_WITH_HIDDEN, vmin=-1, vmax=1, interpolation="nearest")
+    axes.imshow(tiles, cmap=_MAP_WITH_HIDDEN, vmin=-1, vmax=1, interpolation="none")
     _bare(axes)
     centres = np.arange(len(panels)) * (height + 1) + height / 2 - 0.5
     axes.set_yticks(centres, list(panels))
@@ -63,20 +63,11 @@ def _strips(panels, probabilities: np.ndarray) -> Figure:
     figure = Figure(figsize=(WIDTH, 0.19 * count + 1.15), layout="constrained")
     every = figure.subplots(1, len(panels), sharey=True)
     for axes, (name, rows) in zip(every, panels.items(), strict=True):
-        axes.pcolormesh(
-            rows[:count],
-            cmap=_MAP_WITH_HIDDEN,
-            vmin=-1,
-            vmax=1,
-            edgecolors=GRID,
-            linewidth=0.8 if n_spins <= 64 else 0,
-        )
+        _cells(axes, rows[:count], _MAP_WITH_HIDDEN)
         _spin_ticks(axes.xaxis, n_spins)
         axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
         axes.set_title(name)
         axes.set_xlabel("spin")
-    every[0].invert_yaxis()
     texts = [f"{p:.2g}" for p in probabilities[:count]]
     every[0].set_yticks(np.arange(count) + 0.5, texts, fontsize=7.5)
     every[0].set_ylabel("probability of the answer")

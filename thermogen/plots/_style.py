@@ -25,6 +25,7 @@ WIDTH = 7.8  # inches: the width of the page
 _DPI = 160
 _STYLE: Any = {
     "font.size": 9,
+    "axes.facecolor": "none",
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
@@ -100,3 +101,16 @@ def save(figure: Figure, path: PathLike) -> None:
         raise ValueError(f"{path} must end in {', '.join(_UNDATED)}")
     with matplotlib.rc_context(_FILES), write_atomically(path) as stream:
         figure.savefig(stream, format=suffix[1:], dpi=_DPI, metadata=_UNDATED[suffix])
+
+
+def figure_svg(figure: Figure, name: str) -> str:
+    """A figure as SVG: its text as text, without a background, the same at every call.
+
+    Args:
+        figure: the figure.
+        name: a word that makes the identifiers within it differ from those of other figures.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**_FILES, "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=_UNDATED[".svg"])
+    return buffer.getvalue()

@@ -45,7 +45,9 @@ def disconnectivity_figure(
     x, levels = _places(tree)
     axis = _Cuts(levels)
     y = axis(levels)
-    axes.add_collection(LineCollection(_lines(tree, x, y), colors=INK, linewidths=1.1))
+    lines = LineCollection(_lines(tree, x, y), colors=INK, linewidths=1.1)
+    lines.set_gid("branches")  # so is their group named in an SVG
+    axes.add_collection(lines)
     axes.scatter(x[:size], y[:size], s=9, color=INK, zorder=3)
     axes.scatter(x[size:][joined], y[size:][joined], s=7, color=ACCENT, zorder=3)
     for state in range(size):
@@ -124,13 +126,32 @@ def _places(tree: DisconnectivityTree) -> tuple[np.ndarray, np.ndarray]:
     return x, np.concatenate([tree.free_energies, tree.heights])
 
 
-def _lines(tree: DisconnectivityTree, x: np.ndarray, y: np.ndarray) -> list:
-    """Lines from every leaf and node straight up and then to its node; a stub at a root."""
+def branches_of(tree: DisconnectivityTree) -> list[list[int]]:
+    """Of each state the lines of `disconnectivity_figure` from its leaf up to the root."""
+    parent, known = _parents(tree), np.isfinite(np.append(tree.free_energies, tree.heights))
+    line = np.cumsum(known) - 1
+    ways = []
+    for node in range(len(tree.leaves)):
+        way = []
+        while node >= 0 and known[node]:
+            way.append(int(line[node]))
+            node = parent[node]
+        ways.append(way)
+    return ways
+
+
+def _parents(tree: DisconnectivityTree) -> np.ndarray:
+    """The node above each leaf and node; -1 above a root."""
     size = len(tree.leaves)
-    parent = np.full(len(x), -1)
+    parent = np.full(2 * size - 1, -1)
     for node, row in enumerate(tree.linkage, start=size):
         parent[row[:2].astype(int)] = node
-    lines = []
+    return parent
+
+
+def _lines(tree: DisconnectivityTree, x: np.ndarray, y: np.ndarray) -> list:
+    """Lines from every leaf and node straight up and then to its node; a stub at a root."""
+    parent, lines = _parents(tree), []
     for k in np.flatnonzero(np.isfinite(y)):
         node = parent[k]
         if node < 0 or not np.isfinite(y[node]):
@@ -145,7 +166,7 @@ def _hang(axes: Axes, state: int, place: tuple[float, float], picture: np.ndarra
     """The picture of a state below its line, with its number; or the number alone."""
     if picture is not None:
         zoom = _PICTURE / max(picture.shape)
-        shown = OffsetImage(_MAP((picture + 1) / 2), zoom=zoom, interpolation="nearest")
+        shown = OffsetImage(_MAP((picture + 1) / 2), zoom=zoom, interpolation="none")
         frame = {"edgecolor": GRID, "linewidth": 0.6}
         options = {"boxcoords": "offset points", "box_alignment": (0.5, 1), "pad": 0.1}
         axes.add_artist(AnnotationBbox(shown, place, (0, -3), bboxprops=frame, **options))

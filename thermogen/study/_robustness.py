@@ -81,16 +81,38 @@ def robustness(study: Study) -> str:
     own = f"{count} bound state{'' if count == '1' else 's'}"
     lines = [f"As learned the model has {own}; {_numbers(study.variations)}."]
     samples = study.samples_of_bound()
+    alike: dict[tuple[bool, tuple[str, ...]], list[int]] = {}
     for k in range(len(found)):
-        lost = list(dict.fromkeys(v.what for v in study.variations if not v.kept[k]))
-        empty = samples is not None and samples[k] == 0
-        if lost:
-            doubt = ": take it for a product of the learning, not of the data" if empty else ""
-            holds = "holds no sample and " if empty else ""
-            lines.append(f"State {k} {holds}is no bound state of its own {_and(lost)}{doubt}.")
-        elif empty:
-            lines.append(f"State {k} holds no sample, and is kept however the model is learned.")
-    return "\n".join(lines)
+        lost = tuple(dict.fromkeys(v.what for v in study.variations if not v.kept[k]))
+        empty = samples is not None and bool(samples[k] == 0)
+        if lost or empty:
+            alike.setdefault((empty, lost), []).append(k)
+    return "\n".join(lines + [_fate(states, *fate) for fate, states in alike.items()])
+
+
+def _fate(states: list[int], empty: bool, lost: tuple[str, ...]) -> str:
+    """What becomes of bound states that share it, in a sentence."""
+    one = len(states) == 1
+    who = f"State{'' if one else 's'} {_and(_runs(states))}"
+    none = f"hold{'s' if one else ''} no sample"
+    if not lost:
+        return f"{who} {none}, and {'is' if one else 'are'} kept however the model is learned."
+    what = "is no bound state of its own" if one else "are no bound states of their own"
+    it = "it for a product" if one else "them for products"
+    doubt = f": take {it} of the learning, not of the data" if empty else ""
+    return f"{who} {none + ' and ' if empty else ''}{what} {_and(list(lost))}{doubt}."
+
+
+def _runs(numbers: list[int]) -> list[str]:
+    """Rising numbers, three and more in a row as `first to last`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    words = [[f"{r[0]} to {r[-1]}"] if len(r) > 2 else list(map(str, r)) for r in runs]
+    return [word for group in words for word in group]
 
 
 def _numbers(variations: list[Variation]) -> str:
