@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
@@ -103,7 +104,9 @@ class Codes(metaclass=_Family):
     __hash__ = None  # pyright: ignore
 
     def __repr__(self) -> str:
-        names = "traced" if self.is_traced() else self.names
+        if self.is_traced():
+            return f"{self._family.__name__}<traced>"
+        names = self.names if eqx.is_array_like(self._place) else self._place  # a shape
         return f"{self._family.__name__}<{names}>"
 
 

@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
 from .._checks import as_array, as_float
+from .._shown import AbstractShown, Table, are_known, plural, spreads
 from .._types import Spins
 
 
-class AbstractEnergy(eqx.Module):
+class AbstractEnergy(AbstractShown, eqx.Module):
     """An energy function of `n_spins` spins.
 
     Every array inside an energy is a floating-point parameter; what is not a parameter (the
@@ -30,6 +31,26 @@ class AbstractEnergy(eqx.Module):
         Raises:
             ValueError: for another shape; `jax.vmap` takes many.
         """
+
+    def _parts(self) -> dict[str, Array | np.ndarray]:
+        """Its parameters in groups, as a person would name them."""
+        leaves, _ = jax.tree_util.tree_flatten_with_path(self)
+        return {jax.tree_util.keystr(path).lstrip("."): x for path, x in leaves}
+
+    def _sizes(self) -> str:
+        """How large it is, in words."""
+        return f"{self.n_spins} spins"
+
+    def _is_known(self) -> bool:
+        whole = all(x is not None for x in jax.tree.leaves(self, is_leaf=lambda x: x is None))
+        return whole and are_known(self)
+
+    def _table(self) -> Table:
+        parts = self._parts()
+        dtypes = ", ".join(sorted({str(np.asarray(x).dtype) for x in parts.values()}))
+        count = sum(np.size(x) for x in parts.values())
+        headline = f"{type(self).__name__} of {self._sizes()}, {plural(count, 'parameter')}"
+        return Table(headline + (f" of {dtypes}" if dtypes else ""), spreads(parts))
 
 
 class AbstractMultilinear(AbstractEnergy):

@@ -46,6 +46,12 @@ class Clamped(AbstractEnergy):
     def n_spins(self) -> int:
         return self.energy.n_spins
 
+    def _parts(self) -> dict[str, Array | np.ndarray]:
+        return self.energy._parts()
+
+    def _sizes(self) -> str:
+        return f"{self.n_spins} spins, {np.count_nonzero(self.clamp)} of them held"
+
     def point(self, m: Spins) -> Magnetizations:
         """`m` with the clamped spins at their values, shape `(n,)`."""
         return jnp.where(self.clamp == 0, m, jax.lax.stop_gradient(jnp.sign(self.clamp)))

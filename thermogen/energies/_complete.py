@@ -54,6 +54,10 @@ class Complete(AbstractMultilinear):
         spins = spins.astype(jnp.result_type(self.couplings, spins))
         return -_weighted(self.couplings, jnp.ones_like(spins), spins)
 
+    def _parts(self) -> dict[str, Array | np.ndarray]:
+        orders = degrees(self.n_spins)
+        return {f"order {p}": self.couplings[..., orders == p] for p in range(self.n_spins + 1)}
+
     @classmethod
     def from_energies(cls, energies: Num[Array | np.ndarray, " configurations"]) -> "Complete":
         """The energy with the given value at every configuration, shape `(2**n,)`."""

@@ -73,6 +73,10 @@ class SpinSets:
         return f"SpinSets(order={self.order}, n_terms={len(self)})"
 
 
+# What sets of so many spins are called.
+_NAMES = {0: "constant", 1: "fields", 2: "pairs", 3: "triples"}
+
+
 class Interactions(AbstractMultilinear):
     """`E(s) = -sum_a J_a prod_{k in a} s_k` over a chosen list of spin sets a.
 
@@ -141,6 +145,10 @@ class Interactions(AbstractMultilinear):
         sets = [np.array(by_order[p]) if p else np.zeros((1, 0), np.int32) for p in orders]
         couplings = [_stack([terms[spins] for spins in by_order[p]]) for p in orders]
         return cls(n, sets, couplings)
+
+    def _parts(self) -> dict[str, Array | np.ndarray]:
+        tables = zip(self.sets, self.couplings, strict=True)
+        return {f"{_NAMES.get(t.order, f'sets of {t.order}')}": c for t, c in tables}
 
     def __call__(self, spins: Spins) -> Float[Array, ""]:
         spins = one_configuration(self, spins)

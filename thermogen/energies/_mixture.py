@@ -111,6 +111,12 @@ class Mixture(AbstractEnergy):
         """`ln w_a - ln Z_a`, shape `(experts,)`."""
         return self.log_weights - jax.lax.stop_gradient(self.log_partitions)
 
+    def _sizes(self) -> str:
+        return f"{self.n_experts} experts ({type(self.experts).__name__}) of {self.n_spins} spins"
+
+    def _parts(self) -> dict[str, Array | np.ndarray]:
+        return {**self.experts._parts(), "log weights": self.log_weights}
+
     def expert(self, a: int) -> AbstractEnergy:
         """Expert a as an energy of its own."""
         return jax.tree.map(lambda x: x[a], self.experts)

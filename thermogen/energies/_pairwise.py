@@ -82,6 +82,11 @@ class Pairwise(AbstractMultilinear):
         """J of pairs of different spins, shape `(bonds,)`."""
         return 0.5 * (self.couplings[first, second] + self.couplings[second, first])
 
+    def _parts(self) -> dict[str, Array | np.ndarray]:
+        above = np.triu_indices(self.n_spins, 1)
+        bonds = 0.5 * (self.couplings[..., *above] + self.couplings[..., *above[::-1]])
+        return {"couplings": bonds, "fields": self.fields}
+
     def __call__(self, spins: Spins) -> Float[Array, ""]:
         spins = one_configuration(self, spins)
         spins = spins.astype(jnp.result_type(spins, self.fields))

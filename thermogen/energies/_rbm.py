@@ -108,6 +108,9 @@ class RBM(AbstractMultilinear):
     def n_spins(self) -> int:
         return self.n_visible + self.n_hidden
 
+    def _sizes(self) -> str:
+        return f"{self.n_visible} visible and {self.n_hidden} hidden spins"
+
     def split(
         self, spins: Spins
     ) -> tuple[Num[Array | np.ndarray, " v"], Num[Array | np.ndarray, " h"]]:

@@ -1,11 +1,12 @@
 """Where a fit stands, and what has come of it."""
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._shown import Shown, Table
 from .._types import Key
 from ..energies import AbstractEnergy
 from ._results import RESULTS
@@ -37,7 +38,7 @@ class FitState(eqx.Module):
     objective: str = eqx.field(static=True)
 
 
-class FitResult(eqx.Module):
+class FitResult(Shown):
     """A learned energy and how it came about.
 
     Attributes:
@@ -57,10 +58,20 @@ class FitResult(eqx.Module):
         state: state of the fit, from which it can go on.
     """
 
+    _of_rows: ClassVar[str] = "history"
+
     energy: AbstractEnergy
     history: Float[Array | np.ndarray, " steps"]
     result: RESULTS
     state: FitState | None = None
+
+    def _table(self) -> Table:
+        losses = self.history[np.isfinite(self.history)]
+        went = f", loss {losses[0]:.6g} to {losses[-1]:.6g}" if len(losses) else ""
+        headline, columns = self.energy._table()
+        return Table(
+            f"{self.result.names} after {len(self.history)} steps{went}: {headline}", columns
+        )
 
 
 class FitProgress(NamedTuple):

@@ -14,6 +14,7 @@ from .._checks import check_counts, check_finite, check_parameters, known_spins
 from .._cold import above_lowest, beta_as, resolved_beta
 from .._linalg import dot
 from .._placement import from_anywhere
+from .._shown import AbstractShown, Table, are_known, number, plural, signs
 from .._solution import RESULTS
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, Clamped, n_visible
@@ -49,6 +50,21 @@ class Recall(NamedTuple):
     ess: Float[Array, ""]
     result: RESULTS
     log_probabilities: Float[Array, " capacity"]
+
+    def _table(self) -> Table:
+        known = np.flatnonzero(np.isfinite(self.log_probabilities))
+        p = np.asarray(self.probabilities)[known]
+        rows = np.asarray(self.configurations)[known]
+        return Table(
+            f"{plural(len(known), 'answer')} of {rows.shape[1]} spins, "
+            f"p = {number(p.sum())} in all, {self.result.names}",
+            {"": list(map(str, known)), "probability": list(map(number, p)), "spins": signs(rows)},
+        )
+
+    def _is_known(self) -> bool:
+        return are_known(self) and np.ndim(self.probabilities) == 1
+
+    __repr__, _repr_html_ = AbstractShown.__repr__, AbstractShown._repr_html_
 
 
 @from_anywhere
