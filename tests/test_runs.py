@@ -123,6 +123,18 @@ def test_shapes_of_a_state_never_change(name):
 
 
 @pytest.mark.further
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_says_how_far_it_is(name):
+    job, seen = _job(name), []
+    tg.run(job, key=jax.random.key(0), callback=lambda state: seen.append(job.amount(state)))
+    if name == "user":
+        assert set(seen) == {None}
+        return
+    done, totals = zip(*seen, strict=True)
+    assert len(set(totals)) == 1 and list(done) == sorted(done)
+    assert 0 < done[0] <= done[-1] == totals[0]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_in_pieces_and_from_a_stored_state_ends_at_the_same_bits(name):
     job, key, seen = _job(name), jax.random.key(1), []

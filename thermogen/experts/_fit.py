@@ -16,7 +16,7 @@ from ..energies import AbstractEnergy, Mixture, embed
 from ..kinetics import certify
 from ..learning import AbstractObjective, AbstractPenalty, checked_samples, checked_shares, fit
 from ..meanfield import NaiveMeanField
-from ..runs import Devices, Folder, Place, holding
+from ..runs import Devices, Folder, Place, holding, shows_progress
 from ..search import Library, find_minima
 from ._learn import Learner, Round
 from ._likelihood import Data, Shares
@@ -30,6 +30,7 @@ _CAPACITY, _N_STARTS, _THRESHOLD = 64, 256, 100.0
 
 
 @from_anywhere
+@shows_progress
 def fit_experts(
     energy: AbstractEnergy,
     data: Data,
@@ -51,6 +52,7 @@ def fit_experts(
     callback: Callable[[Round], None] | None = None,
     checkpoint: Folder = None,
     sharding: Devices = None,
+    progress: bool = False,
 ) -> Mixture:
     """Learn one expert for each bound state, and their weights, by expectation maximisation.
 
@@ -94,6 +96,7 @@ def fit_experts(
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which samples are spread, and the chains that estimate partition
             functions: a mesh, or a sharding by its first axis.
+        progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
     Returns:
         A normalised `Mixture`: `exp(-E)` sums to 1 at beta = 1.

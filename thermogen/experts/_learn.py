@@ -16,7 +16,7 @@ from .._solution import RESULTS
 from .._types import Key
 from ..energies import AbstractEnergy, Mixture
 from ..learning import AbstractObjective, AbstractPenalty, Defaults, Samples, fit
-from ..runs import Place
+from ..runs import Place, counted
 from ._likelihood import log_partitions, negative_log_likelihood, responsibilities
 
 # Share of an even weight that every expert has in every sample: none dies for want of data.
@@ -70,7 +70,7 @@ class Learner(NamedTuple):
         """Rounds from a first split of the data; the best of them."""
         best: Round | None = None
         last = np.inf
-        for index in range(self.n_rounds):
+        for index in counted("Rounds of experts", range(self.n_rounds)):
             one = self.at(index)
             this = one._round(start, data, shares, jax.random.fold_in(key, index))
             if self.callback is not None:

@@ -13,7 +13,7 @@ from .._checks import check_count, check_finite, checked_beta
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, is_flip_symmetric
-from ..runs import Devices, Folder, holding, part
+from ..runs import Devices, Folder, holding, part, shows_progress
 from ..sampling import AbstractKernel, HeatBath, Progress
 from ..search import Library
 from ._certificate import Certificate
@@ -43,6 +43,7 @@ _LATER = 2**20
 
 
 @from_anywhere
+@shows_progress
 def certify(
     energy: AbstractEnergy,
     beta: Beta,
@@ -56,6 +57,7 @@ def certify(
     callback: Progress = None,
     checkpoint: Folder = None,
     sharding: Devices = None,
+    progress: bool = False,
 ) -> Certificate:
     """Prove by the dynamics which candidates are bound states.
 
@@ -98,6 +100,7 @@ def certify(
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which trajectories are spread: a mesh, or a sharding by its first
             axis.
+        progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
     Returns:
         A `Certificate` of NumPy arrays.

@@ -14,7 +14,7 @@ from .._types import Beta, Key
 from ..energies import AbstractEnergy
 from ..landscape import overlap_distribution
 from ..meanfield import AbstractFunctional, NaiveMeanField
-from ..runs import Devices, Folder, holding, part
+from ..runs import Devices, Folder, holding, part, shows_progress
 from ..sampling import AbstractKernel, HeatBath, Progress
 from ..search import Completeness, Library, completeness, find_minima, fingerprint
 from ._bound_states import BoundStates
@@ -27,6 +27,7 @@ _BINS = 40  # of P(q), over [-1, 1]
 
 
 @from_anywhere
+@shows_progress
 def find_bound_states(
     energy: AbstractEnergy,
     beta: Beta,
@@ -44,6 +45,7 @@ def find_bound_states(
     callback: Progress = None,
     checkpoint: Folder = None,
     sharding: Devices = None,
+    progress: bool = False,
 ) -> BoundStates:
     """Diagnose whether retrieval from a model is ergodic, and what it breaks into if it is not.
 
@@ -79,6 +81,7 @@ def find_bound_states(
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which descents, trajectories and replicas are spread: a mesh, or a
             sharding by its first axis.
+        progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
     Returns:
         `BoundStates`, of NumPy arrays; `print(result.verdict)` says what it means.

@@ -10,8 +10,8 @@ from jaxtyping import Int8
 
 from .._placement import on_host
 from .._types import Key
-from ..runs import Checkpoint, Devices, part, run
-from ..sampling import Progress, progress
+from ..runs import Checkpoint, Devices, counted, part, run
+from ..sampling import Progress, reports
 from ._cores import Seen
 from ._trajectories import Trajectories
 
@@ -81,10 +81,10 @@ class Observer(NamedTuple):
         lanes = np.where(lanes < n_lanes, lanes, 0).reshape(rows, n_blocks, columns)
         keys = jax.random.split(jax.random.fold_in(self.key, stage), n_blocks)
         times, seen = jnp.asarray(n_times, jnp.int32), []
-        for k in range(n_blocks):
+        for k in counted("Blocks of trajectories", range(n_blocks)):
             block = starts[np.divmod(lanes[:, k], n_trajectories)]
             job = dataclasses.replace(self.job, starts=jnp.asarray(block), n_times=times)
-            told = progress(n_blocks * n_times, _after(k * n_times, callback))
+            told = reports(n_blocks * n_times, _after(k * n_times, callback))
             stored = part(self.checkpoint, stage, k)
             met = run(job, key=keys[k], checkpoint=stored, sharding=self.sharding, **told)
             seen.append(jax.tree.map(on_host, met))

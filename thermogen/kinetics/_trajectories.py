@@ -113,6 +113,9 @@ class Trajectories(AbstractJob):
     def done(self, state: TrajectoriesState) -> Bool[Array, ""]:
         return state.n_done >= self.n_times
 
+    def amount(self, state: TrajectoriesState) -> tuple[int, int]:
+        return int(state.n_done), int(self.n_times)
+
     def lanes(self, state: TrajectoriesState) -> PyTree[int | None]:
         return state._replace(spins=2, seen=1, n_done=None, key=None)
 

@@ -16,9 +16,11 @@ from .._batches import cast
 from .._checks import check_count
 from .._codes import Codes, code
 from .._placement import from_anywhere
+from .._shown import AbstractShown, Table, are_known, number, plural
 from .._types import Beta
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..meanfield import AbstractFunctional, checked_problem
+from ..runs import counted, shows_progress
 from ..search import MERGE_TOLERANCE, Library, fingerprint
 from ._network import Network
 from ._saddles import Points
@@ -73,8 +75,41 @@ class Barriers(NamedTuple):
     mirror_heights: Float[np.ndarray, " K"]
     others: Float[np.ndarray, "X n"]
 
+    def _table(self) -> Table:
+        k, found = len(self.heights), self.result.names == "converged"
+        joined = np.isfinite(self.heights[np.triu_indices(k, 1)])
+        ends = np.asarray(self.ends).tolist()
+        columns = {
+            "": list(map(str, range(len(ends)))),
+            "from": [_named(a, k) for a, _ in ends],
+            "to": [_named(b, k, p) for (_, b), p in zip(ends, self.parity.tolist(), strict=True)],
+            "G": [f"{x:.6g}" for x in self.free_energies],
+            "images": list(map(str, self.multiplicity)),
+            "residual": list(map(number, self.residuals)),
+            "result": list(map(str, self.result.names)),
+        }
+        return Table(
+            f"{plural(int(found.sum()), 'saddle')} between {plural(k, 'state')}, {joined.sum()} of "
+            f"{plural(joined.size, 'pair')} joined",
+            columns,
+        )
+
+    def _is_known(self) -> bool:
+        return are_known(self)
+
+    __repr__, _repr_html_ = AbstractShown.__repr__, AbstractShown._repr_html_
+
+
+def _named(end: int, n_states: int, parity: int = 1) -> str:
+    """A state by its number, a minimum that the library does not hold, or what is not known."""
+    if end < 0:
+        return "?"
+    name = f"{end}" if end < n_states else f"other {end - n_states}"
+    return {1: name, 0: f"{name} and image", -1: f"image of {name}"}[parity]
+
 
 @from_anywhere
+@shows_progress
 def barriers(
     functional: AbstractFunctional,
     energy: AbstractEnergy,
@@ -84,6 +119,7 @@ def barriers(
     n_neighbours: int = 24,
     n_rounds: int = 6,
     tol: float = 1e-9,
+    progress: bool = False,
 ) -> Barriers:
     """Find saddles of index 1 between the states of a library, and the barriers between them.
 
@@ -107,6 +143,7 @@ def barriers(
         n_neighbours: to how many of its nearest each state is joined at first, >= 1.
         n_rounds: rounds of strings between what is unconnected, >= 0.
         tol: largest `|dG/dm|` of a saddle, in energy units.
+        progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
     Raises:
         ValueError: for an empty library, one of another number of spins, functional, energy or
@@ -146,9 +183,8 @@ def barriers(
         origin = np.all(np.abs(library.magnetizations[: library.size]) < MERGE_TOLERANCE)
         symmetric = bool(is_flip_symmetric(exact)) and bool(pairs or origin)
         network = Network(problem, library, symmetric, tol)
-        network.explore(network.neighbours(n_neighbours))
-        for _ in range(n_rounds):
-            network.explore(network.missing())
+        for number in counted("Rounds of strings", range(1 + n_rounds)):
+            network.explore(network.missing() if number else network.neighbours(n_neighbours))
         return described(network)
 
 

@@ -14,7 +14,7 @@ from .._checks import check_precision, is_traced
 from .._placement import from_anywhere, on_host, placed
 from .._types import Key
 from ..energies import AbstractEnergy
-from ..runs import Devices, Folder, Spread, result_of, run
+from ..runs import Devices, Folder, Spread, result_of, run, shows_progress
 from ._job import Fit, couplings_are_bounded
 from ._minimisers import AbstractMinimiser
 from ._objectives import AbstractObjective
@@ -29,6 +29,7 @@ _PARTS = 64
 
 
 @from_anywhere
+@shows_progress
 def fit(
     objective: AbstractObjective,
     energy: AbstractEnergy,
@@ -44,6 +45,7 @@ def fit(
     state: FitState | None = None,
     checkpoint: Folder = None,
     sharding: Devices = None,
+    progress: bool = False,
 ) -> FitResult:
     """Learn the parameters of an energy from data, at beta = 1.
 
@@ -101,8 +103,8 @@ def fit(
         n_steps: most steps to take in this call; the objective's own default where None.
         batch_size: samples drawn (with replacement) for each step; all of them where None.
         callback: called on the host after every few steps with the `FitResult` so far, for
-            example to draw a progress bar (`thermogen.study.progress`). Where it returns True the
-            fit stops, `unfinished`; an exception that it raises ends it.
+            example to draw the loss. Where it returns True the fit stops, `unfinished`; an
+            exception that it raises ends it.
         state: `FitResult.state` of an earlier call to go on from; where None the fit starts at
             `energy`, of which a state takes the structure alone. With the same key and arguments
             calls in a row end at the same numbers, to the last bit, as one call of all their
@@ -112,6 +114,7 @@ def fit(
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which samples are spread, and all sums over them: a mesh, or a
             sharding by its first axis.
+        progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
     Returns:
         A `FitResult`. With a deterministic objective and all samples, the fit ends as soon as

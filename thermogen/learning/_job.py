@@ -152,6 +152,9 @@ class Fit(AbstractJob):
     def done(self, state: FitProgress) -> Bool[Array, ""]:
         return (state.taken >= self.n_steps) | (state.result != RESULTS.unfinished)
 
+    def amount(self, state: FitProgress) -> tuple[int, int]:
+        return int(state.taken), int(self.n_steps)
+
     def result(self, state: FitProgress) -> FitResult:
         fit = state.fit
         at_rest = state.result == RESULTS.converged

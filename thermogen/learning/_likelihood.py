@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Num
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, visible_free_energy
-from ..runs import Devices, Folder
+from ..runs import Devices, Folder, shows_progress
 from ..sampling import Estimate, log_partition
 from ._samples import samples_as_given, shares_of
 
@@ -34,6 +34,7 @@ class LogLikelihood(NamedTuple):
 
 
 @from_anywhere
+@shows_progress
 def log_likelihood(
     energy: AbstractEnergy,
     data: Num[Array | np.ndarray, "samples visible"],
@@ -43,6 +44,7 @@ def log_likelihood(
     weights: Num[Array | np.ndarray, " samples"] | None = None,
     checkpoint: Folder = None,
     sharding: Devices = None,
+    progress: bool = False,
 ) -> LogLikelihood:
     """`ln p = -beta F(s) - ln Z` of each sample, and the mean with its error.
 
@@ -58,6 +60,7 @@ def log_likelihood(
         checkpoint: folder where annealing is stored now and then, and goes on from if it was cut
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which the chains are spread: a mesh, or a sharding by its first axis.
+        progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
     Raises:
         ValueError: for bad data or weights, as in `fit`, and parameters that are not finite.

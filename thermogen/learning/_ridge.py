@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Num
 from .._checks import check_count
 from .._types import Key
 from ..energies import AbstractEnergy
-from ..runs import Devices, Folder, part
+from ..runs import Devices, Folder, counted, part, shows_progress
 from ._conditional import Pseudolikelihood, default_l2, margins
 from ._fit import fit
 from ._samples import Samples, checked_samples, checked_shares
@@ -33,6 +33,7 @@ class RidgeChoice(NamedTuple):
     held_out: Float[np.ndarray, " tried"]
 
 
+@shows_progress
 def choose_l2(
     energy: AbstractEnergy,
     data: Num[Array | np.ndarray, "samples visible"],
@@ -43,6 +44,7 @@ def choose_l2(
     seed: int = 0,
     checkpoint: Folder = None,
     sharding: Devices = None,
+    progress: bool = False,
 ) -> RidgeChoice:
     """Choose the ridge of a pseudolikelihood by cross-validation.
 
@@ -61,6 +63,7 @@ def choose_l2(
         checkpoint: folder where the fits are stored, and where they go on from if they were cut
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which samples are spread: a mesh, or a sharding by its first axis.
+        progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
     Raises:
         ValueError: as `fit` does, and for a number of parts out of range.
@@ -71,7 +74,7 @@ def choose_l2(
     fold = np.random.default_rng(seed).permutation(len(rows)) % n_folds
     strengths = float(default_l2(rows.shape[1], size)) * _RELATIVE
     held_out = np.zeros(len(strengths))
-    for number in range(n_folds):
+    for number in counted("Parts held out", range(n_folds)):
         # The held-out rows get no weight, so that all parts share one program.
         inside, outside = share * (fold != number), share * (fold == number)
         if inside.sum() == 0:

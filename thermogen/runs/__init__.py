@@ -12,6 +12,9 @@ from ._processes import check_same_call as check_same_call
 from ._processes import from_first as from_first
 from ._processes import is_first as is_first
 from ._processes import together as together
+from ._progress import counted as counted
+from ._progress import progress as progress
+from ._progress import shows_progress as shows_progress
 from ._run import result_of as result_of
 from ._run import run as run
 from ._spread import Devices as Devices

@@ -60,6 +60,13 @@ class AbstractJob(eqx.Module):
     def result(self, state: PyTree[Array]) -> PyTree:
         """The result that a state stands for, also the state of a run that was stopped early."""
 
+    def amount(self, state: PyTree[Array]) -> tuple[int, int | None] | None:
+        """How many parts are done, and of at most how many, for a bar of progress; on the host.
+
+        None where the job cannot tell, and for the number where nothing bounds it.
+        """
+        return None
+
     def still(self) -> "AbstractJob":
         """The job whose steps are taken; without derivatives where the result has its own."""
         return self

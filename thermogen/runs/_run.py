@@ -1,6 +1,7 @@
 """The one driver: it runs jobs in chunks, stores them, and spreads them over devices."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -18,13 +19,17 @@ from .._types import Key
 from ._checkpoint import Checkpoint, Folder, Store, as_checkpoint
 from ._job import AbstractJob
 from ._processes import check_same_call, from_first, together
+from ._progress import bar_of, shows_progress
 from ._spread import Devices, Spread
 
 # More steps than any run takes, in the integers that a device counts with.
 _FOREVER = 2**31 - 1
 _Callback = Callable[[PyTree[Array]], object] | None
+# Between two looks of a bar of progress, in seconds.
+_BETWEEN_LOOKS = 0.5
 
 
+@shows_progress
 def run(
     job: AbstractJob,
     *,
@@ -33,6 +38,7 @@ def run(
     callback: _Callback = None,
     every: int = 1,
     sharding: Devices = None,
+    progress: bool = False,
 ) -> PyTree:
     """Run a job to its end, in one compiled loop.
 
@@ -53,6 +59,7 @@ def run(
             the first axis. Results do not depend on their number but for the order of sums. Of
             several processes (`jax.distributed`) each must make the same call, with a mesh over
             the devices of all.
+        progress: whether to show a bar with the time left; see `thermogen.runs.progress`.
 
     Returns:
         `job.result` of the last state.
@@ -115,31 +122,42 @@ def _result(
 class _Pace:
     """When a loop pauses, and when its state is stored."""
 
-    def __init__(self, store: Store | None, seconds: float | int):
-        self.store = store
+    def __init__(
+        self,
+        store: Store | None,
+        seconds: float | int,
+        tell: _Callback,
+    ):
+        self.store, self._tell = store, tell
         self._seconds, self._steps = seconds, 1
+        self._between = seconds if tell is None else min(seconds, _BETWEEN_LOOKS)
         self._began = self._stored = time.monotonic()
         self._pending: PyTree[Array] | None = None
 
     def steps(self, every: int | None) -> int:
-        """Steps until the next pause: of a callback, else so many that it is in time to store."""
+        """Steps until the next pause: of a callback, else so many that it is in time.
+
+        To store the state, or to show how far it is.
+        """
         self._began = time.monotonic()
         if every is not None:
             return every
-        return _FOREVER if self.store is None else self._steps
+        return _FOREVER if self.store is None and self._tell is None else self._steps
 
     def reached(self, state: PyTree[Array]) -> None:
         """Hold the state, for it to be stored when it is time or the run ends early."""
         self._pending = state
+        if self._tell is not None:
+            self._tell(state)
 
     def paused(self, at_end: bool) -> None:
         """Store the state if it is time."""
-        if self.store is None:
+        if self.store is None and self._tell is None:
             return
         now = time.monotonic()
         due, took = now - self._stored >= self._seconds, max(now - self._began, 1e-9)
-        # Chunks of half the time between two states, so that little passes beyond it.
-        growth = min(2.0, max(0.5, 0.5 * self._seconds / took))
+        # Chunks of half the time between two pauses, so that little passes beyond it.
+        growth = min(2.0, max(0.5, 0.5 * self._between / took))
         steps = min(_FOREVER, max(1, int(self._steps * growth)))
         # Clocks differ, and all processes must do the same.
         due, self._steps = from_first(lambda: [due, steps])
@@ -157,10 +175,11 @@ class _Pace:
 def _paced(checkpoint: Checkpoint | None, job: AbstractJob, key: Key) -> Iterator[_Pace]:
     """Its store is open as long as the block lasts; what ends the block early stores the state."""
     if checkpoint is None:
-        yield _Pace(None, 0.0)
+        with bar_of(job) as tell:
+            yield _Pace(None, math.inf, tell)
         return
-    with checkpoint.held():
-        pace = _Pace(Store(checkpoint, job, key), checkpoint.seconds)
+    with checkpoint.held(), bar_of(job) as tell:
+        pace = _Pace(Store(checkpoint, job, key), checkpoint.seconds, tell)
         try:
             yield pace
         except BaseException:

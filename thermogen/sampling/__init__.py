@@ -15,8 +15,8 @@ from ._base import AbstractSampler as AbstractSampler
 from ._base import Progress as Progress
 from ._base import SweepInfo as SweepInfo
 from ._base import parameter_dtype as parameter_dtype
-from ._base import progress as progress
 from ._base import random_corners as random_corners
+from ._base import reports as reports
 from ._base import step_chains as step_chains
 from ._clusters import ClusterInfo as ClusterInfo
 from ._clusters import Houdayer as Houdayer

@@ -13,7 +13,7 @@ from .._checks import as_array, check_count, check_parameters
 from .._placement import from_anywhere
 from .._types import Count, Key
 from ..energies import AbstractEnergy
-from ..runs import AbstractJob, Devices, Folder, Spread, run
+from ..runs import AbstractJob, Devices, Folder, Spread, run, shows_progress
 from ._base import (
     AbstractKernel,
     Clamp,
@@ -22,8 +22,8 @@ from ._base import (
     checked_clamp,
     checked_ladder,
     parameter_dtype,
-    progress,
     random_corners,
+    reports,
     step_chains,
 )
 from ._derivatives import derived
@@ -69,6 +69,7 @@ class Measurement(NamedTuple):
 
 
 @from_anywhere
+@shows_progress
 def annealed_importance_sampling(
     energy: AbstractEnergy,
     betas: Ladder,
@@ -80,6 +81,7 @@ def annealed_importance_sampling(
     callback: Progress = None,
     checkpoint: Folder = None,
     sharding: Devices = None,
+    progress: bool = False,
 ) -> Estimate:
     """ln Z at `betas[-1]` by chains cooled from infinite temperature (Neal 2001).
 
@@ -101,6 +103,7 @@ def annealed_importance_sampling(
         checkpoint: folder where the run is stored now and then, and goes on from if it was cut
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which chains are spread: a mesh, or a sharding by its first axis.
+        progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
     Raises:
         ValueError: if `n_chains` is not positive, known parameters are not finite, known `betas` do
@@ -131,11 +134,12 @@ def annealed_importance_sampling(
     start_key, key = jax.random.split(key)
     spins = random_corners(energy, n_chains, start_key, clamp, sharding)
     job = AnnealedImportance(energy, path, spins, kernel, clamp, 1)
-    told = progress(path.size - 1, callback)
+    told = reports(path.size - 1, callback)
     return run(job, key=key, checkpoint=checkpoint, sharding=sharding, **told)
 
 
 @from_anywhere
+@shows_progress
 def reverse_annealed_importance_sampling(
     energy: AbstractEnergy,
     betas: Ladder,
@@ -147,6 +151,7 @@ def reverse_annealed_importance_sampling(
     callback: Progress = None,
     checkpoint: Folder = None,
     sharding: Devices = None,
+    progress: bool = False,
 ) -> Estimate:
     """ln Z at `betas[-1]` by heating chains that start as samples there.
 
@@ -166,6 +171,7 @@ def reverse_annealed_importance_sampling(
         checkpoint: folder where the run is stored now and then, and goes on from if it was cut
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which chains are spread: a mesh, or a sharding by its first axis.
+        progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
     Raises:
         ValueError: for samples of a wrong shape or entries other than +-1, known parameters that
@@ -185,7 +191,7 @@ def reverse_annealed_importance_sampling(
     dtype = parameter_dtype(energy)
     path = path_from_zero(checked_ladder(betas), dtype)[::-1]
     job = AnnealedImportance(energy, path, jnp.asarray(samples, dtype), kernel, clamp, -1)
-    told = progress(path.size - 1, callback)
+    told = reports(path.size - 1, callback)
     return run(job, key=key, checkpoint=checkpoint, sharding=sharding, **told)
 
 
@@ -238,6 +244,9 @@ class AnnealedImportance(AbstractJob):
 
     def done(self, state: AnnealingState) -> Bool[Array, ""]:
         return state.n_done >= self.path.size - 1
+
+    def amount(self, state: AnnealingState) -> tuple[int, int]:
+        return int(state.n_done), self.path.size - 1
 
     def lanes(self, state: AnnealingState) -> PyTree[int | None]:
         return state._replace(spins=-1, log_weights=0, n_done=None, keys=None)

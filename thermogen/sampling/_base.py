@@ -101,7 +101,7 @@ Progress = Callable[[int, int], object] | None
 _N_CALLS = 20
 
 
-def progress(n_steps: int, callback: Progress) -> dict[str, Any]:
+def reports(n_steps: int, callback: Progress) -> dict[str, Any]:
     """What `run` needs to tell a callback about 20 times how many of `n_steps` are done."""
     if callback is None:
         return {}

@@ -11,7 +11,7 @@ from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Count, Key
 from ..energies import AbstractEnergy
-from ..runs import AbstractJob, Devices, Folder, Spread, run
+from ..runs import AbstractJob, Devices, Folder, Spread, run, shows_progress
 from ._annealing import Measurement, log_states, path_from_zero
 from ._base import (
     AbstractKernel,
@@ -21,8 +21,8 @@ from ._base import (
     checked_clamp,
     checked_ladder,
     parameter_dtype,
-    progress,
     random_corners,
+    reports,
     step_chains,
 )
 from ._gibbs import Gibbs
@@ -57,6 +57,7 @@ class ThermodynamicIntegral(NamedTuple):
 
 
 @from_anywhere
+@shows_progress
 def thermodynamic_integration(
     energy: AbstractEnergy,
     betas: Ladder,
@@ -70,6 +71,7 @@ def thermodynamic_integration(
     callback: Progress = None,
     checkpoint: Folder = None,
     sharding: Devices = None,
+    progress: bool = False,
 ) -> ThermodynamicIntegral:
     """`ln Z = n ln 2 - int_0^beta <E> dbeta` by independent chains, cooled from rung to rung.
 
@@ -95,6 +97,7 @@ def thermodynamic_integration(
         checkpoint: folder where the run is stored now and then, and goes on from if it was cut
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which chains are spread: a mesh, or a sharding by its first axis.
+        progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
     Raises:
         ValueError: for counts that are too small, known parameters that are not finite, if known
@@ -112,7 +115,7 @@ def thermodynamic_integration(
     start_key, key = jax.random.split(key)
     spins = random_corners(energy, n_chains, start_key, clamp, sharding)
     job = Integration(energy, path, spins, kernel, clamp, *sweeps)
-    told = progress(path.size, callback)
+    told = reports(path.size, callback)
     return run(job, key=key, checkpoint=checkpoint, sharding=sharding, **told)
 
 
@@ -185,6 +188,9 @@ class Integration(AbstractJob):
 
     def done(self, state: IntegrationState) -> Bool[Array, ""]:
         return state.n_done >= self.path.size
+
+    def amount(self, state: IntegrationState) -> tuple[int, int]:
+        return int(state.n_done), self.path.size
 
     def lanes(self, state: IntegrationState) -> PyTree[int | None]:
         return state._replace(spins=-1, means=1, variances=1, n_done=None, keys=None)

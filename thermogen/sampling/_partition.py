@@ -9,7 +9,7 @@ from .._checks import check_count
 from .._placement import from_anywhere
 from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy, has_terms, n_enumerated
-from ..runs import Devices, Folder, Spread
+from ..runs import Devices, Folder, Spread, shows_progress
 from ._annealing import Estimate, annealed_importance_sampling
 from ._results import RESULTS
 
@@ -18,6 +18,7 @@ _MAX_ENUMERATED, _MAX_ENTRIES = 20, 2**27
 
 
 @from_anywhere
+@shows_progress
 def log_partition(
     energy: AbstractEnergy,
     beta: Beta,
@@ -27,6 +28,7 @@ def log_partition(
     n_rungs: Count = 1000,
     checkpoint: Folder = None,
     sharding: Devices = None,
+    progress: bool = False,
 ) -> Estimate:
     """ln Z of any energy, and its error: exact where that takes little, else by annealing.
 
@@ -44,6 +46,7 @@ def log_partition(
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which the chains are spread: a mesh, or a sharding by its first axis.
             Where `n_chains` is no multiple of their number, one device moves all of them.
+        progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
     Returns:
         An `Estimate`; an exact one has the standard error 0.

@@ -12,7 +12,7 @@ from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Count, Key
 from ..energies import AbstractEnergy
-from ..runs import AbstractJob, Devices, Folder, Spread, over_lanes, run
+from ..runs import AbstractJob, Devices, Folder, Spread, over_lanes, run, shows_progress
 from ._annealing import log_mean, log_states, path_from_zero
 from ._base import (
     AbstractKernel,
@@ -22,8 +22,8 @@ from ._base import (
     checked_clamp,
     checked_ladder,
     parameter_dtype,
-    progress,
     random_corners,
+    reports,
 )
 from ._derivatives import derived
 from ._gibbs import Gibbs
@@ -58,6 +58,7 @@ class PopulationEstimate(NamedTuple):
 
 
 @from_anywhere
+@shows_progress
 def population_annealing(
     energy: AbstractEnergy,
     betas: Ladder,
@@ -70,6 +71,7 @@ def population_annealing(
     callback: Progress = None,
     checkpoint: Folder = None,
     sharding: Devices = None,
+    progress: bool = False,
 ) -> PopulationEstimate:
     """ln Z and samples at `betas[-1]` by resampled replicas (Hukushima and Iba 2003; Machta 2010).
 
@@ -95,6 +97,7 @@ def population_annealing(
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which populations are spread: a mesh, or a sharding by its first
             axis.
+        progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
     Raises:
         ValueError: for counts that are too small, known parameters that are not finite, if known
@@ -108,7 +111,7 @@ def population_annealing(
     energy, clamp = colored(energy), checked_clamp(energy, clamp)
     path = path_from_zero(checked_ladder(betas), parameter_dtype(energy))
     job = PopulationAnnealing(energy, path, kernel, clamp, n_chains, n_populations)
-    told = progress(path.size - 1, callback)
+    told = reports(path.size - 1, callback)
     return run(job, key=key, checkpoint=checkpoint, sharding=sharding, **told)
 
 
@@ -171,6 +174,9 @@ class PopulationAnnealing(AbstractJob):
 
     def done(self, state: PopulationState) -> Bool[Array, ""]:
         return state.n_done >= self.path.size - 1
+
+    def amount(self, state: PopulationState) -> tuple[int, int]:
+        return int(state.n_done), self.path.size - 1
 
     def lanes(self, state: PopulationState) -> PyTree[int | None]:
         return state._replace(spins=0, starts=0, log_ratios=0, n_done=None, keys=0)

@@ -16,7 +16,7 @@ from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy
-from ..runs import Devices, Folder
+from ..runs import Devices, Folder, shows_progress
 from ._annealing import Estimate, Measurement, log_states
 from ._base import (
     AbstractKernel,
@@ -160,6 +160,7 @@ class Reweighting(eqx.Module):
 
 
 @from_anywhere
+@shows_progress
 def multi_histogram_reweighting(
     energy: AbstractEnergy,
     betas: Ladder,
@@ -174,6 +175,7 @@ def multi_histogram_reweighting(
     callback: Progress = None,
     checkpoint: Folder = None,
     sharding: Devices = None,
+    progress: bool = False,
 ) -> Reweighting:
     """ln Z, `<E>` and the heat capacity at all beta up to `betas[-1]`, by parallel tempering.
 
@@ -195,6 +197,7 @@ def multi_histogram_reweighting(
         checkpoint: folder where the run is stored now and then, and goes on from if it was cut
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which ladders are spread: a mesh, or a sharding by its first axis.
+        progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
     Raises:
         ValueError: for counts that are too small, known parameters that are not finite, if known

@@ -16,15 +16,15 @@ from .._cold import beta_as, resolved_beta
 from .._placement import from_anywhere
 from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy, Interactions, Pairwise
-from ..runs import AbstractJob, Devices, Folder, Spread, run
+from ..runs import AbstractJob, Devices, Folder, Spread, run, shows_progress
 from ._base import (
     AbstractSampler,
     Clamp,
     Progress,
     checked_clamp,
     parameter_dtype,
-    progress,
     random_corners,
+    reports,
     step_chains,
 )
 from ._observers import AbstractObserver, Seen, Trace
@@ -34,6 +34,7 @@ _SPARSE = 0.05
 
 
 @functools.partial(from_anywhere, spread=("init", "sharding"))
+@shows_progress
 def sample(
     sampler: AbstractSampler,
     energy: AbstractEnergy,
@@ -50,6 +51,7 @@ def sample(
     callback: Progress = None,
     checkpoint: Folder = None,
     sharding: Devices = None,
+    progress: bool = False,
 ) -> PyTree:
     """Draw configurations from `exp(-beta E) / Z` by independent chains.
 
@@ -76,6 +78,7 @@ def sample(
         sharding: devices over which chains are spread: a mesh, or a sharding of an array
             `(n_chains, n)`; by default that of `init`. Chains and their records stay on the device
             where they start; draws do not depend on it.
+        progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
     Returns:
         Spins, shape `(n_chains, n_sweeps // thin, n)`, or what the observers return, in a tree as
@@ -132,7 +135,7 @@ def sample(
         jnp.asarray(thin),
         n_kept,
     )
-    told = progress(n_kept, callback)
+    told = reports(n_kept, callback)
     seen = run(job, key=key, checkpoint=checkpoint, sharding=spread, **told)
     return nan_unless_finite((energy, beta), seen)
 
@@ -221,6 +224,9 @@ class Sampling(AbstractJob):
 
     def done(self, state: SamplingState) -> Bool[Array, ""]:
         return state.n_done >= self.n_kept
+
+    def amount(self, state: SamplingState) -> tuple[int, int]:
+        return int(state.n_done), self.n_kept
 
     def lanes(self, state: SamplingState) -> PyTree[int | None]:
         return state._replace(chains=-1, carries=None, n_done=None, key=None)

@@ -13,7 +13,7 @@ from .._placement import from_anywhere, on_host
 from .._types import Beta, Key
 from ..energies import AbstractEnergy
 from ..meanfield import AbstractFunctional, checked_problem
-from ..runs import Devices, Folder, run
+from ..runs import Devices, Folder, run, shows_progress
 from ._library import Library
 from ._moves import Move, corner
 from ._provenance import fingerprint
@@ -28,6 +28,7 @@ _BETWEEN_LOOKS = 64
 
 
 @from_anywhere
+@shows_progress
 def find_minima(
     functional: AbstractFunctional,
     energy: AbstractEnergy,
@@ -42,6 +43,7 @@ def find_minima(
     callback: Callable[[Library, int], None] | None = None,
     checkpoint: Folder = None,
     sharding: Devices = None,
+    progress: bool = False,
 ) -> Library:
     """Enumerate minima of G(m) by quenches from data and from random points near corners.
 
@@ -84,6 +86,7 @@ def find_minima(
         checkpoint: folder where the run is stored now and then, and goes on from if it was cut
             short; see `thermogen.runs.Checkpoint`.
         sharding: devices over which descents are spread: a mesh, or a sharding by its first axis.
+        progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
     Returns:
         A `Library` of NumPy arrays, lowest free energy first.

@@ -147,6 +147,9 @@ class Search(AbstractJob):
     def done(self, state: SearchState) -> Bool[Array, ""]:
         return ~state.more & ~jnp.any(state.lanes.start >= 0)
 
+    def amount(self, state: SearchState) -> tuple[int, int]:
+        return int(state.issued), int(self.n_given + self.n_starts)
+
     def lanes(self, state: SearchState) -> PyTree[int | None]:
         return state._replace(lanes=0, ends=None, codes=None, issued=None, more=None, key=None)
 
