@@ -155,3 +155,9 @@ def test_interop_guide_code_runs(tmp_path, monkeypatch):
     names = run(ROOT / "docs" / "interop.md")
     assert {"tree.svg", "tree.pdf", "states.graphml"} <= {p.name for p in tmp_path.iterdir()}
     assert names["states"].size > 2 and names["disconnectivity"].n_trees == 1
+
+
+@pytest.mark.further
+def test_guide_to_estimators_runs():
+    names = run(ROOT / "docs" / "sklearn.md")
+    assert names["pipeline"].score(names["X"], names["y"]) > 0.9

@@ -1,5 +1,8 @@
 """Other people's objects and files: models in and out, results as others take them."""
 
+import importlib
+from typing import Any
+
 from ._bits import Bits as Bits
 from ._bits import from_bernoulli_rbm as from_bernoulli_rbm
 from ._bits import from_bits as from_bits
@@ -22,3 +25,10 @@ from ._polynomial import to_polynomial as to_polynomial
 from ._qubo import Qubo as Qubo
 from ._qubo import from_qubo as from_qubo
 from ._qubo import to_qubo as to_qubo
+
+
+def __getattr__(name: str) -> Any:
+    """Estimators, imported at first use: scikit-learn loads for a second."""
+    if name == "sklearn":
+        return importlib.import_module(".sklearn", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
