@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import re
 import time
@@ -7,6 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 from studies import made_study
 
 import thermogen as tg
@@ -325,6 +327,18 @@ def test_cues_are_spread_over_the_classes(labelled):
 
 
 # --- progress
+
+
+def test_a_bar_of_known_parts_tells_the_time_left(monkeypatch):
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=120)
+    monkeypatch.setattr(_progress, "Console", lambda **_: terminal)
+    with tg.study.progress("A long step") as tell:
+        tell(0, None, "to begin with")
+        for done in range(5):
+            tell(done, 100, "some of a hundred")
+            time.sleep(0.06)
+    assert re.search(r"some of a hundred.*0:00:\d\d left", screen.getvalue())
 
 
 def test_a_long_step_shows_life_where_nobody_sees_a_bar(monkeypatch, capsys):

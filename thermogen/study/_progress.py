@@ -1,18 +1,36 @@
 """Progress of long steps on stderr: a bar on a terminal, one line a step elsewhere."""
 
 import contextlib
+import datetime
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 # Where nobody sees the bar move, a line says so often that a step still runs, in seconds.
 _SILENCE = 60.0
 
 # tell(done, total, note): how many of `total` parts are done (None: unknown), and a figure.
 Tell = Callable[[int, int | None, str], None]
+
+
+class _Left(ProgressColumn):
+    """The time that a step with a known number of parts still takes."""
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        return Text("" if left is None else f"{datetime.timedelta(seconds=int(left))} left")
 
 
 @contextlib.contextmanager
@@ -33,6 +51,7 @@ def progress(title: str) -> Iterator[Tell]:
         BarColumn(bar_width=24),
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
+        _Left(),
     )
     started, last = time.perf_counter(), ""
     with Progress(
