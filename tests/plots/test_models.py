@@ -88,3 +88,13 @@ def test_branches_of_a_tree_are_its_lines():
 def test_a_mosaic_is_clear_between_its_pictures():
     png = plots.mosaic_png(np.ones((3, 4)), 2, (2, 2))
     assert png.startswith(b"\x89PNG")
+
+
+def test_a_learning_curve_shows_samples_that_were_held_out():
+    """What was seen before the first step has no place on an axis of logarithms."""
+    looks = np.array([0, 1, 10, 40]), np.array([9.0, 8, 6, 5]), np.array([9.0, 8, 7, 6.5])
+    figure = plots.learning_figure(np.linspace(9, 5, 40), looks)
+    _, learned, others = figure.axes[0].lines
+    np.testing.assert_array_equal(others.get_xdata(), [1, 10, 40])
+    np.testing.assert_array_equal(others.get_ydata(), [8, 7, 6.5])
+    np.testing.assert_array_equal(learned.get_ydata(), [8, 6, 5])

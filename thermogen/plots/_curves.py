@@ -15,11 +15,15 @@ MAX_SHOWN = 40
 
 
 @styled
-def learning_figure(losses: np.ndarray) -> Figure:
+def learning_figure(
+    losses: np.ndarray, held_out: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+) -> Figure:
     """The loss against the step.
 
     Args:
         losses: the loss of each step, in nats per sample, shape `(steps,)`.
+        held_out: steps, and mean losses then of samples that are learned and of others, without
+            penalties, shape `(looks,)` each.
     """
     figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")
     axes = figure.subplots()
@@ -34,6 +38,11 @@ def learning_figure(losses: np.ndarray) -> Figure:
         ha="right",
         color=ACCENT,
     )
+    if held_out is not None:
+        looks, learned, others = (values[held_out[0] > 0] for values in held_out)
+        axes.plot(looks, learned, ":", color=MUTED, linewidth=1.5, label="of learned samples")
+        axes.plot(looks, others, "--", color=CLASSES[2], linewidth=1.5, label="held out")
+        axes.legend(loc="upper right")
     if len(losses) > 30:
         axes.set_xscale("log")
     axes.grid(axis="y")

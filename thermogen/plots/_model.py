@@ -11,7 +11,8 @@ from ._style import ACCENT, INK, MUTED, WIDTH, styled
 _PLUS = "#3b73b0"
 # Clear at 0 and of middle lightness elsewhere, so that it shows on light and on dark.
 _SIGNED = LinearSegmentedColormap.from_list(
-    "couplings", [(0, "#a8410a"), (0.5, "#80808000"), (1, "#1f5fa8")]
+    "couplings",
+    [(0, "#a8410a"), (0.35, "#b8643899"), (0.5, "#80808000"), (0.65, "#4d7fbc99"), (1, "#1f5fa8")],
 )
 _MOST_EDGES = 160
 _NAMED = 40  # spins that have room for their names on a circle

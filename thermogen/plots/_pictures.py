@@ -15,7 +15,7 @@ from ._style import GRID, INK, WIDTH, styled
 
 # m = -1 is sand, m = 0 is white, m = +1 is ink: what has no preference looks blank.
 _MAP = LinearSegmentedColormap.from_list("magnetization", ["#dcb887", "#ffffff", INK])
-_FEW_CELLS = 64  # of a row or a column, whose cells stand apart
+_FEW_CELLS = 1024  # so many are told apart by lines between them
 _TITLE = "Minima of the free energy, lowest first"
 
 
@@ -180,9 +180,8 @@ def _cells(axes: Axes, rows: np.ndarray, colours: Colormap, most: float = 1.0) -
     extent = (0, width, height, 0)
     limits = {"vmin": -most, "vmax": most, "extent": extent}
     axes.imshow(rows, cmap=colours, aspect="auto", interpolation="none", **limits)
-    if width <= _FEW_CELLS:
+    if height * width <= _FEW_CELLS:
         axes.vlines(np.arange(width + 1), 0, height, color=GRID, linewidth=0.6)
-    if height <= _FEW_CELLS:
         axes.hlines(np.arange(height + 1), 0, width, color=GRID, linewidth=0.6)
     axes.spines[:].set_visible(False)
 

@@ -6,7 +6,7 @@ from markupsafe import Markup, escape
 
 from .. import plots
 
-_WIDE = 480  # CSS pixels beyond which a drawing scrolls on a narrow page
+_WIDE = 560  # CSS pixels beyond which a drawing scrolls on a narrow page
 _FONT = re.compile(r"'DejaVu Sans'[^;\"]*?sans-serif")
 _COLOUR = re.compile(r"#([0-9a-f]{6})\b")
 
