@@ -61,6 +61,20 @@ def test_learning_guide_code_runs():
 
 
 @pytest.mark.further
+def test_guide_to_missing_entries_runs():
+    names = run(ROOT / "docs" / "missing.md")
+    assert names["fitted"].result == tg.RESULTS.converged
+    error = np.asarray(names["model"].couplings - names["truth"].couplings)
+    assert np.sqrt(np.mean(error**2)) < 0.08 and names["models"].couplings.shape == (2, 8, 8)
+    rows, filled, means = names["rows"], names["filled"], names["means"]
+    assert np.all((rows == 0) | (rows == filled))
+    for row, answer, certain, mean in zip(rows, filled, names["certain"], means, strict=True):
+        p = tg.exact.conditional(names["model"], 1.0, row)
+        np.testing.assert_allclose(certain, p[tg.index_from_spins(answer)], atol=0.03)
+        np.testing.assert_allclose(mean, p @ tg.enumerate_spins(8), atol=0.4)
+
+
+@pytest.mark.further
 def test_landscape_guide_code_runs():
     names = run(ROOT / "docs" / "landscape.md")
     energy, threshold = names["energy"], 20

@@ -239,6 +239,14 @@ QUICK = {
     "interop.write_model": lambda e: _written_and_read(e).couplings,
     "kinetics.flip_minima": lambda e: kinetics.flip_minima(e, CONFIGURATIONS),
     "learning.checked_samples": lambda e: learning.checked_samples(e, DATA),
+    "learning.clamped_free_energy": lambda e: learning.clamped_free_energy(
+        e, BETA, CUE, max_gaps=N
+    ),
+    "learning.known_log_weights": lambda e: learning.known_log_weights(
+        e, BETA, jnp.asarray(CUE)[None], N, None
+    ),
+    "learning.can_be_summed": lambda e: learning.can_be_summed(e, 10, 4),
+    "learning.samples_as_given": lambda e: learning.samples_as_given(e, DATA),
     "learning.log_likelihood": lambda e: learning.log_likelihood(e, DATA, BETA, key=KEY).value,
     "learning.potential": lambda e: learning.potential(e, BETA, DATA),
     "meanfield.checked_problem": lambda e: meanfield.checked_problem(

@@ -761,8 +761,8 @@ def test_exceptions_of_the_callback_end_the_fit():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"data": np.zeros((3, 4))}, r"only -1 and \+1"),
-        ({"data": np.full((3, 4), np.nan)}, r"only -1 and \+1"),
+        ({"data": np.zeros((3, 4))}, "no values but 0 and 1, which are bits"),
+        ({"data": np.full((3, 4), np.nan)}, r"expected -1 and \+1, and 0 where"),
         ({"data": np.ones((3, 5)), "energy": _zeros(4)}, "must have 4 spins a sample"),
         ({"data": np.ones((0, 4))}, "data"),
         ({"n_steps": 0}, "n_steps must be at least 1, got 0"),

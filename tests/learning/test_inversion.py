@@ -300,7 +300,7 @@ def test_couplings_from_samples_within_the_noise():
     [
         ([[1, 1, 1], [-1, 1, 1]], 0.0, "2 constant spins, the first is spin 1, always"),
         ([[1, 1], [-1, -1]], 0.0, r"spins \[0, 1\] are tied .* set pseudocount"),
-        ([[1, 0], [-1, 1]], 0.0, "the value 0 at row 0, column 1"),
+        ([[1, 0], [0, 1]], 0.0, "no values but 0 and 1, which are bits"),
         ([[1, 1], [-1, 1]], -1.0, "pseudocount must be finite and at least 0"),
     ],
 )

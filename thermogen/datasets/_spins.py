@@ -26,16 +26,36 @@ def validate_spins(data: Any, name: str = "data") -> Float[np.ndarray, "samples 
     return spins_as_given(data, name).astype(float)
 
 
-def spins_as_given(data: Any, name: str = "data") -> Num[np.ndarray, "samples spins"]:
-    """`validate_spins`, but the table keeps its dtype, and is no copy."""
+def spins_as_given(
+    data: Any, name: str = "data", *, gaps: bool = False
+) -> Num[np.ndarray, "samples spins"]:
+    """`validate_spins`, but the table keeps its dtype, and is no copy.
+
+    With `gaps` it may hold 0 where a spin is unknown; masked entries of an `np.ma` array are.
+    """
+    if gaps and isinstance(data, np.ma.MaskedArray):
+        data = data.filled(0)
     table = np.asarray(as_array(name, data))
     _check_table(table, name)
     if table.dtype == bool:
         raise ValueError(f"{name} is boolean; expected spins -1 and +1 (see spins_from_bits)")
     bad = (table != 1) & (table != -1)
-    if bad.any():
-        hint = " (see spins_from_bits)" if (table[bad] == 0).all() else ""
+    if not bad.any():
+        return table
+    is_zero = table == 0
+    if not gaps:
+        hint = " (see spins_from_bits)" if is_zero[bad].all() else ""
         raise ValueError(f"{name} has {_first(bad, table)}; expected only -1 and +1{hint}")
+    bad &= ~is_zero
+    if bad.any():
+        raise ValueError(
+            f"{name} has {_first(bad, table)}; expected -1 and +1, and 0 where a spin is unknown"
+        )
+    if not (table == -1).any():
+        raise ValueError(
+            f"{name} has no values but 0 and 1, which are bits (see spins_from_bits); among spins "
+            "-1 and +1 a 0 says that one is unknown"
+        )
     return table
 
 

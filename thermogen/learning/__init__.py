@@ -9,12 +9,16 @@ from ._checkpoints import Checkpoints as Checkpoints
 from ._conditional import MinimumProbabilityFlow as MinimumProbabilityFlow
 from ._conditional import Pseudolikelihood as Pseudolikelihood
 from ._conditional import default_l2 as default_l2
+from ._filled import filling as filling
 from ._fit import fit as fit
+from ._gaps import can_be_summed as can_be_summed
+from ._gaps import clamped_free_energy as clamped_free_energy
 from ._inversion import SessakMonasson as SessakMonasson
 from ._inversion import invert as invert
 from ._inversion import moments as moments
 from ._job import Fit as Fit
 from ._likelihood import LogLikelihood as LogLikelihood
+from ._likelihood import known_log_weights as known_log_weights
 from ._likelihood import log_likelihood as log_likelihood
 from ._masked import Path as Path
 from ._meanfield import MeanFieldLikelihood as MeanFieldLikelihood
@@ -45,6 +49,9 @@ from ._ridge import choose_l2 as choose_l2
 from ._samples import Samples as Samples
 from ._samples import checked_samples as checked_samples
 from ._samples import checked_shares as checked_shares
+from ._samples import most_gaps as most_gaps
+from ._samples import samples_as_given as samples_as_given
+from ._samples import with_gaps as with_gaps
 from ._selection import decimate as decimate
 from ._selection import grow as grow
 from ._selection import l1_path as l1_path

@@ -49,7 +49,7 @@ class ContrastiveDivergence(AbstractObjective):
 
     F is the free energy of the visible spins, the energy itself where none is hidden (Hinton
     2002). The chains do not forget the data, so that states of the model far from all data stay
-    unseen: `PersistentCD` finds them.
+    unseen: `PersistentCD` finds them. Unknown spins of samples are filled by chains that go on.
 
     Gradient contract: Monte Carlo, and biased: that of the negative log-likelihood in the limit
     of many sweeps only. The value of the loss means nothing.
@@ -75,8 +75,8 @@ class ContrastiveDivergence(AbstractObjective):
     ) -> tuple[Float[Array, ""], None]:
         frozen = jax.lax.stop_gradient(energy)
         start_key, key = jax.random.split(key)
-        chains = _at_samples(Gibbs(), frozen, batch.spins, start_key)
-        chains = _move(Gibbs(), frozen, chains, key, self.n_sweeps)
+        chains = at_samples(Gibbs(), frozen, batch.spins, start_key)
+        chains = moved(Gibbs(), frozen, chains, key, self.n_sweeps)
         negative = Samples(chains[: n_visible(energy)].T, batch.weights)
         return batch.free_energy(energy) - negative.free_energy(energy), None
 
@@ -86,7 +86,8 @@ class PersistentCD(AbstractObjective):
 
     F is the free energy of the visible spins, the energy itself where none is hidden (Tieleman
     2008). With `sampler=ParallelTempering(betas)` hot replicas carry the chains between states
-    that the model has parted (Desjardins et al. 2010).
+    that the model has parted (Desjardins et al. 2010). Unknown spins of samples are filled by
+    chains that go on as well.
 
     Gradient contract: Monte Carlo. The value of the loss means nothing; its gradient is that of
     the negative log-likelihood in the limit of slow learning.
@@ -115,14 +116,14 @@ class PersistentCD(AbstractObjective):
             State of the sampler, the chains on the last axis.
         """
         draw_key, start_key = jax.random.split(key)
-        starts = samples.draw(draw_key, self.n_chains)
-        return _at_samples(self.sampler, energy, starts, start_key)
+        starts = samples.draw(draw_key, self.n_chains).spins
+        return at_samples(self.sampler, energy, starts, start_key)
 
     def loss(
         self, energy: AbstractEnergy, batch: Samples, state: PyTree, key: Key
     ) -> tuple[Float[Array, ""], PyTree]:
         frozen = jax.lax.stop_gradient(energy)
-        state = _move(self.sampler, frozen, state, key, self.n_sweeps)
+        state = moved(self.sampler, frozen, state, key, self.n_sweeps)
         spins = jax.vmap(self.sampler.spins, in_axes=-1)(state)[:, : n_visible(energy)]
         negative = Samples(spins, jnp.full(self.n_chains, 1 / self.n_chains, spins.dtype))
         return batch.free_energy(energy) - negative.free_energy(energy), state
@@ -161,7 +162,8 @@ class AnnealedLikelihood(AbstractObjective):
 
     Gradient contract: Monte Carlo, consistent in the number of chains. Unlike that of the other
     sampled objectives the value of the loss is an estimate, of the negative log-likelihood; it
-    is too low rather than too high, as ln Z by annealing is. It is infinite from the step on that
+    is too low rather than too high, as ln Z by annealing is. With unknown spins, which chains fill,
+    it is that of what is known, by integration along the path. It is infinite from the step on that
     left too few chains with weight for an estimate; `fit` then says `few_weights`.
 
     Attributes:
@@ -225,7 +227,7 @@ class AnnealedLikelihood(AbstractObjective):
             parents = systematic_draws(jax.nn.softmax(log_weights), draw_key)
             chains = jnp.where(poor, chains[:, parents], chains)
             return (
-                _move(self.kernel, energy, chains, key, self.n_sweeps),
+                moved(self.kernel, energy, chains, key, self.n_sweeps),
                 jnp.where(poor, 0.0, log_weights),
                 log_partition + jnp.where(poor, gain, 0.0),
                 failed | ~(ess >= min(MIN_ESS, self.n_chains / 4)),
@@ -238,13 +240,16 @@ class AnnealedLikelihood(AbstractObjective):
         return AnnealedState(chains, log_weights, log_partition, energy, failed)
 
 
-def _at_samples(
+def at_samples(
     sampler: AbstractSampler,
     energy: AbstractEnergy,
     visible: Float[Array, "chains visible"],
     key: Key,
 ) -> PyTree:
-    """Chains that start at samples, on the last axis; hidden spins are drawn given them."""
+    """Chains that start at samples, on the last axis; hidden spins are drawn given them.
+
+    Of a spin that has a mean instead of a value, one is drawn.
+    """
 
     axes = None, None, 0, 0
     start = over_lanes(jax.vmap(_at_sample, axes, -1), axes, -1)
@@ -258,12 +263,17 @@ def _at_sample(sampler, energy, sample, key):
     return sampler.init(energy, 1.0, jnp.where(up, 1, -1).astype(m.dtype), key)
 
 
-def _move(
-    sampler: AbstractSampler, energy: AbstractEnergy, states: PyTree, key: Key, n_sweeps: int
+def moved(
+    sampler: AbstractSampler,
+    energy: AbstractEnergy,
+    states: PyTree,
+    key: Key,
+    n_sweeps: int,
+    clamps: Float[Array, "chains n"] | None = None,
 ) -> PyTree:
-    """All chains a few sweeps on."""
+    """All chains a few sweeps on, each with what is clamped in it."""
 
     def sweep(states, key):
-        return step_chains(sampler, energy, 1.0, states, key)[0], None
+        return step_chains(sampler, energy, 1.0, states, key, clamps)[0], None
 
     return jax.lax.scan(sweep, states, jax.random.split(key, n_sweeps))[0]

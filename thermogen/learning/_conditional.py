@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._types import Key
-from ..energies import AbstractEnergy, conditional_fields
+from ..energies import AbstractEnergy
+from ._gaps import margins_of, n_bits
 from ._minimisers import WHITENED_LBFGS
 from ._objectives import AbstractObjective, Defaults
 from ._penalties import sums_of_squares
@@ -43,6 +44,13 @@ class Pseudolikelihood(AbstractObjective):
     included. A spin that is constant in the data counts as if half a sample had been otherwise, so
     that its field is finite, and the rate of the other value about `1 / (2 N)`.
 
+    Of a row with unknown spins the known ones contribute, each given the other known ones. Where
+    gaps are few, what is unknown is summed out and the loss is exact, though not convex:
+    `-ln P(s_k | known rest) = ln(1 + exp[F - F_k])` with the `clamped_free_energy` before the flip
+    of spin k and after. It is consistent where entries are missing completely at random. Where
+    gaps are many, chains fill them, and the loss is that of the filled rows: a stochastic
+    estimating equation, consistent for entries that are missing at random, but not the same one.
+
     Attributes:
         l2: strength of the ridge penalty on couplings of two spins and more, in nats per squared
             energy unit. Where None it is `n / (2 N)` for N samples of n spins: a prior of variance
@@ -59,11 +67,17 @@ class Pseudolikelihood(AbstractObjective):
     def defaults(self) -> Defaults:
         bounded = self.l2 is None or self.l2 > 0
         return Defaults(
-            WHITENED_LBFGS, 3000, 1e-5, bounded=bounded, bounded_fields=True, conditional=True
+            *(WHITENED_LBFGS, 3000, 1e-5),
+            bounded=bounded,
+            bounded_fields=True,
+            conditional=True,
+            sums_gaps=True,
         )
 
     def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> PseudolikelihoodState:
-        opposite = jnp.where(constant_spins(samples), 0.5 / samples.size, 0)
+        half = 0.5 / samples.size
+        half = half / samples.known if samples.max_gaps else half
+        opposite = jnp.where(constant_spins(samples), half, 0)
         return PseudolikelihoodState(self._ridge(samples), opposite)
 
     def loss(
@@ -77,14 +91,17 @@ class Pseudolikelihood(AbstractObjective):
             l2 = state.l2 if self.l2 is None else l2
 
         def surprise(part: Samples) -> Float[Array, ""]:
-            margin = margins(energy, part)
+            margin = part.margins(energy)
             surprise = _surprise(margin)
             if opposite is not None:
                 # That of the opposite spin is `_surprise(-x) = _surprise(x) + 2 x`.
                 surprise = (1 + opposite) * surprise + 2 * opposite * margin
+            if part.max_gaps:
+                surprise = jnp.where(part.spins == 0, 0, surprise)
             return part.mean(jnp.sum(surprise, axis=1))
 
-        return batch.total(surprise) + l2 * sums_of_squares(energy)[1], state
+        of_data = batch.total(surprise, n_bits(energy, batch.max_gaps))
+        return of_data + l2 * sums_of_squares(energy)[1], state
 
     def _ridge(self, samples: Samples) -> Float[Array, ""]:
         if self.l2 is not None:
@@ -113,14 +130,15 @@ class MinimumProbabilityFlow(AbstractObjective):
 
     The flow is that of single spin flips with detailed balance, from the data to all of their
     neighbours (Sohl-Dickstein, Battaglino and DeWeese 2011, eq. 10); flips between two data
-    points count as if they led away. Hidden spins are summed out.
+    points count as if they led away. Hidden spins are summed out. Of a row with unknown spins the
+    flow is that of the known ones, as for `Pseudolikelihood`.
 
     Gradient contract: exact. Convex in the parameters where no spin is hidden, and consistent.
     """
 
     @property
     def defaults(self) -> Defaults:
-        return Defaults(WHITENED_LBFGS, 3000, 1e-5, conditional=True)
+        return Defaults(WHITENED_LBFGS, 3000, 1e-5, conditional=True, sums_gaps=True)
 
     def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> None:
         return None
@@ -130,16 +148,20 @@ class MinimumProbabilityFlow(AbstractObjective):
     ) -> tuple[Float[Array, ""], None]:
 
         def flow(part: Samples) -> Float[Array, ""]:
-            return part.mean(jnp.sum(jnp.exp(-margins(energy, part)), axis=1))
+            flows = jnp.exp(-part.margins(energy))
+            if part.max_gaps:
+                flows = jnp.where(part.spins == 0, 0, flows)
+            return part.mean(jnp.sum(flows, axis=1))
 
-        return batch.total(flow), None
+        return batch.total(flow, n_bits(energy, batch.max_gaps)), None
 
 
 @eqx.filter_jit
 def margins(energy: AbstractEnergy, samples: Samples) -> Float[Array, "samples visible"]:
     """`s_k h_k`, with the field on spin k given the others: positive where they agree."""
-    fields = jax.vmap(lambda s: conditional_fields(energy, 1.0, s))(samples.spins)
-    return samples.spins * fields
+    if not samples.max_gaps:
+        return samples.margins(energy)
+    return jax.lax.map(lambda s: margins_of(energy, s, samples.max_gaps), samples.spins)
 
 
 def constant_spins(samples: Samples) -> Bool[Array, " visible"]:

@@ -19,7 +19,7 @@ from ._job import Fit, couplings_are_bounded
 from ._minimisers import AbstractMinimiser
 from ._objectives import AbstractObjective
 from ._penalties import AbstractPenalty
-from ._samples import Samples, samples_as_given, shares_of
+from ._samples import Samples, samples_as_given, samples_of, shares_of, with_gaps
 from ._states import FitProgress, FitResult, FitState
 from ._verdict import entropy_of, warn_of_infinite_parameters
 
@@ -40,6 +40,7 @@ def fit(
     penalty: AbstractPenalty | None = None,
     optimizer: optax.GradientTransformation | AbstractMinimiser | None = None,
     n_steps: int | None = None,
+    max_gaps: int | None = None,
     batch_size: int | None = None,
     callback: Callable[[FitResult], object] | None = None,
     state: FitState | None = None,
@@ -88,7 +89,11 @@ def fit(
         objective: the objective, such as `Pseudolikelihood()`.
         energy: start of the fit, for example `Pairwise` with zero couplings or `RBM.random`. Runs
             in its dtype.
-        data: samples of +-1, shape `(samples, n_visible(energy))`.
+        data: samples of +-1, 0 where a spin is unknown (or masked, in an `np.ma` array), shape
+            `(samples, n_visible(energy))`. What is unknown counts as hidden: it is summed out
+            exactly where gaps are few, and else filled by chains that go on from step to step,
+            which makes every loss stochastic. Which spins are unknown must not hang on their
+            values given what is known (missing at random); see the objective.
         key: random key, for mini-batches and for objectives that sample.
         weights: weight of each sample, >= 0, shape `(samples,)`; equal where None. Whole numbers
             say how often a sample occurs. Other weights are relative, and worth
@@ -101,6 +106,8 @@ def fit(
             None what suits objective and penalty, and Adam for mini-batches where that would need
             all data. Each new transformation object compiles anew: keep one to fit many times.
         n_steps: most steps to take in this call; the objective's own default where None.
+        max_gaps: most unknown spins in a row of traced data, of which no values are seen; None for
+            none. Rows with more end in `non_finite`.
         batch_size: samples drawn (with replacement) for each step; all of them where None.
         callback: called on the host after every few steps with the `FitResult` so far, for
             example to draw the loss. Where it returns True the fit stops, `unfinished`; an
@@ -122,12 +129,14 @@ def fit(
 
     Warns:
         UserWarning: where nothing bounds the parameters, and spins that are constant in the data,
-            or pairs that are always equal or always opposite, send some to infinity.
+            or pairs that are always equal or always opposite, send some to infinity; for rows in
+            which no spin is known, which count for nothing.
 
     Raises:
         ValueError: where derivatives are asked for and steps see a stochastic objective or a part
-            of the data; for data of wrong shape or with values other than +-1, weights that are
-            negative or all zero, counts that are not positive, a `Support` without proximal
+            of the data; for data of wrong shape or with values other than +-1 and 0, data of 0 and
+            1, which are bits, a spin that is unknown in all rows, weights that are negative or all
+            zero, counts that are not positive, a `Support` without proximal
             steps, a minimiser that needs all data where it does not get them, an energy that the
             objective does not take, a state of another energy, objective, optimiser, dtype or
             strength of the ridge, or a callback under `jax.jit` or `jax.vmap`.
@@ -138,19 +147,22 @@ def fit(
     if not isinstance(objective, AbstractObjective):
         raise TypeError(f"objective must be one such as Pseudolikelihood(), got {objective!r}")
     check_precision(energy)
-    data = samples_as_given(energy, data)
+    data = samples_as_given(energy, data, gaps=True)
+    data, weights, max_gaps = with_gaps(data, weights, max_gaps)
     share, size = shares_of(weights, len(data))
     dtype = jnp.result_type(*jax.tree.leaves(energy))
     spread = Spread.of(sharding)
     if spread is None or is_traced(data, share):
-        samples = Samples(*(jnp.asarray(x, dtype) for x in (data, share, size)))
+        samples = samples_of(data, share, size, max_gaps, dtype)
     else:
         samples = _spread(np.asarray(data), np.asarray(share, dtype), spread, dtype)
-        samples = Samples(*samples, jnp.asarray(size, dtype))
+        samples = Samples(*samples, jnp.asarray(size, dtype), max_gaps=max_gaps)
     traced = is_traced(objective, energy, samples, penalty, optimizer, state, key)
     entropy = None
     if objective.defaults.likelihood and not is_traced(samples):
-        entropy = jnp.asarray(entropy_of(np.asarray(data), np.asarray(share)), dtype)
+        # Of what is known of a row no more is certain than that it costs something.
+        least = 0.0 if max_gaps else entropy_of(np.asarray(data), np.asarray(share))
+        entropy = jnp.asarray(least, dtype)
     job = Fit(
         objective,
         energy,

@@ -14,11 +14,11 @@ from .._linalg import dot
 from .._placement import from_anywhere
 from .._solution import Solution, checked
 from .._types import Magnetizations
-from ..datasets import validate_spins
+from ..datasets import spins_as_given
 from ..energies import Pairwise
 from ..meanfield import AbstractFunctional, Bethe, Plefka
 from ._results import RESULTS
-from ._samples import checked_shares
+from ._samples import checked_shares, with_gaps
 
 Vector = Float[Array, " n"]
 Matrix = Float[Array, "n n"]
@@ -214,7 +214,9 @@ def moments(
     of weaker couplings.
 
     Args:
-        data: samples of +-1, shape `(samples, n)`.
+        data: samples of +-1, 0 where a spin is unknown, shape `(samples, n)`. Each mean is over the
+            samples in which its spin is known, each product over those in which both are; together
+            these need not be moments of any distribution. An objective of `fit` has no such flaw.
         weights: weight of each sample, as in `fit`.
         pseudocount: number of added samples, >= 0; need not be whole.
 
@@ -222,9 +224,10 @@ def moments(
         Magnetizations, shape `(n,)`, and covariances, shape `(n, n)`.
 
     Raises:
-        ValueError: for data other than +-1 or a negative pseudocount; if a spin is constant, or
-            the covariances are singular, as with less samples than spins or with copies of a
-            spin, and the pseudocount is 0.
+        ValueError: for data other than +-1 and 0, a spin or pair that is nowhere known, or a
+            negative pseudocount; if a spin is constant, or the covariances are singular, as with
+            less samples than spins, with copies of a spin or with many gaps, and the pseudocount is
+            0.
 
     !!! example
 
@@ -237,16 +240,26 @@ def moments(
         assert means.tolist() == [0.5, 0] and covariances.tolist() == [[0.75, 0.5], [0.5, 1]]
         ```
     """
-    spins = validate_spins(data).astype(float)
+    spins = spins_as_given(data, gaps=True).astype(float)
     if not 0 <= pseudocount < np.inf:
         raise ValueError(f"pseudocount must be finite and at least 0, got {pseudocount}")
+    rows, weights, max_gaps = with_gaps(spins, weights)
+    spins = np.asarray(rows)
     share, size = checked_shares(weights, len(spins))
     check_memory(f"the moments of {spins.shape[1]} spins", 4 * 8.0 * spins.shape[1] ** 2)
-    # Relative to all samples, the added ones included.
-    kept, added = size / (size + pseudocount), pseudocount / (size + pseudocount)
-    m = kept * (share @ spins)
+    # Shares of the samples in which a spin, and a pair, are known.
+    known = share @ spins**2 if max_gaps else 1.0
+    pairs = (spins**2).T @ (share[:, None] * spins**2) if max_gaps else np.ones((1, 1))
+    if not np.all(pairs):
+        raise ValueError(
+            f"data holds no sample in which both spins {np.argwhere(pairs == 0)[0].tolist()} are "
+            "known: fit a model by an objective such as Pseudolikelihood(), or leave one out"
+        )
     products = spins.T @ (share[:, None] * spins)
-    c = kept * products + added * np.eye(spins.shape[1]) - np.outer(m, m)
+    # Relative to all samples, the added ones included.
+    m = size * (share @ spins) / (size * known + pseudocount)
+    total = size * pairs + pseudocount
+    c = (size * products + pseudocount * np.eye(spins.shape[1])) / total - np.outer(m, m)
     if pseudocount == 0:
         _check_spread(m, c, spins[share > 0])
     return jnp.asarray(m), jnp.asarray(c)
@@ -254,7 +267,7 @@ def moments(
 
 def _check_spread(m: np.ndarray, c: np.ndarray, spins: np.ndarray) -> None:
     remedy = "set pseudocount, for example to 1, or leave spins out"
-    constant = np.flatnonzero(np.all(spins == spins[0], axis=0))
+    constant = np.flatnonzero(~(np.any(spins > 0, axis=0) & np.any(spins < 0, axis=0)))
     if constant.size:
         k = constant[0]
         raise ValueError(

@@ -15,6 +15,8 @@ from .._types import Key
 from ..energies import AbstractEnergy, constrain
 from ..runs import AbstractJob
 from ._conditional import PseudolikelihoodState
+from ._filled import filling
+from ._gaps import can_be_summed
 from ._minimisers import ADAM, AbstractMinimiser, Loss, ProximalGradient, Step, as_minimiser
 from ._minimum import FullLoss, constant, minimum, refusing_derivatives, without_derivatives
 from ._objectives import AbstractObjective
@@ -32,7 +34,7 @@ class Fit(AbstractJob):
     """Learning the parameters of an energy, at beta = 1; a step is one of the minimiser.
 
     Attributes:
-        objective: the objective.
+        objective: the objective, with chains where it cannot sum over unknown spins.
         energy: start of the fit.
         samples: the data.
         penalty: penalty that is added to the loss, or None.
@@ -78,6 +80,11 @@ class Fit(AbstractJob):
             ValueError: as `fit` does for counts, penalties, minimisers and states that do not suit.
             TypeError: for an `optimizer` that is none.
         """
+        n_seen = len(samples.weights) if batch_size is None else batch_size
+        if samples.max_gaps and not (
+            objective.defaults.sums_gaps and can_be_summed(energy, n_seen, samples.max_gaps)
+        ):
+            objective = filling(objective)
         defaults = objective.defaults
         n_steps = check_count("n_steps", defaults.n_steps if n_steps is None else n_steps)
         if batch_size is not None:
@@ -98,8 +105,9 @@ class Fit(AbstractJob):
         name = type(self.minimiser).__name__
         if self.minimiser.needs_full_batch and not self._has_full_batch:
             raise ValueError(
-                f"optimizer {name} needs a deterministic objective and all data in each step: "
-                "leave batch_size out, or give an optax transformation"
+                f"optimizer {name} needs a deterministic objective and all data in each step, of "
+                "which no gaps are filled by chains: leave batch_size out, or give an optax "
+                "transformation"
             )
         penalty = self.penalty
         if isinstance(penalty, AbstractProximal) and penalty.is_constraint and self._kinked is None:
@@ -119,7 +127,7 @@ class Fit(AbstractJob):
         fit = self._first(jax.random.split(key)[0]) if self.start is None else self.start
         return FitProgress(
             fit=fit,
-            means=self.samples.mean(self.samples.spins),
+            means=self.samples.means,
             key=key,
             history=jnp.full(self.capacity, jnp.nan, fit.lowest_loss.dtype),
             taken=jnp.zeros((), int),
@@ -225,9 +233,7 @@ class Fit(AbstractJob):
         batch_key, loss_key = jax.random.split(jax.random.fold_in(step_key, old.step))
         batch = self.samples
         if self.batch_size is not None:
-            drawn = self.samples.draw(batch_key, self.batch_size)
-            share = jnp.full(self.batch_size, 1 / self.batch_size, self.samples.weights.dtype)
-            batch = Samples(drawn, share, self.samples.size)
+            batch = self.samples.draw(batch_key, self.batch_size)
         function = self._full_loss(batch, old.objective_state, loss_key)
         return Loss(function, self._kinked, self.samples, state.means, old.objective_state)
 

@@ -6,14 +6,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, visible_free_energy
 from ..runs import Devices, Folder, shows_progress
-from ..sampling import Estimate, log_partition
-from ._samples import samples_as_given, shares_of
+from ..sampling import Estimate, annealed_importance_sampling, log_partition
+from ._gaps import can_be_summed, free_energy_of
+from ._samples import most_gaps, samples_as_given, shares_of
+
+# Of what is unknown of one sample, where that is annealed, and how many samples are at once.
+_N_RUNGS, _N_CHAINS, _SAMPLES_AT_ONCE = 100, 16, 256
 
 
 class LogLikelihood(NamedTuple):
@@ -48,12 +53,15 @@ def log_likelihood(
 ) -> LogLikelihood:
     """`ln p = -beta F(s) - ln Z` of each sample, and the mean with its error.
 
-    F is the free energy of the visible spins; ln Z is `thermogen.sampling.log_partition`: summed
-    where that takes little, else estimated by annealing, which is too small rather than too large.
+    F is the free energy of the visible spins, or of those that are known; ln Z is
+    `thermogen.sampling.log_partition`: summed where that takes little, else estimated by annealing,
+    which is too small rather than too large.
 
     Args:
         energy: the model.
-        data: samples of +-1, shape `(samples, n_visible(energy))`.
+        data: samples of +-1, 0 where a spin is unknown, shape `(samples, n_visible(energy))`. What
+            is unknown is summed out, or annealed where it is too much (100 temperatures, 16
+            chains a sample).
         beta: inverse temperature; models are learned at 1.
         key: random key, for annealing.
         weights: weight of each sample, as in `fit`; equal where None.
@@ -78,10 +86,15 @@ def log_likelihood(
         assert jnp.allclose(found.of_samples, -4 * np.log(2)) and found.standard_error == 0
         ```
     """
-    data = samples_as_given(energy, data)
+    data = samples_as_given(energy, data, gaps=True)
     share, size = shares_of(weights, len(data))
+    max_gaps = 0 if isinstance(data, Tracer) else most_gaps(np.asarray(data))
+    gap_key = None
+    if max_gaps and not can_be_summed(energy, len(data), max_gaps):
+        key, gap_key = jax.random.split(key)
     whole = log_partition(energy, beta, key=key, checkpoint=checkpoint, sharding=sharding)
-    of_samples = _free_energies(energy, beta, jnp.asarray(data)) - whole.log_partition
+    of_samples = known_log_weights(energy, beta, jnp.asarray(data), max_gaps, gap_key)
+    of_samples -= whole.log_partition
     share = jnp.asarray(share, of_samples.dtype)
     value = share @ of_samples
     variance = share @ jnp.square(of_samples - value) / jnp.maximum(size - 1, 1)
@@ -90,8 +103,28 @@ def log_likelihood(
 
 
 @eqx.filter_jit
-def _free_energies(energy: AbstractEnergy, beta: Beta, data: Array) -> Float[Array, " samples"]:
-    """`-beta F` of each sample."""
+def known_log_weights(
+    energy: AbstractEnergy, beta: Beta, data: Array, max_gaps: int, key: Key | None
+) -> Float[Array, " samples"]:
+    """`-beta F` of what is known of each sample: summed, or annealed where there is a key."""
     spins = data.astype(jnp.result_type(*jax.tree.leaves(energy)))
-    free_energies = jax.vmap(lambda s: visible_free_energy(energy, beta, s))(spins)
-    return -jnp.asarray(beta, spins.dtype) * free_energies
+    beta = jnp.asarray(beta, spins.dtype)
+    if max_gaps == 0:
+        return -beta * jax.vmap(lambda s: visible_free_energy(energy, beta, s))(spins)
+
+    def summed(cue):
+        return -beta * free_energy_of(energy, beta, cue, max_gaps)
+
+    if key is None:
+        return jax.lax.map(summed, spins, batch_size=_SAMPLES_AT_ONCE)
+    betas = beta * jnp.linspace(0.0, 1.0, _N_RUNGS + 1, dtype=spins.dtype)[1:]
+
+    def annealed(sample):
+        cue, key = sample
+        clamp = jnp.pad(cue, (0, energy.n_spins - cue.size))
+        return annealed_importance_sampling(
+            energy, betas, key=key, n_chains=_N_CHAINS, clamp=clamp
+        ).log_partition
+
+    keys = jax.random.split(key, len(spins))
+    return jax.lax.map(annealed, (spins, keys), batch_size=_SAMPLES_AT_ONCE)

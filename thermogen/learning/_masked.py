@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..datasets import validate_spins
+from ..datasets import spins_as_given
 from ..energies import AbstractEnergy, constrain, parameter_copies, parameter_degrees
 from ._fit import fit
+from ._gaps import check_sums
 from ._objectives import AbstractObjective
 from ._penalties import AbstractPenalty, Support
 from ._results import RESULTS
-from ._samples import Samples, checked_shares
+from ._samples import Samples, checked_shares, samples_of, with_gaps
 from ._states import FitResult
 
 
@@ -82,19 +83,21 @@ class Selection:
                 f"objective must be deterministic, such as Pseudolikelihood(), got {objective}"
             )
         self._objective, self._key = objective, key
-        self._data, judges = validate_spins(data), validate_spins(held_out, "held_out")
+        self._data = spins_as_given(data, gaps=True).astype(float)
+        judges = spins_as_given(held_out, "held_out", gaps=True).astype(float)
         if judges.shape[1] != self._data.shape[1]:
             raise ValueError(
                 f"held_out must have {self._data.shape[1]} spins a sample, got {judges.shape[1]}"
             )
         dtype = jnp.result_type(*jax.tree.leaves(energy))
-        self._weights = weights
-        share, self._size = checked_shares(weights, len(self._data))
-        of_judges = checked_shares(held_out_weights, len(judges), "held_out_weights")
-        self._training, self._held_out = (
-            Samples(*(jnp.asarray(x, dtype) for x in arrays))
-            for arrays in ((self._data, share, self._size), (judges, *of_judges))
-        )
+        self._data, self._weights, max_gaps = with_gaps(self._data, weights)
+        share, self._size = checked_shares(self._weights, len(self._data))
+        judges, held_out_weights, of_judges = with_gaps(judges, held_out_weights, name="held_out")
+        judged = checked_shares(held_out_weights, len(judges), "held_out_weights")
+        for count, rows in ((max_gaps, self._data), (of_judges, judges)):
+            check_sums(energy, len(rows), count)
+        self._training = samples_of(self._data, share, self._size, max_gaps, dtype)
+        self._held_out = samples_of(judges, *judged, of_judges, dtype)
         self._state = objective.init(energy, self._training, key)
         self._degrees = jax.tree.map(
             lambda x, d: np.broadcast_to(d, x.shape), energy, parameter_degrees(energy)

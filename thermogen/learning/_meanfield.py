@@ -19,7 +19,7 @@ class MeanFieldLikelihood(AbstractObjective):
     G is minimised from the mean of the batch, where m stands at the optimum, and from a few of
     its samples, always the same ones. The lowest converged minimum counts; if none converges the
     loss is infinite, which `fit` reports. Hidden spins are summed out of the data term and take
-    part in m.
+    part in m. Unknown spins of samples are summed out where gaps are few; chains fill many.
 
     Gradient contract: implicit, through the solve. Where two minima are equally low the loss has
     a kink, at which the gradient does not vanish: `fit` then takes all its steps, which go to and
@@ -40,7 +40,7 @@ class MeanFieldLikelihood(AbstractObjective):
     @property
     def defaults(self) -> Defaults:
         # Adam, for line searches get stuck at kinks.
-        return Defaults(ADAM, 1000, 1e-4, smooth=False)
+        return Defaults(ADAM, 1000, 1e-4, smooth=False, sums_gaps=True)
 
     def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> None:
         return None
@@ -56,7 +56,7 @@ class MeanFieldLikelihood(AbstractObjective):
         # gradient can vanish.
         levels = (jnp.arange(self.n_starts) + 0.5) / self.n_starts
         rows = jnp.searchsorted(jnp.cumsum(batch.weights), levels)
-        starts = jnp.append(batch.spins[rows], batch.mean(batch.spins)[None], axis=0)
+        starts = jnp.append(batch.spins[rows], batch.means[None], axis=0)
         minima = jax.vmap(lambda s: minimum(embed(energy, 1.0, s)))(starts)
         lowest = jnp.min(minima)
         # Upwards, so that where nothing converges is never the better place.

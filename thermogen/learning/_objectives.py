@@ -29,6 +29,9 @@ class Defaults(NamedTuple):
             where every spin follows from the others without exception.
         likelihood: whether the value of a stochastic loss estimates the negative log-likelihood.
         smooth: whether a deterministic loss has no kinks, across which steps would go to and fro.
+        sums_gaps: whether the loss sums over spins that are unknown in samples, where that can be
+            done, as `Samples.free_energy` and `Samples.margins` do; chains fill them where it does
+            not, and an objective of your own need not know of them.
     """
 
     optimizer: optax.GradientTransformation | AbstractMinimiser
@@ -39,6 +42,7 @@ class Defaults(NamedTuple):
     conditional: bool = False
     likelihood: bool = False
     smooth: bool = True
+    sums_gaps: bool = False
 
 
 class AbstractObjective(eqx.Module):

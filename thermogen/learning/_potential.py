@@ -1,6 +1,5 @@
 """The constructed potential, `<E>_data - A(model)` with A by enumeration or elimination."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
@@ -14,11 +13,11 @@ from ..energies import (
     constrain,
     n_enumerated,
     n_visible,
-    visible_free_energy,
 )
+from ._gaps import check_sums
 from ._minimisers import LBFGS
 from ._objectives import AbstractObjective, Defaults
-from ._samples import Samples, checked_samples
+from ._samples import Samples, samples_as_given, samples_of, shares_of, with_gaps
 
 _MAX_SPINS = 20
 
@@ -30,6 +29,7 @@ def potential(
     data: Num[Array | np.ndarray, "batch visible"],
     *,
     weights: Num[Array | np.ndarray, " batch"] | None = None,
+    max_gaps: int | None = None,
 ) -> Float[Array, ""]:
     """`<E>_data - A(model)`, with A exact: the negative log-likelihood per sample over beta.
 
@@ -41,26 +41,34 @@ def potential(
         energy: an energy of n <= 24 spins, hidden ones included, an `RBM` in one of its layers; or
             `Interactions` of any number of spins on a narrow graph (`exact.cost`).
         beta: inverse temperature.
-        data: samples of +-1, shape `(batch, n_visible(energy))`.
+        data: samples of +-1, 0 where a spin is unknown, shape `(batch, n_visible(energy))`. What is
+            unknown is summed out, as by `clamped_free_energy`.
         weights: weight of each sample, >= 0 and relative; equal where None.
+        max_gaps: most unknown spins in a row of traced data, of which no values are seen; None for
+            none. A row with more makes the result NaN.
 
     Returns:
         A scalar in energy units; times beta it is in nats.
 
     Raises:
-        ValueError: for data of wrong shape, or known values other than +-1.
+        ValueError: for data of wrong shape, known values other than +-1 and 0, data of 0 and 1,
+            which are bits, a spin that is unknown in all samples, and too many gaps to sum.
     """
-    data = jnp.asarray(checked_samples(energy, data))
+    data = samples_as_given(energy, data, gaps=True)
     allowed = constrain(energy)
-    of_data = jax.vmap(lambda s: visible_free_energy(allowed, beta, s))(data)
-    if weights is not None:
-        weights = jnp.asarray(weights, of_data.dtype)
-    of_data = jnp.average(of_data, weights=weights)
+    data, weights, found = with_gaps(data, weights, max_gaps)
+    samples = samples_of(data, *shares_of(weights, len(data)), found, jnp.result_type(float))
+    check_sums(allowed, len(data), found)
+    of_data = samples.free_energy(allowed, beta)
     return of_data - exact.free_energy(allowed, beta)
 
 
 class ExactLikelihood(AbstractObjective):
     """The exact negative log-likelihood at beta = 1: `potential`, with weights of the samples.
+
+    What is unknown of a sample is summed out, exactly where gaps are few: that is the marginal
+    likelihood of what is known, right for entries that are missing at random, and not convex. Where
+    gaps are many, chains fill them, and the gradient is Monte Carlo.
 
     For n <= 20 spins, an `RBM` with one layer of at most 20 spins, and any number of spins whose
     graph of interactions is narrow (`exact.cost`): `Interactions`, whose sets are known.
@@ -72,7 +80,7 @@ class ExactLikelihood(AbstractObjective):
 
     @property
     def defaults(self) -> Defaults:
-        return Defaults(LBFGS, 3000, 1e-5)
+        return Defaults(LBFGS, 3000, 1e-5, sums_gaps=True)
 
     def init(self, energy: AbstractEnergy, samples: Samples, key: Key) -> None:
         if n_enumerated(energy) <= _MAX_SPINS:

@@ -12,7 +12,8 @@ from ..energies import AbstractEnergy
 from ..runs import Devices, Folder, counted, part, shows_progress
 from ._conditional import Pseudolikelihood, default_l2, margins
 from ._fit import fit
-from ._samples import Samples, checked_samples, checked_shares
+from ._gaps import check_sums
+from ._samples import checked_shares, samples_as_given, samples_of, with_gaps
 
 # A hundred times the default of `Pseudolikelihood` to a thousandth of it, in steps of root ten.
 _RELATIVE = 10 ** np.arange(2, -3.01, -0.5)
@@ -55,7 +56,8 @@ def choose_l2(
 
     Args:
         energy: start of every fit, as in `fit`.
-        data: samples of +-1, shape `(samples, n_visible(energy))`.
+        data: samples of +-1, shape `(samples, n_visible(energy))`, 0 where a spin is unknown: as
+            many as can be summed out.
         key: random key, as for `fit`.
         weights: relative weight of each sample, >= 0; equal where None.
         n_folds: parts into which the samples are divided at random, from 2 to their number.
@@ -68,7 +70,10 @@ def choose_l2(
     Raises:
         ValueError: as `fit` does, and for a number of parts out of range.
     """
-    rows = np.asarray(checked_samples(energy, data))
+    data = np.asarray(samples_as_given(energy, data, gaps=True), float)
+    data, weights, max_gaps = with_gaps(data, weights)
+    rows = np.asarray(data)
+    check_sums(energy, len(rows), max_gaps)
     share, size = checked_shares(weights, len(rows))
     n_folds = check_count("n_folds", n_folds, 2, len(rows))
     fold = np.random.default_rng(seed).permutation(len(rows)) % n_folds
@@ -91,11 +96,15 @@ def choose_l2(
                 checkpoint=part(checkpoint, number, index),
                 sharding=sharding,
             ).energy
-            held_out[index] += float(_surprise(start, rows, outside))
+            held_out[index] += float(_surprise(start, rows, outside, max_gaps))
     return RidgeChoice(float(strengths[np.argmin(held_out)]), strengths, held_out)
 
 
-def _surprise(energy: AbstractEnergy, rows: np.ndarray, weights: np.ndarray) -> Float[Array, ""]:
-    """Weighted sum of `-sum_k ln P(s_k | rest)`."""
-    aligned = margins(energy, Samples(jnp.asarray(rows, float), jnp.asarray(weights)))
-    return jnp.dot(jnp.asarray(weights), jnp.sum(jnp.logaddexp(0.0, -2 * aligned), axis=1))
+def _surprise(
+    energy: AbstractEnergy, rows: np.ndarray, weights: np.ndarray, max_gaps: int
+) -> Float[Array, ""]:
+    """Weighted sum of `-sum_k ln P(s_k | rest)` over the known spins."""
+    samples = samples_of(rows, weights, 1.0, max_gaps, jnp.result_type(float))
+    surprise = jnp.logaddexp(0.0, -2 * margins(energy, samples))
+    surprise = jnp.sum(jnp.where(samples.spins == 0, 0, surprise), axis=1)
+    return jnp.dot(samples.weights, surprise)

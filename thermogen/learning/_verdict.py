@@ -64,7 +64,7 @@ def separated(energy: PyTree, samples: Samples, bounded_fields: bool) -> Bool[Ar
     if n_visible(energy) < energy.n_spins:
         return jnp.zeros((), bool)
     aligned = margins(constrain(energy), samples) > 0
-    counted = jnp.broadcast_to(samples.weights[:, None] > 0, aligned.shape)
+    counted = (samples.weights > 0)[:, None] & (samples.spins != 0)
     if bounded_fields:
         counted &= ~constant_spins(samples)[None, :]
     return jnp.all(aligned | ~counted) & jnp.any(counted)
@@ -74,7 +74,7 @@ def warn_of_infinite_parameters(
     data: Num[np.ndarray, "samples visible"], fields: bool, couplings: bool
 ) -> None:
     """Name at most ten constant spins and, if asked, five pairs that are fixed to each other."""
-    constant = np.flatnonzero(np.all(data == data[0], axis=0))
+    constant = np.flatnonzero(~(np.any(data > 0, axis=0) & np.any(data < 0, axis=0)))
     strength = f"{default_l2(data.shape[1], len(data)):.1g}"
     found, remedies = [], []
     if fields and constant.size:
@@ -83,7 +83,9 @@ def warn_of_infinite_parameters(
     if couplings:
         free = np.setdiff1d(np.arange(data.shape[1]), constant)
         varying = data[:, free].astype(np.float32)
-        bound = np.argwhere(np.triu(np.abs(varying.T @ varying) == len(data), 1))
+        known = np.abs(varying)
+        both = len(data) if known.all() else known.T @ known
+        bound = np.argwhere(np.triu((np.abs(varying.T @ varying) == both) & (both > 1), 1))
         if bound.size:
             found.append(f"pairs {free[bound[:5]].tolist()} are always equal or always opposite")
             remedies.append(f"L2({strength})")

@@ -165,15 +165,17 @@ def step_chains(
     beta: Beta,
     states: PyTree,
     key: Key,
-    clamp: Clamp = None,
+    clamp: Clamp | Num[Array, "chains n"] = None,
 ) -> tuple[PyTree, Any]:
     """Chains side by side, on the LAST axis of all arrays of `states` and infos, one step on.
 
-    So the kernels want them: to transpose spins takes longer than to update them.
+    So the kernels want them: to transpose spins takes longer than to update them. A clamp of shape
+    `(chains, n)` is one for each chain.
     """
     keys = jax.random.split(key, jax.tree.leaves(states)[0].shape[-1])
 
-    axes = None, None, None, None, -1, 0
+    own = 0 if clamp is not None and np.ndim(clamp) == 2 else None
+    axes = None, None, None, own, -1, 0
     step = jax.vmap(_step, in_axes=axes, out_axes=-1)
     return over_lanes(step, axes, -1)(sampler, energy, beta, clamp, states, keys)
 
