@@ -233,7 +233,9 @@ def test_splits_and_merges_share_no_key(monkeypatch):
     revise, learner = experts._revise, experts._learn.Learner
     monkeypatch.setattr(learner, "__call__", learn)
     monkeypatch.setattr(revise, "clusters", clusters)
-    monkeypatch.setattr(revise, "losses", lambda m, data: np.full(len(data), loss[m.n_experts]))
+    monkeypatch.setattr(
+        revise, "losses", lambda m, data, key: np.full(len(data), loss[m.n_experts])
+    )
     one_expert = tg.Mixture.of([TEMPLATE], [1.0], [0.0])
     assert revise.revised(one_expert, DATA, DATA, learner(EXACT), KEY).n_experts == 3
     assert len(keys) == 7
@@ -320,7 +322,7 @@ def test_likelihoods_and_shares_refuse_bits():
         lambda: experts.library_shares(library, bits),
         lambda: experts.basin_shares(tg.NaiveMeanField(), template, 1.0, library, bits),
     ):
-        with pytest.raises(ValueError, match="data has the value 0 at row 0, column 0"):
+        with pytest.raises(ValueError, match="data has no values but 0 and 1, which are bits"):
             call()
     with pytest.raises(ValueError, match="library must hold at least one state"):
         experts.basin_shares(tg.NaiveMeanField(), template, 1.0, library[:0], 2 * bits - 1)
@@ -354,3 +356,76 @@ def test_whole_weights_are_repetitions():
     np.testing.assert_allclose(
         *(np.sort(np.asarray(tg.exact.probabilities(m, 1.0))) for m in found), atol=1e-4
     )
+
+
+# --- unknown spins
+
+_GAPS = DATA * (np.random.default_rng(5).random(DATA.shape) > 0.3)
+_GAPS[:, 1] = DATA[:, 1]
+
+
+def _pair_of_experts() -> tg.Mixture:
+    """Two experts of different couplings, normalised."""
+    rng = np.random.default_rng(3)
+    upper = np.triu(rng.normal(size=(2, N, N)), 1)
+    energies = [
+        tg.Pairwise(u + u.T, h) for u, h in zip(upper, rng.normal(size=(2, N)), strict=True)
+    ]
+    return tg.Mixture.of(
+        energies, [0.3, 0.7], [float(tg.exact.log_partition(e, 1.0)) for e in energies]
+    )
+
+
+def test_what_is_known_decides_whose_a_sample_is(monkeypatch):
+    mixture, cues = _pair_of_experts(), _GAPS[:12]
+    joint = np.stack(
+        [
+            w * np.asarray(tg.exact.probabilities(mixture.expert(a), 1.0))
+            for a, w in enumerate(np.asarray(mixture.weights))
+        ]
+    )
+    corners = configurations(N)
+    agrees = np.all((cues[:, None] == 0) | (cues[:, None] == corners), axis=2)
+    p = agrees @ joint.T
+    shares = experts.responsibilities(mixture, cues)
+    np.testing.assert_allclose(shares, p / p.sum(axis=1, keepdims=True), rtol=1e-10)
+    loss = experts.negative_log_likelihood(mixture, cues)
+    np.testing.assert_allclose(loss, -np.mean(np.log(p.sum(axis=1))), rtol=1e-10)
+    single = tg.learning.log_likelihood(mixture, cues, key=KEY)
+    np.testing.assert_allclose(-single.value, loss, rtol=1e-9)
+    # As a whole the mixture is an energy, and learns as one.
+    whole = tg.learning.potential(mixture, 1.0, cues)
+    np.testing.assert_allclose(whole, loss, rtol=1e-9)
+
+    monkeypatch.setattr(experts._likelihood, "can_be_summed", lambda *_: False)
+    with pytest.raises(ValueError, match="give a key, and what they add is annealed"):
+        experts.responsibilities(mixture, cues)
+    annealed = experts.responsibilities(mixture, cues, key=KEY)
+    np.testing.assert_allclose(annealed, shares, atol=0.1)
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("objective", [EXACT, tg.PersistentCD(n_chains=64)])
+def test_experts_divide_data_with_gaps_by_patterns(objective):
+    mixture = tg.fit_experts(
+        TEMPLATE,
+        _GAPS,
+        objective=objective,
+        penalty=tg.learning.L2(0.01, fields=0.01),
+        key=KEY,
+        n_experts=2,
+        n_starts=1,
+        n_rounds=3,
+        n_steps=300,
+    )
+    found = np.argmax(experts.responsibilities(mixture, _GAPS), axis=1)
+    agreement = np.mean(found == WHICH)
+    assert max(agreement, 1 - agreement) > 0.93
+    # Entropy of which pattern it is, and of six spins that are turned with a chance of 0.05: 1.83.
+    assert 1.7 < experts.negative_log_likelihood(mixture, DATA) < 2.0
+
+
+def test_clusters_go_by_what_is_known():
+    labels = experts._shares.clusters(_GAPS, 2, KEY)
+    agreement = np.mean(labels == WHICH)
+    assert max(agreement, 1 - agreement) > 0.9

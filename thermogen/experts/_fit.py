@@ -14,7 +14,14 @@ from .._placement import from_anywhere
 from .._types import Key
 from ..energies import AbstractEnergy, Mixture, embed
 from ..kinetics import certify
-from ..learning import AbstractObjective, AbstractPenalty, checked_samples, checked_shares, fit
+from ..learning import (
+    AbstractObjective,
+    AbstractPenalty,
+    checked_shares,
+    fit,
+    samples_as_given,
+    with_gaps,
+)
 from ..meanfield import NaiveMeanField
 from ..runs import Devices, Folder, Place, holding, shows_progress
 from ..search import Library, find_minima
@@ -69,7 +76,8 @@ def fit_experts(
 
     Args:
         energy: template of one expert, where all of them start.
-        data: samples of +-1, shape `(samples, n_visible(energy))`.
+        data: samples of +-1, 0 where a spin is unknown, shape `(samples, n_visible(energy))`. A
+            sample belongs to experts by what is known of it, and each expert sums over the rest.
         objective: the objective of every expert, as in `fit`.
         key: random key.
         n_experts: number of experts; of a library those states that most samples belong to.
@@ -127,9 +135,11 @@ def fit_experts(
         assert np.allclose(np.sort(experts.weights), [0.25, 0.75], atol=0.01)
         ```
     """
-    data = np.asarray(checked_samples(energy, data))
-    checked_shares(weights, len(data))
+    given = np.asarray(samples_as_given(energy, data, gaps=True), float)
+    checked_shares(weights, len(given))
     weights = None if weights is None else np.asarray(as_array("weights", weights), float)
+    given, weights, _ = with_gaps(given, weights)
+    data, weights = np.asarray(given), None if weights is None else np.asarray(weights)
     if library is not None and shares is not None:
         raise ValueError("library and shares both split the data; give one of them")
     n_starts, n_rounds = check_counts(n_starts=n_starts, n_rounds=n_rounds)
@@ -140,7 +150,7 @@ def fit_experts(
         Place(checkpoint, sharding),
     )
     if held_out is not None:
-        held_out = np.asarray(checked_samples(energy, held_out, "held_out"))
+        held_out = np.asarray(samples_as_given(energy, held_out, "held_out", gaps=True), float)
     split_key, learn_key, revise_key = jax.random.split(key, 3)
     with holding(checkpoint):
         if shares is not None:

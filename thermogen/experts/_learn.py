@@ -1,5 +1,6 @@
 """Rounds of expectation and maximisation: all experts learn at once."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -15,7 +16,7 @@ from .._placement import gathered
 from .._solution import RESULTS
 from .._types import Key
 from ..energies import AbstractEnergy, Mixture
-from ..learning import AbstractObjective, AbstractPenalty, Defaults, Samples, fit
+from ..learning import AbstractObjective, AbstractPenalty, Defaults, Samples, filling, fit
 from ..runs import Place, counted
 from ._likelihood import log_partitions, negative_log_likelihood, responsibilities
 
@@ -72,7 +73,8 @@ class Learner(NamedTuple):
         last = np.inf
         for index in counted("Rounds of experts", range(self.n_rounds)):
             one = self.at(index)
-            this = one._round(start, data, shares, jax.random.fold_in(key, index))
+            round_key = jax.random.fold_in(key, index)
+            this = one._round(start, data, shares, round_key)
             if self.callback is not None:
                 self.callback(this)
             if best is None or this.loss < best.loss:
@@ -80,7 +82,7 @@ class Learner(NamedTuple):
             if not last - this.loss > self.tolerance:
                 break
             start, last = this.mixture, this.loss
-            shares = responsibilities(start, data)
+            shares = responsibilities(start, data, key=_gap_key(round_key))
         assert best is not None
         return best
 
@@ -106,8 +108,13 @@ class Learner(NamedTuple):
             np.log(np.average(shares, axis=0, weights=self.weights)),
             log_partitions(experts, partition_key, **self.place.options("partitions")),
         )
-        loss = negative_log_likelihood(mixture, data, weights=self.weights)
+        loss = negative_log_likelihood(mixture, data, weights=self.weights, key=_gap_key(key))
         return Round(mixture, loss, fitted.result)
+
+
+def _gap_key(round_key: Key) -> Key:
+    """The key after the two that a round splits off: the same for the loss and for the shares."""
+    return jax.random.split(round_key, 3)[2]
 
 
 class EachExpert(AbstractObjective):
@@ -151,7 +158,13 @@ class EachExpert(AbstractObjective):
         weights = samples.weights * share
         total = jnp.sum(weights)
         size = samples.size * total**2 / jnp.sum(weights * share)
-        return Samples(samples.spins, weights / total, size)
+        return dataclasses.replace(samples, weights=weights / total, size=size)
+
+
+@filling.register
+def _(objective: EachExpert) -> EachExpert:
+    """Each expert fills what is unknown by itself."""
+    return EachExpert(filling(objective.objective), objective.shares)
 
 
 def with_floor(shares: np.ndarray) -> Float[np.ndarray, "samples experts"]:

@@ -14,7 +14,13 @@ from .._placement import from_anywhere
 from .._solution import RESULTS
 from .._types import Key
 from ..energies import AbstractEnergy, Mixture
-from ..learning import checked_samples, checked_shares
+from ..learning import (
+    can_be_summed,
+    checked_shares,
+    known_log_weights,
+    most_gaps,
+    samples_as_given,
+)
 from ..runs import Devices, Folder, part
 from ..sampling import is_summed, log_partition
 
@@ -86,35 +92,67 @@ def normalised(mixture: Mixture, *, key: Key) -> Mixture:
 
 @from_anywhere
 def negative_log_likelihood(
-    mixture: Mixture, data: Data, *, weights: Num[Array | np.ndarray, " _"] | None = None
+    mixture: Mixture,
+    data: Data,
+    *,
+    weights: Num[Array | np.ndarray, " _"] | None = None,
+    key: Key | None = None,
 ) -> float:
-    """Mean of E over samples of +-1, `(samples, n)`: nats per sample of a normalised mixture.
+    """Mean of `-ln p` over samples, in nats: that of E, of a normalised mixture.
 
-    Weights of the samples, shape `(samples,)`, are as for `thermogen.fit`.
+    Args:
+        mixture: the mixture.
+        data: samples of +-1, shape `(samples, n)`. Of one with unknown spins, which are 0, it is
+            the probability of what is known.
+        weights: weight of each sample, as for `thermogen.fit`.
+        key: random key, for gaps that are too many to be summed: what they add is annealed, for
+            each sample in each expert (100 temperatures, 16 chains).
 
     Raises:
-        ValueError: for data of wrong shape or with values other than +-1.
+        ValueError: for data of wrong shape or with values other than +-1 and 0, and many gaps
+            without a key.
     """
-    of_samples = losses(mixture, data)
+    of_samples = losses(mixture, data, key)
     return float(checked_shares(weights, len(of_samples))[0] @ of_samples)
 
 
-def losses(mixture: Mixture, data: Data) -> Float[np.ndarray, " samples"]:
-    spins = jnp.asarray(checked_samples(mixture, data))
-    return -np.asarray(jax.nn.logsumexp(log_joints(mixture, spins), axis=1))
+def losses(mixture: Mixture, data: Data, key: Key | None = None) -> Float[np.ndarray, " samples"]:
+    return -np.asarray(jax.nn.logsumexp(log_joints(mixture, data, key), axis=1))
 
 
 @from_anywhere
-def responsibilities(mixture: Mixture, data: Data) -> Float[np.ndarray, "samples experts"]:
-    """Posterior over the experts given each sample of +-1, shape `(samples, experts)`.
+def responsibilities(
+    mixture: Mixture, data: Data, *, key: Key | None = None
+) -> Float[np.ndarray, "samples experts"]:
+    """Posterior over the experts given what is known of each sample, shape `(samples, experts)`.
 
-    Raises:
-        ValueError: for data of wrong shape or with values other than +-1.
+    Arguments and errors are those of `negative_log_likelihood`.
     """
-    spins = jnp.asarray(checked_samples(mixture, data))
-    return np.asarray(jax.nn.softmax(log_joints(mixture, spins), axis=1))
+    return np.asarray(jax.nn.softmax(log_joints(mixture, data, key), axis=1))
+
+
+def log_joints(
+    mixture: Mixture, data: Data, key: Key | None = None
+) -> Float[Array, "samples experts"]:
+    """`ln w_a p_a` of what is known of each sample."""
+    spins = np.asarray(samples_as_given(mixture, data, gaps=True), float)
+    most = most_gaps(spins)
+    if most and can_be_summed(mixture.expert(0), len(spins), most):
+        key = None
+    elif most and key is None:
+        raise ValueError(
+            f"data have too many unknown spins to be summed out, up to {most} in each of "
+            f"{len(spins)} rows: give a key, and what they add is annealed"
+        )
+    return _log_joints(mixture, jnp.asarray(spins), most, key)
 
 
 @eqx.filter_jit
-def log_joints(mixture: Mixture, data: Num[Array, "samples n"]) -> Float[Array, "samples experts"]:
-    return jax.vmap(mixture.log_joint)(data)
+def _log_joints(
+    mixture: Mixture, data: Num[Array, "samples n"], max_gaps: int, key: Key | None
+) -> Float[Array, "samples experts"]:
+    if max_gaps == 0:
+        return jax.vmap(mixture.log_joint)(data)
+    keys = None if key is None else jax.random.split(key, mixture.n_experts)
+    known = jax.vmap(lambda expert, key: known_log_weights(expert, 1.0, data, max_gaps, key))
+    return mixture.offsets[None] + known(mixture.experts, keys).T

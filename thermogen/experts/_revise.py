@@ -30,17 +30,18 @@ def revised(
     """
 
     def change(tried: Mixture) -> tuple[float, float]:
-        differences = losses(tried, held_out) - losses(mixture, held_out)
+        # The same key: noise of annealed gaps is then alike.
+        differences = losses(tried, held_out, gap_key) - losses(mixture, held_out, gap_key)
         mean = share @ differences
         return float(mean), 2 * float(np.sqrt(share @ (differences - mean) ** 2 / size))
 
     share, size = checked_shares(held_out_weights, len(held_out))
 
-    key, merge_key = jax.random.split(key)
+    key, merge_key, gap_key = jax.random.split(key, 3)
     for index in range(len(data)):
         split_key, learn_key = jax.random.split(jax.random.fold_in(key, index))
         start, parts = _split(
-            mixture, responsibilities(mixture, data), data, learn.weights, split_key
+            mixture, responsibilities(mixture, data, key=gap_key), data, learn.weights, split_key
         )
         tried = learn.at("split more", index)(start, data, parts, learn_key).mixture
         rise, error = change(tried)
@@ -49,7 +50,8 @@ def revised(
         mixture = tried
     while mixture.n_experts > 1:
         merge_key, learn_key = jax.random.split(merge_key)
-        start, parts = _merged(mixture, responsibilities(mixture, data), learn.weights)
+        parts = responsibilities(mixture, data, key=gap_key)
+        start, parts = _merged(mixture, parts, learn.weights)
         tried = learn.at("merge", mixture.n_experts)(start, data, parts, learn_key).mixture
         rise, error = change(tried)
         if rise > error:
@@ -63,7 +65,7 @@ def _split(
 ) -> tuple[Mixture, np.ndarray]:
     """The expert whose samples cost most, in all, goes on as two, by two clusters of them."""
     share = checked_shares(weights, len(data))[0]
-    a = int(np.argmax((share * losses(mixture, data)) @ parts))
+    a = int(np.argmax((share * losses(mixture, data, key)) @ parts))
     own = np.flatnonzero((np.argmax(parts, axis=1) == a) & (share > 0))
     side = np.arange(len(data)) % 2
     if len(own) > 1:

@@ -7,10 +7,10 @@ from jaxtyping import Array, Float, Int, Num
 
 from .._placement import from_anywhere
 from .._types import Beta, Key
-from ..datasets import validate_spins
+from ..datasets import spins_as_given
 from ..energies import AbstractEnergy, embed
 from ..kinetics import Certificate
-from ..learning import checked_samples, checked_shares
+from ..learning import checked_shares, samples_as_given
 from ..meanfield import AbstractFunctional
 from ..search import Library, quench
 from ._likelihood import Data
@@ -30,11 +30,12 @@ def library_shares(
 ) -> Float[np.ndarray, "samples states"]:
     """Share of each state of a library in each sample, mirror images counted.
 
-    Of a state with magnetizations m and h hits it is proportional to `h prod_k (1 + m_k s_k)/2`.
+    Of a state with magnetizations m and h hits it is proportional to `h prod_k (1 + m_k s_k)/2`, a
+    product over the known spins.
 
     Args:
         library: states of a parent; those of hidden spins are left out.
-        data: samples of +-1, shape `(samples, visible)`.
+        data: samples of +-1, 0 where a spin is unknown, shape `(samples, visible)`.
         n_states: keep only so many states, those that most samples belong to.
         weights: weight of each sample in this count, as in `thermogen.fit`.
 
@@ -45,7 +46,7 @@ def library_shares(
         ValueError: for data other than +-1, and a library without states, or with fewer than
             `n_states` of them.
     """
-    data = validate_spins(data)
+    data = spins_as_given(data, gaps=True)
     images = library.expanded()
     held = np.asarray(images.mask)
     if not held.any() or (n_states is not None and n_states > held.sum()):
@@ -59,8 +60,8 @@ def library_shares(
     spins = np.asarray(data, float)
     logits = (
         np.log(np.maximum(np.asarray(images.hits)[held], 1))
-        + 0.5 * (1 + spins) @ up.T
-        + 0.5 * (1 - spins) @ down.T
+        + np.maximum(spins, 0) @ up.T
+        + np.maximum(-spins, 0) @ down.T
     )
     shares = np.asarray(jax.nn.softmax(logits, axis=1))
     if n_states is None:
@@ -83,14 +84,14 @@ def basin_shares(
     """The basin of attraction of G(m) that each sample lies in, as shares 0 and 1.
 
     Every sample is quenched. One that ends in none of the states belongs to the one that it
-    overlaps with most.
+    overlaps with most. An unknown spin starts at magnetization 0.
 
     Args:
         functional: the free energy.
         energy: the parent.
         beta: inverse temperature.
         library: minima of the functional.
-        data: samples of +-1, shape `(samples, n_visible(energy))`.
+        data: samples of +-1, 0 where a spin is unknown, shape `(samples, n_visible(energy))`.
         certificate: certificate of the library: the states of one metastable set then count as
             one.
 
@@ -100,7 +101,7 @@ def basin_shares(
     Raises:
         ValueError: for data of wrong shape or other than +-1, and a library without states.
     """
-    data = jnp.asarray(checked_samples(energy, data), float)
+    data = jnp.asarray(samples_as_given(energy, data, gaps=True), float)
     if library.size == 0:
         raise ValueError("library must hold at least one state, got none")
     starts = np.asarray(jax.vmap(lambda s: embed(energy, beta, s))(data))
@@ -153,6 +154,7 @@ def _k_means(
     spins: np.ndarray, size: int, weights: np.ndarray, draw: np.random.Generator
 ) -> tuple[float, np.ndarray]:
     """Weighted cost and labels; seeds are drawn by their squared distance (k-means++)."""
+    known = np.abs(spins)
     means = spins[draw.choice(len(spins), 1, p=weights / weights.sum())]
     while len(means) < size:
         odds = weights * np.min(_squared_distances(spins, means), axis=1)
@@ -162,12 +164,14 @@ def _k_means(
     for _ in range(_N_ITERATIONS):
         nearest = np.argmin(_squared_distances(spins, means), axis=1)
         members = weights[:, None] * np.eye(size)[nearest]
-        total = members.sum(axis=0)[:, None]
+        total = members.T @ known
         means = np.where(total > 0, members.T @ spins / np.where(total > 0, total, 1), means)
     distances = _squared_distances(spins, means)
     return float(weights @ distances.min(axis=1)), np.argmin(distances, axis=1)
 
 
 def _squared_distances(spins: np.ndarray, means: np.ndarray) -> Float[np.ndarray, "samples means"]:
-    distances = spins.shape[1] - 2 * spins @ means.T + np.sum(means**2, axis=1)[None, :]
+    """Those of known spins."""
+    known = np.abs(spins)
+    distances = known.sum(axis=1)[:, None] - 2 * spins @ means.T + known @ (means**2).T
     return np.maximum(distances, 0)
