@@ -34,6 +34,18 @@ def test_readme_code_runs():
 
 
 @pytest.mark.further
+def test_command_line_guide_code_runs():
+    block = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "command_line.md").read_text(), re.S
+    )
+    names: dict = {}
+    exec(block[0], names)
+    apart, judged = names["apart"], names["judged"]
+    assert apart.symmetric.value > max(apart.forward.value, apart.backward.value) > 0
+    assert all(-14 < float(x.value) < 0 for x in judged)  # better than guessing, 14 bits
+
+
+@pytest.mark.further
 def test_sampling_guide_code_runs():
     names = run(ROOT / "docs" / "sampling.md")
     assert names["spins"].shape == (64, 200, 40)

@@ -12,6 +12,7 @@ def main() -> None:
     _signals.install()
     # JAX reads its settings when it is imported, before the options are read.
     (_programs.forget if "--no-cache" in sys.argv else _programs.keep)()
+    _programs.hurry()
     with _signals.ending("Interrupted before anything was done."):
         from . import _cluster, cli
     try:

@@ -20,7 +20,6 @@ from .. import _signals, storage
 from ..runs import ProcessLostError, is_first
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -169,7 +169,7 @@ def put(job: study.Study, out: Path) -> list[str]:
             drop(last.parent)
     except (OSError, ValueError) as error:
         elsewhere = _rescued(job)
-        where = f"kept what was done in {elsewhere}" if elsewhere else "nothing could be kept"
+        where = f"kept what was done in {elsewhere or out / UNFINISHED}"
         print(f"thermogen study: {out} cannot be written: {error}; {where}", file=sys.stderr)
         raise typer.Exit(1) from None
     return files

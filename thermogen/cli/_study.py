@@ -37,13 +37,33 @@ from ._folder import (
 
 def study_data(
     data: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="DATA", help="digits, adder:N, or a .npy, .npz or .csv file of bits or spins."
+            metavar="DATA",
+            help="digits, adder:N, or a .npy, .npz or .csv file of bits or spins. Without it the "
+            "model that is given draws samples of its own.",
         ),
-    ],
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("report"),
-    beta: Annotated[float, typer.Option(help="Inverse temperature of the search.")] = 1.0,
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="What is learned: pairwise, rbm:HIDDEN, interactions:DEGREE or complete; or the "
+            "file of a model that is studied as it is, such as model.eqx.",
+        ),
+    ] = "pairwise",
+    objective: Annotated[
+        study.Objective | None,
+        typer.Option(help="How it is learned: likelihood for an RBM, else pseudolikelihood."),
+    ] = None,
+    beta: Annotated[
+        float | None,
+        typer.Option(
+            help="Inverse temperature of the search; 1 if not given, unless held-out samples want "
+            "another one."
+        ),
+    ] = None,
     functional: Annotated[
         study.Functional, typer.Option(help="Mean-field free energy to minimise.")
     ] = study.Functional.naive,
@@ -62,6 +82,15 @@ def study_data(
         float, typer.Option(help="Sweeps that a bound state must trap the dynamics.")
     ] = 20.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Without other ways of learning, scan of temperatures, and experts."
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the figures of summary.json at the end.")
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -97,6 +126,9 @@ def study_data(
 ) -> None:
     """Learn an energy from DATA, find its bound states, and write a report.
 
+    Ridge and inverse temperature are those that predict held-out samples best, unless they are
+    given.
+
     Writes report.html, summary.json, library.npz, model.eqx, study.npz (all that the page shows)
     and, where there are samples enough to compare them with one model, experts.eqx. Ctrl-C and
     SIGTERM keep what was done. While it runs, and where it was cut short, what there is stands in
@@ -107,6 +139,8 @@ def study_data(
       thermogen study digits
       thermogen study adder:3 --out adder
       thermogen study digits --functional tap --beta 1.5
+      thermogen study digits --model rbm:32 --quick
+      thermogen study --model trained.eqx
       thermogen study samples.csv --starts 8192
       thermogen study samples.csv --starts 8192 --resume
       thermogen study samples.csv --task 3 --tasks 10
@@ -117,8 +151,19 @@ def study_data(
             _cluster.join(distributed, coordinator, processes, process)
             own = _tasks.this_task(task, tasks)
             out = own.folder(out)
-            settings = study.Settings(beta, functional, l2, starts, threshold, seed, own.index)
-            job = study.Study(study.load_source(data, weights), settings, command=typed())
+            settings = study.Settings(
+                beta=beta,
+                functional=functional,
+                l2=l2,
+                n_starts=starts,
+                threshold=threshold,
+                seed=seed,
+                task=own.index,
+                model=model,
+                objective=objective,
+                quick=quick,
+            )
+            job = dataclasses.replace(_begun(data, weights, settings), command=typed())
             for note in study.check_size(job):
                 say(f"thermogen study: {note}")
             n_spins = job.source.spins.shape[1]
@@ -134,10 +179,22 @@ def study_data(
                 check_same_call("thermogen study", (job.settings, job.source, job.finished))
         if not resume and is_first():
             drop(out / UNFINISHED)
-        _run(job, out)
+        _run(job, out, as_json)
 
 
-def _run(job: study.Study, out: Path) -> None:
+def _begun(data: str | None, weights: Path | None, settings: study.Settings) -> study.Study:
+    """A study of data, of a model that was given, or of both."""
+    given = study.given_model(settings.model)
+    if data is not None:
+        return study.begin(study.load_source(data, weights), settings, given)
+    if given is None:
+        raise ValueError("DATA is missing; without it a --model FILE has to be given")
+    if weights is not None:
+        raise ValueError("--weights belong to DATA, which is missing")
+    return study.begin(study.drawn(given, settings), settings, given)
+
+
+def _run(job: study.Study, out: Path, as_json: bool) -> None:
     """Do the job, keep what there is after every stage, and put all in its place at the end.
 
     Of several processes the first one writes, and speaks.
@@ -174,7 +231,11 @@ def _run(job: study.Study, out: Path) -> None:
         say(f"Interrupted{kept}{how}")
         raise typer.Exit(code or _signals.exit_code())
     if is_first():
-        print(printable(out / "report.html"))
+        print(
+            (out / "summary.json").read_text().rstrip()
+            if as_json
+            else printable(out / "report.html")
+        )
     if job.fit is not None and study.fit_failed(job):
         message = RESULTS[job.fit.result]
         say(f"thermogen study: the fit failed, do not trust it: {message}")

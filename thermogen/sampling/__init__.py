@@ -29,6 +29,8 @@ from ._diagnostics import diagnose as diagnose
 from ._diagnostics import effective_sample_size as effective_sample_size
 from ._diagnostics import integrated_autocorrelation_time as integrated_autocorrelation_time
 from ._diagnostics import split_rhat as split_rhat
+from ._divergence import Divergence as Divergence
+from ._divergence import divergence as divergence
 from ._gibbs import Gibbs as Gibbs
 from ._gibbs import Metropolis as Metropolis
 from ._integration import Integration as Integration

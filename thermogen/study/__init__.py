@@ -1,22 +1,28 @@
 """The main job: from data to one HTML page, stage by stage."""
 
+from ._given import begin as begin
+from ._given import drawn as drawn
+from ._given import given_model as given_model
 from ._merged import Merged as Merged
 from ._merged import merge_studies as merge_studies
 from ._merged import merged_summary as merged_summary
 from ._page import render as render
+from ._pipeline import STAGES as STAGES
 from ._pipeline import run_study as run_study
 from ._progress import progress as progress
 from ._same import check_same as check_same
 from ._saved import load_study as load_study
 from ._saved import save_study as save_study
+from ._settings import Functional as Functional
+from ._settings import Objective as Objective
+from ._settings import Settings as Settings
 from ._sizes import check_size as check_size
 from ._study import Comparison as Comparison
 from ._study import Contestant as Contestant
-from ._study import Functional as Functional
+from ._study import HeldOut as HeldOut
 from ._study import Moments as Moments
 from ._study import Recollection as Recollection
 from ._study import ScanPoint as ScanPoint
-from ._study import Settings as Settings
 from ._study import Source as Source
 from ._study import Study as Study
 from ._study import Variation as Variation
@@ -24,3 +30,8 @@ from ._study import load_source as load_source
 from ._summary import fit_failed as fit_failed
 from ._summary import summary as summary
 from ._summary import version as version
+from ._versus import SAME as SAME
+from ._versus import Side as Side
+from ._versus import Versus as Versus
+from ._versus import set_side_by_side as set_side_by_side
+from ._versus import versus_figures as versus_figures

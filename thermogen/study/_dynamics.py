@@ -7,6 +7,7 @@ from ..kinetics import BoundStates, find_bound_states
 from ..landscape import barriers
 from ..runs import Place
 from ..search import Library
+from ._learning import points
 from ._progress import Tell
 from ._study import Study
 
@@ -36,11 +37,11 @@ def bound_states(
     n_trajectories = _TRAJECTORIES if n_spins <= _MANY_SPINS else _FEW_TRAJECTORIES
     return find_bound_states(
         energy,
-        study.settings.beta,
+        study.beta,
         key=study.key(3),
         threshold=max(study.settings.threshold, 10 / n_spins),
         library=library,
-        starts=some_samples(study),
+        starts=_corners(study),
         n_starts=_DESCENTS,
         capacity=max(_BUDGET // (n_trajectories * n_spins**2), _LEAST_CANDIDATES),
         n_trajectories=n_trajectories,
@@ -53,6 +54,11 @@ def some_samples(study: Study) -> np.ndarray:
     spins = study.source.spins
     draw = np.random.default_rng(study.settings.seed)
     return spins[draw.permutation(len(spins))[:_DESCENTS]]
+
+
+def _corners(study: Study) -> np.ndarray:
+    """Those samples as configurations of all spins; hidden ones have the sign of their mean."""
+    return np.where(points(study, some_samples(study)) < 0, -1.0, 1.0)
 
 
 def climb(study: Study, tell: Tell, place: Place) -> None:
@@ -68,7 +74,7 @@ def climb(study: Study, tell: Tell, place: Place) -> None:
     study.barriers = barriers(
         study.settings.functional.free_energy,
         study.energy,
-        study.settings.beta,
+        study.beta,
         lowest,
         n_neighbours=_NEIGHBOURS,
         n_rounds=_ROUNDS,

@@ -62,7 +62,7 @@ def _of_learning(study: Study) -> Iterator[Drawing]:
         found = {n: [p for p in study.scan if p.functional == n] for n in names}
         curves = {FUNCTIONALS[n]: _curve(points) for n, points in found.items()}
         library = study.library
-        chosen = None if library is None else (study.settings.beta, library.size)
+        chosen = None if library is None else (study.beta, library.size)
         spans = [
             f"{FUNCTIONALS[n]}: {p[0].n_states} at β = {p[0].beta:.2g}, {p[-1].n_states} at "
             f"{p[-1].beta:.2g}"

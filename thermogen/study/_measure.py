@@ -18,7 +18,7 @@ _REPLICAS, _FEW_REPLICAS, _BUDGET = 128, 16, 2**33
 
 def measure(study: Study, tell: Tell, place: Place) -> None:
     """Moments of the model at the study's beta: summed where that is quick, else by replicas."""
-    energy, beta = study.energy, study.settings.beta
+    energy, beta = study.energy, study.beta
     tell(0, None, "")
     if energy.n_spins <= _MOST_SUMMED:
         study.moments = _summed(energy, beta)

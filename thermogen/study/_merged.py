@@ -75,7 +75,7 @@ def merged_summary(merged: Merged) -> dict[str, Any]:
         "data": first.source.name,
         "n_spins": n_spins,
         "n_samples": n_samples,
-        "beta": settings.beta,
+        "beta": first.beta,
         "functional": settings.functional.value,
         "l2": first.l2,
         "threshold": settings.threshold,

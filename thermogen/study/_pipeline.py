@@ -5,21 +5,23 @@ import time
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .. import _signals
-from ..energies import Pairwise
-from ..learning import FitResult, Pseudolikelihood, choose_l2, default_l2, fit
+from ..learning import FitResult, RidgeChoice, choose_l2, default_l2, fit
 from ..runs import Devices, Folder, Place, holding
 from ..search import Library, find_minima, quench
+from ._beside import Beside
 from ._dynamics import climb, diagnose
+from ._judge import LEAST_SAMPLES, choose_by_likelihood, judge
+from ._learning import points, start, way_to_learn
 from ._measure import measure
 from ._progress import Tell
 from ._recall import recollect
 from ._remedy import compare
 from ._robustness import vary
-from ._study import Functional, ScanPoint, Study
+from ._settings import Functional, Objective
+from ._study import ScanPoint, Study
 
 # The scan shows a trend, so it takes fewer samples and starts than the search at the chosen beta.
 _SCAN_FACTORS = np.geomspace(0.3, 2.0, 8)
@@ -27,8 +29,8 @@ _SCAN_SAMPLES = 256
 _SCAN_STARTS = 192
 _CAPACITY = 1024
 _QUENCH_CHUNK = 1024
-# Cross-validation: in five parts, in two where there are many samples; none where they are few.
-_FOLDS, _MANY_SAMPLES, _LEAST_JUDGES = 5, 1000, 10
+# Cross-validation: in five parts, in two where there are many samples.
+_FOLDS, _MANY_SAMPLES = 5, 1000
 
 
 def run_study(
@@ -59,16 +61,21 @@ def run_study(
     study.interrupted = False
     place = Place(checkpoint, sharding)
     try:
-        with holding(checkpoint):
+        with holding(checkpoint), Beside() as beside:
             for name, (title, stage) in stages_of(study).items():
                 if name in study.finished:
                     continue
+                if sharding is None and name not in _AT_FIRST:
+                    _begin_beside(beside, study, place)
                 started = time.perf_counter()
+                own: float | None = None
                 try:
                     with _signals.interruptible(), progress(title) as tell:
-                        stage(study, _listening(tell), place.at(name))
+                        own = beside.finish(name, tell)
+                        if own is None:
+                            stage(study, _listening(tell), place.at(name))
                 finally:
-                    study.seconds[name] = time.perf_counter() - started
+                    study.seconds[name] = own or time.perf_counter() - started
                 study.finished.append(name)
                 on_stage(study)
     except BaseException as error:
@@ -78,11 +85,25 @@ def run_study(
         study.interrupted = True
 
 
+def _begin_beside(beside: Beside, study: Study, place: Place) -> None:
+    """The comparison with experts needs a ridge and the judgement alone, and no factorisations.
+
+    Programs that several processes share must come in one order.
+    """
+    if _LAST in stages_of(study) and _LAST not in study.finished:
+        beside.begin(_LAST, STAGES[_LAST][1], study, place.at(_LAST))
+
+
 def stages_of(study: Study) -> "dict[str, tuple[str, Callable[[Study, Tell, Place], None]]]":
-    """The stages that a study goes through; later tasks leave to the first what does not add up."""
-    if study.settings.task == 0:
-        return STAGES
-    return {name: STAGES[name] for name in ("choose", "learn", "quench", "search", "certify")}
+    """The stages that a study goes through.
+
+    Later tasks leave to the first what does not add up, and a model that was given is not learned.
+    """
+    names = list(STAGES)
+    if study.settings.task:
+        names = ["choose", "judge", "learn", "quench", "search", "certify"]
+    left_out = (_ANEW if study.given else ()) + (_MORE if study.settings.quick else ())
+    return {name: STAGES[name] for name in names if name not in left_out}
 
 
 def _listening(tell: Tell) -> Tell:
@@ -101,25 +122,26 @@ def _choose(study: Study, tell: Tell, place: Place) -> None:
     tell(0, None, "")
     if settings.l2 is not None:
         study.l2 = settings.l2
-    elif len(source.spins) < _LEAST_JUDGES:
+    elif len(source.spins) < LEAST_SAMPLES:
         study.l2 = float(default_l2(source.spins.shape[1], len(source.spins)))
     else:
-        study.ridge = choose_l2(
-            _without_couplings(study),
-            source.spins,
-            key=study.key(0),
-            weights=source.weights,
-            n_folds=_FOLDS if len(source.spins) < _MANY_SAMPLES else 2,
-            seed=settings.seed,
-            **place.options(),
-        )
+        choose = choose_by_likelihood if settings.way is Objective.likelihood else _cross_validated
+        study.ridge = choose(study, place)
         study.l2 = study.ridge.l2
     tell(1, 1, f"{study.l2:.3g} nats a sample")
 
 
-def _without_couplings(study: Study) -> Pairwise:
-    n_spins = study.source.spins.shape[1]
-    return Pairwise(jnp.zeros((n_spins, n_spins)), jnp.zeros(n_spins))
+def _cross_validated(study: Study, place: Place) -> RidgeChoice:
+    source = study.source
+    return choose_l2(
+        start(study, source.spins, source.shares()),
+        source.spins,
+        key=study.key(0),
+        weights=source.weights,
+        n_folds=_FOLDS if len(source.spins) < _MANY_SAMPLES else 2,
+        seed=study.settings.seed,
+        **place.options(),
+    )
 
 
 def _learn(study: Study, tell: Tell, place: Place) -> None:
@@ -127,14 +149,21 @@ def _learn(study: Study, tell: Tell, place: Place) -> None:
 
     def keep(partial: FitResult) -> None:
         study.fit = partial
-        tell(len(partial.history), None, f"{len(partial.history)} steps, {_loss(partial)}")
+        count = len(partial.history)
+        # The loss of persistent chains means nothing.
+        loss = f", {_loss(partial)}" if objective.defaults.gradient_tolerance else ""
+        tell(count, None, f"{count} steps{loss}")
 
+    source = study.source
+    energy = start(study, source.spins, source.shares())
+    objective, penalty = way_to_learn(study, energy, study.l2)
     study.fit = fit(
-        Pseudolikelihood(study.l2),
-        _without_couplings(study),
-        study.source.spins,
+        objective,
+        energy,
+        source.spins,
         key=study.key(0),
-        weights=study.source.weights,
+        weights=source.weights,
+        penalty=penalty,
         callback=keep,
         **place.options(),
     )
@@ -145,14 +174,14 @@ def _loss(result: FitResult) -> str:
 
 
 def _scan(study: Study, tell: Tell, place: Place) -> None:
-    """A scan from hot to cold for every functional, from data and the states found before."""
+    """A scan from hot to cold for every functional, from the states found before and from data."""
     spins, settings = study.source.spins, study.settings
     draw = np.random.default_rng(settings.seed)
     chosen = draw.choice(len(spins), min(_SCAN_SAMPLES, len(spins)), replace=False)
-    starts = spins[chosen].astype(float)
-    points = [(name, float(settings.beta * f)) for name in Functional for f in _SCAN_FACTORS]
-    held, study.scan = starts[:0], []
-    for index, (name, beta) in enumerate(points):
+    samples = points(study, spins[chosen])
+    betas = [(name, float(study.beta * f)) for name in Functional for f in _SCAN_FACTORS]
+    held, study.scan = samples[:0], []
+    for index, (name, beta) in enumerate(betas):
         library = find_minima(
             name.free_energy,
             study.energy,
@@ -160,23 +189,22 @@ def _scan(study: Study, tell: Tell, place: Place) -> None:
             key=jax.random.fold_in(study.key(1), index),
             n_starts=min(_SCAN_STARTS, settings.n_starts),
             capacity=_CAPACITY,
-            starts=np.concatenate([starts, held]),
+            # Always as many, so that all searches share a program.
+            starts=np.resize(np.concatenate([held, samples]), (_SCAN_SAMPLES, samples.shape[1])),
             **place.options(index),
         )
         held = np.asarray(library.magnetizations)
         coverage, overflow = library.coverage(), bool(library.overflow)
         study.scan.append(ScanPoint(name.value, beta, library.size, coverage, overflow))
-        tell(index + 1, len(points), f"{name.value}: {_count(library)} at beta = {beta:.3g}")
+        tell(index + 1, len(betas), f"{name.value}: {_count(library)} at beta = {beta:.3g}")
 
 
 def _quench_data(study: Study, tell: Tell, place: Place) -> None:
     spins = study.source.spins
     parts = []
     for first in range(0, len(spins), _QUENCH_CHUNK):
-        chunk = spins[first : first + _QUENCH_CHUNK]
-        parts.append(
-            quench(study.settings.functional.free_energy, study.energy, study.settings.beta, chunk)
-        )
+        chunk = points(study, spins[first : first + _QUENCH_CHUNK])
+        parts.append(quench(study.settings.functional.free_energy, study.energy, study.beta, chunk))
         done = first + len(chunk)
         tell(done, len(spins), f"{done} of {len(spins)} samples")
     study.minima = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
@@ -194,7 +222,7 @@ def _search(study: Study, tell: Tell, place: Place) -> None:
     study.library = find_minima(
         study.settings.functional.free_energy,
         study.energy,
-        settings.beta,
+        study.beta,
         key=study.key(2),
         n_starts=settings.n_starts,
         capacity=_CAPACITY,
@@ -207,6 +235,7 @@ def _search(study: Study, tell: Tell, place: Place) -> None:
 # Name, title and function of each stage, in the order in which they run.
 STAGES: dict[str, tuple[str, Callable[[Study, Tell, Place], None]]] = {
     "choose": ("Choosing the ridge", _choose),
+    "judge": ("Judging by held-out samples", judge),
     "learn": ("Learning the couplings", _learn),
     "quench": ("Quenching the data", _quench_data),
     "search": ("Searching for bound states", _search),
@@ -218,6 +247,11 @@ STAGES: dict[str, tuple[str, Callable[[Study, Tell, Place], None]]] = {
     "scan": ("Scanning the temperature", _scan),
     "experts": ("Comparing with experts", compare),
 }
+# What comes before a stage may run beside others, and the one that does.
+_AT_FIRST, _LAST = ("choose", "judge"), "experts"
+# Those that learn, and what a quick study leaves out.
+_ANEW = "choose", "learn", "vary", "experts"
+_MORE = "vary", "scan", "experts"
 
 
 def _count(library: Library) -> str:

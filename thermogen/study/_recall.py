@@ -20,7 +20,7 @@ def recollect(study: Study, tell: Tell, place: Place) -> None:
     tell(0, None, "")
     draw = np.random.default_rng(study.settings.seed)
     chosen = _chosen(study.source.labels, draw, len(spins))
-    study.recollection = ask(study, study.energy, spins[chosen], study.settings.beta)
+    study.recollection = ask(study, study.energy, spins[chosen], study.beta)
     tell(1, 1, f"{study.recollection.accuracy:.1%} of the hidden spins right")
 
 

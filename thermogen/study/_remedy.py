@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..datasets import split
-from ..energies import AbstractEnergy, Mixture, Pairwise
+from ..energies import AbstractEnergy, Mixture
 from ..experts import fit_experts
-from ..learning import L2, AbstractObjective, AbstractPenalty, ExactLikelihood, Pseudolikelihood
+from ..learning import AbstractObjective, AbstractPenalty
 from ..runs import Place
+from ..sampling import log_partition
+from ._learning import by_likelihood, is_enumerated, n_parameters, start, way_to_learn
 from ._progress import Tell
 from ._recall import ask
 from ._study import Comparison, Contestant, Study
@@ -19,7 +21,8 @@ _LEAST_SAMPLES = 10
 # Nor are those that would take minutes: samples times couplings.
 _BUDGET = 2**25
 _ROUNDS = 6
-_MOST_ENUMERATED = 12  # spins: up to so many, models are fitted by their likelihood
+# First splits of the samples: into clusters, as suits patterns, and at random, as suits rules.
+_STARTS = 2
 
 
 def compare(study: Study, tell: Tell, place: Place) -> None:
@@ -53,7 +56,7 @@ def compare(study: Study, tell: Tell, place: Place) -> None:
         gain=float(gain),
         error=float(np.sqrt(variance / size)),
         n_held_out=len(held_out),
-        objective=type(_way_to_learn(1.0, spins.shape[1])[0]).__name__,
+        objective=type(_way_to_learn(study, mixtures[0].expert(0), 1.0)[0]).__name__,
     )
     study.experts = mixtures[1]
     tell(2, 2, f"experts gain {study.comparison.gain:.3g} nats a sample")
@@ -64,16 +67,22 @@ def _learned(
 ) -> Mixture:
     """A mixture of `size` experts, fitted to the training part of the data."""
     assert study.l2 is not None
-    n_spins = training.shape[1]
+    energy = start(study, training, weights / weights.sum())
+    judged = study.held_out.energy if study.held_out is not None else None
+    if size == 1 and judged is not None and not is_enumerated(energy):
+        # The judge has learned from the same samples, by the same objective.
+        found = log_partition(judged, 1.0, key=study.key(5), **place.options())
+        return Mixture.of([judged], [1.0], [float(found.log_partition)])
     # A ridge stands for a prior: it weighs more where an expert has a share of the samples.
     share = size * len(study.source.spins) / len(training)
-    objective, penalty = _way_to_learn(share * study.l2, n_spins)
+    objective, penalty = _way_to_learn(study, energy, share * study.l2)
     return fit_experts(
-        Pairwise(jnp.zeros((n_spins, n_spins)), jnp.zeros(n_spins)),
+        energy,
         training,
         objective=objective,
         key=study.key(5),
         n_experts=size,
+        n_starts=1 if size == 1 else _STARTS,
         penalty=penalty,
         n_rounds=1 if size == 1 else _ROUNDS,
         weights=weights,
@@ -81,11 +90,11 @@ def _learned(
     )
 
 
-def _way_to_learn(l2: float, n_spins: int) -> tuple[AbstractObjective, AbstractPenalty | None]:
-    if n_spins <= _MOST_ENUMERATED:
-        # A spin may be constant in the share of an expert: its field needs a bound too.
-        return ExactLikelihood(), L2(l2, fields=0.1 * l2) if l2 > 0 else None
-    return Pseudolikelihood(l2), None
+def _way_to_learn(
+    study: Study, energy: AbstractEnergy, l2: float
+) -> tuple[AbstractObjective, AbstractPenalty | None]:
+    """The likelihood itself where it takes no time; else what the study learns by."""
+    return by_likelihood(energy, l2) if is_enumerated(energy) else way_to_learn(study, energy, l2)
 
 
 def _weights(study: Study) -> np.ndarray:
@@ -102,12 +111,12 @@ def _costs(mixture: Mixture, rows: np.ndarray) -> np.ndarray:
 def _judged(
     study: Study, mixture: Mixture, training: float, held_out: float | np.floating, rows: np.ndarray
 ) -> Contestant:
-    size, n_spins = mixture.n_experts, mixture.n_spins
+    size = mixture.n_experts
     energy: AbstractEnergy = mixture if size > 1 else mixture.expert(0)
     recalled = ask(study, energy, rows, 1.0)
     return Contestant(
         n_experts=size,
-        n_parameters=size * (n_spins * (n_spins + 1) // 2) + size - 1,
+        n_parameters=size * n_parameters(mixture.expert(0)) + size - 1,
         training=training,
         held_out=float(held_out),
         exact=recalled.exact,

@@ -4,10 +4,11 @@ import numpy as np
 
 from .._solution import RESULTS
 from ..kinetics import BoundStates
-from ..learning import Pseudolikelihood, fit
+from ..learning import fit
 from ..runs import Place
 from ..search import find_minima, quench
 from ._dynamics import bound_states, some_samples
+from ._learning import points, way_to_learn
 from ._progress import Tell
 from ._study import Study, Variation
 
@@ -40,12 +41,14 @@ def vary(study: Study, tell: Tell, place: Place) -> None:
 def _variation(study: Study, what: str, l2: float, counts: np.ndarray, place: Place) -> Variation:
     settings, found = study.settings, study.bound_states
     assert found is not None
+    objective, penalty = way_to_learn(study, study.energy, l2)
     learned = fit(
-        Pseudolikelihood(l2),
+        objective,
         study.energy,
         study.source.spins,
         key=study.key(6),
         weights=counts * study.source.shares(),
+        penalty=penalty,
         n_steps=_MOST_STEPS,
         **place.options("fit"),
     )
@@ -54,14 +57,14 @@ def _variation(study: Study, what: str, l2: float, counts: np.ndarray, place: Pl
     minima = find_minima(
         functional,
         learned.energy,
-        settings.beta,
+        study.beta,
         key=study.key(7),
         n_starts=min(_STARTS, settings.n_starts),
-        starts=np.concatenate([states, some_samples(study)]),
+        starts=np.concatenate([states, points(study, some_samples(study))]),
         **place.options("search"),
     )
     varied = bound_states(study, learned.energy, minima, place.at("states"))
-    ends = quench(functional, learned.energy, settings.beta, states)
+    ends = quench(functional, learned.energy, study.beta, states)
     return Variation(what, varied.certificate.count, _kept(varied, ends.value), learned.result)
 
 

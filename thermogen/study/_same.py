@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import equinox as eqx
 import numpy as np
 
 from ._study import Source, Study
@@ -20,6 +21,8 @@ def check_same(stored: Study, asked: Study) -> None:
     ours, theirs = dataclasses.asdict(asked.settings), dataclasses.asdict(stored.settings)
     differences = [f"{k} is {ours[k]}, was {v}" for k, v in theirs.items() if ours[k] != v]
     differences += _differences(stored.source, asked.source)
+    if asked.given and not eqx.tree_equal(stored.energy, asked.energy):
+        differences.append(f"the model in {asked.settings.model} is another")
     if differences:
         raise ValueError(f"another study was begun: {'; '.join(differences)}")
 

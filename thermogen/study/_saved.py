@@ -13,9 +13,10 @@ import numpy as np
 
 from .._codes import Codes
 from .._files import PathLike, read_archive, write_archive
+from ..energies import AbstractEnergy, describe, rebuild
 from ._study import Study
 
-_FORMAT = "thermogen study 4"
+_FORMAT = "thermogen study 5"
 # Saved as a file of its own.
 _LEFT_OUT = "experts"
 
@@ -63,6 +64,10 @@ def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         # Energies compute with arrays of JAX.
         kinds = {"scalar": np.generic, "jax": jax.Array, "array": np.ndarray}
         return [next(kind for kind, cls in kinds.items() if isinstance(value, cls)), name]
+    if isinstance(value, AbstractEnergy):
+        # Its class knows what belongs to it beside its parameters.
+        parts = [_encoded(leaf, arrays) for leaf in jax.tree.leaves(value)]
+        return ["energy", type(value).__name__, describe(value), parts]
     if isinstance(value, Codes):
         return ["codes", _name(type(value)), value.names.tolist()]
     if isinstance(value, dict):
@@ -90,6 +95,9 @@ def _decoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return _class(rest[0])(rest[1])
     if kind == "codes":
         return _class(rest[0]).named(rest[1])
+    if kind == "energy":
+        leaves = iter([_decoded(leaf, arrays) for leaf in rest[2]])
+        return rebuild(rest[0], rest[1], lambda *_: next(leaves))
     if kind == "dict":
         return {key: _decoded(part, arrays) for key, part in rest[0]}
     if kind in ("list", "tuple"):

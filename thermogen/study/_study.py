@@ -1,8 +1,7 @@
-"""Settings and findings of a study, and its figures."""
+"""The data and the findings of a study."""
 
 import math
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,81 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import datasets
-from .._checks import check_count, check_finite, seeded_key
+from .._checks import seeded_key
 from .._files import PathLike
 from .._solution import RESULTS, Solution
-from ..energies import Mixture
+from ..energies import AbstractEnergy, Mixture
 from ..kinetics import BoundStates
 from ..landscape import Barriers
 from ..learning import FitResult, RidgeChoice
-from ..meanfield import TAP, AbstractFunctional, NaiveMeanField, Plefka
+from ..meanfield import Plefka
 from ..search import Kind, Library
+from ._settings import Settings
 
-# Beyond these the numbers of a study leave what doubles can hold, or its time what anyone can wait.
-_LEAST, _MOST = 1e-9, 1e9
 # Stages whose keys differ from task to task, those of the search and of the certificate; there are
 # fewer stages than this.
 _OF_TASKS, _STAGES = (2, 3), 256
-
-
-class Functional(StrEnum):
-    """The mean-field free energies that a study can use.
-
-    The default is naive mean field: it bounds the free energy, holds at any coupling, and errs
-    towards too many candidates, which a later proof can reject. The expansion behind TAP breaks
-    down at strong coupling, and a candidate that it misses is never seen.
-    """
-
-    naive = "naive"
-    tap = "tap"
-
-    @property
-    def free_energy(self) -> AbstractFunctional:
-        """The functional itself."""
-        return {Functional.naive: NaiveMeanField, Functional.tap: TAP}[self]()
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a study is asked to do.
-
-    Args:
-        beta: inverse temperature of the search, > 0, in 1/energy.
-        functional: the free energy that is minimised.
-        l2: ridge on the couplings, >= 0, in nats per sample and squared energy unit; chosen by
-            held-out data where None.
-        n_starts: random starts of the search, >= 1.
-        threshold: time that a bound state must trap the dynamics, > 0, in sweeps.
-        seed: seed of everything random, >= 0.
-        task: number of this task, >= 0, of an array whose tasks search and certify in one model.
-            Task 0 is the study of an array without others.
-
-    Raises:
-        ValueError: for a value out of range.
-    """
-
-    beta: float = 1.0
-    functional: Functional = Functional.naive
-    l2: float | None = None
-    n_starts: int = 576
-    threshold: float = 20.0
-    seed: int = 0
-    task: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("beta", "threshold"):
-            check_finite(name, getattr(self, name), positive=True)
-            if not _LEAST <= getattr(self, name) <= _MOST:
-                raise ValueError(
-                    f"{name} must lie between {_LEAST:g} and {_MOST:g}, got {getattr(self, name)}"
-                )
-        if self.l2 is not None and not 0 <= self.l2 < math.inf:
-            raise ValueError(f"l2 must be finite and not negative, got {self.l2}")
-        if self.l2 is not None and self.l2 > _MOST:
-            raise ValueError(f"l2 must be at most {_MOST:g}, got {self.l2}")
-        check_count("n_starts", self.n_starts)
-        check_count("seed", self.seed, least=0, most=2**64 - 1)
-        check_count("task", self.task, least=0, most=2**22)
 
 
 class Source(NamedTuple):
@@ -133,6 +71,43 @@ class Recollection(NamedTuple):
     exact: float
     accuracy: float
     guess: float
+
+
+class HeldOut(NamedTuple):
+    """What a model is worth on samples that it has not learned; likelihoods in nats per sample.
+
+    Of a model that was given, on all samples.
+
+    Attributes:
+        energy: the model that is judged; None for one that was given.
+        n_samples: number of samples that judge.
+        beta: inverse temperature of the study: as it was asked for; else `best_beta` where that
+            differs from 1 by more than two standard errors, and 1 where it does not.
+        best_beta: inverse temperature at which these samples have the highest conditional
+            likelihood.
+        best_beta_error: its standard error; infinite where there is no such temperature.
+        log_likelihood: mean of ln p at `beta`.
+        error: standard error of that mean, that of ln Z included.
+        log_partition_error: standard error of ln Z; 0 where it is summed.
+        independent: mean of ln p if all spins were independent, with the means of the samples that
+            were learned.
+        steps: steps of learning at which the losses were looked at, shape `(looks,)`.
+        training: mean of `-sum_k ln P(s_k | rest)` over the learned samples then.
+        held_out: that of the samples that judge.
+    """
+
+    energy: AbstractEnergy | None
+    n_samples: int
+    beta: float
+    best_beta: float
+    best_beta_error: float
+    log_likelihood: float
+    error: float
+    log_partition_error: float
+    independent: float
+    steps: np.ndarray
+    training: np.ndarray
+    held_out: np.ndarray
 
 
 class Contestant(NamedTuple):
@@ -228,6 +203,9 @@ class Study:
         settings: the settings.
         l2: ridge of that fit, as it was asked for or chosen; None before.
         ridge: the choice of the ridge; None before, and where nothing was to choose.
+        given: whether the model was trained before, and stands in `fit` from the beginning.
+        held_out: what the model is worth on samples that it has not learned; None before, and
+            where there are too few samples.
         fit: the learned energy and its learning curve; None before.
         scan: number of states against beta.
         minima: end of the quench of every sample, in the order of the data; None before.
@@ -250,6 +228,8 @@ class Study:
     settings: Settings
     l2: float | None = None
     ridge: RidgeChoice | None = None
+    given: bool = False
+    held_out: HeldOut | None = None
     fit: FitResult | None = None
     scan: list[ScanPoint] = field(default_factory=list)
     minima: Solution | None = None
@@ -271,6 +251,13 @@ class Study:
         """The learned energy; known once something was learned."""
         assert self.fit is not None
         return self.fit.energy
+
+    @property
+    def beta(self) -> float:
+        """Inverse temperature of the search: as asked for, or as held-out samples have it, or 1."""
+        if self.settings.beta is not None:
+            return self.settings.beta
+        return 1.0 if self.held_out is None else self.held_out.beta
 
     def key(self, stage: int):
         """A random key of its own for each stage, and where it counts for each task."""
@@ -304,7 +291,7 @@ class Study:
         """
         if self.fit is None or self.library is None:
             return None
-        energy, beta = self.fit.energy, self.settings.beta
+        energy, beta = self.fit.energy, self.beta
         m = jnp.asarray(self.library.magnetizations)
         first = jax.vmap(lambda row: Plefka(1)(energy, beta, row))(m)
         second = jax.vmap(lambda row: Plefka(2)(energy, beta, row))(m) - first
@@ -352,8 +339,13 @@ def _named_source(text: str) -> Source:
             f"no data set or file named {text!r}; expected digits, adder:N, or a .npy, .npz or "
             ".csv file"
         ) from None
-    n_spins = spins.shape[1]
-    side = math.isqrt(n_spins)
-    picture = (side, side) if side**2 == n_spins and side >= 4 else (1, n_spins)
     # A name of any bytes, as text that can be written.
-    return Source(text.encode(errors="backslashreplace").decode(), spins, None, picture)
+    return Source(
+        text.encode(errors="backslashreplace").decode(), spins, None, picture_of(spins.shape[1])
+    )
+
+
+def picture_of(n_spins: int) -> tuple[int, int]:
+    """Rows and columns of a square number of spins, 16 or more; else one row."""
+    side = math.isqrt(n_spins)
+    return (side, side) if side**2 == n_spins and side >= 4 else (1, n_spins)

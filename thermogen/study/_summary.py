@@ -12,7 +12,7 @@ from ..landscape import TRANSITIONS, Barriers
 from ..learning import FitResult
 from ..search import Kind, Library
 from ._measure import of_data
-from ._study import Comparison, Recollection, Study, Variation
+from ._study import Comparison, HeldOut, Recollection, Study, Variation
 
 _FIT_FAILED = "The fit failed, so that nothing is known about the data. Of the model as it is:"
 
@@ -31,10 +31,15 @@ def summary(study: Study) -> dict[str, Any]:
         "n_spins": n_spins,
         "n_samples": n_samples,
         "weighted": study.source.weights is not None,
-        "beta": study.settings.beta,
+        "model": study.settings.model,
+        "given": study.given,
+        "objective": None if study.given else study.settings.way.value,
+        "beta": study.beta,
+        "beta_chosen": study.settings.beta is None and not study.given,
         "functional": study.settings.functional.value,
         "l2": study.l2,
-        "l2_chosen": study.settings.l2 is None,
+        "l2_chosen": study.settings.l2 is None and not study.given,
+        "held_out": _held_out_figures(study.held_out),
         "n_starts": study.settings.n_starts,
         "threshold": study.settings.threshold,
         "seed": study.settings.seed,
@@ -55,6 +60,22 @@ def summary(study: Study) -> dict[str, Any]:
         "stages_finished": study.finished,
         "seconds": {stage: round(seconds, 3) for stage, seconds in study.seconds.items()},
     }
+
+
+def _held_out_figures(judged: HeldOut | None) -> dict[str, Any] | None:
+    """In nats per sample; the learning curve is on the page."""
+    if judged is None:
+        return None
+    names = (
+        "n_samples",
+        "log_likelihood",
+        "error",
+        "log_partition_error",
+        "independent",
+        "best_beta",
+        "best_beta_error",
+    )
+    return {name: finite(getattr(judged, name)) for name in names}
 
 
 def _fit_figures(result: FitResult | None) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def states(study: Study) -> list[Row]:
     library, assignment, ratios = study.library, study.assignment(), study.onsager_ratios()
     if library is None or ratios is None:
         return []
-    weights = np.asarray(library.weights(study.settings.beta))
+    weights = np.asarray(library.weights(study.beta))
     tree = tree_of(study)
     ways = [] if tree is None else plots.branches_of(tree)
     rows = []
@@ -125,7 +125,7 @@ def bound_states(study: Study) -> list[Bound]:
 def partition(study: Study) -> list[tuple[str, float, float | None]]:
     """ln Z by each way that knows it, with its standard error, or None where that is unknown."""
     rows: list[tuple[str, float, float | None]] = []
-    found, library, beta = study.bound_states, study.library, study.settings.beta
+    found, library, beta = study.bound_states, study.library, study.beta
     if study.moments is not None and math.isfinite(study.moments.log_partition):
         rows.append(("exact", study.moments.log_partition, 0.0))
     if found is not None and found.weighed:
