@@ -1,6 +1,7 @@
 """Files of models: what they mean by the rules of those who made the format, and round trips."""
 
 import itertools
+import re
 import sys
 
 import dimod.serialization.coo
@@ -20,6 +21,8 @@ KEY = jax.random.key(0)
 QUADRATIC = [".coo", ".mtx", ".qubo", ".graphml", ".dat", ".terms", ".eqx"]
 NAMED = {".coo", ".mtx", ".qubo", ".graphml", ".terms", ".eqx"}
 CLOSE = {"rtol": 1e-12, "atol": 1e-10}
+MM = "%%MatrixMarket matrix"
+BONDS = tg.Interactions.from_terms(4, {(0, 1): 1.0, (1, 2): -0.5, (0, 3): 2.0})
 
 
 def bits(n):
@@ -48,8 +51,8 @@ def quadratics(draw):
 def test_a_model_comes_back(suffix, data, tmp_path_factory):
     n, terms, offset, names = data.draw(quadratics())
     energy = tg.Interactions.from_terms(n, terms)
-    if suffix == ".graphml":  # XML has no place for control characters
-        names = [f"n{k}" for k in range(n)]
+    if suffix == ".graphml":  # XML has no place for control characters, and numbers are numbers
+        names = [re.sub(r"[^!-~ä-￡]|\d", "_", name) + chr(97 + k) for k, name in enumerate(names)]
     path = tmp_path_factory.mktemp("files") / f"model{suffix}"
     interop.write_model(path, energy, offset, names if suffix in NAMED else None)
     model = interop.read_model(path)
@@ -102,9 +105,19 @@ def test_scipy_reads_our_matrices_and_we_read_its(tmp_path):
     np.testing.assert_allclose(np.einsum("ai,ij,aj->a", x, matrix, x) + constant, table(model))
     dense = np.random.default_rng(0).normal(size=(4, 4))
     z = {"BINARY": bits(4), "SPIN": helpers.configurations(4)}
-    for given in (dense, dense + dense.T, scipy.sparse.coo_array(np.triu(dense))):
-        scipy.io.mmwrite(tmp_path / "b.mtx", given)
-        plain = np.asarray(given.toarray() if scipy.sparse.issparse(given) else given)
+    given = [
+        (dense, "general"),
+        (dense + dense.T, "symmetric"),
+        (dense - dense.T, "skew-symmetric"),
+        (np.rint(dense).astype(int), "general"),
+        (scipy.sparse.coo_array(np.triu(dense)), "general"),
+        (scipy.sparse.coo_array(dense + dense.T), "symmetric"),
+        (scipy.sparse.coo_array(dense > 0), "general"),
+    ]
+    for matrix, symmetry in given:
+        field = "pattern" if matrix.dtype == bool else None
+        scipy.io.mmwrite(tmp_path / "b.mtx", matrix, field=field, symmetry=symmetry)
+        plain = np.asarray(matrix.toarray() if scipy.sparse.issparse(matrix) else matrix, float)
         for vartype, states in z.items():
             model = interop.read_model(tmp_path / "b.mtx", vartype=vartype)
             expected = np.einsum("ai,ij,aj->a", states, plain, states)
@@ -277,12 +290,19 @@ def test_archives_that_hold_something_else_are_refused(tmp_path):
         ("a.coo", "# vartype=SPIN\n# offset=x\n", "line 2: offset must be a finite number"),
         ("a.coo", '# vartype=SPIN\n# names=["a"]\n0 1 1\n', "line 3: there are 1 names alone"),
         ("a.coo", "# vartype=SPIN\n# names=[a]\n", "a.coo, line 2: names must be a list in JSON"),
-        ("a.coo", '# vartype=SPIN names=["a", "a"]\n', "names must differ from each other"),
-        ("a.mtx", "%%MatrixMarket matrix coordinate real general\n2 2 9\n1 1 1\n", "a.mtx cannot"),
-        ("a.mtx", "%%MatrixMarket matrix coordinate real general\n2 2 999999\n", "line 2: it ann"),
-        ("a.mtx", "%%MatrixMarket matrix coordinate real general\n2 3 1\n1 1 1\n", "square matr"),
-        ("a.mtx", "%%MatrixMarket matrix array complex general\n1 1\n1 1\n", "matrix of numbers"),
-        ("a.mtx", "", "a.mtx cannot be read as a Matrix Market file"),
+        ("a.coo", '# vartype=SPIN names=["a", "a"]\n', "a.coo: names must differ from each other"),
+        ("a.terms", '# names=["a"]\n1 0 1\n', "a.terms: names must be 2, one for each spin, got 1"),
+        ("a.mtx", f"{MM} coordinate real general\n2 2 9\n1 1 1\n", "line 2: it announces 9 entr"),
+        ("a.mtx", f"{MM} coordinate real general\n2 3 1\n1 1 1\n", "line 2: expected a square mat"),
+        ("a.mtx", f"{MM} coordinate real general\n2 2 1\n1 3 1\n", "line 3: the matrix has 2 rows"),
+        ("a.mtx", f"{MM} coordinate real general\n2 2\n", "line 2: expected the size of a coordin"),
+        ("a.mtx", f"{MM} coordinate complex general\n1 1 0\n", "line 1: expected one of real, "),
+        ("a.mtx", f"{MM} array real symmetric\n2 2\n1\n2\n", "line 2: it announces 3 entries; 2"),
+        ("a.mtx", f"{MM} array real general\n1 1\n1 2\n", "line 3: expected one number, got '1 2'"),
+        ("a.mtx", f"{MM} array pattern general\n1 1\n", "line 1: a pattern has coordinates"),
+        ("a.mtx", f"{MM} array real general\n", "line 2: expected the size of the matrix"),
+        ("a.mtx", "%%MatrixMarket\n", "a.mtx, line 1: expected '%%MatrixMarket matrix"),
+        ("a.mtx", "", "a.mtx, line 1: expected '%%MatrixMarket matrix"),
         ("a.qubo", "c nothing\n", "a.qubo, line 1: expected 'p qubo 0"),
         ("a.qubo", "p qubo 0 2 1 1\n0 0 1\n", "line 1: it announces 1 nodes and 1 couplers; 1"),
         ("a.qubo", "p qubo 0 2 1 1\n0 0 1\n1 0 1\n", "line 3: a coupler must have its lower"),
@@ -317,8 +337,12 @@ def test_what_cannot_be_read_or_written_is_named(tmp_path):
     energy = helpers.random_pairwise(3, KEY)
     with pytest.raises(ValueError, match=r"a\.json has no suffix of a model; expected one of"):
         interop.write_model(tmp_path / "a.json", energy)
-    with pytest.raises(ValueError, match="vartype must be|must be SPIN or BINARY, got 'bits'"):
+    with pytest.raises(ValueError, match="vartype must be SPIN or BINARY, got 'bits'"):
         interop.write_model(tmp_path / "a.coo", energy, vartype="bits")
+    with pytest.raises(ValueError, match="names must differ from each other, got '1' twice"):
+        interop.write_model(tmp_path / "a.graphml", energy, names=[1, "1", 2])
+    with pytest.raises(ValueError, match=r"names must have no control characters in .* '\\x00'"):
+        interop.write_model(tmp_path / "a.graphml", energy, names=["\x00", "b", "c"])
     with pytest.raises(FileNotFoundError, match="no such file"):
         interop.read_model(tmp_path / "none.coo")
     with pytest.raises(ValueError, match="is not a regular file"):
@@ -338,7 +362,7 @@ def test_a_model_of_ours_keeps_its_class_and_its_notes(tmp_path):
     energy, offset, names = interop.read_model(tmp_path / "a.eqx")
     assert isinstance(energy, tg.RBM) and offset == 1.5 and names == tuple("abcde")
     np.testing.assert_array_equal(energy.weights, machine.weights)
-    for notes in ({"offset": "x"}, {"names": "abc"}, {"names": ["a"]}):
+    for notes in ({"offset": "x"}, {"names": "abc"}, {"names": ["a"]}, {"names": [[]] * 5}):
         tg.storage.save_energy(tmp_path / "b.eqx", machine, notes=notes)
         with pytest.raises(ValueError, match=r"b\.eqx: "):
             interop.read_model(tmp_path / "b.eqx")
@@ -365,3 +389,35 @@ def test_nothing_is_written_in_part(tmp_path):
         interop.write_model(tmp_path / "a.gset", helpers.random_pairwise(3, KEY))
     assert (tmp_path / "a.gset").read_text() == "1 0\n"
     assert [p.name for p in tmp_path.iterdir()] == ["a.gset"]
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("suffix", [*QUADRATIC, ".h5", ".gset"])
+@hypothesis.given(data=st.data())
+@hypothesis.settings(max_examples=150)
+def test_damage_is_an_error_that_names_the_file(suffix, data, tmp_path_factory):
+    """Bytes that are changed, left out or cut off: a model, or ValueError, and nothing else."""
+    path = tmp_path_factory.mktemp("files") / f"model{suffix}"
+    energy = helpers.random_rbm(4, KEY) if suffix == ".h5" else BONDS
+    names = ["a", "b", "c", "d"] if suffix in NAMED else None
+    interop.write_model(path, energy, names=names)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        how = data.draw(st.sampled_from(["change", "drop", "cut", "insert"]))
+        if how == "change":
+            content[place] = data.draw(st.integers(0, 255))
+        elif how == "insert":
+            content[place:place] = data.draw(st.binary(min_size=1, max_size=3))
+        else:
+            del content[place : None if how == "cut" else place + 1]
+        if not content:
+            break
+    path.write_bytes(content)
+    vartype = data.draw(st.sampled_from([None, "SPIN"]))
+    try:
+        model = interop.read_model(path, vartype=vartype)
+    except ValueError as error:
+        assert str(path) in str(error)
+    else:
+        assert np.isfinite(model.offset) and len(model.names) == model.energy.n_spins

@@ -63,8 +63,9 @@ def test_labels_of_a_dictionary_are_names_in_their_natural_order():
     ("qubo", "message"),
     [
         (np.zeros((2, 3)), r"square matrix, got shape \(2, 3\)"),
-        (np.zeros(3), r"square matrix of numbers.*shape \(3,\)"),
-        (np.array([["a"]]), "square matrix of numbers"),
+        (np.zeros(3), r"square matrix of real numbers.*shape \(3,\)"),
+        (np.array([["a"]]), "square matrix of real numbers"),
+        (scipy.sparse.coo_array(1j * np.eye(2)), "real numbers, .* got dtype complex128"),
         ({"ab": 1.0}, "pairs of labels as keys, got 'ab'"),
         ({("a", "b"): np.nan}, "must be finite"),
         (np.ma.masked_array(np.eye(2), [[True, False], [False, False]]), "masked or missing"),

@@ -286,17 +286,21 @@ def _pairs(n_spins: int, sets: tuple[SpinSets, ...]) -> TermRows | None:
 
 @functools.lru_cache(maxsize=64)
 def _check_sets(n_spins: int, tables: tuple[SpinSets, ...]) -> None:
-    seen: set[tuple[int, ...]] = set()
-    for table in tables:
-        for row in np.sort(table.indices, axis=1).tolist():
-            spins = tuple(row)
-            if spins and not (0 <= spins[0] and spins[-1] < n_spins):
-                raise ValueError(f"sets: {spins} has a spin outside 0..{n_spins - 1}")
-            if len(set(spins)) != len(spins):
-                raise ValueError(f"sets: {spins} repeats a spin; s_k s_k = 1, so leave it out")
-            if spins in seen:
-                raise ValueError(f"sets: {spins} occurs twice; add the two couplings instead")
-            seen.add(spins)
+    for order in {table.order for table in tables}:
+        rows = np.concatenate([table.indices for table in tables if table.order == order])
+        rows = np.sort(rows, axis=1)
+        rows = rows[np.lexsort(rows.T)] if order else rows
+        twice = np.append(np.all(rows[1:] == rows[:-1], axis=1), False)[: len(rows)]
+        wrong = {
+            f"has a spin outside 0..{n_spins - 1}": np.any((rows < 0) | (rows >= n_spins), axis=1),
+            "repeats a spin; s_k s_k = 1, so leave it out": np.any(
+                rows[:, 1:] == rows[:, :-1], axis=1
+            ),
+            "occurs twice; add the two couplings instead": twice,
+        }
+        for message, where in wrong.items():
+            if np.any(where):
+                raise ValueError(f"sets: {tuple(rows[where][0].tolist())} {message}")
 
 
 def _stack(values: list) -> Array | np.ndarray:

@@ -12,7 +12,7 @@ from ..energies import AbstractEnergy
 from . import _model_files as models
 from . import _quadratic_files as quadratic
 from ._model import SPIN, Model, checked_names
-from ._text import checked_vartype
+from ._text import checked_vartype, kept_names
 
 
 class _Format(NamedTuple):
@@ -81,7 +81,13 @@ def read_model(path: PathLike, *, vartype: str | None = None) -> Model:
         ```
     """
     kind = None if vartype is None else checked_vartype(vartype)
-    return _FORMATS[_suffix_of(path, read=True)].read(Path(path), kind)
+    form = _FORMATS[_suffix_of(path, read=True)]
+    try:
+        return form.read(Path(path), kind)
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
 
 
 def write_model(
@@ -127,7 +133,7 @@ def write_model(
     """
     check_finite("offset", offset)
     kind, target = checked_vartype(vartype), _FORMATS[_suffix_of(path, read=False)]
-    labels = checked_names(names, energy.n_spins)
+    labels = checked_names(kept_names(checked_names(names, energy.n_spins)), energy.n_spins)
     target.write(Path(path), Model(energy, float(offset), labels), kind)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from .._checks import check_finite
+from .._checks import check_finite, check_memory
 from ..energies import AbstractEnergy, Interactions, Pairwise, terms_for
 
 SPIN, BINARY = "SPIN", "BINARY"
@@ -138,6 +138,11 @@ def quadratic_of(user: str, energy: AbstractEnergy, offset: float, vartype: str)
     bonds = np.concatenate(rows), np.concatenate(columns), np.concatenate(values)
     q = collected(energy.n_spins, SPIN, constant, bonds, linear)
     return to_bits(q) if vartype == BINARY else q
+
+
+def check_spins(path: Any, n: int) -> None:
+    """Raise before a file of a few bytes takes the memory of the spins that it numbers."""
+    check_memory(f"{path}: a model of {n} spins", 64 * n)
 
 
 def model_of(q: Quadratic, vartype: str, names: Iterable[Hashable] | None = None) -> Model:

@@ -10,17 +10,28 @@ import networkx as nx
 import numpy as np
 
 from .. import storage
-from .._checks import check_memory
+from .._checks import check_finite
 from .._files import open_regular
 from ._bits import from_bits, to_bits
 from ._graphs import from_networkx, to_networkx
-from ._model import SPIN, Model, checked_names, collected, model_of, needed, quadratic_of
+from ._model import (
+    SPIN,
+    Model,
+    check_spins,
+    checked_names,
+    collected,
+    model_of,
+    needed,
+    quadratic_of,
+)
 from ._polynomial import model_of_terms, terms_of
 from ._quadratic_files import put
-from ._text import Text, comments, kept_names, plain, read_text
+from ._text import Text, comments, plain, read_text
 
 TERMS = "# E = - sum of J times its spins, one term a line: J, then the numbers of the spins"
 _RBMS = ("weight_matrix", "vbias", "hbias")
+# Numbers that a compressed array may unpack to: so many, or so many times its bytes.
+_UNPACKED, _FACTOR = 2**27, 100
 
 
 def read_terms(path: Path, vartype: str | None) -> Model:
@@ -37,7 +48,7 @@ def read_terms(path: Path, vartype: str | None) -> Model:
         terms[spins] = -text.number(line, words[0])
     n = max((spins[-1] + 1 for spins in terms if spins), default=0)
     n = n if text.spins is None else text.spins
-    check_memory(f"{path}: a model of {n} spins", 8 * n)
+    check_spins(path, n)
     return model_of_terms(n, terms.items(), SPIN, text.names)
 
 
@@ -72,7 +83,7 @@ def read_potts(path: Path, vartype: str | None) -> Model:
         single += [(site, s * share) for site, s in zip(sites, signs, strict=True)]
         if len(sites) == 2:
             bonds.append((*sites, signs[0] * signs[1] * share))
-    check_memory(f"{path}: a model of {n} sites", 8 * n)
+    check_spins(path, n)
     linear = np.zeros(n)
     np.add.at(linear, [site for site, _ in single], [x for _, x in single])
     rows, columns, values = np.array(bonds, float).reshape(-1, 3).T
@@ -120,36 +131,42 @@ def read_rbms(path: Path, vartype: str | None) -> Model:
     h5py = needed("h5py", "read_model")
     with open_regular(path) as (stream, _):
         try:
-            archive = h5py.File(stream, "r")
-        except OSError as error:
+            with h5py.File(stream, "r") as archive:
+                arrays = _of_rbms(archive, path, h5py)
+        except MemoryError:
+            raise
+        except _Refused as error:
+            raise ValueError(str(error)) from None
+        except Exception as error:  # damage makes h5py raise almost anything
             raise ValueError(f"{path} cannot be read as HDF5: {error}") from error
-        with archive:
-            return _of_rbms(archive, path, h5py)
+    return from_bits(*arrays)
 
 
-def _of_rbms(archive: Any, path: Path, h5py: Any) -> Model:
+class _Refused(Exception):
+    """What the archive holds is whole, and not what is asked for."""
+
+
+def _of_rbms(archive: Any, path: Path, h5py: Any) -> list[np.ndarray]:
     updates = [int(name[7:]) for name in archive if re.fullmatch(r"update_\d{1,18}", name)]
     if not updates:
-        raise ValueError(f"{path} is no archive of rbms: it has no group update_<number>")
+        raise _Refused(f"{path} is no archive of rbms: it has no group update_<number>")
     kind = archive.get("model_type")
     if kind is not None:
         is_text = isinstance(kind, h5py.Dataset) and h5py.check_string_dtype(kind.dtype)
         name = kind.asstr()[()] if is_text else None
         if name != "BBRBM":
-            raise ValueError(f"{path} holds a machine of type {name}; expected BBRBM, one of bits")
+            raise _Refused(f"{path} holds a machine of type {name}; expected BBRBM, one of bits")
     group = archive[f"update_{max(updates)}"]
     group = group.get("params", group)
     arrays = []
     for name in _RBMS:
         found = group.get(name)
         if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiu":
-            raise ValueError(f"{path}: {group.name}/{name} must be an array of numbers")
-        check_memory(f"{path}: {name}", 8 * found.size)
+            raise _Refused(f"{path}: {group.name}/{name} must be an array of numbers")
+        if found.size > max(_UNPACKED, _FACTOR * found.id.get_storage_size()):
+            raise _Refused(f"{path}: {name} would unpack to {found.size} numbers")
         arrays.append(found[()])
-    try:
-        return from_bits(*arrays)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return arrays
 
 
 def write_rbms(path: Path, model: Model, vartype: str) -> None:
@@ -180,14 +197,15 @@ def read_graphml(path: Path, vartype: str | None) -> Model:
             raise ValueError(f"{path} cannot be read as GraphML: {error}") from error
     if all(re.fullmatch(r"0|[1-9]\d{0,8}", name, re.ASCII) for name in graph):
         graph = nx.relabel_nodes(graph, {name: int(name) for name in graph})
-    try:
-        return from_networkx(graph)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return from_networkx(graph)
 
 
 def write_graphml(path: Path, model: Model, vartype: str) -> None:
-    graph = to_networkx(model.energy, model.offset, kept_names(model.names))
+    names = [str(name) for name in model.names]
+    for name in names:
+        if re.search(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", name):
+            raise ValueError(f"names must have no control characters in {path}, got {name!r}")
+    graph = to_networkx(model.energy, model.offset, names)
     with storage.write_atomically(path) as stream:
         nx.write_graphml_xml(graph, stream)
 
@@ -197,17 +215,17 @@ def read_own(path: Path, vartype: str | None) -> Model:
     energy, notes = storage.load_energy(path), storage.load_notes(path)
     offset, names = notes.get("offset", 0.0), notes.get("names")
     if not isinstance(offset, int | float) or not isinstance(names, list | None):
-        raise ValueError(f"{path}: its notes hold neither an offset nor names")
-    try:
-        return Model(energy, float(offset), checked_names(names, energy.n_spins))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError("its notes hold neither an offset nor names")
+    if not all(isinstance(name, str | int) for name in names or []):
+        raise ValueError("its notes hold names that are neither texts nor numbers")
+    check_finite("offset", offset)
+    return Model(energy, float(offset), checked_names(names, energy.n_spins))
 
 
 def write_own(path: Path, model: Model, vartype: str) -> None:
     notes: dict[str, Any] = {"offset": model.offset} if model.offset else {}
     if model.names != tuple(range(model.energy.n_spins)):
-        notes["names"] = kept_names(model.names)
+        notes["names"] = list(model.names)
     storage.save_energy(path, model.energy, notes=notes)
 
 

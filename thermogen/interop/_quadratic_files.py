@@ -1,6 +1,5 @@
 """Files of quadratic models: coordinate lists, Matrix Market, qbsolv, graphs of the Gset."""
 
-import io
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -9,17 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from ..storage import write_atomically
+from ._matrix_market import read_matrix
 from ._model import (
     BINARY,
     SPIN,
     Model,
     Quadratic,
+    check_spins,
     checked_names,
     collected,
     model_of,
     quadratic_of,
 )
-from ._qubo import of_matrix, to_qubo
+from ._qubo import to_qubo
 from ._text import Text, checked_vartype, comments, plain, read_text
 
 _USER = "write_model"
@@ -46,22 +47,10 @@ def write_coo(path: Path, model: Model, vartype: str) -> None:
 
 def read_mtx(path: Path, vartype: str | None) -> Model:
     """`z^T M z` of a Matrix Market file; a comment tells whether z are bits or spins."""
-    import scipy.io  # of no use to other formats, and not quick to import
-
-    text = read_text(path, "%")
+    text, n, entries = read_matrix(path)
+    check_spins(path, n)
     kind = _vartype(text, vartype)
-    content = path.read_bytes()
-    if text.lines:
-        line, words = text.lines[0]
-        if max(text.natural(line, word) for word in words) > 2 * len(content):
-            text.wrong(line, f"it announces more entries than {len(content)} bytes can hold")
-    try:
-        matrix = scipy.io.mmread(io.BytesIO(content))
-        size, bonds = of_matrix("its matrix", matrix)
-        q = collected(size, kind, text.offset, bonds)
-        return model_of(q, kind, text.names)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"{path} cannot be read as a Matrix Market file: {error}") from error
+    return model_of(collected(n, kind, text.offset, entries), kind, text.names)
 
 
 def write_mtx(path: Path, model: Model, vartype: str) -> None:
@@ -123,6 +112,7 @@ def read_gset(path: Path, vartype: str | None) -> Model:
     if len(rest) != edges:
         text.wrong(line, f"it announces {edges} edges; {len(rest)} lines follow")
     rows, columns, values = text.triplets(rest, least=1, default=1.0)
+    check_spins(path, n)
     beyond = np.flatnonzero(np.maximum(rows, columns) > n)
     if beyond.size:
         text.wrong(rest[beyond[0]][0], f"there are {n} nodes alone")

@@ -115,11 +115,11 @@ def of_matrix(name: str, matrix: Any) -> tuple[int, _Bonds]:
     """Size of a square matrix, plain or sparse, and its entries that are not 0."""
     if not scipy.sparse.issparse(matrix):
         matrix = np.asarray(as_array(name, matrix))
-        if matrix.dtype.kind not in "iufb" or matrix.ndim != 2:
-            raise ValueError(
-                f"{name} must be a square matrix of numbers, or a dictionary by pairs, got dtype "
-                f"{matrix.dtype} and shape {matrix.shape}"
-            )
+    if matrix.dtype.kind not in "iufb" or matrix.ndim != 2:
+        raise ValueError(
+            f"{name} must be a square matrix of real numbers, or a dictionary by pairs, got dtype "
+            f"{matrix.dtype} and shape {matrix.shape}"
+        )
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"{name} must be a square matrix, got shape {matrix.shape}")
     entries = scipy.sparse.coo_array(matrix)

@@ -1,6 +1,7 @@
 """Models as text: lines of numbers, with comments that say what the numbers alone do not."""
 
 import json
+import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,11 +21,16 @@ _SAID = {
 }
 
 
+_NATURAL = re.compile(r"\d{1,9}", re.ASCII)
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+
+
 class Text(NamedTuple):
     """A file by lines.
 
     Attributes:
         path: its name.
+        first: its first line.
         lines: number of the line, from 1, and its words, of all that are neither empty nor
             comments.
         vartype: "SPIN" or "BINARY", if a comment says so.
@@ -34,6 +40,7 @@ class Text(NamedTuple):
     """
 
     path: Path
+    first: str
     lines: list[tuple[int, list[str]]]
     vartype: str | None
     offset: float
@@ -45,7 +52,7 @@ class Text(NamedTuple):
 
     def natural(self, line: int, word: str, least: int = 0) -> int:
         """The number of a spin."""
-        number = int(word) if re.fullmatch(r"\d{1,9}", word, re.ASCII) else -1
+        number = int(word) if _NATURAL.fullmatch(word) else -1
         if number < least:
             self.wrong(line, f"expected a whole number of at least {least}, got {word!r}")
         return number
@@ -53,7 +60,7 @@ class Text(NamedTuple):
     def number(self, line: int, word: str) -> float:
         """A finite number."""
         number = _float(word)
-        if not np.isfinite(number):
+        if not math.isfinite(number):
             self.wrong(line, f"expected a finite number, got {word!r}")
         return number
 
@@ -81,15 +88,24 @@ def read_text(path: Path, comment: str) -> Text:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text in UTF-8: {error}") from None
-    is_comment = [line.lstrip().startswith(comment) for line in lines]
     said: dict[str, tuple[int, str]] = {}
+    rest = []
     for k, line in enumerate(lines, 1):
-        for name, pattern in _SAID.items() if is_comment[k - 1] else ():
-            if found := re.search(pattern, line):
-                said.setdefault(name, (k, found[1]))
-                line = line[: found.start()] + line[found.end() :]
-    rest = [(k, line.split()) for k, line in enumerate(lines, 1) if not is_comment[k - 1]]
-    return Text(path, [row for row in rest if row[1]], **_understood(path, said))
+        words = line.split()
+        if words and words[0].startswith(comment):
+            _listen(k, line, said)
+        elif words:
+            rest.append((k, words))
+    first = lines[0] if lines else ""
+    return Text(path, first, rest, **_understood(path, said))
+
+
+def _listen(k: int, line: str, said: dict[str, tuple[int, str]]) -> None:
+    """Note what a comment says; what was said before counts."""
+    for name, pattern in _SAID.items():
+        if found := re.search(pattern, line):
+            said.setdefault(name, (k, found[1]))
+            line = line[: found.start()] + line[found.end() :]
 
 
 def _understood(path: Path, said: dict[str, tuple[int, str]]) -> dict[str, Any]:
@@ -100,7 +116,7 @@ def _understood(path: Path, said: dict[str, tuple[int, str]]) -> dict[str, Any]:
         try:
             return read(text)
         except ValueError as error:
-            raise ValueError(f"{path}, line {line}: {name} {error}") from None
+            raise ValueError(f"{path}, line {line}: {error}") from None
 
     return {
         "vartype": of("vartype", checked_vartype),
@@ -112,30 +128,29 @@ def _understood(path: Path, said: dict[str, tuple[int, str]]) -> dict[str, Any]:
 
 def checked_vartype(text: str) -> str:
     if text.upper() not in ("SPIN", "BINARY"):
-        raise ValueError(f"must be SPIN or BINARY, got {text!r}")
+        raise ValueError(f"vartype must be SPIN or BINARY, got {text!r}")
     return text.upper()
 
 
 def _finite(text: str) -> float:
     number = _float(text)
-    if not np.isfinite(number):
-        raise ValueError(f"must be a finite number, got {text!r}")
+    if not math.isfinite(number):
+        raise ValueError(f"offset must be a finite number, got {text!r}")
     return number
 
 
 def _float(word: str) -> float:
     # Python takes 1_000 and digits of all scripts, which no other reader would.
-    is_number = re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", word, re.ASCII)
-    return float(word) if is_number else np.nan
+    return float(word) if _NUMBER.fullmatch(word) else math.nan
 
 
 def _labels(text: str) -> list[Hashable]:
     try:
         names = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"must be a list in JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"names must be a list in JSON: {error}") from None
     if not all(isinstance(name, str | int) for name in names):
-        raise ValueError("must be strings or whole numbers")
+        raise ValueError("names must be strings or whole numbers")
     return names
 
 
@@ -153,7 +168,7 @@ def comments(
     if offset:
         yield f"{mark} offset={plain(offset)}"
     if list(names) != list(range(len(names))):
-        yield f"{mark} names={json.dumps(kept_names(names))}"
+        yield f"{mark} names={json.dumps(list(names))}"
 
 
 def plain(number: float) -> str:
