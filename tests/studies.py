@@ -162,6 +162,8 @@ def made_study(picture=(4, 4), n_states=3, n_classes=3, **library):
     study.ridge = RidgeChoice(1e-3, np.geomspace(1, 1e-3, 4), np.array([9.0, 8.0, 7.0, 6.0]))
     study.moments = tg.study.Moments(np.tanh(np.ones(n_spins)), np.eye(n_spins), 0.01, 12.5)
     study.command = "thermogen study 'made & up'"
+    looks = np.array([0, 1, 10, 40]), np.array([9.0, 8, 6, 5]), np.array([9.0, 8, 7, 6.5])
+    study.held_out = tg.study.HeldOut(None, 4, 1.0, 1.05, 0.1, -8.5, 0.25, 0.0, -11.0, *looks)
     if n_states:
         bound = len(study.bound_states)
         study.variations = [

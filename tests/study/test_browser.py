@@ -180,7 +180,7 @@ def test_a_state_shows_its_samples_and_its_branch(opened):
     page.locator("#states tbody tr").nth(1).hover()
     panel = page.locator("#panel")
     assert "State 1, bound state 1" in panel.inner_text()
-    assert "samples" in panel.inner_text() and "of class" in panel.inner_text()
+    assert "1 sample falls to it" in panel.inner_text() and "of class" in panel.inner_text()
     assert panel.locator("img[src^='data:image/png']").count() == 2
     branch = page.locator("#states tbody tr").nth(1).get_attribute("data-branch").split()
     assert page.locator("#figure-tree .way").count() == len(branch) > 1

@@ -136,6 +136,17 @@ def test_every_study_is_rendered(picture, n_classes):
     assert "The fit did not converge" not in page
 
 
+def test_the_page_says_how_the_model_came_about():
+    study = made_study()
+    page = tg.study.render(study)
+    assert "4 samples were held out" in page and "−8.5 ± 0.25 nats" in page
+    assert "learned from 20\nsamples" in page and "held-out samples ends at 6.5." in page
+    study.given, study.fit = True, eqx.tree_at(lambda fit: fit.history, study.fit, np.zeros(0))
+    page = tg.study.render(study)
+    assert "The model was trained before" in page and "4 samples judge the model" in page
+    assert "After 0 steps" not in page
+
+
 def test_a_fit_that_failed_is_said_to_have_failed():
     study = made_study()
     study.fit = eqx.tree_at(lambda fit: fit.result, study.fit, RESULTS.step_limit)

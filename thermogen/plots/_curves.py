@@ -114,7 +114,7 @@ def scan_figure(
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda beta, _: f"{beta:.2g}")
     axes.grid(axis="y")
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=2 if np.any(full) else 3)
     axes.set(xlabel="inverse temperature β", ylabel="minima found")
     axes.set_title("States against temperature")
     return figure

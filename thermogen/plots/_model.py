@@ -34,7 +34,7 @@ def couplings_figure(
     height = float(np.clip(WIDTH / 2 * rows / columns, 1.2, 5)) + 1.4
     figure = Figure(figsize=(WIDTH / 2 + 0.4, height), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(height - 1.6, 0.7))
-    most = max(float(np.abs(couplings).max(initial=0)), 1e-30)
+    most = float(np.abs(couplings).max(initial=0)) or 1.0
     _cells(above, couplings, _SIGNED, most)
     figure.colorbar(above.images[0], ax=above, shrink=0.85, aspect=24).outline.set_visible(False)
     _spin_ticks(above.yaxis, rows)

@@ -50,7 +50,11 @@ def _of_learning(study: Study) -> Iterator[Drawing]:
         losses = study.fit.history
         first, last = significant(float(losses[0]), 4), significant(float(losses[-1]), 4)
         alt = f"The loss falls from {first} to {last} nats per sample in {len(losses)} steps."
-        yield "learning", plots.learning_figure(losses), alt
+        judged, looks = study.held_out, None
+        if judged is not None and len(judged.steps):
+            looks = judged.steps, judged.training, judged.held_out
+            alt += f" That of held-out samples ends at {significant(float(looks[2][-1]), 4)}."
+        yield "learning", plots.learning_figure(losses, looks), alt
     if study.ridge is not None:
         choice = study.ridge
         figure = plots.ridge_figure(choice.strengths, choice.held_out, choice.l2)
