@@ -249,3 +249,28 @@ def test_studies_of_any_model_come_back_from_their_file(tmp_path):
         back = study.load_study(tmp_path / "study.npz")
         assert jax.tree.structure(back.energy) == jax.tree.structure(energy)
         jax.tree.map(np.testing.assert_array_equal, back.energy, energy)
+
+
+# --- samples with gaps
+
+
+@pytest.mark.further
+def test_a_study_of_samples_with_gaps_fills_them_by_its_model():
+    draw = np.random.default_rng(0)
+    whole = _source(n_samples=300, beta=1.5).spins
+    spins = np.where(draw.random(whole.shape) < 0.2, 0, whole)
+    spins[:, 0] = whole[:, 0]
+    job = _study(study.Source("gaps", spins, None, (1, 8)), l2=0.01, n_starts=8)
+    assert "fill" in _pipeline.stages_of(job) and "fill" not in _pipeline.stages_of(_study())
+    for name in ("choose", "judge", "learn", "fill", "quench", "search", "recall", "experts"):
+        _pipeline.STAGES[name][1](job, _tell, Place())
+    known = spins != 0
+    np.testing.assert_array_equal(job.filled[known], spins[known])
+    assert np.all(np.abs(job.filled) == 1) and job.samples is job.filled
+    # Filling beats the mean of each spin, by more than three standard errors.
+    gaps = ~known
+    right = (job.filled == whole)[gaps].mean()
+    guess = (np.where(spins.mean(axis=0) < 0, -1, 1) == whole)[gaps].mean()
+    assert right > guess + 3 * np.sqrt(0.25 / gaps.sum())
+    assert job.held_out.independent < job.held_out.log_likelihood < 0
+    assert job.minima.value.shape == (300, 8) and job.comparison is None

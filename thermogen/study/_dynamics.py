@@ -51,7 +51,7 @@ def bound_states(
 
 def some_samples(study: Study) -> np.ndarray:
     """A few samples at random, always the same."""
-    spins = study.source.spins
+    spins = study.samples
     draw = np.random.default_rng(study.settings.seed)
     return spins[draw.permutation(len(spins))[:_DESCENTS]]
 

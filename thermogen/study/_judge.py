@@ -214,10 +214,14 @@ def _likelihood_slopes(
 def _surprises(
     energy: AbstractEnergy, beta: Beta, spins: Float[Array, "samples n"]
 ) -> tuple[Float[Array, " samples"], ...]:
-    """`-sum_k ln P(s_k | rest)` of each sample, and its derivatives by beta."""
+    """`-sum_k ln P(s_k | rest)` of each sample, and its derivatives by beta.
+
+    Over the known spins; an unknown one acts on them by its mean of 0.
+    """
 
     def surprise(beta, s):
-        return jnp.sum(jax.nn.softplus(-2 * beta * s * conditional_fields(energy, beta, s)))
+        fields = conditional_fields(energy, beta, s)
+        return jnp.sum(jnp.where(s == 0, 0, jax.nn.softplus(-2 * beta * s * fields)))
 
     slope = jax.grad(surprise)
     of_all = jax.vmap(

@@ -30,13 +30,18 @@ _MAX_ENUMERATED = 12
 
 def start(study: Study, spins: np.ndarray, shares: np.ndarray) -> AbstractEnergy:
     """The model of a study before it has learned anything but the mean of each spin."""
-    means = np.clip(shares @ spins, -1, 1)
-    return untrained(study.settings.model, means, key=study.key(10))
+    return untrained(study.settings.model, _means(spins, shares), key=study.key(10))
 
 
 def independent(spins: np.ndarray, shares: np.ndarray) -> AbstractEnergy:
     """Free spins with the means of the samples; one that never turns does once in ten thousand."""
-    return untrained("interactions:1", np.clip(shares @ spins, -1, 1), key=jax.random.key(0))
+    return untrained("interactions:1", _means(spins, shares), key=jax.random.key(0))
+
+
+def _means(spins: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Mean of each spin over the samples that know it; 0 where none does."""
+    known = shares @ (spins != 0)
+    return np.clip(shares @ spins / np.where(known > 0, known, 1), -1, 1)
 
 
 def way_to_learn(

@@ -13,6 +13,7 @@ from ..runs import Devices, Folder, Place, holding
 from ..search import Library, find_minima, quench
 from ._beside import Beside
 from ._dynamics import climb, diagnose
+from ._fill import fill
 from ._judge import LEAST_SAMPLES, choose_by_likelihood, judge
 from ._learning import points, start, way_to_learn
 from ._measure import measure
@@ -101,8 +102,9 @@ def stages_of(study: Study) -> "dict[str, tuple[str, Callable[[Study, Tell, Plac
     """
     names = list(STAGES)
     if study.settings.task:
-        names = ["choose", "judge", "learn", "quench", "search", "certify"]
+        names = ["choose", "judge", "learn", "fill", "quench", "search", "certify"]
     left_out = (_ANEW if study.given else ()) + (_MORE if study.settings.quick else ())
+    left_out += () if study.source.has_gaps else ("fill",)
     return {name: STAGES[name] for name in names if name not in left_out}
 
 
@@ -175,7 +177,7 @@ def _loss(result: FitResult) -> str:
 
 def _scan(study: Study, tell: Tell, place: Place) -> None:
     """A scan from hot to cold for every functional, from the states found before and from data."""
-    spins, settings = study.source.spins, study.settings
+    spins, settings = study.samples, study.settings
     draw = np.random.default_rng(settings.seed)
     chosen = draw.choice(len(spins), min(_SCAN_SAMPLES, len(spins)), replace=False)
     samples = points(study, spins[chosen])
@@ -200,7 +202,7 @@ def _scan(study: Study, tell: Tell, place: Place) -> None:
 
 
 def _quench_data(study: Study, tell: Tell, place: Place) -> None:
-    spins = study.source.spins
+    spins = study.samples
     parts = []
     for first in range(0, len(spins), _QUENCH_CHUNK):
         chunk = points(study, spins[first : first + _QUENCH_CHUNK])
@@ -237,6 +239,7 @@ STAGES: dict[str, tuple[str, Callable[[Study, Tell, Place], None]]] = {
     "choose": ("Choosing the ridge", _choose),
     "judge": ("Judging by held-out samples", judge),
     "learn": ("Learning the couplings", _learn),
+    "fill": ("Filling what is missing", fill),
     "quench": ("Quenching the data", _quench_data),
     "search": ("Searching for bound states", _search),
     "certify": ("Testing what traps the dynamics", diagnose),

@@ -16,7 +16,7 @@ _STRIP_HIDDEN = 0.4  # share of a strip that is hidden: of an adder the sum
 
 def recollect(study: Study, tell: Tell, place: Place) -> None:
     """Recall samples of which a part is hidden: half of a picture, the end of a strip."""
-    spins = study.source.spins
+    spins = study.samples
     tell(0, None, "")
     draw = np.random.default_rng(study.settings.seed)
     chosen = _chosen(study.source.labels, draw, len(spins))
@@ -28,7 +28,7 @@ def ask(
     study: Study, energy: AbstractEnergy, samples: Num[np.ndarray, "cues n"], beta: float
 ) -> Recollection:
     """Hide a part of the first samples, and recall it."""
-    truths, spins = samples[:_CUES].astype(float), study.source.spins
+    truths, spins = samples[:_CUES].astype(float), study.samples
     count, known = len(truths), shown(study.source)
     # Always as many cues, so that studies of few samples share a program.
     cues = np.where(known, np.resize(truths, (_CUES, truths.shape[1])), 0)

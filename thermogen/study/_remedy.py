@@ -32,6 +32,9 @@ def compare(study: Study, tell: Tell, place: Place) -> None:
     if not N_EXPERTS * _LEAST_SAMPLES <= len(spins) <= _BUDGET / spins.shape[1] ** 2:
         tell(1, 1, "left out for the number of samples and spins")
         return
+    if study.source.has_gaps:
+        tell(1, 1, "left out: samples with gaps")
+        return
     training, held_out = split(spins, seed=study.settings.seed)
     weights, judging = (x[:, 0] for x in split(_weights(study), seed=study.settings.seed))
     if not (weights.any() and judging.any()):

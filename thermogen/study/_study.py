@@ -31,7 +31,8 @@ class Source(NamedTuple):
 
     Attributes:
         name: name of the data in the report.
-        spins: the samples, shape `(n_samples, n_spins)`, float64, -1 or +1.
+        spins: the samples, shape `(n_samples, n_spins)`, float64, -1 or +1, and 0 where a spin is
+            unknown.
         labels: one class label a sample, shape `(n_samples,)`, or None.
         picture: rows and columns in which one sample is drawn; `(1, n_spins)` is a strip.
         weights: relative weight of each sample, shape `(n_samples,)`; equal where None.
@@ -42,6 +43,11 @@ class Source(NamedTuple):
     labels: np.ndarray | None
     picture: tuple[int, int]
     weights: np.ndarray | None = None
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether any spin of any sample is unknown."""
+        return bool(np.any(self.spins == 0))
 
     def shares(self) -> np.ndarray:
         """Share of each sample in all means, shape `(n_samples,)`; they sum to 1."""
@@ -207,6 +213,8 @@ class Study:
         held_out: what the model is worth on samples that it has not learned; None before, and
             where there are too few samples.
         fit: the learned energy and its learning curve; None before.
+        filled: the samples, with the most probable value in place of what is missing, shape
+            `(n_samples, n_spins)`; None before, and where nothing is missing.
         scan: number of states against beta.
         minima: end of the quench of every sample, in the order of the data; None before.
         library: the candidates for bound states; None before the search.
@@ -231,6 +239,7 @@ class Study:
     given: bool = False
     held_out: HeldOut | None = None
     fit: FitResult | None = None
+    filled: np.ndarray | None = None
     scan: list[ScanPoint] = field(default_factory=list)
     minima: Solution | None = None
     library: Library | None = None
@@ -258,6 +267,11 @@ class Study:
         if self.settings.beta is not None:
             return self.settings.beta
         return 1.0 if self.held_out is None else self.held_out.beta
+
+    @property
+    def samples(self) -> np.ndarray:
+        """The samples without gaps, shape `(n_samples, n_spins)`; known once a model is."""
+        return self.source.spins if self.filled is None else self.filled
 
     def key(self, stage: int):
         """A random key of its own for each stage, and where it counts for each task."""
