@@ -257,8 +257,9 @@ def test_scikit_learn_is_loaded_when_it_is_asked_for():
 
 
 def test_models_are_checked(bits):
-    with pytest.raises(ValueError, match="model must be"):
-        BoltzmannMachine("ising").fit(bits[0])
+    for model in ("ising", 3):
+        with pytest.raises(ValueError, match="model must be"):
+            BoltzmannMachine(model).fit(bits[0])
 
 
 def test_what_was_not_learned_is_not_predicted(bits):

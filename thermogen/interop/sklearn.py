@@ -14,7 +14,7 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -26,12 +26,23 @@ from sklearn.utils.validation import (
 from .._batches import cast
 from .._checks import seeded_key
 from ..energies import AbstractEnergy, n_visible, untrained
-from ..learning import L2, RESULTS, AbstractObjective, PersistentCD, Pseudolikelihood, fit
+from ..learning import (
+    L2,
+    RESULTS,
+    AbstractObjective,
+    PersistentCD,
+    Pseudolikelihood,
+    default_l2,
+    fit,
+)
 from ..search import Library
 from ._ensemble import Ensemble
 
 # Distinct rows are filled up to a power of two, so that few programs serve all numbers of them.
 _LEAST_ROWS = 64
+# Ridge on the fields of an RBM, times the samples: a feature that is constant in the data turns
+# about once in twice as many samples, as by `Pseudolikelihood`.
+_FIELDS = 0.1
 
 
 class BoltzmannMachine(
@@ -54,7 +65,8 @@ class BoltzmannMachine(
         objective: what is minimised, see `thermogen.fit`; where None `Pseudolikelihood()`, and
             `PersistentCD()` where spins are hidden.
         l2: strength of a ridge on couplings, in nats per sample and squared energy unit; where
-            None that of the objective.
+            None that of `Pseudolikelihood()`, `n / (2 N)` for N samples of n features and labels;
+            an objective that is given comes without.
         max_iter: most steps of a fit; where None those of the objective.
         binarize: features above it are up, all others down; None for data of two values, 0 and 1,
             or -1 and 1.
@@ -85,12 +97,12 @@ class BoltzmannMachine(
 
     def __init__(
         self,
-        model: str | AbstractEnergy = "pairwise",
+        model: Any = "pairwise",
         *,
-        objective: AbstractObjective | None = None,
-        l2: float | None = None,
-        max_iter: int | None = None,
-        binarize: float | None = 0.0,
+        objective: Any = None,
+        l2: Any = None,
+        max_iter: Any = None,
+        binarize: Any = 0.0,
         random_state: Any = None,
     ):
         self.model = model
@@ -181,12 +193,7 @@ class BoltzmannMachine(
 
     def _learned(self, start: AbstractEnergy) -> AbstractEnergy:
         """The energy that fits the rows."""
-        objective, penalty = self.objective, None
-        if objective is None and n_visible(start) == start.n_spins:
-            objective = Pseudolikelihood(l2=self.l2)
-        else:
-            objective = PersistentCD() if objective is None else objective
-            penalty = None if self.l2 is None else L2(self.l2)
+        objective, penalty = self._objective(start)
         n = len(self._rows)
         missing = max(_LEAST_ROWS, 1 << (n - 1).bit_length()) - n
         found = fit(
@@ -202,6 +209,16 @@ class BoltzmannMachine(
             warnings.warn(RESULTS[found.result], ConvergenceWarning, stacklevel=4)
         self.n_iter_ = max(1, len(found.history))
         return found.energy
+
+    def _objective(self, start: AbstractEnergy) -> tuple[AbstractObjective, L2 | None]:
+        """What is minimised, with the ridge that an objective does not bring along."""
+        if self.objective is not None:
+            return self.objective, None if self.l2 is None else L2(self.l2)
+        if n_visible(start) == start.n_spins:
+            return Pseudolikelihood(l2=self.l2), None
+        size = float(self._counts.sum())
+        l2 = default_l2(self._rows.shape[1], size) if self.l2 is None else self.l2
+        return PersistentCD(), L2(l2, fields=_FIELDS / size)
 
     def _spins(self, X: Any) -> Int8[np.ndarray, "_ _"]:
         X = X if isinstance(X, np.ndarray) else X.toarray()
@@ -225,6 +242,7 @@ class BoltzmannMachine(
             self._label_codes = np.zeros((1, 0), np.int8)
             return np.zeros((n, 0), np.int8)
         y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         if len(y) != n:
             raise ValueError(f"y must have a label for each of {n} samples, got {len(y)}")
