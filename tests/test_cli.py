@@ -194,6 +194,9 @@ def test_an_interruption_before_all_writes_nothing(tmp_path, monkeypatch):
         (["adder:x"], "'adder:x' names no adder"),
         (["adder:0"], "n_bits is 0; expected an integer from 1 to 12"),
         (["bad.csv"], "bad.csv has the value 7 at line 1, column 1"),
+        (["bad.csv", "--labels", "kind"], "labels names 'kind', which is no column of bad.csv"),
+        (["gaps.csv", "--columns", "c"], "columns names 'c', which is no column of gaps.csv"),
+        (["adder:1", "--columns", "1-3"], "adder:1 has no columns to choose; columns is for files"),
         (["bad.xls"], "has the suffix '.xls'; expected "),
         (["adder:1", "--beta", "0"], "beta must be positive and finite, got 0.0"),
         (["adder:1", "--beta", "nan"], "beta must be positive and finite, got nan"),
@@ -216,6 +219,7 @@ def test_bad_arguments_are_named_in_one_line(tmp_path, monkeypatch, arguments, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.csv").write_text("1,7\n0,1\n")
     (tmp_path / "bad.xls").write_text("1,0\n")
+    (tmp_path / "gaps.csv").write_text("a,b\n1,0\n1,NA\n0,1\n")
     np.save(tmp_path / "wide.npy", np.eye(20, 3000))
     outcome = _run("study", *arguments)
     assert outcome.exit_code == 2
@@ -266,7 +270,8 @@ def test_recall_completes_cues(copies, monkeypatch):
         np.testing.assert_allclose(found["probabilities"][2, :2], [0.5, 0.5], atol=1e-3)
         np.testing.assert_allclose(found["probabilities"], np.exp(found["log_probabilities"]))
         np.testing.assert_allclose(found["magnetizations"][1], -1, atol=1e-3)
-        lines = _recall._lines(dict(found))
+        table = tg.datasets.Table(np.zeros((4, 3)))
+        lines = _recall._text(dict(found), table).splitlines()
     assert lines[0] == "cue,probability,log_probability,s0,s1,s2"
     cells = [line.split(",") for line in lines[:0:-1]]
     best = {row: (float(p), rest) for row, p, _, *rest in cells}
@@ -276,6 +281,26 @@ def test_recall_completes_cues(copies, monkeypatch):
     for row, spins in (("0", ["1"] * 3), ("1", ["-1"] * 3)):
         assert best[row][1] == spins and abs(best[row][0] - exact) < 3 * np.exp(-12)
     assert {line.split(",")[0] for line in lines[1:]} == {"0", "1", "2", "3"}
+
+
+@pytest.mark.further
+def test_recall_keeps_names(copies, monkeypatch):
+    """Names of columns and rows go through; labels and other columns are left out."""
+    monkeypatch.chdir(copies)
+    text = 'id,kind,age,"a, old",b,c\nx,new,7,yes,?,?\ny,old,8,no,NA,\nz,new,9,yes,yes,?\n'
+    (copies / "named.csv").write_text(text)
+    options = ["--labels", "kind", "--columns", "3-5", "--chains", "16", "--sweeps", "20"]
+    assert _run("recall", "model.eqx", "named.csv", "--out", "a.csv", *options).exit_code == 0
+    table = tg.datasets.read("a.csv", columns="3-5", index="cue")
+    assert table.names == ("a, old", "b", "c")
+    best = {row: spins.tolist() for row, spins in zip(table.rows, table.spins, strict=True)}
+    assert set(best) == {"0", "1", "2"}
+    assert _run("recall", "model.eqx", "named.csv", *options).exit_code == 0
+    with np.load("answers.npz") as found:
+        assert found["names"].tolist() == ["a, old", "b", "c"]
+        np.testing.assert_array_equal(
+            found["configurations"][:, 0], np.array([1, -1, 1])[:, None] * np.ones(3)
+        )
 
 
 @pytest.mark.further
@@ -303,7 +328,7 @@ def test_recall_answers_where_probabilities_underflow(tmp_path, monkeypatch):
         (["none.eqx", "cues.csv"], "none.eqx"),
         (["cues.csv", "cues.csv"], "cues.csv is not an energy saved by thermogen"),
         (["model.eqx", "none.csv"], "no such file: none.csv"),
-        (["model.eqx", "four.csv"], "four.csv has 4 columns; the model has 3 visible spins"),
+        (["model.eqx", "four.csv"], "four.csv has 4 columns of spins; the model has 3"),
         (["model.eqx", "bad.csv"], "bad.csv has 'x' at line 1, column 1"),
         (["model.eqx", "cues.csv", "--out", "a.txt"], "--out must end in .npz or .csv, got a.txt"),
         (["model.eqx", "cues.csv", "--beta", "0"], "beta must be positive and finite, got 0.0"),

@@ -33,6 +33,12 @@ def test_readme_code_runs():
     assert abs(float(names["log_z"].log_partition) - exact) < 5 * error < 0.2
 
 
+def test_guide_to_data_runs(tmp_path, monkeypatch):
+    pytest.importorskip("pandas")
+    monkeypatch.chdir(tmp_path)
+    assert run(ROOT / "docs" / "data.md")["table"].names == ("fever", "cough")
+
+
 @pytest.mark.further
 def test_command_line_guide_code_runs():
     block = re.findall(

@@ -1,13 +1,15 @@
 """One table in every kind of file and object comes back as the same spins, names and labels."""
 
 import gzip
+import pathlib
+import re
 
 import numpy as np
 import pytest
 from scipy import io, sparse
 
-import thermogen as tg
 from thermogen import datasets
+from thermogen.datasets import _read
 
 NAMES = ("a", "b", "c")
 SPINS = np.array([[1.0, -1, 1], [-1, -1, 1], [1, 1, -1], [-1, 1, 0]])
@@ -43,6 +45,7 @@ FILES = {
     ".txt": lambda path: path.write_text(text(" ")),
     ".csv.gz": lambda path: path.write_bytes(gzip.compress(text(";").encode())),
     ".tsv.gz": lambda path: path.write_bytes(gzip.compress(text("\t").encode())),
+    ".txt.gz": lambda path: path.write_bytes(gzip.compress(text("|").encode())),
     ".arff": lambda path: path.write_text(arff()),
     ".parquet": lambda path: frame("pandas").to_parquet(path),
 }
@@ -109,25 +112,101 @@ def test_arrays_in_files(tmp_path, suffix):
         assert table.classes == (("1", "2", "3") if "mat" in suffix else ("x", "y", "z"))
 
 
-def test_objects():
+def xarray_array():
     xarray = pytest.importorskip("xarray")
-    array = xarray.DataArray(BITS, dims=("sample", "spin"), coords={"spin": list(NAMES)})
-    variables = {name: ("sample", BITS[:, k]) for k, name in enumerate(NAMES)}
-    masked = np.ma.masked_invalid(BITS)
-    for source in (BITS, masked, array, xarray.Dataset({"x": array}), xarray.Dataset(variables)):
-        table = datasets.read(source)
-        np.testing.assert_array_equal(table.spins, SPINS)
-        assert table.names == (NAMES if hasattr(source, "dims") else None)
-    lists = [[None if b != b else int(b) for b in row] for row in BITS]
-    np.testing.assert_array_equal(datasets.read(lists).spins, SPINS)
-    full = (SPINS[:3] + 1) / 2
-    for kind in (sparse.csr_array, sparse.coo_matrix):
-        np.testing.assert_array_equal(datasets.read(kind(full)).spins, SPINS[:3])
-    np.testing.assert_array_equal(datasets.read(full == 1).spins, SPINS[:3])
-    np.testing.assert_array_equal(datasets.read(full.tolist()).spins, SPINS[:3])
+    return xarray.DataArray(BITS, dims=("sample", "spin"), coords={"spin": list(NAMES)})
 
 
-def test_tensors():
-    torch = pytest.importorskip("torch")
-    tensor = torch.tensor(BITS, requires_grad=True)
-    np.testing.assert_array_equal(tg.datasets.read(tensor).spins, SPINS)
+def xarray_columns():
+    xarray = pytest.importorskip("xarray")
+    return xarray.Dataset({name: ("sample", BITS[:, k]) for k, name in enumerate(NAMES)})
+
+
+def tensor():
+    return pytest.importorskip("torch").tensor(BITS, requires_grad=True)
+
+
+def test_arrays_of_matlab(tmp_path):
+    """Every type of numbers, sparse ones, packed or not; neighbours of other kinds are passed."""
+    spins = np.array([[1, -1, 1, -1], [1, 1, -1, -1]])
+    path = tmp_path / "a.mat"
+    for dtype in ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8", "?"):
+        values = (spins == 1).astype(dtype)
+        for table in (values, sparse.csc_matrix(values.astype(float))):
+            others = {"text": "abc", "cells": np.array([1, "a"], object), "z": np.ones(3) * 1j}
+            for packed in (True, False):
+                io.savemat(path, {**others, "spins": table}, do_compression=packed)
+                np.testing.assert_array_equal(datasets.load(path), spins)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:126] + b"xx" + whole[128:])
+    with pytest.raises(ValueError, match="a.mat cannot be read as a MATLAB file: its first bytes"):
+        datasets.load(path)
+
+
+# Each with whether it has names.
+OBJECTS = {
+    "pandas.DataFrame": (lambda: frame("pandas")[list(NAMES)], True),
+    "polars.DataFrame": (lambda: frame("polars")[list(NAMES)], True),
+    "xarray.DataArray": (xarray_array, True),
+    "xarray.Dataset": (xarray_columns, True),
+    "xarray.Dataset of one array": (lambda: xarray_array().to_dataset(name="x"), True),
+    "scipy.sparse": (lambda: sparse.csr_array(BITS), False),
+    "scipy.sparse by coordinates": (lambda: sparse.coo_matrix(BITS), False),
+    "torch.Tensor": (tensor, False),
+    "numpy.ndarray": (lambda: BITS, False),
+    "numpy.ndarray of objects": (lambda: np.where(SPINS == 0, None, SPINS == 1), False),
+    "numpy.ma.MaskedArray": (lambda: np.ma.masked_invalid(BITS), False),
+    "numpy.ma.MaskedArray of integers": (
+        lambda: np.ma.MaskedArray(np.where(SPINS == 0, 7, SPINS).astype(int), SPINS == 0),
+        False,
+    ),
+    "list": (lambda: [[None if b != b else int(b) for b in row] for row in BITS], False),
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_objects(kind):
+    make, named = OBJECTS[kind]
+    table = datasets.read(make())
+    np.testing.assert_array_equal(table.spins, SPINS)
+    assert table.names == (NAMES if named else None)
+
+
+def test_booleans():
+    for source in (SPINS[:3] == 1, (SPINS[:3] == 1).tolist(), sparse.csr_array(SPINS[:3] == 1)):
+        np.testing.assert_array_equal(datasets.read(source).spins, SPINS[:3])
+
+
+def test_the_guide_lists_what_is_tried():
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    listed = re.findall(r"^\| `([^`]+)` \|", page, flags=re.MULTILINE)
+    files = {suffix.removeprefix("-7") for suffix in (*FILES, *ARRAYS)}
+    assert {name for name in listed if name.startswith(".")} == files == set(_read._READERS)
+    assert {name for name in listed if "a" < name} == {kind.split(" ")[0] for kind in OBJECTS}
+
+
+EVERY = {**FILES, **ARRAYS}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", EVERY)
+def test_damage_is_an_error_that_names_the_file(tmp_path, suffix):
+    """Bytes changed, the end cut off, another kind of file: never another exception."""
+    path = tmp_path / f"flowers{suffix}"
+    EVERY[suffix](path)
+    whole, draw = path.read_bytes(), np.random.default_rng(0)
+    for trial in range(120):
+        damaged = bytearray(whole)
+        for place in draw.integers(len(whole), size=1 + trial % 8):
+            damaged[place] = draw.integers(256)
+        if trial % 3 == 0:
+            damaged = damaged[: draw.integers(len(whole))]
+        if trial % 40 == 7:
+            damaged = draw.bytes(500)
+        path.write_bytes(bytes(damaged))
+        try:
+            table = datasets.read(path, labels=None if suffix == ".npy" else "kind")
+        except (ValueError, OSError) as error:
+            assert path.name in str(error)
+        else:
+            assert np.isin(table.spins, (-1, 0, 1)).all()

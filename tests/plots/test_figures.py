@@ -38,6 +38,37 @@ def test_occupation_counts_every_sample():
     assert sum(patch.get_width() for patch in axes.patches) == 10
 
 
+def _ticks(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def test_strips_show_the_names_of_spins():
+    names = ["age over 60", "a name of more than twenty-four letters", "$x$", "d"]
+    shown = ["age over 60", "a name of more than twe…", r"\$x\$", "d"]
+    spins, numbers = np.ones((3, 4)), np.arange(3.0)
+    (axes,) = plots.samples_figure(spins, (1, 4), names=names).axes
+    assert _ticks(axes.yaxis) == shown
+    states = (spins, numbers, numbers, numbers.astype(int), numbers, (1, 4))
+    assert _ticks(plots.states_figure(*states, names=names).axes[0].xaxis) == shown
+    known = np.arange(4) < 2
+    recall = plots.recall_figure(spins, known, spins, numbers, spins, (1, 4), names=names)
+    assert all(_ticks(axes.xaxis) == shown for axes in recall.axes)
+    above, below, *_ = plots.couplings_figure(np.eye(4), numbers[[0, 1, 2, 0]], names=names).axes
+    assert _ticks(above.yaxis) == _ticks(below.xaxis) == shown
+    for picture, count in ((1, 41), 41), ((2, 2), 4):  # no room, and no strip
+        many = [f"spin {k}" for k in range(count)]
+        (axes,) = plots.samples_figure(np.ones((3, count)), picture, names=many).axes
+        assert not set(_ticks(axes.yaxis)) & set(many)
+
+
+def test_classes_are_called_by_their_names():
+    labels, classes = np.array([0, 2, 1, 2]), ("iris", "rose", "_x")
+    figure = plots.occupation_figure(np.zeros(4, int), 1, labels, classes=classes)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["iris", "rose", " _x"]
+    (axes,) = plots.samples_figure(np.ones((4, 16)), (4, 4), labels, classes=classes).axes
+    assert _ticks(axes.yaxis) == ["iris", "rose", " _x"]
+
+
 def test_the_scan_marks_lower_bounds():
     curve = np.array([0.5, 1.0, 2.0]), np.array([1, 10, 64]), np.array([False, False, True])
     curves = {"naive mean field": curve, "TAP": tuple(x[:2] for x in curve)}

@@ -40,6 +40,39 @@ def test_sources_know_how_to_be_drawn(tmp_path):
         assert source.picture == picture and source.labels is None
 
 
+def test_names_and_classes_of_a_table_are_of_its_source(tmp_path):
+    rows = [
+        f"s{k},{k % 2},{k % 3 % 2},{('yes', 'no')[k % 2]},{('u', '', 'v')[k % 3]}" for k in range(6)
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["id,a,b,c,kind", *rows]))
+    path = str(tmp_path / "a.csv")
+    with pytest.warns(UserWarning, match=r"the first column \('id'\) is taken for names"):
+        source = tg.study.load_source(path, labels="kind")
+    assert source.names == ("a", "b", "c") and source.picture == (1, 3)
+    assert source.classes == ("u", "v", "unlabelled")
+    assert source.labels.tolist() == [0, 2, 1, 0, 2, 1]
+    figures = tg.study.summary(tg.study.Study(source, tg.study.Settings()))
+    assert figures["names"] == ["a", "b", "c"] and figures["classes"][2] == "unlabelled"
+    chosen = tg.study.load_source(path, columns="c,a")
+    assert chosen.names == ("c", "a") and chosen.labels is None
+    np.testing.assert_array_equal(chosen.spins, source.spins[:, [2, 0]])
+    assert tg.study.load_source("adder:2").names == ("a0", "a1", "b0", "b1", "c0", "c1", "c2")
+    study = tg.study.Study(source, tg.study.Settings())
+    tg.study.save_study(tmp_path / "study.npz", study)
+    stored = tg.study.load_study(tmp_path / "study.npz")
+    assert stored.source.names == source.names and stored.source.classes == source.classes
+    tg.study.check_same(stored, study)
+    with pytest.raises(ValueError, match="names of .* are others"):
+        tg.study.check_same(stored, tg.study.Study(source._replace(names=None), study.settings))
+
+
+def test_names_that_can_be_read_make_a_strip(tmp_path):
+    for names, picture in (("x{}", (1, 16)), ("{}", (4, 4))):
+        head = ",".join(names.format(k) for k in range(16))
+        (tmp_path / "a.csv").write_text("\n".join([head, *[",".join("01" * 8)] * 3]))
+        assert tg.study.load_source(str(tmp_path / "a.csv")).picture == picture
+
+
 def test_weights_of_samples_come_from_a_file(tmp_path):
     (tmp_path / "w.csv").write_text("weight\n" + "\n".join(map(str, range(16))))
     source = tg.study.load_source("adder:2", tmp_path / "w.csv")

@@ -1,5 +1,7 @@
 """`thermogen recall`: a table of cues, completed."""
 
+import csv
+import io
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import typer
 
-from .. import _signals, retrieval, storage
+from .. import _signals, datasets, retrieval, storage
 from .._checks import check_count, check_memory, seeded_key
 from ..energies import n_visible
 from ._app import NoCache, one_line, printable
+from ._columns import Columns, Labels, Missing, ThresholdGrey, marks
 
 _AT_ONCE = 64  # cues that are answered together
 _N_SHOWN, _WIDTH = 20, 64  # rows and spins of the table on the screen
@@ -25,14 +28,18 @@ def recall(
         Path,
         typer.Argument(
             metavar="CUES",
-            help="A .csv, .npy or .npz table, one cue a row: bits or spins, and ? or nothing "
-            "(.csv) or NaN (arrays) where unknown.",
+            help="A table, one cue a row, such as .csv, .npy or .parquet: bits or spins, and ? "
+            "or nothing (text) or NaN (arrays) where unknown.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="File to write to, .npz or .csv.")] = Path(
         "answers.npz"
     ),
     beta: Annotated[float, typer.Option(help="Inverse temperature.")] = 1.0,
+    labels: Labels = None,
+    columns: Columns = None,
+    missing: Missing = None,
+    threshold_grey: ThresholdGrey = None,
     answers: Annotated[int, typer.Option(help="Answers that are kept for each cue.")] = 8,
     chains: Annotated[int, typer.Option(help="Annealed chains for each cue.")] = 64,
     sweeps: Annotated[int, typer.Option(help="Temperatures of the annealing.")] = 100,
@@ -43,7 +50,8 @@ def recall(
 
     Prints the best answer to each cue as bits and writes all answers with their probabilities and
     the logarithms of these, the most probable first: arrays configurations, probabilities,
-    log_probabilities and magnetizations, or one line an answer.
+    log_probabilities and magnetizations, or one line an answer. Names of the columns and of the
+    rows stand in the file too; labels are left out.
 
     \b
     Examples:
@@ -51,13 +59,21 @@ def recall(
       thermogen recall report/model.eqx cues.npy --out answers.csv --beta 2 --answers 3
     """
     with one_line("recall"), _signals.interruptible():
-        energy, spins = storage.load_energy(model), retrieval.load_cues(cues)
+        energy = storage.load_energy(model)
+        table = datasets.read_table(
+            cues,
+            labels=labels,
+            columns=columns,
+            missing=marks(missing),
+            threshold=threshold_grey,
+        )
+        spins = table.spins
         if out.suffix not in (".npz", ".csv"):
             raise ValueError(f"--out must end in .npz or .csv, got {out}")
         if spins.shape[1] != n_visible(energy):
             raise ValueError(
-                f"{cues} has {spins.shape[1]} columns; the model has {n_visible(energy)} visible "
-                "spins"
+                f"{cues} has {spins.shape[1]} columns of spins; the model has {n_visible(energy)} "
+                "visible spins"
             )
         counts = {"capacity": answers, "n_chains": chains, "n_sweeps": sweeps}
         for name, count in counts.items():
@@ -67,9 +83,11 @@ def recall(
         found = _answers(energy, spins, beta, seed, counts)
         with storage.write_atomically(out) as stream:
             if out.suffix == ".npz":
+                named = {"names": table.names, "rows": table.rows}
+                found |= {key: np.array(texts) for key, texts in named.items() if texts}
                 np.savez_compressed(stream, **found)
             else:
-                stream.write("\n".join(_lines(found)).encode() + b"\n")
+                stream.write(_text(found, table).encode(errors="backslashreplace"))
     _show(found, spins != 0)
     print(printable(out))
 
@@ -94,23 +112,20 @@ def _answers(energy, spins, beta, seed, counts) -> dict[str, Any]:
     }
 
 
-def _lines(found: dict[str, np.ndarray]) -> list[str]:
-    """One line an answer: row of the cue, counted from 0, probability, its logarithm, spins."""
+def _text(found: dict[str, np.ndarray], table: datasets.Table) -> str:
+    """One line an answer: name of the cue, or its row from 0, p, ln p, spins by their names."""
     n = found["configurations"].shape[2]
-    lines = [",".join(["cue", "probability", "log_probability", *(f"s{k}" for k in range(n))])]
-    for row, (configurations, p, log_p) in enumerate(_of_cues(found)):
-        lines += [
-            ",".join(
-                [
-                    str(row),
-                    f"{p[k]:.6g}",
-                    f"{log_p[k]:.6g}",
-                    *map(str, configurations[k].astype(int)),
-                ]
-            )
+    rows = table.rows or range(len(table.spins))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = table.names or [f"s{k}" for k in range(n)]
+    writer.writerow(["cue", "probability", "log_probability", *names])
+    for row, (configurations, p, log_p) in zip(rows, _of_cues(found), strict=True):
+        writer.writerows(
+            [row, f"{p[k]:.6g}", f"{log_p[k]:.6g}", *configurations[k].astype(int)]
             for k in np.flatnonzero(log_p > -np.inf)
-        ]
-    return lines
+        )
+    return text.getvalue()
 
 
 def _show(found: dict[str, np.ndarray], known: np.ndarray) -> None:

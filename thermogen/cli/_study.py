@@ -5,7 +5,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from ..runs import (
     together,
 )
 from ._app import NoCache, one_line, printable, say, write_text
+from ._columns import Columns, Labels, Missing, ThresholdGrey, marks
 from ._folder import (
     STATES,
     UNFINISHED,
@@ -40,8 +41,9 @@ def study_data(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="digits, adder:N, or a .npy, .npz or .csv file of bits or spins. Without it the "
-            "model that is given draws samples of its own.",
+            help="digits, adder:N, or a file of bits or spins: .csv, .tsv, .txt, .arff, .npy, "
+            ".npz, .parquet, .mat, .h5. Without it the model that is given draws samples of its "
+            "own.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("report"),
@@ -75,8 +77,12 @@ def study_data(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="A .csv, .npy or .npz file of one weight a sample; equal if not given."),
+        typer.Option(help="A file of one weight a sample, such as .csv; equal if not given."),
     ] = None,
+    labels: Labels = None,
+    columns: Columns = None,
+    missing: Missing = None,
+    threshold_grey: ThresholdGrey = None,
     starts: Annotated[int, typer.Option(help="Random starts of the search.")] = 576,
     threshold: Annotated[
         float, typer.Option(help="Sweeps that a bound state must trap the dynamics.")
@@ -141,6 +147,7 @@ def study_data(
       thermogen study digits --functional tap --beta 1.5
       thermogen study digits --model rbm:32 --quick
       thermogen study --model trained.eqx
+      thermogen study samples.csv --labels kind --columns 2-40
       thermogen study samples.csv --starts 8192
       thermogen study samples.csv --starts 8192 --resume
       thermogen study samples.csv --task 3 --tasks 10
@@ -163,7 +170,13 @@ def study_data(
                 objective=objective,
                 quick=quick,
             )
-            job = dataclasses.replace(_begun(data, weights, settings), command=typed())
+            table = {
+                "labels": labels,
+                "columns": columns,
+                "missing": marks(missing),
+                "threshold": threshold_grey,
+            }
+            job = dataclasses.replace(_begun(data, weights, settings, table), command=typed())
             for note in study.check_size(job):
                 say(f"thermogen study: {note}")
             n_spins = job.source.spins.shape[1]
@@ -182,15 +195,17 @@ def study_data(
         _run(job, out, as_json)
 
 
-def _begun(data: str | None, weights: Path | None, settings: study.Settings) -> study.Study:
+def _begun(
+    data: str | None, weights: Path | None, settings: study.Settings, table: dict[str, Any]
+) -> study.Study:
     """A study of data, of a model that was given, or of both."""
     given = study.given_model(settings.model)
     if data is not None:
-        return study.begin(study.load_source(data, weights), settings, given)
+        return study.begin(study.load_source(data, weights, **table), settings, given)
     if given is None:
         raise ValueError("DATA is missing; without it a --model FILE has to be given")
-    if weights is not None:
-        raise ValueError("--weights belong to DATA, which is missing")
+    if weights is not None or any(table.values()):
+        raise ValueError("--weights and columns belong to DATA, which is missing")
     return study.begin(study.drawn(given, settings), settings, given)
 
 

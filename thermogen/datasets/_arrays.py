@@ -12,6 +12,7 @@ from .._checks import check_memory
 from .._files import open_regular, read_arrays, unpacked_limit
 from ._extra import imported
 from ._grid import Grid, grid_of_numbers
+from ._matlab import matlab_arrays
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MATLAB_7 = b"MATLAB 7"
@@ -101,20 +102,10 @@ def _chosen(shelf: _Shelf, path: Path, names: Sequence[str]) -> str:
 
 
 def _matlab_shelf(path: Path, size: int) -> _Shelf:
-    from scipy import io, sparse
-
-    numbers = ("double", "single", "logical", "sparse")
+    check_memory(f"{path}", 2.0 * size)
     with open_regular(path) as (stream, _):
-        known = io.whosmat(stream)
-    shapes = {k: shape for k, shape, kind in known if kind in numbers or "int" in kind}
-
-    def read(name: str) -> np.ndarray:
-        check_unpacked(f"array {name}", 8.0 * math.prod(shapes[name]), size)
-        with open_regular(path) as (stream, _):
-            array = io.loadmat(stream, variable_names=[name])[name]
-        return array.toarray() if sparse.issparse(array) else array
-
-    return _Shelf(shapes, read)
+        arrays = matlab_arrays(stream.read(size), unpacked_limit(size))
+    return _Shelf({name: array.shape for name, array in arrays.items()}, arrays.__getitem__)
 
 
 @contextlib.contextmanager
@@ -164,7 +155,7 @@ def _readable(path: Path, kind: str) -> Iterator[int]:
         pass
     try:
         yield size
-    except (MemoryError, ImportError):
+    except ImportError:
         raise
     except Exception as error:
         if str(path) in str(error) and isinstance(error, ValueError):

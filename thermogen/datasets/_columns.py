@@ -121,7 +121,9 @@ def _is_index(grid: Grid) -> bool:
     if len(texts) < _LEAST_ROWS:
         return False
     if 0 in grid.words:
-        return not any(as_number(text) is not None or pair_of(text) for text in texts)
+        return not any(as_number(text) is not None for text in texts) and not all(
+            map(pair_of, texts)
+        )
     numbers = np.asarray(grid.values[:, 0], float)
     counted = any(np.array_equal(numbers, np.arange(len(numbers)) + k) for k in (0, 1))
     return counted

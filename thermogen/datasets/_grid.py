@@ -25,6 +25,7 @@ class Grid:
         rows: names of the rows, if its source tells them apart from the columns.
         lines: line of each row in a text file.
         beside: the array of that name in the same file, or None.
+        spare: whether the values are of no use once they were taken, and may be overwritten.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Grid:
     rows: tuple[str, ...] | None = None
     lines: Sequence[int] | None = None
     beside: Callable[[str], Any] = lambda _: None
+    spare: bool = False
 
     def place(self, row: int, column: int) -> str:
         """Where a cell stands, as a person would look it up."""
@@ -93,7 +95,14 @@ def grid_of_texts(
     values = np.array([np.nan if x is None else x for x in numbers])[codes]
     values[:, words] = np.nan
     of_code = np.array([*texts, None], object)[:-1]
-    return Grid(name, values, frozenset(words), lambda column: of_code[codes[:, column]], **known)
+    return Grid(
+        name,
+        values,
+        frozenset(words),
+        lambda column: of_code[codes[:, column]],
+        spare=True,
+        **known,
+    )
 
 
 def texts_of_numbers(column: np.ndarray) -> np.ndarray:

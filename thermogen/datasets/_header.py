@@ -38,7 +38,7 @@ def leading_lines(lines: Iterator[str]) -> tuple[int, str, list[str]]:
 
 def separator_of(lines: Sequence[str]) -> str:
     """What sets cells apart: as many in each line, else in most lines; a comma if nothing does."""
-    bare = [_QUOTED.sub("", line).strip(" \r\n") for line in lines]
+    bare = [_QUOTED.sub("_", line).strip(" \r\n") for line in lines]
     bare = [line for line in bare if line]
     counts = {s: [_count(line, s) for line in bare] for s in _SEPARATORS}
     even = [s for s in _SEPARATORS if len(set(counts[s])) == 1 and counts[s][0]]

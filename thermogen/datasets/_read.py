@@ -15,7 +15,7 @@ from ._columns import ColumnName, Roles, roles
 from ._frames import grid_of_object, read_parquet
 from ._grid import Grid, texts_of_numbers
 from ._text import read_text
-from ._values import Threshold, spins_of
+from ._values import Mark, Threshold, spins_of
 from ._words import as_number
 
 # Arrays of these names are read from files of several.
@@ -61,7 +61,7 @@ def read(
     labels: ColumnName | None = None,
     columns: str | Sequence[ColumnName] | None = None,
     index: ColumnName | None = None,
-    missing: float | str | Sequence[float | str] = (),
+    missing: Mark | Sequence[Mark] = (),
     threshold: Threshold | None = None,
 ) -> Table:
     """Read a table of bits or spins, one sample a row, from a file or an object.
@@ -121,7 +121,7 @@ def read_table(
     labels: ColumnName | None = None,
     columns: str | Sequence[ColumnName] | None = None,
     index: ColumnName | None = None,
-    missing: float | str | Sequence[float | str] = (),
+    missing: Mark | Sequence[Mark] = (),
     threshold: Threshold | None = None,
 ) -> Table:
     """`read` of a table that is not a sample of anything, and may be as wide as it is."""

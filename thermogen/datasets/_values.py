@@ -8,13 +8,14 @@ import numpy as np
 from ._grid import Grid
 from ._words import PAIRS, as_number, pair_of
 
-Threshold = float | str
+Mark = float | int | str
+Threshold = float | int | str
 METHODS = ("mean", "median", "otsu")
 _GREY = "grey values need a threshold: a number, mean, median or otsu"
 
 
 def spins_of(
-    grid: Grid, columns: Sequence[int], marks: Sequence[float | str], threshold: Threshold | None
+    grid: Grid, columns: Sequence[int], marks: Sequence[Mark], threshold: Threshold | None
 ) -> np.ndarray:
     """Spins of the columns: +1 and -1, and 0 where nothing is known, shape `(rows, columns)`.
 
@@ -32,7 +33,8 @@ def spins_of(
     block = grid.values if every else grid.values[:, chosen]
     if block.dtype == bool:
         return np.where(block, 1.0, -1.0)
-    spins, words = block.astype(float), {}
+    # The numbers of a text are eight of the twelve bytes that a cell takes.
+    spins, words = (block if grid.spare else block.astype(float)), {}
     for k, column in enumerate(chosen):
         if column in grid.words:
             texts = _texts_but(marks, grid, column)
@@ -119,7 +121,7 @@ def _otsu(grid: Grid, known: np.ndarray) -> float:
     return float(levels[k] + (levels[k + 1] - levels[k]) / 2)
 
 
-def _texts_but(marks: Sequence[float | str], grid: Grid, column: int) -> list[str | None]:
+def _texts_but(marks: Sequence[Mark], grid: Grid, column: int) -> list[str | None]:
     gaps = {str(mark).lower() for mark in marks}
     return [None if t is None or t.lower() in gaps else t for t in grid.texts(column)]
 
@@ -127,23 +129,22 @@ def _texts_but(marks: Sequence[float | str], grid: Grid, column: int) -> list[st
 def _spins_of_words(grid: Grid, column: int, texts: list[str | None]) -> np.ndarray:
     """Spins of a column of yes and no; the words must be those of one pair."""
     spins: dict[str | None, float] = {None: 0.0}
-    first: tuple[int, tuple[str, str] | None] | None = None
+    rows: dict[tuple[str, str] | None, int] = {}  # the first of each pair, and of numbers
     for text in dict.fromkeys(texts):
         if text is None:
             continue
-        row = texts.index(text)
-        pair = pair_of(text)
+        row, pair = texts.index(text), pair_of(text)
         if pair is None and as_number(text) is None:
             raise ValueError(
                 f"{grid.name} has {grid.found(row, column)}; expected numbers, or one of "
                 f"{', '.join('/'.join(p) for p in PAIRS)}. Other words can be the labels or the "
                 "index; choose columns to leave them out, or write 0 and 1 for them"
             )
-        first = (row, pair) if first is None else first
-        if pair is None or pair != first[1]:
-            raise ValueError(
-                f"{grid.name} mixes {grid.found(first[0], column)} and {grid.found(row, column)}; "
-                "expected one pair of words in a column"
-            )
-        spins[text] = 1.0 if text.lower() == pair[0] else -1.0
+        rows.setdefault(pair, row)
+        spins[text] = 1.0 if pair is not None and text.lower() == pair[0] else -1.0
+    if len(rows) > 1:
+        first, second = (grid.found(row, column) for row in list(rows.values())[:2])
+        raise ValueError(
+            f"{grid.name} mixes {first} and {second}; expected one pair of words in a column"
+        )
     return np.array([spins[text] for text in texts])

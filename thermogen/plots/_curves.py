@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from ..meanfield import Bifurcation, Branch
+from ._pictures import class_name
 from ._style import ACCENT, CLASSES, INK, MUTED, WIDTH, styled
 
 _MARKERS = {"pitchfork": "o", "saddle-node": "D", "transcritical": "X"}
@@ -122,7 +123,11 @@ def scan_figure(
 
 @styled
 def occupation_figure(
-    assignment: np.ndarray, n_states: int, labels: np.ndarray | None = None
+    assignment: np.ndarray,
+    n_states: int,
+    labels: np.ndarray | None = None,
+    *,
+    classes: Sequence[str] | None = None,
 ) -> Figure:
     """The number of samples that fall to each state, stacked by class if there are at most ten.
 
@@ -130,14 +135,16 @@ def occupation_figure(
         assignment: state of each sample, shape `(samples,)`; -1 for none.
         n_states: number of states; bars are drawn for the first 40, one for the rest.
         labels: class of each sample, shape `(samples,)`.
+        classes: names of the classes, which `labels` count.
     """
     shown = min(n_states, MAX_SHOWN)
     slot = np.where(assignment < 0, shown + 1, np.minimum(assignment, shown))
     names = [str(k) for k in range(shown)] + ["others", "none"]
     used = [k for k in range(shown + 2) if k < shown or np.any(slot == k)]
-    classes = [] if labels is None else list(np.unique(labels))
-    stacked = 1 < len(classes) <= len(CLASSES)
-    groups = [(str(c), labels == c) for c in classes] if stacked else [("", slot >= 0)]
+    found = [] if labels is None else list(np.unique(labels))
+    stacked = 1 < len(found) <= len(CLASSES)
+    groups = [(class_name(c, classes), labels == c) for c in found]
+    groups = groups if stacked else [("", slot >= 0)]
     figure = Figure(figsize=(WIDTH, 0.2 * len(used) + 1.15 + 0.3 * stacked), layout="constrained")
     axes = figure.subplots()
     left = np.zeros(len(used))
@@ -159,7 +166,7 @@ def occupation_figure(
     axes.set_title("Which samples fall to which state")
     if stacked:
         figure.legend(
-            loc="outside lower center", ncols=len(classes), title="class", columnspacing=1.2
+            loc="outside lower center", ncols=len(found), title="class", columnspacing=1.2
         )
     return figure
 

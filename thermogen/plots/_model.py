@@ -1,11 +1,13 @@
 """A learned model as figures: its couplings, its strongest interactions, how well it fits."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from ._pictures import _cells, _spin_ticks
+from ._pictures import _cells, _spin_ticks, few, room_for
 from ._style import ACCENT, INK, MUTED, WIDTH, styled
 
 _PLUS = "#3b73b0"
@@ -20,7 +22,11 @@ _NAMED = 40  # spins that have room for their names on a circle
 
 @styled
 def couplings_figure(
-    couplings: np.ndarray, fields: np.ndarray, labels: tuple[str, str] = ("spin", "spin")
+    couplings: np.ndarray,
+    fields: np.ndarray,
+    labels: tuple[str, str] = ("spin", "spin"),
+    *,
+    names: Sequence[str] | None = None,
 ) -> Figure:
     """Couplings as a matrix of colours, and the fields below them.
 
@@ -29,16 +35,19 @@ def couplings_figure(
             the weights between two layers.
         fields: field on each column, in energy units, shape `(columns,)`.
         labels: what rows and columns are.
+        names: names of the columns, and of rows that are the same; shown if they are at most 40.
     """
+    names = few(names)
     rows, columns = couplings.shape
     height = float(np.clip(WIDTH / 2 * rows / columns, 1.2, 5)) + 1.4
-    figure = Figure(figsize=(WIDTH / 2 + 0.4, height), layout="constrained")
+    size = (WIDTH / 2 + 0.4, height + room_for(names))
+    figure = Figure(figsize=size, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(height - 1.6, 0.7))
     most = float(np.abs(couplings).max(initial=0)) or 1.0
     _cells(above, couplings, _SIGNED, most)
     figure.colorbar(above.images[0], ax=above, shrink=0.85, aspect=24).outline.set_visible(False)
-    _spin_ticks(above.yaxis, rows)
-    _spin_ticks(below.xaxis, columns)
+    _spin_ticks(above, "y", rows, names if labels[0] == labels[1] else None)
+    _spin_ticks(below, "x", columns, names)
     above.tick_params(length=0, labelbottom=False)
     above.set(ylabel=labels[0])
     above.set_title("Couplings")

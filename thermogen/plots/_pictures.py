@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import image
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -16,6 +15,8 @@ from ._style import GRID, INK, WIDTH, styled
 # m = -1 is sand, m = 0 is white, m = +1 is ink: what has no preference looks blank.
 _MAP = LinearSegmentedColormap.from_list("magnetization", ["#dcb887", "#ffffff", INK])
 _FEW_CELLS = 1024  # so many are told apart by lines between them
+_NAMED = 40  # spins with names on a figure
+_LONGEST, _LEVEL = 24, 2  # characters of a name, and of one that need not stand upright
 _TITLE = "Minima of the free energy, lowest first"
 
 
@@ -51,7 +52,12 @@ def mosaic_png(rows: np.ndarray, columns: int, picture: tuple[int, int]) -> byte
 
 @styled
 def samples_figure(
-    spins: np.ndarray, picture: tuple[int, int], labels: np.ndarray | None = None
+    spins: np.ndarray,
+    picture: tuple[int, int],
+    labels: np.ndarray | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Figure:
     """A few samples: rows of pictures, one row a class where there are labels; else strips.
 
@@ -59,12 +65,14 @@ def samples_figure(
         spins: the samples, shape `(samples, n)`, -1 or +1.
         picture: rows and columns of one sample; `(1, n)` is drawn as a strip.
         labels: class of each sample, shape `(samples,)`.
+        names: names of the spins, which a strip of at most 40 shows.
+        classes: names of the classes, which `labels` count.
     """
     if picture[0] == 1:
-        return _strips_of_samples(_evenly(spins, 64))
+        return _strips_of_samples(_evenly(spins, 64), few(names))
     columns = 16
-    classes = [] if labels is None else list(np.unique(labels)[:10])
-    groups = [spins[labels == c] for c in classes] or np.array_split(_evenly(spins, 80), 5)
+    shown = [] if labels is None else list(np.unique(labels)[:10])
+    groups = [spins[labels == c] for c in shown] or np.array_split(_evenly(spins, 80), 5)
     rows = [_evenly(group, columns) for group in groups if len(group)]
     tiles = _mosaic(rows, columns, picture)
     height = 0.94 * WIDTH * len(tiles) / tiles.shape[1] + 0.3
@@ -72,20 +80,20 @@ def samples_figure(
     axes = figure.subplots()
     axes.imshow(tiles, cmap=_MAP, vmin=-1, vmax=1, interpolation="none")
     _bare(axes)
-    if classes:
+    if shown:
         centres = np.arange(len(rows)) * (picture[0] + 1) + picture[0] / 2 - 0.5
-        axes.set_yticks(centres, [str(c) for c in classes])
+        axes.set_yticks(centres, [class_name(c, classes) for c in shown])
         axes.set_ylabel("class")
     axes.set_title("Samples of the data")
     return figure
 
 
-def _strips_of_samples(spins: np.ndarray) -> Figure:
+def _strips_of_samples(spins: np.ndarray, names: Sequence[str] | None) -> Figure:
     n_spins = spins.shape[1]
     figure = Figure(figsize=(WIDTH, np.clip(0.16 * n_spins + 0.9, 1.6, 6)), layout="constrained")
     axes = figure.subplots()
     _cells(axes, spins.T, _MAP)
-    _spin_ticks(axes.yaxis, n_spins)
+    _spin_ticks(axes, "y", n_spins, names)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.tick_params(length=0)
     axes.set(xlabel=f"sample ({len(spins)} shown, one a column)", ylabel="spin")
@@ -101,6 +109,8 @@ def states_figure(
     hits: np.ndarray,
     curvatures: np.ndarray,
     picture: tuple[int, int],
+    *,
+    names: Sequence[str] | None = None,
 ) -> Figure:
     """The states at a glance: labelled pictures, or strips beside their free-energy levels.
 
@@ -111,9 +121,10 @@ def states_figure(
         hits: number of quenches that ended in each state, shape `(K,)`.
         curvatures: lowest eigenvalue of the Hessian of G in energy units, shape `(K,)`.
         picture: rows and columns of one state; `(1, n)` is drawn as a strip.
+        names: names of the spins, which a strip of at most 40 shows.
     """
     if picture[0] == 1:
-        return _levels_of_strips(magnetizations, free_energies, weights)
+        return _levels_of_strips(magnetizations, free_energies, weights, few(names))
     count = len(magnetizations)
     columns = min(max(count, 2), 8)
     rows = -(-count // columns)
@@ -138,13 +149,16 @@ def states_figure(
 
 
 def _levels_of_strips(
-    magnetizations: np.ndarray, free_energies: np.ndarray, weights: np.ndarray
+    magnetizations: np.ndarray,
+    free_energies: np.ndarray,
+    weights: np.ndarray,
+    names: Sequence[str] | None,
 ) -> Figure:
     count, n_spins = magnetizations.shape
-    figure = Figure(figsize=(WIDTH, 0.19 * count + 1.15), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.19 * count + 1.15 + room_for(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     _cells(left, magnetizations, _MAP)
-    _spin_ticks(left.xaxis, n_spins)
+    _spin_ticks(left, "x", n_spins, names)
     left.set_yticks(np.arange(count) + 0.5, [str(k) for k in range(count)], fontsize=7.5)
     left.tick_params(length=0)
     left.set(xlabel="spin", ylabel="state")
@@ -193,6 +207,36 @@ def _bare(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _spin_ticks(axis: Axis, n_spins: int) -> None:
-    spins = np.arange(0, n_spins, max(1, n_spins // 16))
-    axis.set_ticks(spins + 0.5, [str(k) for k in spins], fontsize=7.5)
+def class_name(label: int | np.integer, classes: Sequence[str] | None) -> str:
+    """What a class is called on a figure."""
+    name = str(label) if classes is None else _short(classes[int(label)])
+    return f" {name}" if name.startswith("_") else name  # which no legend would show
+
+
+def few(names: Sequence[str] | None, most: int = _NAMED) -> Sequence[str] | None:
+    """The names, if there is room for all of them."""
+    return names if names is not None and len(names) <= most else None
+
+
+def _spin_ticks(axes: Axes, along: str, n_spins: int, names: Sequence[str] | None) -> None:
+    """Names of all spins along x or y if they are given, else numbers of some."""
+    axis = axes.xaxis if along == "x" else axes.yaxis
+    if names is None:
+        spins = np.arange(0, n_spins, max(1, n_spins // 16))
+        axis.set_ticks(spins + 0.5, [str(k) for k in spins], fontsize=7.5)
+        return
+    texts = [_short(name) for name in names]
+    turned = 90 if along == "x" and room_for(names) else 0
+    axis.set_ticks(np.arange(n_spins) + 0.5, texts, fontsize=6.5, rotation=turned)
+
+
+def room_for(names: Sequence[str] | None) -> float:
+    """Inches that names take where they stand upright below an axis."""
+    longest = max(map(len, names or ()), default=0)
+    return 0.05 * min(longest, _LONGEST) if longest > _LEVEL else 0.0
+
+
+def _short(name: str) -> str:
+    """A name in a line, without the signs that would make it a formula."""
+    line = " ".join(name.split()).replace("$", r"\$")
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"

@@ -1,12 +1,15 @@
 """The picture of recall: what was shown, what the model answered, what it was."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 
-from ._pictures import _MAP, _bare, _cells, _mosaic, _spin_ticks
+from ._pictures import _MAP, _bare, _cells, _mosaic, _spin_ticks, few, room_for
 from ._style import GRID, WIDTH, styled
 
 _PICTURES, _STRIPS = 12, 16
+_NAMED = 16  # spins with names below one of four panels
 _HIDDEN = 2.0  # beyond the scale of magnetizations: drawn in grey
 _MAP_WITH_HIDDEN = _MAP.with_extremes(over=GRID)
 
@@ -19,6 +22,8 @@ def recall_figure(
     probabilities: np.ndarray,
     means: np.ndarray,
     picture: tuple[int, int],
+    *,
+    names: Sequence[str] | None = None,
 ) -> Figure:
     """Cue, answers and truth of the first few samples; hidden spins of a cue are grey.
 
@@ -29,11 +34,12 @@ def recall_figure(
         probabilities: probability of each answer given its cue, shape `(cues,)`.
         means: mean of each spin given the cue, shape `(cues, n)`.
         picture: rows and columns of one sample; `(1, n)` is drawn as a strip.
+        names: names of the spins, which a strip of at most 16 shows.
     """
     cues = np.where(known, truths, _HIDDEN)
     panels = {"cue": cues, "most probable": answers, "mean": means, "truth": truths}
     if picture[0] == 1:
-        return _strips(panels, probabilities)
+        return _strips(panels, probabilities, few(names, _NAMED))
     return _pictures(panels, probabilities, picture)
 
 
@@ -57,14 +63,14 @@ def _pictures(panels, probabilities: np.ndarray, picture: tuple[int, int]) -> Fi
     return figure
 
 
-def _strips(panels, probabilities: np.ndarray) -> Figure:
+def _strips(panels, probabilities: np.ndarray, names: Sequence[str] | None) -> Figure:
     """One panel beside the other, one row for each cue."""
     count, n_spins = min(len(probabilities), _STRIPS), panels["truth"].shape[1]
-    figure = Figure(figsize=(WIDTH, 0.19 * count + 1.15), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.19 * count + 1.15 + room_for(names)), layout="constrained")
     every = figure.subplots(1, len(panels), sharey=True)
     for axes, (name, rows) in zip(every, panels.items(), strict=True):
         _cells(axes, rows[:count], _MAP_WITH_HIDDEN)
-        _spin_ticks(axes.xaxis, n_spins)
+        _spin_ticks(axes, "x", n_spins, names)
         axes.tick_params(length=0)
         axes.set_title(name)
         axes.set_xlabel("spin")

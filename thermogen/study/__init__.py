@@ -17,6 +17,7 @@ from ._settings import Functional as Functional
 from ._settings import Objective as Objective
 from ._settings import Settings as Settings
 from ._sizes import check_size as check_size
+from ._source import load_source as load_source
 from ._study import Comparison as Comparison
 from ._study import Contestant as Contestant
 from ._study import HeldOut as HeldOut
@@ -26,7 +27,6 @@ from ._study import ScanPoint as ScanPoint
 from ._study import Source as Source
 from ._study import Study as Study
 from ._study import Variation as Variation
-from ._study import load_source as load_source
 from ._summary import fit_failed as fit_failed
 from ._summary import summary as summary
 from ._summary import version as version

@@ -41,7 +41,13 @@ def _of_data(study: Study) -> Iterator[Drawing]:
     rows, columns = source.picture
     shape = f"pictures of {rows} by {columns} spins" if rows > 1 else f"columns of {columns} spins"
     classes = "" if source.labels is None else ", by class"
-    figure = plots.samples_figure(source.spins, source.picture, source.labels)
+    figure = plots.samples_figure(
+        source.spins,
+        source.picture,
+        source.labels,
+        names=source.names,
+        classes=source.classes,
+    )
     yield "samples", figure, f"Some of the {len(source.spins)} samples{classes}: {shape}."
 
 
@@ -86,7 +92,9 @@ def _of_model(study: Study) -> Iterator[Drawing]:
     found = None if study.fit is None else couplings_of(study.energy)
     if found is not None:
         labels = ("hidden unit", "spin") if found.layered else ("spin", "spin")
-        figure = plots.couplings_figure(found.matrix, found.fields, labels)
+        figure = plots.couplings_figure(
+            found.matrix, found.fields, labels, names=study.source.names
+        )
         yield "couplings", figure, _strongest(found.matrix, *labels)
         if not found.layered and len(found.fields) > 2 and np.any(found.matrix):
             figure = plots.interactions_figure(found.matrix, study.source.picture)
@@ -120,7 +128,9 @@ def _of_library(study: Study) -> Iterator[Drawing]:
         return
     counts = np.bincount(assignment[assignment >= 0], minlength=library.size)
     top = int(np.argmax(counts))
-    figure = plots.occupation_figure(assignment, library.size, study.source.labels)
+    figure = plots.occupation_figure(
+        assignment, library.size, study.source.labels, classes=study.source.classes
+    )
     share = percent(float(counts[top] / len(assignment)))
     alt = f"Samples in each of {library.size} states; most in state {top}: {share} of them."
     yield "occupation", figure, alt
@@ -163,7 +173,7 @@ def _joined(tree: DisconnectivityTree) -> str:
 def _of_recall(study: Study) -> Iterator[Drawing]:
     if study.recollection is not None:
         recalled = study.recollection
-        figure = plots.recall_figure(*recalled[:5], study.source.picture)
+        figure = plots.recall_figure(*recalled[:5], study.source.picture, names=study.source.names)
         alt = (
             "Cues, answers and truths: samples of which a part is grey, the most probable and the "
             f"mean answer, and the sample; {percent(recalled.accuracy)} of the hidden spins right."

@@ -8,7 +8,8 @@ from ..energies import AbstractEnergy, n_visible
 from ..learning import RESULTS, FitResult
 from ..sampling import ParallelTempering, is_summed, sample
 from ._settings import Settings
-from ._study import Source, Study, picture_of
+from ._source import picture_of
+from ._study import Source, Study
 
 _KINDS = "pairwise", "complete", "rbm", "interactions"
 # Samples of its own that a model is studied with; replicas cool between these temperatures.

@@ -1,17 +1,13 @@
 """The data and the findings of a study."""
 
-import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import datasets
 from .._checks import seeded_key
-from .._files import PathLike
 from .._solution import RESULTS, Solution
 from ..energies import AbstractEnergy, Mixture
 from ..kinetics import BoundStates
@@ -33,9 +29,11 @@ class Source(NamedTuple):
         name: name of the data in the report.
         spins: the samples, shape `(n_samples, n_spins)`, float64, -1 or +1, and 0 where a spin is
             unknown.
-        labels: one class label a sample, shape `(n_samples,)`, or None.
+        labels: class of each sample, integers of shape `(n_samples,)`, or None.
         picture: rows and columns in which one sample is drawn; `(1, n_spins)` is a strip.
         weights: relative weight of each sample, shape `(n_samples,)`; equal where None.
+        names: names of the spins, or None.
+        classes: names of the classes, which `labels` count, or None.
     """
 
     name: str
@@ -43,6 +41,8 @@ class Source(NamedTuple):
     labels: np.ndarray | None
     picture: tuple[int, int]
     weights: np.ndarray | None = None
+    names: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
 
     @property
     def has_gaps(self) -> bool:
@@ -310,56 +310,3 @@ class Study:
         first = jax.vmap(lambda row: Plefka(1)(energy, beta, row))(m)
         second = jax.vmap(lambda row: Plefka(2)(energy, beta, row))(m) - first
         return np.asarray(jnp.abs(second / first))
-
-
-def load_source(text: str, weights: PathLike | None = None) -> Source:
-    """The data set that a user names.
-
-    Args:
-        text: `digits`, `adder:N` with N bits a summand, or the path of a `.npy`, `.npz` or `.csv`
-            file; in a file, a square number of spins, 16 or more, is drawn as a square picture.
-        weights: path of a `.npy`, `.npz` or `.csv` file of one weight a sample; equal where None.
-
-    Raises:
-        ValueError: if there is no such data set, the file is not a table of spins, or the weights
-            are not one for each of them.
-        OSError: if the file cannot be read.
-    """
-    source = _named_source(text)
-    if weights is None:
-        return source
-    values = datasets.load_weights(weights)
-    if len(values) != len(source.spins):
-        raise ValueError(
-            f"{weights} holds {len(values)} weights; expected {len(source.spins)}, one a sample"
-        )
-    return source._replace(weights=values)
-
-
-def _named_source(text: str) -> Source:
-    if text == "digits":
-        spins, labels = datasets.digits()
-        return Source(text, spins, labels, (8, 8))
-    if text.partition(":")[0] == "adder":
-        bits = text.partition(":")[2]
-        if not (bits.isascii() and bits.isdigit()):
-            raise ValueError(f"{text!r} names no adder; write adder:N, for example adder:3")
-        spins = datasets.adder(int(bits))
-        return Source(text, spins, None, (1, spins.shape[1]))
-    try:
-        spins = datasets.read_table(Path(text)).spins
-    except FileNotFoundError:
-        raise ValueError(
-            f"no data set or file named {text!r}; expected digits, adder:N, or a .npy, .npz or "
-            ".csv file"
-        ) from None
-    # A name of any bytes, as text that can be written.
-    return Source(
-        text.encode(errors="backslashreplace").decode(), spins, None, picture_of(spins.shape[1])
-    )
-
-
-def picture_of(n_spins: int) -> tuple[int, int]:
-    """Rows and columns of a square number of spins, 16 or more; else one row."""
-    side = math.isqrt(n_spins)
-    return (side, side) if side**2 == n_spins and side >= 4 else (1, n_spins)

@@ -30,6 +30,8 @@ def summary(study: Study) -> dict[str, Any]:
         "data": study.source.name,
         "n_spins": n_spins,
         "n_samples": n_samples,
+        "names": None if study.source.names is None else list(study.source.names),
+        "classes": None if study.source.classes is None else list(study.source.classes),
         "weighted": study.source.weights is not None,
         "model": study.settings.model,
         "given": study.given,

@@ -160,7 +160,8 @@ def _classes(study: Study, members: np.ndarray | None) -> str:
     """How many samples of each class fall to a state, the most frequent first."""
     if members is None or study.source.labels is None:
         return ""
-    names, counts = np.unique(study.source.labels[members], return_counts=True)
+    found, counts = np.unique(study.source.labels[members], return_counts=True)
+    names = [str(k) if study.source.classes is None else study.source.classes[k] for k in found]
     order = np.argsort(-counts, kind="stable")
     return ", ".join(f"{counts[i]} of class {names[i]}" for i in order)
 
