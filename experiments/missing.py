@@ -28,7 +28,7 @@ from thermogen._tasks import Task
 
 SHARE = 0.3
 SIZES = {"small": (10, 2000), "large": (40, 4000)}
-MODELS = 3
+MODELS = 2
 OBJECTIVES: dict[str, Any] = {
     "pseudolikelihood": tg.Pseudolikelihood(),
     "exact likelihood": tg.ExactLikelihood(),

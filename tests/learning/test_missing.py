@@ -130,6 +130,33 @@ def test_conditionals_are_those_of_known_spins_given_known_spins(name):
         np.testing.assert_allclose(loss, value, rtol=1e-10)
 
 
+def test_mean_field_takes_the_same_data_term():
+    energy, cues = helpers.random_pairwise(N, _key(8), 0.3), _cues(N, 10)
+    whole = np.where(cues == 0, 1.0, cues)
+    objective = tg.MeanFieldLikelihood(tg.TAP())
+    change, expected = (
+        loss(_samples(cues)) - loss(_samples(whole))
+        for loss in (
+            lambda samples: objective.loss(energy, samples, None, _key(0))[0],
+            lambda samples: samples.free_energy(energy),
+        )
+    )
+    # One minimum, from wherever it is sought.
+    np.testing.assert_allclose(change, expected, atol=1e-6)
+
+
+def test_likelihood_of_samples_with_gaps(monkeypatch):
+    energy, cues = helpers.random_pairwise(N, _key(9)), _cues(N, 10, 0.5)
+    found = learning.log_likelihood(energy, cues, key=_key(0))
+    log_p = [_log_weights(energy, c) - _log_weights(energy, 0 * c) for c in cues]
+    np.testing.assert_allclose(found.of_samples, log_p, rtol=1e-10)
+    monkeypatch.setattr(learning._likelihood, "can_be_summed", lambda *_: False)
+    annealed = learning.log_likelihood(energy, cues, key=_key(0))
+    np.testing.assert_allclose(annealed.of_samples, log_p, atol=0.3)
+    traced = jax.jit(lambda d: learning.log_likelihood(energy, d, key=_key(0)).of_samples)(cues)
+    assert np.all(np.isnan(traced))
+
+
 def test_conditionals_over_hidden_spins_are_those_over_gaps(monkeypatch):
     energy = helpers.random_rbm(9, _key(4))
     cues = _cues(5, 4, 0.6)

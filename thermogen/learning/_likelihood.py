@@ -61,7 +61,7 @@ def log_likelihood(
         energy: the model.
         data: samples of +-1, 0 where a spin is unknown, shape `(samples, n_visible(energy))`. What
             is unknown is summed out, or annealed where it is too much (100 temperatures, 16
-            chains a sample).
+            chains a sample). Traced data must not have gaps: their samples are NaN.
         beta: inverse temperature; models are learned at 1.
         key: random key, for annealing.
         weights: weight of each sample, as in `fit`; equal where None.
@@ -88,7 +88,11 @@ def log_likelihood(
     """
     data = samples_as_given(energy, data, gaps=True)
     share, size = shares_of(weights, len(data))
-    max_gaps = 0 if isinstance(data, Tracer) else most_gaps(np.asarray(data))
+    if isinstance(data, Tracer):
+        # Of traced data gaps are not known; they must not become a number.
+        data, max_gaps = jnp.where(data == 0, jnp.nan, data), 0
+    else:
+        max_gaps = most_gaps(np.asarray(data))
     gap_key = None
     if max_gaps and not can_be_summed(energy, len(data), max_gaps):
         key, gap_key = jax.random.split(key)
