@@ -87,12 +87,13 @@ def run_study(
 
 
 def _begin_beside(beside: Beside, study: Study, place: Place) -> None:
-    """The comparison with experts needs a ridge and the judgement alone, and no factorisations.
+    """What needs the model and the data alone, and no factorisations.
 
     Programs that several processes share must come in one order.
     """
-    if _LAST in stages_of(study) and _LAST not in study.finished:
-        beside.begin(_LAST, STAGES[_LAST][1], study, place.at(_LAST))
+    for name in _BESIDE:
+        if name in stages_of(study) and name not in study.finished:
+            beside.begin(name, STAGES[name][1], study, place.at(name))
 
 
 def stages_of(study: Study) -> "dict[str, tuple[str, Callable[[Study, Tell, Place], None]]]":
@@ -250,8 +251,9 @@ STAGES: dict[str, tuple[str, Callable[[Study, Tell, Place], None]]] = {
     "scan": ("Scanning the temperature", _scan),
     "experts": ("Comparing with experts", compare),
 }
-# What comes before a stage may run beside others, and the one that does.
-_AT_FIRST, _LAST = ("choose", "judge"), "experts"
+# What comes before any stage may run beside others, and those that do, one after the other.
+_AT_FIRST = "choose", "judge", "learn", "fill"
+_BESIDE = "experts", "recall", "measure"
 # Those that learn, and what a quick study leaves out.
 _ANEW = "choose", "learn", "vary", "experts"
 _MORE = "vary", "scan", "experts"
