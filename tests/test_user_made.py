@@ -253,7 +253,6 @@ QUICK = {
         FUNCTIONAL, e, BETA, float
     ).free_energy(M),
     "sampling.colored": lambda e: sampling.colored(e)(UP),
-    "sampling.divergence": lambda e: sampling.divergence(e, e, BETA, key=KEY).symmetric.value,
     "sampling.is_summed": sampling.is_summed,
     "sampling.log_partition": lambda e: (
         sampling.log_partition(e, BETA, key=KEY, n_chains=4, n_rungs=3).log_partition

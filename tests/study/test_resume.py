@@ -16,6 +16,7 @@ from thermogen import cli
 COMMAND = ["study", "adder:2", "--beta", "1.5", "--starts", "8"]
 STAGES = [
     "choose",
+    "judge",
     "learn",
     "quench",
     "search",
@@ -186,4 +187,4 @@ def test_states_that_cannot_be_written_end_a_study_clearly(tmp_path, monkeypatch
     assert outcome.exit_code == 1
     assert f"checkpoint {out / 'unfinished' / 'checkpoint'} is no folder" in outcome.stderr
     assert "kept what was done: model.eqx, study.npz, summary.json" in outcome.stderr
-    assert _figures(out)["stages_finished"] == STAGES[:3]
+    assert _figures(out)["stages_finished"] == STAGES[:4]
