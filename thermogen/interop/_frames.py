@@ -37,8 +37,8 @@ def from_pandas(
     *,
     labels: str | int | None = None,
     columns: str | Sequence[str | int] | None = None,
-    missing: float | str | Sequence[float | str] = (),
-    threshold: float | str | None = None,
+    missing: float | int | str | Sequence[float | int | str] = (),
+    threshold: float | int | str | None = None,
 ) -> Table:
     """Samples in a `pandas.DataFrame` as spins, with the names of its columns and its index.
 
