@@ -13,15 +13,15 @@ from ._study import Study
 _PATIENCE = 0.2  # seconds between two looks at signals
 _NOTHING = 0, None, ""  # to tell yet
 
+# Held by whatever factorises many matrices at once: two such programs would wait for each other for
+# ever where there are no more than two cores.
+factorising = threading.Lock()
+
 Stage = Callable[[Study, Tell, Place], None]
 
 
 class Beside:
-    """Stages beside the others: most of a study is compiled, which takes one core.
-
-    A stage that factorises many matrices at once must not run beside others that do: two such
-    calls wait for each other for ever where there are no more than two cores.
-    """
+    """Stages beside the others: most of a study is compiled, which takes one core."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(1)

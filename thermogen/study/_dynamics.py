@@ -7,6 +7,7 @@ from ..kinetics import BoundStates, find_bound_states
 from ..landscape import barriers
 from ..runs import Place
 from ..search import Library
+from ._beside import factorising
 from ._learning import points
 from ._progress import Tell
 from ._study import Study
@@ -71,14 +72,15 @@ def climb(study: Study, tell: Tell, place: Place) -> None:
         tell(1, 1, "left out: one state, or too many spins")
         return
     tell(0, None, "")
-    study.barriers = barriers(
-        study.settings.functional.free_energy,
-        study.energy,
-        study.beta,
-        lowest,
-        n_neighbours=_NEIGHBOURS,
-        n_rounds=_ROUNDS,
-    )
+    with factorising:
+        study.barriers = barriers(
+            study.settings.functional.free_energy,
+            study.energy,
+            study.beta,
+            lowest,
+            n_neighbours=_NEIGHBOURS,
+            n_rounds=_ROUNDS,
+        )
     heights = study.barriers.heights
     joined = np.isfinite(heights[np.triu_indices_from(heights, 1)])
     tell(1, 1, f"{joined.sum()} of {len(joined)} pairs of states joined")

@@ -11,7 +11,7 @@ from .. import _signals
 from ..learning import FitResult, RidgeChoice, choose_l2, default_l2, fit
 from ..runs import Devices, Folder, Place, holding
 from ..search import Library, find_minima, quench
-from ._beside import Beside
+from ._beside import Beside, factorising
 from ._dynamics import climb, diagnose
 from ._fill import fill
 from ._judge import LEAST_SAMPLES, choose_by_likelihood, judge
@@ -87,7 +87,7 @@ def run_study(
 
 
 def _begin_beside(beside: Beside, study: Study, place: Place) -> None:
-    """What needs the model and the data alone, and no factorisations.
+    """What needs the model and the data alone.
 
     Programs that several processes share must come in one order.
     """
@@ -185,17 +185,19 @@ def _scan(study: Study, tell: Tell, place: Place) -> None:
     betas = [(name, float(study.beta * f)) for name in Functional for f in _SCAN_FACTORS]
     held, study.scan = samples[:0], []
     for index, (name, beta) in enumerate(betas):
-        library = find_minima(
-            name.free_energy,
-            study.energy,
-            beta,
-            key=jax.random.fold_in(study.key(1), index),
-            n_starts=min(_SCAN_STARTS, settings.n_starts),
-            capacity=_CAPACITY,
-            # Always as many, so that all searches share a program.
-            starts=np.resize(np.concatenate([held, samples]), (_SCAN_SAMPLES, samples.shape[1])),
-            **place.options(index),
-        )
+        # Always as many, so that all searches share a program.
+        starts = np.resize(np.concatenate([held, samples]), (_SCAN_SAMPLES, samples.shape[1]))
+        with factorising:
+            library = find_minima(
+                name.free_energy,
+                study.energy,
+                beta,
+                key=jax.random.fold_in(study.key(1), index),
+                n_starts=min(_SCAN_STARTS, settings.n_starts),
+                capacity=_CAPACITY,
+                starts=starts,
+                **place.options(index),
+            )
         held = np.asarray(library.magnetizations)
         coverage, overflow = library.coverage(), bool(library.overflow)
         study.scan.append(ScanPoint(name.value, beta, library.size, coverage, overflow))
@@ -222,17 +224,18 @@ def _search(study: Study, tell: Tell, place: Place) -> None:
         tell(done, settings.n_starts, f"{_count(library)} after {done} starts")
 
     assert study.minima is not None
-    study.library = find_minima(
-        study.settings.functional.free_energy,
-        study.energy,
-        study.beta,
-        key=study.key(2),
-        n_starts=settings.n_starts,
-        capacity=_CAPACITY,
-        starts=study.minima.value[study.verified()],
-        callback=keep,
-        **place.options(),
-    )
+    with factorising:
+        study.library = find_minima(
+            settings.functional.free_energy,
+            study.energy,
+            study.beta,
+            key=study.key(2),
+            n_starts=settings.n_starts,
+            capacity=_CAPACITY,
+            starts=study.minima.value[study.verified()],
+            callback=keep,
+            **place.options(),
+        )
 
 
 # Name, title and function of each stage, in the order in which they run.
@@ -253,7 +256,7 @@ STAGES: dict[str, tuple[str, Callable[[Study, Tell, Place], None]]] = {
 }
 # What comes before any stage may run beside others, and those that do, one after the other.
 _AT_FIRST = "choose", "judge", "learn", "fill"
-_BESIDE = "experts", "recall", "measure"
+_BESIDE = "experts", "recall", "measure", "scan"
 # Those that learn, and what a quick study leaves out.
 _ANEW = "choose", "learn", "vary", "experts"
 _MORE = "vary", "scan", "experts"

@@ -7,6 +7,7 @@ from ..kinetics import BoundStates
 from ..learning import fit
 from ..runs import Place
 from ..search import find_minima, quench
+from ._beside import factorising
 from ._dynamics import bound_states, some_samples
 from ._learning import points, way_to_learn
 from ._progress import Tell
@@ -54,17 +55,18 @@ def _variation(study: Study, what: str, l2: float, counts: np.ndarray, place: Pl
     )
     functional = settings.functional.free_energy
     states = np.asarray(found.library.magnetizations)[found.representatives]
-    minima = find_minima(
-        functional,
-        learned.energy,
-        study.beta,
-        key=study.key(7),
-        n_starts=min(_STARTS, settings.n_starts),
-        starts=np.concatenate([states, points(study, some_samples(study))]),
-        **place.options("search"),
-    )
+    with factorising:
+        minima = find_minima(
+            functional,
+            learned.energy,
+            study.beta,
+            key=study.key(7),
+            n_starts=min(_STARTS, settings.n_starts),
+            starts=np.concatenate([states, points(study, some_samples(study))]),
+            **place.options("search"),
+        )
+        ends = quench(functional, learned.energy, study.beta, states)
     varied = bound_states(study, learned.energy, minima, place.at("states"))
-    ends = quench(functional, learned.energy, study.beta, states)
     return Variation(what, varied.certificate.count, _kept(varied, ends.value), learned.result)
 
 
