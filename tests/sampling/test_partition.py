@@ -1,3 +1,4 @@
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,3 +49,17 @@ def test_ln_z_maps_over_temperatures():
 def test_counts_are_checked():
     with pytest.raises(ValueError, match="n_rungs"):
         sampling.log_partition(_glass(4), 1.0, key=KEY, n_rungs=0)
+
+
+def test_another_beta_compiles_nothing(caplog):
+    glass, data = _glass(7), np.ones((3, 7))
+
+    def all_of(beta):
+        sampling.log_partition(glass, beta, key=KEY)
+        sampling.divergence(glass, glass, beta, key=KEY)
+        tg.learning.log_likelihood(glass, data, beta, key=KEY)
+
+    all_of(0.7)
+    with helpers.compilations(caplog) as names:
+        all_of(0.9)
+    assert names == []

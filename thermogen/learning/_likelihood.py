@@ -96,6 +96,8 @@ def log_likelihood(
     gap_key = None
     if max_gaps and not can_be_summed(energy, len(data), max_gaps):
         key, gap_key = jax.random.split(key)
+    # An array, for a Python number would be part of the programs.
+    beta = jnp.asarray(beta, jnp.result_type(*jax.tree.leaves(energy)))
     whole = log_partition(energy, beta, key=key, checkpoint=checkpoint, sharding=sharding)
     of_samples = known_log_weights(energy, beta, jnp.asarray(data), max_gaps, gap_key)
     of_samples -= whole.log_partition

@@ -14,6 +14,7 @@ from .._placement import from_anywhere
 from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy, n_visible, visible_free_energy
 from ._annealing import Measurement
+from ._base import parameter_dtype
 from ._partition import log_partition
 from ._sample import sample
 from ._tempering import ParallelTempering
@@ -78,6 +79,8 @@ def divergence(
             f"a and b must have as many visible spins, got {n_visible(a)} and {n_visible(b)}"
         )
     n_chains = check_count("n_chains", n_chains, least=2)
+    # An array, for a Python number would be part of the programs.
+    beta = jnp.asarray(beta, parameter_dtype(a))
     if max(a.n_spins, b.n_spins) <= _MAX_ENUMERATED and a.n_spins == b.n_spins == n_visible(a):
         return _exact(a, b, beta)
     z_key, *keys = jax.random.split(key, 3)

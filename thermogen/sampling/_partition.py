@@ -11,6 +11,7 @@ from .._types import Beta, Count, Key
 from ..energies import AbstractEnergy, has_terms, n_enumerated
 from ..runs import Devices, Folder, Spread, shows_progress
 from ._annealing import Estimate, annealed_importance_sampling
+from ._base import parameter_dtype
 from ._results import RESULTS
 
 # Up to so many spins are enumerated, and an elimination of so many entries takes a second or two.
@@ -69,7 +70,8 @@ def log_partition(
     """
     n_chains, n_rungs = check_count("n_chains", n_chains), check_count("n_rungs", n_rungs)
     if is_summed(energy):
-        value = _summed(energy, beta)
+        # An array, for a Python number would be part of the program.
+        value = _summed(energy, jnp.asarray(beta, parameter_dtype(energy)))
         zero, none = jnp.zeros_like(value), jnp.asarray(0)
         return Estimate(value, zero, zero + jnp.inf, RESULTS.converged, none, none + 1)
     betas = beta * jnp.linspace(0.0, 1.0, n_rungs + 1)[1:]

@@ -135,7 +135,10 @@ def _learning_curve(
 def _both_losses(energy: AbstractEnergy, *parts: Any) -> list[float]:
     """Mean of `-sum_k ln P(s_k | rest)` over each part."""
     return [
-        float(np.asarray(_surprises(energy, 1.0, jnp.asarray(spins, float))[0]) @ (w / w.sum()))
+        float(
+            np.asarray(_surprises(energy, jnp.ones(()), jnp.asarray(spins, float))[0])
+            @ (w / w.sum())
+        )
         for spins, w in parts
     ]
 
@@ -194,7 +197,8 @@ def _inverse_temperature(
 def _conditional_slopes(
     energy: AbstractEnergy, beta: float, spins: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    found = _surprises(energy, beta, jnp.asarray(spins, float))
+    # An array, for a Python number would be part of the program.
+    found = _surprises(energy, jnp.asarray(beta, float), jnp.asarray(spins, float))
     return np.asarray(found[1], float), np.asarray(found[2], float)
 
 
