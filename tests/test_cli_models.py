@@ -113,6 +113,22 @@ def test_models_of_other_spins_are_not_compared(models):
     assert outcome.exit_code == 2 and "as many visible spins, got 6 and 24" in outcome.stderr
 
 
+@pytest.mark.further
+def test_names_of_spins_travel_with_the_model(tmp_path):
+    """From the table to the model of the study, and to what that model draws."""
+    table, out, drawn = tmp_path / "table.csv", tmp_path / "out", tmp_path / "drawn.csv"
+    samples = np.asarray(tg.exact.sample(_glass(3), 1.0, key=jax.random.key(1), n_samples=40))
+    head = 'hot,"wet, cold",late'
+    np.savetxt(table, samples, "%d", ",", header=head, comments="")
+    quick = ["--quick", "--starts", 8, "--l2", 0.01]
+    outcome = _run("study", table, "--out", out, "--model", "rbm:2", *quick)
+    assert outcome.exit_code == 0, outcome.output
+    model = tg.interop.read_model(out / "model.eqx")
+    assert model.names == ("hot", "wet, cold", "late", "hidden 0", "hidden 1")
+    assert _run("sample", out / "model.eqx", "--out", drawn, "--number", 50).exit_code == 0
+    assert tg.datasets.read(drawn).names == ("hot", "wet, cold", "late")
+
+
 # --- studies of a model that was trained before
 
 

@@ -132,7 +132,7 @@ def write(job: study.Study, folder: Path, *, final: bool) -> list[str]:
         figures["interrupted"] = True
     text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
     parts: dict[str, Callable[[Path], None]] = {
-        "model.eqx": lambda path: storage.save_energy(path, job.energy),
+        "model.eqx": lambda path: storage.save_energy(path, job.energy, notes=_notes(job)),
         "library.npz": lambda path: storage.save_library(path, library),
         "experts.eqx": lambda path: storage.save_energy(path, experts),
         "study.npz": lambda path: study.save_study(path, job),
@@ -146,6 +146,16 @@ def write(job: study.Study, folder: Path, *, final: bool) -> list[str]:
     for name in files:
         parts[name](folder / name)
     return files
+
+
+def _notes(job: study.Study) -> dict[str, Any]:
+    """The names of the spins, to be kept with the model; hidden spins are numbered."""
+    names = job.source.names
+    if names is None:
+        return {}
+    hidden = [f"hidden {k}" for k in range(job.energy.n_spins - len(names))]
+    unique = len({*names, *hidden}) == job.energy.n_spins
+    return {"names": [*names, *hidden]} if unique else {}
 
 
 def put(job: study.Study, out: Path) -> list[str]:

@@ -1,5 +1,7 @@
 """`thermogen sample`: configurations of a model, as a table."""
 
+import csv
+import io
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +45,7 @@ def sample(
       thermogen sample report/model.eqx --out drawn.csv --number 200 --beta 0.8
     """
     with one_line("sample"), _signals.interruptible():
-        energy = interop.read_model(model).energy
+        energy, _, names = interop.read_model(model)
         if out.suffix not in (".csv", ".npy", ".npz"):
             raise ValueError(f"--out must end in .csv, .npy or .npz, got {out}")
         counts = {"number": number, "chains": chains, "thin": thin}
@@ -51,7 +53,9 @@ def sample(
         check_memory("samples as many as these", 16.0 * energy.n_spins * max(number, chains))
         spins, note = _drawn(energy, beta, seed, number, chains, thin)
         say(note)
-        _write(out, spins[:, : n_visible(energy)])
+        visible = enumerate(names[: n_visible(energy)])
+        heads = [f"s{k}" if name == k else str(name) for k, name in visible]
+        _write(out, spins[:, : len(heads)], heads)
     print(printable(out))
 
 
@@ -85,7 +89,7 @@ def _drawn(
     return spins.reshape(-1, energy.n_spins)[:number], note
 
 
-def _write(path: Path, spins: np.ndarray) -> None:
+def _write(path: Path, spins: np.ndarray, names: list[str]) -> None:
     whole = spins.astype(np.int8)
     with storage.write_atomically(path) as stream:
         if path.suffix == ".npy":
@@ -93,5 +97,7 @@ def _write(path: Path, spins: np.ndarray) -> None:
         elif path.suffix == ".npz":
             np.savez_compressed(stream, spins=whole)
         else:
-            head = ",".join(f"s{k}" for k in range(whole.shape[1]))
-            np.savetxt(stream, whole, "%d", ",", header=head, comments="")
+            head = io.StringIO()
+            csv.writer(head, lineterminator="\n").writerow(names)
+            stream.write(head.getvalue().encode())
+            np.savetxt(stream, whole, "%d", ",")
