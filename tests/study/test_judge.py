@@ -1,6 +1,8 @@
 """Which model a study learns, and how it is judged by samples that it has not learned."""
 
 import dataclasses
+import subprocess
+import sys
 import threading
 
 import jax
@@ -11,7 +13,8 @@ import pytest
 import thermogen as tg
 from thermogen import learning, storage, study
 from thermogen.runs import Place
-from thermogen.study import _beside, _judge, _learning, _pipeline
+from thermogen.study import _beside, _judge, _learning, _pipeline, _temperature
+from thermogen.study._source import _repeated
 
 KEY = jax.random.key(0)
 
@@ -112,7 +115,7 @@ def test_samples_at_another_temperature_give_the_model_that_temperature():
     hot = jax.tree.map(lambda x: x / 1.5, _glass(8))
     for objective in study.Objective:
         job = _study(source, model="file.eqx", objective=objective)
-        beta, error = _judge._inverse_temperature(job, hot, source.spins, source.shares())
+        beta, error = _temperature.best_beta(job, hot, source.spins, source.shares())
         assert 0.01 < error < 0.2 and abs(beta - 1.5) < 4 * error
 
 
@@ -133,7 +136,7 @@ def test_samples_that_follow_the_energy_without_exception_have_no_temperature():
     source = study.Source("rule", np.repeat([[1.0, 1, 1], [-1, -1, -1]], 20, axis=0), None, (1, 3))
     magnet = tg.Pairwise(3.0 * (jnp.ones((3, 3)) - jnp.eye(3)), jnp.zeros(3))
     job = _study(source)
-    found = _judge._inverse_temperature(job, magnet, source.spins, source.shares())
+    found = _temperature.best_beta(job, magnet, source.spins, source.shares())
     assert found == (1.0, np.inf)
 
 
@@ -155,6 +158,62 @@ def test_the_ridge_of_a_likelihood_is_that_of_the_best_held_out_likelihood():
     _pipeline._choose(job, _tell, Place())
     assert job.ridge.held_out.argmin() == list(job.ridge.strengths).index(job.l2)
     assert len(set(job.ridge.held_out.round(6))) == len(job.ridge.strengths)
+
+
+@pytest.mark.further
+def test_the_temperature_of_a_model_that_must_be_sampled_has_the_error_of_the_samples():
+    """Two layers of 24 spins: ln Z is neither enumerated nor eliminated."""
+    weights = 0.25 * np.random.default_rng(0).normal(size=(24, 24))
+    machine = tg.RBM(jnp.asarray(weights), jnp.zeros(24), jnp.zeros(24))
+    drawn = tg.sample(tg.Gibbs(), machine, 1.2, key=KEY, n_chains=2000, n_sweeps=1, burn_in=200)
+    source = study.Source("machine", np.asarray(drawn[:, 0, :24], float), None, (1, 24))
+    assert not tg.sampling.is_summed(machine)
+    for seed in range(3):
+        job = _study(source, model="rbm:24", seed=seed)
+        beta, error = _temperature.best_beta(job, machine, source.spins, source.shares())
+        assert error < 0.1 and abs(beta - 1.2) < 4 * error
+
+
+def test_gaps_tell_no_temperature():
+    """Conditionals that leave the gaps out would make any model too cold."""
+    source = _source(n_samples=400)
+    spins = np.where(np.random.default_rng(0).random(source.spins.shape) < 0.3, 0, source.spins)
+    job = _study(source._replace(spins=spins))
+    found = _temperature.best_beta(job, _glass(8), spins, source.shares())
+    assert found == (1.0, np.inf)
+
+
+def test_whole_weights_are_rows_of_which_some_are_held_out():
+    rows = np.array([[1.0, 1, 1], [-1, -1, -1], [1, -1, 1]])
+    source = study.Source("counts", rows, np.arange(3), (1, 3), np.array([3.0, 2, 0]))
+    found = _repeated(source)
+    assert found.weights is None and found.size == 5
+    np.testing.assert_array_equal(found.spins, rows[[0, 0, 0, 1, 1]])
+    np.testing.assert_array_equal(found.labels, [0, 0, 0, 1, 1])
+    half = source._replace(weights=source.weights + 0.5)
+    assert _repeated(half) is half
+    assert half.size == pytest.approx(6.5**2 / (3.5**2 + 2.5**2 + 0.5**2))
+
+
+@pytest.mark.further
+def test_samples_with_many_gaps_learn_with_the_default_ridge():
+    spins = np.where(np.random.default_rng(0).random((60, 40)) < 0.4, 0, 1.0)
+    spins *= np.random.default_rng(1).choice([-1, 1], (60, 40))
+    job = _study(study.Source("gaps", spins, None, (1, 40)))
+    heard = []
+    _pipeline._choose(job, lambda *told: heard.append(told), Place())
+    assert job.ridge is None and job.l2 == pytest.approx(40 / (2 * 60))
+    assert "the default: samples are few, or have many gaps" in heard[-1][2]
+
+
+def test_a_fit_by_chains_that_took_its_steps_has_not_failed():
+    job = _study()
+    for result in (learning.RESULTS.completed, learning.RESULTS.converged):
+        job.fit = learning.FitResult(_glass(8), np.zeros(1), result)
+        job.finished = ["learn"]
+        assert not study.fit_failed(job)
+    job.fit = learning.FitResult(_glass(8), np.zeros(1), learning.RESULTS.diverged)
+    assert study.fit_failed(job)
 
 
 # --- models that were trained before
@@ -185,6 +244,15 @@ def test_given_models_and_data_must_fit(tmp_path):
         study.begin(_source(), study.Settings(model="a.eqx"), _glass(9))
     with pytest.raises(ValueError, match="no model or file named 'pairs'; expected pairwise"):
         study.given_model("pairs")
+    with pytest.raises(ValueError, match="a.eqx is studied as it is: it takes no l2"):
+        study.begin(_source(), study.Settings(model="a.eqx", l2=0.1), _glass(8))
+
+
+@pytest.mark.parametrize(("model", "message"), [("rbm", "number of 1 or more"), ("complete", "20")])
+def test_models_that_cannot_be_are_refused_before_anything_is_done(model, message):
+    source = study.Source("wide", np.ones((3, 25)), None, (5, 5))
+    with pytest.raises(ValueError, match=message):
+        study.begin(source, study.Settings(model=model))
 
 
 def test_another_given_model_is_another_study():
@@ -237,6 +305,33 @@ def test_a_stage_that_nobody_waits_for_ends_at_its_next_report():
         started.wait(10)
         raise RuntimeError("another stage")
     assert ended.is_set()
+
+
+_TWO_AT_ONCE = """
+import threading
+import jax, numpy as np
+import thermogen as tg
+from thermogen import study
+from thermogen.runs import Place
+from thermogen.study import _pipeline
+
+upper = np.triu(np.random.default_rng(0).normal(size=(32, 32)), 1) / 32**0.5
+energy = tg.Pairwise(upper + upper.T, np.zeros(32))
+spins = np.random.default_rng(1).choice([-1.0, 1.0], (30000, 32))
+source = study.Source("noise", spins, None, (1, 32))
+job = study.begin(source, study.Settings(model="a.eqx"), energy)
+silent = lambda *_: None
+beside = threading.Thread(target=_pipeline._scan, args=(job, silent, Place()))
+beside.start()
+_pipeline._quench_data(job, silent, Place())
+beside.join()
+"""
+
+
+@pytest.mark.slow
+def test_stages_that_factorise_do_not_wait_for_each_other_for_ever():
+    """They did, where the samples were quenched while the temperature was scanned."""
+    subprocess.run([sys.executable, "-c", _TWO_AT_ONCE], check=True, timeout=300)
 
 
 def test_studies_of_any_model_come_back_from_their_file(tmp_path):

@@ -235,11 +235,14 @@ def _run(job: study.Study, out: Path, as_json: bool) -> None:
                 checkpoint=unfinished / STATES,
                 sharding=_cluster.all_devices(),
             )
-    except (OSError, CheckpointError, ProcessLostError) as error:
+    except (OSError, ValueError, ProcessLostError) as error:
         say(f"thermogen study: {error}")
         job.interrupted, code = True, 1
-        # States of another run stay in the way, whatever is tried.
-        how = "" if isinstance(error, CheckpointError) else how
+        # States of another run stay in the way, whatever is tried; where nothing was done, nothing
+        # shall be in the way.
+        how = "" if isinstance(error, CheckpointError) or not job.finished else how
+        if not job.finished and is_first():
+            drop(unfinished)
     files = put(job, out) if is_first() else []
     if job.interrupted:
         kept = f"; kept what was done: {', '.join(files)} in {out}" if files else ""

@@ -7,6 +7,7 @@ from .._checks import seeded_key
 from ..energies import AbstractEnergy, n_visible
 from ..learning import RESULTS, FitResult
 from ..sampling import ParallelTempering, is_summed, sample
+from ._learning import start
 from ._settings import Settings
 from ._source import picture_of
 from ._study import Source, Study
@@ -43,10 +44,18 @@ def begin(source: Source, settings: Settings, given: AbstractEnergy | None = Non
         given: a model that was trained before; None to learn one.
 
     Raises:
-        ValueError: if the data have another number of spins than the model.
+        ValueError: if there is no such model, it is too large, or was given and has another number
+            of spins than the data; and for settings of learning of a model that was given.
     """
     if given is None:
-        return Study(source, settings)
+        job = Study(source, settings)
+        start(job, source.spins, source.shares())  # an unknown model, or one that is too large
+        return job
+    if settings.l2 is not None or settings.objective is not None:
+        raise ValueError(
+            f"the model {settings.model} is studied as it is: it takes no l2 and no "
+            "objective, by which others are learned"
+        )
     if source.spins.shape[1] != n_visible(given):
         raise ValueError(
             f"{source.name} has {source.spins.shape[1]} spins; the model {settings.model} has "

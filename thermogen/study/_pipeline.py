@@ -8,13 +8,13 @@ import jax
 import numpy as np
 
 from .. import _signals
-from ..learning import FitResult, RidgeChoice, choose_l2, default_l2, fit
+from ..learning import FitResult, RidgeChoice, can_be_summed, choose_l2, default_l2, fit
 from ..runs import Devices, Folder, Place, holding
 from ..search import Library, find_minima, quench
 from ._beside import Beside, factorising
 from ._dynamics import climb, diagnose
 from ._fill import fill
-from ._judge import LEAST_SAMPLES, choose_by_likelihood, judge
+from ._judge import can_judge, choose_by_likelihood, judge
 from ._learning import points, start, way_to_learn
 from ._measure import measure
 from ._progress import Tell
@@ -123,15 +123,25 @@ def _choose(study: Study, tell: Tell, place: Place) -> None:
     """The ridge that predicts held-out samples best; with a few samples, the default."""
     source, settings = study.source, study.settings
     tell(0, None, "")
+    note = ""
     if settings.l2 is not None:
         study.l2 = settings.l2
-    elif len(source.spins) < LEAST_SAMPLES:
-        study.l2 = float(default_l2(source.spins.shape[1], len(source.spins)))
+    elif not can_judge(study) or not _can_be_tried(study):
+        study.l2 = float(default_l2(source.spins.shape[1], source.size))
+        note = ", the default: samples are few, or have many gaps"
     else:
         choose = choose_by_likelihood if settings.way is Objective.likelihood else _cross_validated
         study.ridge = choose(study, place)
         study.l2 = study.ridge.l2
-    tell(1, 1, f"{study.l2:.3g} nats a sample")
+    tell(1, 1, f"{study.l2:.3g} nats a sample{note}")
+
+
+def _can_be_tried(study: Study) -> bool:
+    """Whether what is missing can be summed out, for many fits."""
+    spins = study.source.spins
+    energy = start(study, spins, study.source.shares())
+    gaps = int(np.max(np.sum(spins == 0, axis=1)))
+    return gaps == 0 or can_be_summed(energy, len(spins), gaps)
 
 
 def _cross_validated(study: Study, place: Place) -> RidgeChoice:
@@ -209,7 +219,9 @@ def _quench_data(study: Study, tell: Tell, place: Place) -> None:
     parts = []
     for first in range(0, len(spins), _QUENCH_CHUNK):
         chunk = points(study, spins[first : first + _QUENCH_CHUNK])
-        parts.append(quench(study.settings.functional.free_energy, study.energy, study.beta, chunk))
+        with factorising:
+            functional = study.settings.functional.free_energy
+            parts.append(quench(functional, study.energy, study.beta, chunk))
         done = first + len(chunk)
         tell(done, len(spins), f"{done} of {len(spins)} samples")
     study.minima = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

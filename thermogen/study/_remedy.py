@@ -44,7 +44,7 @@ def compare(study: Study, tell: Tell, place: Place) -> None:
     mixtures = []
     for index, size in enumerate((1, N_EXPERTS)):
         tell(index, 2, "one model" if size == 1 else f"{size} experts")
-        mixtures.append(_learned(study, training, weights, size, place.at(size)))
+        mixtures.append(_learned(study, training, weights, size, tell, place.at(size)))
     weights = weights / weights.sum()
     costs = [_costs(mixture, held_out) for mixture in mixtures]
     contestants = [
@@ -66,7 +66,7 @@ def compare(study: Study, tell: Tell, place: Place) -> None:
 
 
 def _learned(
-    study: Study, training: np.ndarray, weights: np.ndarray, size: int, place: Place
+    study: Study, training: np.ndarray, weights: np.ndarray, size: int, tell: Tell, place: Place
 ) -> Mixture:
     """A mixture of `size` experts, fitted to the training part of the data."""
     assert study.l2 is not None
@@ -89,6 +89,7 @@ def _learned(
         penalty=penalty,
         n_rounds=1 if size == 1 else _ROUNDS,
         weights=weights,
+        callback=lambda found: tell(size > 1, 2, f"{size} experts, loss {found.loss:.4g}"),
         **place.options(),
     )
 

@@ -15,6 +15,10 @@ _LEAST_SIDE = 4  # pixels of a square picture
 _STRIP = 40  # spins whose names can be read beside a strip
 
 
+# Bytes of samples that are written out by their counts.
+_MOST_REPEATED = 2**28
+
+
 def load_source(
     text: str,
     weights: PathLike | None = None,
@@ -30,7 +34,8 @@ def load_source(
         text: `digits`, `adder:N` with N bits a summand, or the path of a file that
             `thermogen.datasets.read` takes; of a file, a square number of spins, 16 or more, is
             drawn as a square picture, unless the spins have names and are few enough to show them.
-        weights: path of a file of one weight a sample; equal where None.
+        weights: path of a file of one weight a sample; equal where None. Whole weights say how
+            often a sample occurs, and it is repeated as often.
         labels: column of class labels, or array of them, in a file.
         columns: columns of spins in a file; all others if not given.
         missing: further values in a file that stand for what is missing.
@@ -52,7 +57,21 @@ def load_source(
         raise ValueError(
             f"{weights} holds {len(values)} weights; expected {len(source.spins)}, one a sample"
         )
-    return source._replace(weights=values)
+    return _repeated(source._replace(weights=values))
+
+
+def _repeated(source: Source) -> Source:
+    """Whole weights count equal samples: as rows of their own some of them can be held out."""
+    weights = source.weights
+    assert weights is not None
+    bytes_needed = 8 * weights.sum() * source.spins.shape[1]
+    if np.any(weights % 1) or bytes_needed > _MOST_REPEATED:
+        return source
+    counts = weights.astype(int)
+    labels = None if source.labels is None else np.repeat(source.labels, counts)
+    return source._replace(
+        spins=np.repeat(source.spins, counts, axis=0), labels=labels, weights=None
+    )
 
 
 def _named_source(text: str, options: dict[str, Any]) -> Source:

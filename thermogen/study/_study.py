@@ -12,7 +12,7 @@ from .._solution import RESULTS, Solution
 from ..energies import AbstractEnergy, Mixture
 from ..kinetics import BoundStates
 from ..landscape import Barriers
-from ..learning import FitResult, RidgeChoice
+from ..learning import FitResult, RidgeChoice, checked_shares
 from ..meanfield import Plefka
 from ..search import Kind, Library
 from ._settings import Settings
@@ -48,6 +48,11 @@ class Source(NamedTuple):
     def has_gaps(self) -> bool:
         """Whether any spin of any sample is unknown."""
         return bool(np.any(self.spins == 0))
+
+    @property
+    def size(self) -> float:
+        """How many independent samples these are worth, by their weights."""
+        return checked_shares(self.weights, len(self.spins))[1]
 
     def shares(self) -> np.ndarray:
         """Share of each sample in all means, shape `(n_samples,)`; they sum to 1."""

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .._solution import RESULTS
 from ..kinetics import BoundStates
 from ..landscape import TRANSITIONS, Barriers
-from ..learning import FitResult
+from ..learning import RESULTS, FitResult
 from ..search import Kind, Library
 from ._measure import of_data
 from ._study import Comparison, HeldOut, Recollection, Study, Variation
@@ -110,8 +109,9 @@ def fit_failed(study: Study) -> bool:
     """Whether a fit that came to its end missed the model that was asked for."""
     if study.fit is None or "learn" not in study.finished:
         return False
-    # Where single precision ends, the model is the right one as far as that can tell.
-    right = RESULTS.converged, RESULTS.precision_limit
+    # Where single precision ends, the model is the right one as far as that can tell; and chains
+    # take all of their steps.
+    right = RESULTS.converged, RESULTS.precision_limit, RESULTS.completed
     return not any(bool(study.fit.result == code) for code in right)
 
 
