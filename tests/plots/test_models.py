@@ -98,3 +98,6 @@ def test_a_learning_curve_shows_samples_that_were_held_out():
     np.testing.assert_array_equal(others.get_xdata(), [1, 10, 40])
     np.testing.assert_array_equal(others.get_ydata(), [8, 7, 6.5])
     np.testing.assert_array_equal(learned.get_ydata(), [8, 6, 5])
+    # Of persistent chains no loss is known.
+    alone = plots.learning_figure(None, looks).axes[0]
+    assert len(alone.lines) == 2 and alone.get_xscale() == "log" and not alone.texts

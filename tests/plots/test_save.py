@@ -33,6 +33,13 @@ def test_text_of_a_vector_graphic_is_text(tmp_path, figure):
     assert b"/Type3" not in (tmp_path / "a.pdf").read_bytes()
 
 
+@pytest.mark.filterwarnings("error")
+def test_letters_that_the_font_lacks_are_drawn_without_a_warning(tmp_path):
+    figure = plots.samples_figure(np.ones((1, 2), np.int8), (1, 2), names=("質問", "答え"))
+    plots.save(figure, tmp_path / "a.pdf")
+    assert plots.figure_png(figure) and "質問" in plots.figure_svg(figure, "a")
+
+
 def test_another_suffix_is_refused(tmp_path, figure):
     with pytest.raises(ValueError, match=r"a\.gif must end in \.png, \.pdf, \.svg"):
         plots.save(figure, tmp_path / "a.gif")

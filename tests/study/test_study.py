@@ -12,7 +12,7 @@ from rich.console import Console
 from studies import made_study
 
 import thermogen as tg
-from thermogen import RESULTS, Solution
+from thermogen import RESULTS, Solution, learning, plots
 from thermogen.energies import Pairwise
 from thermogen.runs import Place
 from thermogen.study import (
@@ -23,6 +23,7 @@ from thermogen.study import (
     _recall,
     _remedy,
     _robustness,
+    _svg,
     _words,
 )
 
@@ -188,6 +189,66 @@ def test_a_fit_that_failed_is_said_to_have_failed():
     assert figures["ergodic"] is None
 
 
+def test_a_loss_of_persistent_chains_is_not_told():
+    """Beyond 12 spins the likelihood is learned by chains: their loss means nothing."""
+    for n_spins, known in (((1, 10), True), ((4, 4), False)):
+        study = made_study(n_spins)
+        study.settings = dataclasses.replace(
+            study.settings, objective=tg.study.Objective.likelihood
+        )
+        end = RESULTS.converged if known else learning.RESULTS.completed
+        study.fit = eqx.tree_at(lambda fit: fit.result, study.fit, end)
+        page = tg.study.render(study)
+        assert ("After 40 steps the loss is" in page) == known
+        assert ("The loss falls from" in page) == known
+        assert ("40 steps were taken with persistent chains" in page) != known
+        assert "The fit did not converge" not in page
+        assert "pseudolikelihood loss of held-out samples ends at 6.5." in page
+        study.held_out = None
+        assert ("Learning curve" in tg.study.render(study)) == known
+
+
+def test_the_page_says_what_was_penalised_and_what_judged():
+    study = made_study()
+    page = tg.study.render(study)
+    assert "not on the fields" in page and "Each spin given the others is likeliest" in page
+    assert "the choice of the ridge and β, so that the likelihood is slightly optimistic" in page
+    settings = {"objective": tg.study.Objective.likelihood, "beta": 1.0}
+    study.settings, study.ridge = dataclasses.replace(study.settings, **settings), None
+    page = tg.study.render(study)
+    assert "and a tenth of it on the fields" in page and "Held-out samples are likeliest" in page
+    assert "Each spin given" not in page and "optimistic" not in page
+
+
+def test_the_comparison_says_how_it_was_learned_and_judged():
+    """ln Z is summed where that is done in no time, not by the number of spins alone."""
+    study = made_study((1, 30))
+    energies = (
+        Pairwise(1 - jnp.eye(30), jnp.zeros(30)),
+        tg.Interactions.from_terms(30, {(i, i + 1): 1.0 for i in range(29)}),
+    )
+    ways = ("PersistentCD", "the likelihood by persistent chains"), ("Pseudolikelihood", "pseudo")
+    for energy, (objective, words), judged in zip(
+        energies, ways, ("by annealing", "summed"), strict=True
+    ):
+        study.comparison = study.comparison._replace(objective=objective)
+        study.fit = eqx.tree_at(lambda fit: fit.energy, study.fit, energy)
+        page = tg.study.render(study)
+        assert re.search(rf"learned by\s{words}[a-z]*, ln Z\s{judged}", page)
+
+
+def test_a_name_is_drawn_as_it_is_written():
+    figure = plots.Figure()
+    names = "#ff0000", 'a id="z" xmlns="u"', "'DejaVu Sans', sans-serif"
+    for k, name in enumerate(names):
+        figure.text(0.1, 0.2 * k, name, color="#1f3a5f")
+    drawn = _svg.inline(figure, "names", "alt")
+    for name in names:
+        assert f">{name}</text>" in drawn
+    assert "fill: var(--c-1f3a5f, #1f3a5f)" in drawn and "system-ui" in drawn
+    assert drawn.count("xmlns") == 1 and drawn.count("'DejaVu Sans'") == 1
+
+
 @pytest.mark.further
 def test_a_large_library_is_cut_and_says_so():
     page = tg.study.render(made_study(n_states=150, overflow=True))
@@ -337,6 +398,9 @@ def test_states_of_one_fate_share_a_sentence():
     assert "States 0 and 1 are no bound states of their own without the ridge." in (
         _robustness.robustness(study)
     )
+    assert "found no rest" in _robustness.robustness(study)
+    study.variations = [lost._replace(fit_result=learning.RESULTS.completed)]
+    assert "found no rest" not in _robustness.robustness(study)
 
 
 def test_what_would_take_minutes_is_left_out():

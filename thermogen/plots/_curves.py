@@ -17,34 +17,43 @@ MAX_SHOWN = 40
 
 @styled
 def learning_figure(
-    losses: np.ndarray, held_out: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    losses: np.ndarray | None,
+    held_out: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
 ) -> Figure:
     """The loss against the step.
 
     Args:
-        losses: the loss of each step, in nats per sample, shape `(steps,)`.
-        held_out: steps, and mean losses then of samples that are learned and of others, without
-            penalties, shape `(looks,)` each.
+        losses: the loss of each step, in nats per sample, shape `(steps,)`; None where it is not
+            known, as by persistent chains.
+        held_out: steps, and mean pseudolikelihood losses then of samples that are learned and of
+            others, without penalties, shape `(looks,)` each.
     """
     figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")
     axes = figure.subplots()
-    steps = np.arange(1, len(losses) + 1)
-    axes.plot(steps, losses, color=INK, linewidth=1.5)
-    axes.scatter(steps[-1:], losses[-1:], color=ACCENT, s=18, zorder=3)
-    axes.annotate(
-        f"{losses[-1]:.3f}",
-        (steps[-1], losses[-1]),
-        xytext=(0, 7),
-        textcoords="offset points",
-        ha="right",
-        color=ACCENT,
-    )
+    n_steps = 0
+    if losses is not None:
+        n_steps = len(losses)
+        axes.plot(np.arange(1, n_steps + 1), losses, color=INK, linewidth=1.5)
+        axes.scatter([n_steps], losses[-1:], color=ACCENT, s=18, zorder=3)
+        axes.annotate(
+            f"{losses[-1]:.3f}",
+            (n_steps, losses[-1]),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="right",
+            color=ACCENT,
+        )
     if held_out is not None:
+        n_steps = max(n_steps, held_out[0][-1])
         looks, learned, others = (values[held_out[0] > 0] for values in held_out)
-        axes.plot(looks, learned, ":", color=MUTED, linewidth=1.5, label="of learned samples")
-        axes.plot(looks, others, "--", color=CLASSES[2], linewidth=1.5, label="held out")
+        axes.plot(
+            looks, learned, ":", color=MUTED, linewidth=1.5, label="pseudolikelihood, learned"
+        )
+        axes.plot(
+            looks, others, "--", color=CLASSES[2], linewidth=1.5, label="pseudolikelihood, held out"
+        )
         axes.legend(loc="upper right")
-    if len(losses) > 30:
+    if n_steps > 30:
         axes.set_xscale("log")
     axes.grid(axis="y")
     axes.set(xlabel="step", ylabel="loss (nats per sample)")

@@ -4,9 +4,11 @@ Figures are made through matplotlib's object interface alone, so that they touch
 and need no display.
 """
 
+import contextlib
 import functools
 import io
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +59,19 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return wrapped
 
 
+@contextlib.contextmanager
+def _written(settings: Any) -> Iterator[None]:
+    """Settings of a file, without a warning for each letter that the font draws as a box."""
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        yield
+
+
 def figure_png(figure: Figure) -> bytes:
     """A figure as PNG, twice as fine as a common screen."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
+    with _written({}):
+        figure.savefig(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()
 
 
@@ -99,7 +110,7 @@ def save(figure: Figure, path: PathLike) -> None:
     suffix = Path(path).suffix.lower()
     if suffix not in _UNDATED:
         raise ValueError(f"{path} must end in {', '.join(_UNDATED)}")
-    with matplotlib.rc_context(_FILES), write_atomically(path) as stream:
+    with _written(_FILES), write_atomically(path) as stream:
         figure.savefig(stream, format=suffix[1:], dpi=_DPI, metadata=_UNDATED[suffix])
 
 
@@ -111,6 +122,6 @@ def figure_svg(figure: Figure, name: str) -> str:
         name: a word that makes the identifiers within it differ from those of other figures.
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context({**_FILES, "svg.hashsalt": name}):
+    with _written({**_FILES, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata=_UNDATED[".svg"])
     return buffer.getvalue()

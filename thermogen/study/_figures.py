@@ -6,8 +6,10 @@ import numpy as np
 
 from .. import plots
 from ..landscape import DisconnectivityTree, disconnectivity_tree
+from ._learning import is_enumerated
 from ._measure import of_data
 from ._model import couplings_of
+from ._settings import Objective
 from ._study import ScanPoint, Study
 from ._words import percent, significant
 
@@ -26,6 +28,11 @@ def drawings(study: Study) -> Iterator[Drawing]:
     yield from _of_library(study)
     yield from _of_dynamics(study)
     yield from _of_recall(study)
+
+
+def knows_loss(study: Study) -> bool:
+    """Whether the loss of the fit means anything: that of persistent chains does not."""
+    return study.settings.way is Objective.pseudolikelihood or is_enumerated(study.energy)
 
 
 def tree_of(study: Study) -> DisconnectivityTree | None:
@@ -52,15 +59,7 @@ def _of_data(study: Study) -> Iterator[Drawing]:
 
 
 def _of_learning(study: Study) -> Iterator[Drawing]:
-    if study.fit is not None and len(study.fit.history):
-        losses = study.fit.history
-        first, last = significant(float(losses[0]), 4), significant(float(losses[-1]), 4)
-        alt = f"The loss falls from {first} to {last} nats per sample in {len(losses)} steps."
-        judged, looks = study.held_out, None
-        if judged is not None and len(judged.steps):
-            looks = judged.steps, judged.training, judged.held_out
-            alt += f" That of held-out samples ends at {significant(float(looks[2][-1]), 4)}."
-        yield "learning", plots.learning_figure(losses, looks), alt
+    yield from _learning_curve(study)
     if study.ridge is not None:
         choice = study.ridge
         figure = plots.ridge_figure(choice.strengths, choice.held_out, choice.l2)
@@ -80,6 +79,25 @@ def _of_learning(study: Study) -> Iterator[Drawing]:
         ]
         alt = f"Number of minima against inverse temperature. {'; '.join(spans)}."
         yield "scan", plots.scan_figure(curves, chosen), alt
+
+
+def _learning_curve(study: Study) -> Iterator[Drawing]:
+    if study.fit is None or not len(study.fit.history):
+        return
+    said, losses, looks = [], None, None
+    if knows_loss(study):
+        losses = study.fit.history
+        first, last = significant(float(losses[0]), 4), significant(float(losses[-1]), 4)
+        said.append(
+            f"The loss falls from {first} to {last} nats per sample in {len(losses)} steps."
+        )
+    judged = study.held_out
+    if judged is not None and len(judged.steps):
+        looks = judged.steps, judged.training, judged.held_out
+        last = significant(float(judged.held_out[-1]), 4)
+        said.append(f"The pseudolikelihood loss of held-out samples ends at {last}.")
+    if said:
+        yield "learning", plots.learning_figure(losses, looks), " ".join(said)
 
 
 def _curve(points: list[ScanPoint]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,9 +4,10 @@ import functools
 
 import jinja2
 
-from .._solution import RESULTS
+from ..learning import RESULTS
+from ..sampling import is_summed
 from . import _tables, _words
-from ._figures import FUNCTIONALS, drawings
+from ._figures import FUNCTIONALS, drawings, knows_loss
 from ._model import kind_of
 from ._pipeline import STAGES, stages_of
 from ._robustness import robustness
@@ -28,7 +29,9 @@ def render(study: Study) -> str:
     return _template().render(
         study=study,
         figures=summary(study),
-        fit_converged=study.fit is not None and bool(study.fit.result == RESULTS.converged),
+        fit_converged=study.fit is not None
+        and any(bool(study.fit.result == code) for code in (RESULTS.converged, RESULTS.completed)),
+        knows_loss=study.fit is not None and knows_loss(study),
         fit_failed=fit_failed(study),
         model_kind=None if study.fit is None else kind_of(study.energy),
         images={name: inline(figure, name, alt) for name, figure, alt in drawings(study)},
@@ -36,6 +39,7 @@ def render(study: Study) -> str:
         bound_states=_tables.bound_states(study),
         partition=_tables.partition(study),
         gain=_gain(study),
+        is_summed=study.comparison is not None and is_summed(study.energy),
         robustness=robustness(study),
         n_cues=None if study.recollection is None else len(study.recollection.truths),
         thumbnail_size=_tables.thumbnail_size(study.source.picture),

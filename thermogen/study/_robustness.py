@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from .._solution import RESULTS
 from ..kinetics import BoundStates
-from ..learning import fit
+from ..learning import RESULTS, fit
 from ..runs import Place
 from ..search import find_minima, quench
 from ._beside import factorising
@@ -15,6 +14,7 @@ from ._study import Study, Variation
 
 _STRONGER = 10
 _RESAMPLES = 2
+_RESTS = RESULTS.converged, RESULTS.completed  # the regular ends of a fit
 _STARTS = 64
 # Starts near the solution: what is not there by then has no minimum.
 _MOST_STEPS = 400
@@ -125,9 +125,9 @@ def _numbers(variations: list[Variation]) -> str:
     parts = []
     for what in dict.fromkeys(v.what for v in variations):
         alike = [v for v in variations if v.what == what]
-        unsettled = any(v.fit_result != RESULTS.converged for v in alike)
+        settled = all(any(bool(v.fit_result == end) for end in _RESTS) for v in alike)
         counts = _and([v.bound for v in alike])
-        parts.append(f"{counts} {what}{' (where the fit found no rest)' if unsettled else ''}")
+        parts.append(f"{counts} {what}{'' if settled else ' (where the fit found no rest)'}")
     return ", ".join(parts)
 
 

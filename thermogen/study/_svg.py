@@ -8,6 +8,7 @@ from .. import plots
 
 _WIDE = 560  # CSS pixels beyond which a drawing scrolls on a narrow page
 _FONT = re.compile(r"'DejaVu Sans'[^;\"]*?sans-serif")
+_TAG = re.compile(r"<[^>]*>")  # text and attributes write > as &gt;
 _COLOUR = re.compile(r"#([0-9a-f]{6})\b")
 
 
@@ -26,15 +27,19 @@ def inline(figure: plots.Figure, name: str, alt: str) -> Markup:
     svg = plots.figure_svg(figure, name)
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)  # within HTML they are known
     svg = re.sub(r">\s+<", "><", svg)
-    used = set(re.findall(r"#([\w.-]+)[\")]", svg))
-    svg = re.sub(r' id="([^"]*)"', lambda match: _identifier(match, used), svg)
-    svg = _COLOUR.sub(r"var(--c-\1, #\1)", _FONT.sub("system-ui, sans-serif", svg))
+    used = {name for tag in _TAG.findall(svg) for name in re.findall(r"#([\w.-]+)[\")]", tag)}
+    svg = _TAG.sub(lambda match: _themed(match[0], used), svg)  # a name is left as it is
     width = round(96 * figure.get_figwidth())
     size = "wide" if width > _WIDE else "narrow"
     head = f'<svg class="{size}" role="img" aria-label="{escape(alt)}" style="width: {width}px"'
     return Markup(re.sub(r'^<svg width="[^"]*" height="[^"]*"|^<svg', lambda _: head, svg, count=1))
+
+
+def _themed(tag: str, used: set[str]) -> str:
+    tag = re.sub(r' xmlns(:\w+)?="[^"]*"', "", tag)  # within HTML they are known
+    tag = re.sub(r' id="([^"]*)"', lambda match: _identifier(match, used), tag)
+    return _COLOUR.sub(r"var(--c-\1, #\1)", _FONT.sub("system-ui, sans-serif", tag))
 
 
 def _identifier(match: re.Match[str], used: set[str]) -> str:
