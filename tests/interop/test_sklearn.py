@@ -133,6 +133,77 @@ def test_weights_are_repeated_rows(bits):
     assert np.array_equal(weighted.predict_proba(X), repeated.predict_proba(X))
 
 
+# Rows of two features, each of the four kinds in another number.
+PAIRS = np.repeat([[0, 0], [0, 1], [1, 0], [1, 1]], [150, 60, 50, 140], axis=0)
+
+
+def _coupling(machine):
+    """`(1/4) ln p(++) p(--) / p(+-) p(-+)`, the coupling of two features, hidden summed out."""
+    return machine.score_samples(_everything(2)) @ [0.25, -0.25, -0.25, 0.25]
+
+
+def _machine(model):
+    return BoltzmannMachine(model, random_state=0, max_iter=500)
+
+
+@pytest.mark.parametrize("model", ["pairwise", "rbm:1"])
+@pytest.mark.parametrize("constant", [0.3, 1e-3])
+def test_constant_weights_change_nothing(model, constant):
+    plain = _machine(model).fit(PAIRS)
+    weighted = _machine(model).fit(PAIRS, sample_weight=np.full(len(PAIRS), constant))
+    # What is left is of rounding, over hundreds of steps.
+    found, expected = weighted.score_samples(PAIRS), plain.score_samples(PAIRS)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("objective", [None, tg.Pseudolikelihood()])
+def test_constant_weights_change_no_prior_of_constant_features(objective):
+    X = np.hstack([PAIRS, np.ones((len(PAIRS), 1), int)])
+    plain, weighted = (
+        BoltzmannMachine(objective=objective, random_state=0).fit(X, sample_weight=w)
+        for w in (None, np.full(len(X), 0.3))
+    )
+    found, expected = weighted.score_samples(X), plain.score_samples(X)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+    # The other value of the constant feature counts as half a sample.
+    rate = np.exp(weighted.score_samples(_everything(3)))[_everything(3)[:, 2] == 0].sum()
+    assert rate == pytest.approx(0.5 / (len(X) + 1), rel=0.05)
+
+
+@pytest.mark.parametrize("model", ["pairwise", "rbm:1"])
+def test_nearly_equal_weights_change_little(model):
+    around = 0.1
+    random = np.random.default_rng(0)
+    weights = 1e-2 * random.uniform(1 - around, 1 + around, len(PAIRS))
+    plain = _coupling(_machine(model).fit(PAIRS))
+    weighted = _coupling(_machine(model).fit(PAIRS, sample_weight=weights))
+    # The coupling of the data is a quarter of the sum of +-ln of four counts, each of which
+    # changes by a factor between 1 - around and 1 + around; a ridge pulls both back alike.
+    assert 0 < abs(weighted - plain) < np.arctanh(around)
+
+
+@pytest.mark.parametrize("model", ["pairwise", "rbm:1"])
+def test_whole_weights_are_repeated_rows_of_any_model(model):
+    counts = np.random.default_rng(1).integers(0, 4, len(PAIRS))
+    weighted = _machine(model).fit(PAIRS, sample_weight=counts)
+    repeated = _machine(model).fit(np.repeat(PAIRS, counts, axis=0))
+    assert np.array_equal(weighted.score_samples(PAIRS), repeated.score_samples(PAIRS))
+
+
+def test_weights_are_those_of_fit_on_the_rows_as_they_are():
+    weights = np.random.default_rng(2).exponential(size=len(PAIRS))
+    machine = _machine("pairwise")
+    for part in np.split(np.arange(len(PAIRS)), [100, 250]):
+        machine.partial_fit(PAIRS[part], sample_weight=weights[part])
+    start = tg.Pairwise(np.zeros((2, 2)), np.zeros(2))
+    found = tg.fit(
+        tg.Pseudolikelihood(), start, 2 * PAIRS - 1, weights=weights, key=jax.random.key(0)
+    ).energy
+    # Both end where the gradient is below 1e-5, at a curvature of a fifth and more.
+    np.testing.assert_allclose(machine.energy_.couplings, found.couplings, atol=2e-4)
+    np.testing.assert_allclose(machine.energy_.fields, found.fields, atol=2e-4)
+
+
 @pytest.mark.further
 def test_batches_end_where_one_fit_does(bits):
     X, _, y = bits

@@ -37,9 +37,8 @@ from ..learning import (
 )
 from ..search import Library
 from ._ensemble import Ensemble
+from ._rows import Rows
 
-# Distinct rows are filled up to a power of two, so that few programs serve all numbers of them.
-_LEAST_ROWS = 64
 # Ridge on the fields of an RBM, times the samples: a feature that is constant in the data turns
 # about once in twice as many samples, as by `Pseudolikelihood`.
 _FIELDS = 0.1
@@ -56,7 +55,9 @@ class BoltzmannMachine(
 
     A label of two classes is one spin more, of several one spin each, of which one is up; the
     distribution is the one given that it is. Rows that are equal are one sample of higher weight,
-    so that `sample_weight` is the same as repeated rows to the last bit.
+    so that `sample_weight` is the same as repeated rows to the last bit. Weights that are no whole
+    numbers are relative, and worth `(sum w)^2 / sum w^2` samples (Kish 1965), with the sums over
+    the rows as given: a factor that leaves them so changes nothing but rounding.
 
     Args:
         model: `"pairwise"`, `"rbm:HIDDEN"`, `"interactions:DEGREE"` or `"complete"`, see
@@ -129,7 +130,8 @@ class BoltzmannMachine(
         Args:
             X: features, shape `(samples, features)`, dense or sparse.
             y: label of each sample, shape `(samples,)`.
-            sample_weight: weight of each sample, >= 0; whole numbers count repeated rows.
+            sample_weight: weight of each sample, >= 0; whole numbers count repeated rows, others
+                are relative.
 
         Raises:
             ValueError: for another model, data with other than two values where `binarize` is
@@ -138,7 +140,7 @@ class BoltzmannMachine(
         Warns:
             ConvergenceWarning: where the fit did not end well, with what to do.
         """
-        for name in ("_ensemble", "classes_", "_rows", "_counts"):
+        for name in ("_ensemble", "classes_", "_rows"):
             vars(self).pop(name, None)
         return self._fit(X, y, None, sample_weight)
 
@@ -164,11 +166,8 @@ class BoltzmannMachine(
         spins = self._spins(X)
         weights = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
         codes = self._codes(y, classes, len(spins), first)
-        rows, counts = np.hstack([spins, codes]), weights
-        if not first:
-            rows = np.concatenate([self._rows, rows])
-            counts = np.concatenate([self._counts, counts])
-        self._rows, self._counts = _distinct(rows, counts)
+        rows = Rows.of(np.hstack([spins, codes]), weights)
+        self._rows = rows if first else self._rows + rows
         self._seed = int(check_random_state(self.random_state).randint(2**31))
         with jax.enable_x64(True):
             learned = self._learned(self._start() if first else self.energy_)
@@ -178,7 +177,7 @@ class BoltzmannMachine(
     def _start(self) -> AbstractEnergy:
         """Where the first fit starts."""
         if isinstance(self.model, AbstractEnergy):
-            n, n_rows = n_visible(self.model), self._rows.shape[1]
+            n, n_rows = n_visible(self.model), self._rows.spins.shape[1]
             if n != n_rows:
                 n_label = self._label_codes.shape[1]
                 raise ValueError(
@@ -188,20 +187,19 @@ class BoltzmannMachine(
             return cast(self.model, jnp.float64)
         if not isinstance(self.model, str):
             raise ValueError(f"model must be a name or an energy, got {self.model!r}")
-        means = np.average(self._rows, axis=0, weights=self._counts)
+        means = np.average(self._rows.spins, axis=0, weights=self._rows.counts)
         return untrained(self.model, means, key=seeded_key(self._seed))
 
     def _learned(self, start: AbstractEnergy) -> AbstractEnergy:
         """The energy that fits the rows."""
         objective, penalty = self._objective(start)
-        n = len(self._rows)
-        missing = max(_LEAST_ROWS, 1 << (n - 1).bit_length()) - n
+        spins, counts = self._rows.filled()
         found = fit(
-            objective,
+            self._rows.weighed(objective),
             start,
-            np.pad(self._rows, ((0, missing), (0, 0)), "edge"),
+            spins,
             key=jax.random.fold_in(seeded_key(self._seed), 1),
-            weights=np.pad(self._counts, (0, missing)),
+            weights=counts,
             penalty=penalty,
             n_steps=self.max_iter,
         )
@@ -216,8 +214,8 @@ class BoltzmannMachine(
             return self.objective, None if self.l2 is None else L2(self.l2)
         if n_visible(start) == start.n_spins:
             return Pseudolikelihood(l2=self.l2), None
-        size = float(self._counts.sum())
-        l2 = default_l2(self._rows.shape[1], size) if self.l2 is None else self.l2
+        size = self._rows.size
+        l2 = default_l2(self._rows.spins.shape[1], size) if self.l2 is None else self.l2
         return PersistentCD(), L2(l2, fields=_FIELDS / size)
 
     def _spins(self, X: Any) -> Int8[np.ndarray, "_ _"]:
@@ -353,10 +351,3 @@ def _one_hot(n_classes: int) -> Int8[np.ndarray, "_ _"]:
     if n_classes == 2:
         return np.array([[-1], [1]], np.int8)
     return (2 * np.eye(n_classes, dtype=np.int8) - 1)[:, : n_classes if n_classes > 1 else 0]
-
-
-def _distinct(rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct rows that count, in order, and the summed weights of each."""
-    rows, counts = rows[counts > 0], counts[counts > 0]
-    distinct, which = np.unique(rows, axis=0, return_inverse=True)
-    return distinct, np.bincount(which.ravel(), counts, len(distinct))

@@ -11,7 +11,7 @@ from .._types import Key
 from ..energies import AbstractEnergy
 from ._minimisers import AbstractMinimiser
 from ._penalties import Flag
-from ._samples import Samples
+from ._samples import Number, Samples
 
 
 class Defaults(NamedTuple):
@@ -21,7 +21,8 @@ class Defaults(NamedTuple):
         optimizer: an optax transformation, or a minimiser.
         n_steps: most steps to take.
         gradient_tolerance: largest gradient entry that counts as converged, in nats per energy
-            unit, for a deterministic loss on all data; None where the loss is stochastic.
+            unit, for a deterministic loss on all data; None where the loss is stochastic. May be
+            traced.
         bounded: whether the loss itself keeps all couplings finite whatever the data are; may be
             traced.
         bounded_fields: the same of the fields, which is known.
@@ -36,7 +37,7 @@ class Defaults(NamedTuple):
 
     optimizer: optax.GradientTransformation | AbstractMinimiser
     n_steps: int
-    gradient_tolerance: float | None
+    gradient_tolerance: Number | None
     bounded: Flag = False
     bounded_fields: bool = False
     conditional: bool = False
