@@ -53,6 +53,30 @@ def test_the_error_holds_that_of_ln_z():
     np.testing.assert_allclose(found.standard_error, np.hypot(spread, shared), rtol=1e-4)
 
 
+def test_samples_of_which_nothing_is_known_do_not_count():
+    machine, gaps = _machine(), np.array(DATA)
+    gaps[[3, 17, 39]] = 0
+    with pytest.warns(UserWarning, match=r"in 3 of 40 rows no spin is known, such as rows \[3, 17"):
+        found = learning.log_likelihood(machine, gaps, key=KEY)
+    others = learning.log_likelihood(machine, np.delete(DATA, [3, 17, 39], axis=0), key=KEY)
+    np.testing.assert_allclose(found.value, others.value, rtol=1e-5)
+    np.testing.assert_allclose(found.standard_error, others.standard_error, rtol=1e-4)
+    assert np.all((found.of_samples == 0) == np.isin(np.arange(40), [3, 17, 39]))
+
+
+def test_one_sample_has_no_error():
+    """Nor has one of many that alone has weight; two of unequal weights have a large one."""
+    found = learning.log_likelihood(_machine(), DATA[:1], key=KEY)
+    assert found.standard_error == np.inf and np.isfinite(found.value)
+    alone = np.eye(40)[7]
+    assert learning.log_likelihood(_machine(), DATA, key=KEY, weights=alone).standard_error > 1e300
+    weights = 0.9 * np.eye(40)[7] + 0.1 * np.eye(40)[8]
+    found = learning.log_likelihood(_machine(), DATA, key=KEY, weights=weights)
+    apart = found.of_samples[7] - found.of_samples[8]
+    error = np.sqrt(0.09 * apart**2 / (1 / 0.82 - 1))
+    np.testing.assert_allclose(found.standard_error, error, rtol=1e-4)
+
+
 def test_likelihoods_compile_into_a_program():
     data = jnp.asarray(DATA, float)
     value = jax.jit(lambda e, d: learning.log_likelihood(e, d, key=KEY).value)(_machine(), data)

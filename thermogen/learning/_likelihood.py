@@ -15,7 +15,7 @@ from ..energies import AbstractEnergy, visible_free_energy
 from ..runs import Devices, Folder, shows_progress
 from ..sampling import Estimate, annealed_importance_sampling, log_partition
 from ._gaps import can_be_summed, free_energy_of
-from ._samples import most_gaps, samples_as_given, shares_of
+from ._samples import most_gaps, samples_as_given, shares_of, without_empty
 
 # Of what is unknown of one sample, where that is annealed, and how many samples are at once.
 _N_RUNGS, _N_CHAINS, _SAMPLES_AT_ONCE = 100, 16, 256
@@ -25,10 +25,11 @@ class LogLikelihood(NamedTuple):
     """Logarithms of the probability of samples, in nats.
 
     Attributes:
-        value: mean over the samples, by their weights.
+        value: mean over the samples, by their weights; those of which nothing is known do not
+            count.
         standard_error: standard error of the mean: of as many samples as the weights are worth,
-            and of ln Z.
-        of_samples: ln p of each sample, shape `(samples,)`.
+            and of ln Z; infinite where they are worth no more than one.
+        of_samples: ln p of each sample, shape `(samples,)`; 0 where nothing is known.
         log_partition: ln Z and its error, which all samples share.
     """
 
@@ -70,6 +71,9 @@ def log_likelihood(
         sharding: devices over which the chains are spread: a mesh, or a sharding by its first axis.
         progress: whether to show bars with the time left; see `thermogen.runs.progress`.
 
+    Warns:
+        UserWarning: for samples of which nothing is known.
+
     Raises:
         ValueError: for bad data or weights, as in `fit`, and parameters that are not finite.
 
@@ -87,12 +91,13 @@ def log_likelihood(
         ```
     """
     data = samples_as_given(energy, data, gaps=True)
-    share, size = shares_of(weights, len(data))
     if isinstance(data, Tracer):
         # Of traced data gaps are not known; they must not become a number.
-        data, max_gaps = jnp.where(data == 0, jnp.nan, data), 0
+        data, max_gaps, empty = jnp.where(data == 0, jnp.nan, data), 0, False
     else:
-        max_gaps = most_gaps(np.asarray(data))
+        data, weights, empty = without_empty(np.asarray(data), weights)
+        max_gaps = most_gaps(data)
+    share, size = shares_of(weights, len(data))
     gap_key = None
     if max_gaps and not can_be_summed(energy, len(data), max_gaps):
         key, gap_key = jax.random.split(key)
@@ -100,10 +105,12 @@ def log_likelihood(
     beta = jnp.asarray(beta, jnp.result_type(*jax.tree.leaves(energy)))
     whole = log_partition(energy, beta, key=key, checkpoint=checkpoint, sharding=sharding)
     of_samples = known_log_weights(energy, beta, jnp.asarray(data), max_gaps, gap_key)
-    of_samples -= whole.log_partition
+    of_samples = jnp.where(empty, 0, of_samples - whole.log_partition)
     share = jnp.asarray(share, of_samples.dtype)
     value = share @ of_samples
-    variance = share @ jnp.square(of_samples - value) / jnp.maximum(size - 1, 1)
+    spread = share @ jnp.square(of_samples - value)
+    # One sample says nothing of how others vary.
+    variance = jnp.where(size > 1, spread / jnp.where(size > 1, size - 1, 1), jnp.inf)
     error = jnp.sqrt(variance + jnp.square(whole.standard_error))
     return LogLikelihood(value, error, of_samples, whole)
 

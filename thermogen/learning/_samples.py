@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import DTypeLike
-from jaxtyping import Array, ArrayLike, Float, Int, Num
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num
 
 from .._checks import as_array, check_count
 from .._types import Beta, Key
@@ -225,19 +225,39 @@ def with_gaps(
             f"{len(data)} samples: leave these columns out; a spin that nobody has seen is a "
             "hidden one, as in an RBM"
         )
-    empty = gaps.all(axis=1)
-    if empty.any():
-        share = 1 if isinstance(weights, Tracer) else checked_shares(weights, len(data))[0]
-        rows = np.flatnonzero(empty * share)
-        if rows.size:
-            warnings.warn(
-                f"{name}: in {rows.size} of {len(data)} rows no spin is known, such as rows "
-                f"{rows[:10].tolist()}: they count for nothing",
-                stacklevel=4,
-            )
-        weights = np.where(empty, 0, 1) * (1 if weights is None else jnp.asarray(weights))
-        data = np.where(empty[:, None], np.ones((), data.dtype), data)
+    data, weights, _ = without_empty(data, weights, name)
     return data, weights, most_gaps(data)
+
+
+def without_empty(
+    data: Num[np.ndarray, "samples visible"],
+    weights: Num[Array | np.ndarray, " samples"] | None,
+    name: str = "data",
+) -> tuple[
+    Num[np.ndarray, "samples visible"],
+    Num[Array | np.ndarray, " samples"] | None,
+    Bool[np.ndarray, " samples"],
+]:
+    """Data and weights in which rows of unknown spins alone weigh nothing; and which these are.
+
+    Such rows hold 1, so that nothing is summed out for them.
+
+    Warns:
+        UserWarning: for such rows that had a weight.
+    """
+    empty = np.logical_not(np.any(data, axis=1))
+    if not empty.any():
+        return data, weights, empty
+    share = 1 if isinstance(weights, Tracer) else checked_shares(weights, len(data))[0]
+    rows = np.flatnonzero(empty * share)
+    if rows.size:
+        warnings.warn(
+            f"{name}: in {rows.size} of {len(data)} rows no spin is known, such as rows "
+            f"{rows[:10].tolist()}: they count for nothing",
+            stacklevel=5,
+        )
+    weights = np.where(empty, 0, 1) * (1 if weights is None else jnp.asarray(weights))
+    return np.where(empty[:, None], np.ones((), data.dtype), data), weights, empty
 
 
 def most_gaps(data: Num[np.ndarray, "samples visible"]) -> int:

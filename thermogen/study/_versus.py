@@ -26,7 +26,8 @@ class Side(NamedTuple):
     Attributes:
         name: its name.
         energy: the model.
-        library: the minima of its free energy; None to search for those of naive mean field.
+        library: the minima of its naive mean-field free energy at the inverse temperature of the
+            comparison; None to search for them.
     """
 
     name: str
@@ -69,7 +70,8 @@ def set_side_by_side(
         b: the other.
         beta: inverse temperature.
         key: random key.
-        data: samples of +-1 that both are judged by, shape `(samples, visible)`.
+        data: samples of +-1 that both are judged by, 0 where a spin is unknown, shape
+            `(samples, visible)`.
 
     Raises:
         ValueError: for models, or data, of different numbers of visible spins.
@@ -80,7 +82,7 @@ def set_side_by_side(
     if data is not None:
         found = [log_likelihood(x.energy, data, beta, key=keys[1]) for x in (a, b)]
         likelihoods = tuple((float(x.value), float(x.standard_error)) for x in found)
-        gains = np.asarray(found[1].of_samples - found[0].of_samples, float)
+        gains = np.asarray(found[1].of_samples - found[0].of_samples, float)[data.any(axis=1)]
         errors = [float(x.log_partition.standard_error) for x in found]
         spread = gains.std(ddof=1) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
         gain = float(gains.mean()), math.hypot(spread, *errors)
