@@ -125,6 +125,17 @@ def test_columns_by_name_number_and_range(tmp_path, columns, names):
     np.testing.assert_array_equal(table.spins, 2 * bits[:, [given.index(k) for k in names]] - 1)
 
 
+@pytest.mark.parametrize("labels", ["kind", 4])
+def test_labels_are_never_spins(tmp_path, labels):
+    """Numbers as labels would pass for spins: ranges go past them, and to name them is an error."""
+    numbers = CHOICE.replace("x", "0").replace("y", "1")
+    table = read(tmp_path, numbers, columns="1-5", labels=labels)
+    assert table.names == ("a", "2", "c", "2-3") and table.labels.tolist() == [0, 1]
+    for columns in ("a,kind", "4", ["a", 4], "4-4"):
+        with pytest.raises(ValueError, match=r"columns names (.* holds the labels|nothing)"):
+            read(tmp_path, numbers, columns=columns, labels=labels)
+
+
 def test_labels_of_every_kind(tmp_path):
     rows = ["10,1,0", "9,0,0", "10,1,1", ",0,1"]
     for label in ("kind", 0):

@@ -37,12 +37,13 @@ def roles(
     """The columns of each kind; a first column that only names the samples is found, and said.
 
     Raises:
-        ValueError: for a column that the table does not have, or has twice.
+        ValueError: for a column that the table does not have, or has twice, and for one of spins
+            that holds labels.
     """
     label = None if labels is None else column_of(grid, labels, "labels")
     names = None if index is None else column_of(grid, index, "index")
     if columns is not None:
-        return Roles(_chosen(grid, columns), label, names)
+        return Roles(_chosen(grid, columns, label), label, names)
     if names is None and label != 0 and _is_index(grid):
         names = 0
         called = f" ({grid.header[0]!r})" if grid.header and grid.header[0] else ""
@@ -91,17 +92,21 @@ def _known(grid: Grid, wanted: Any) -> str:
     return f"it has {width} columns, such as {shown}"
 
 
-def _chosen(grid: Grid, columns: str | Sequence[ColumnName]) -> list[int]:
+def _chosen(grid: Grid, columns: str | Sequence[ColumnName], label: int | None) -> list[int]:
+    """The columns of spins; labels are none of them, and ranges go past them."""
     items = [part.strip() for part in columns.split(",")] if isinstance(columns, str) else columns
     chosen: list[int] = []
     for item in items:
         span = _RANGE.fullmatch(item) if isinstance(item, str) else None
         if span is None or (grid.header is not None and item in grid.header):
-            chosen.append(column_of(grid, item, "columns"))
+            column = column_of(grid, item, "columns")
+            if column == label:
+                raise ValueError(f"columns names {item!r}, which holds the labels, not a spin")
+            chosen.append(column)
             continue
         first = column_of(grid, int(span[1]), "columns")
         last = column_of(grid, int(span[2] or grid.values.shape[1] - 1), "columns")
-        chosen += range(first, last + 1)
+        chosen += (k for k in range(first, last + 1) if k != label)
     if len(set(chosen)) < len(chosen) or not chosen:
         twice = [k for k in chosen if chosen.count(k) > 1]
         what = f"column {twice[0]} twice" if twice else "nothing"

@@ -75,8 +75,8 @@ def read(
             `.mat`, `.h5` or `.hdf5` file; or a data frame of pandas or polars, an array or data
             set of xarray, a sparse matrix of SciPy, a tensor of PyTorch, an array, or a list of
             lists. Of several arrays in a file `spins` is read, else `data`, else the only table.
-        labels: Column of class labels, by name or number; or the name of an array of them in the
-            same file.
+        labels: Column of class labels, by name or number, which is never one of the spins; or the
+            name of an array of them in the same file.
         columns: Columns of spins: names and numbers, or one text of these and of ranges such as
             `"a,b,2-40"`. All that are neither labels nor index if not given. Numbers count from 0,
             and a name goes before a number.
