@@ -304,6 +304,23 @@ def test_recall_keeps_names(copies, monkeypatch):
 
 
 @pytest.mark.further
+def test_recall_puts_columns_in_the_order_of_the_model(tmp_path, monkeypatch):
+    """In a study's folder; a is known, b and c follow fields of their own."""
+    monkeypatch.chdir(tmp_path)
+    machine = RBM(np.zeros((3, 1)), np.array([0.0, 9.0, -9.0]), np.zeros(1))
+    names = ["a", "b", "c", "hidden 0"]
+    storage.save_energy("model.eqx", machine, notes={"names": names})
+    (tmp_path / "cues.csv").write_text("c,a,b\n?,1,?\n?,0,?\n1,0,?\n?,1,0\n")
+    counts = ["--chains", "16", "--sweeps", "20"]
+    outcome = _run("recall", ".", "cues.csv", *counts)
+    assert outcome.exit_code == 0, outcome.output
+    with np.load("answers.npz") as found:
+        assert found["names"].tolist() == ["a", "b", "c"]
+        best = [[1, 1, -1], [-1, 1, -1], [-1, 1, 1], [1, -1, -1]]
+        np.testing.assert_array_equal(found["configurations"][:, 0], best)
+
+
+@pytest.mark.further
 def test_recall_answers_where_probabilities_underflow(tmp_path, monkeypatch):
     """A hundred and fifty spins in float32 that are unknown and free: ln p = -150 ln 2."""
     monkeypatch.chdir(tmp_path)
@@ -326,7 +343,8 @@ def test_recall_answers_where_probabilities_underflow(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["none.eqx", "cues.csv"], "none.eqx"),
-        (["cues.csv", "cues.csv"], "cues.csv is not an energy saved by thermogen"),
+        (["cues.csv", "cues.csv"], "cues.csv"),
+        (["named.eqx", "cues.csv"], "cues.csv has no spin named 'x', which the model has"),
         (["model.eqx", "none.csv"], "no such file: none.csv"),
         (["model.eqx", "four.csv"], "four.csv has 4 columns of spins; the model has 3"),
         (["model.eqx", "bad.csv"], "bad.csv has 'x' at line 1, column 1"),
@@ -343,6 +361,8 @@ def test_recall_answers_where_probabilities_underflow(tmp_path, monkeypatch):
 )
 def test_bad_arguments_of_recall_are_named_in_one_line(copies, monkeypatch, arguments, message):
     monkeypatch.chdir(copies)
+    machine = storage.load_energy("model.eqx")
+    storage.save_energy("named.eqx", machine, notes={"names": ["a", "x", "c", "hidden 0"]})
     (copies / "four.csv").write_text("1,?,?,0\n")
     (copies / "bad.csv").write_text("1,x,?\n")
     outcome = _run("recall", *arguments)

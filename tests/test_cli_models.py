@@ -1,6 +1,7 @@
 """Commands that take any model: study of one that was given, sample, compare."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 import thermogen as tg
 from thermogen import cli, storage
+from thermogen.cli import _columns, _compare
 
 
 def _run(*arguments):
@@ -64,6 +66,7 @@ def test_samples_of_other_models_come_with_a_diagnosis(models, tmp_path, model):
         (["a.eqx", "--out", "drawn.txt"], "--out must end in .csv, .npy or .npz"),
         (["a.eqx", "--number", "0"], "--number must be at least 1"),
         (["none.eqx"], "none.eqx"),
+        (["a.eqx", "--beta", "-1"], "--beta must be positive and finite, got -1.0"),
     ],
 )
 def test_samples_that_cannot_be_drawn_are_said_in_one_line(models, monkeypatch, arguments, message):
@@ -99,6 +102,107 @@ def test_a_model_has_the_states_of_itself(models):
     for model in json.loads(outcome.stdout)["models"]:
         assert model["n_states_of_both"] == model["n_states"] >= 1
         assert [state["nearest"] for state in model["states"]] == list(range(model["n_states"]))
+
+
+# --- names of spins, and tables with other columns
+
+
+def test_tables_are_put_in_the_order_of_the_model():
+    spins = np.array([[1, -1, 0], [-1, 1, 1]])
+    table = tg.datasets.Table(spins, ("c", "a", "2"))
+    found = _columns.in_order(table, ("a", 2, "c"), Path("t.csv"))
+    assert found.names == ("a", "2", "c")
+    np.testing.assert_array_equal(found.spins, spins[:, [1, 2, 0]])
+    # Without names on one side, columns go by position.
+    assert _columns.in_order(table, (0, 1, 2), Path("t.csv")) is table
+    bare = tg.datasets.Table(spins)
+    assert _columns.in_order(bare, ("a", "b", "c"), Path("t.csv")) is bare
+    with pytest.raises(ValueError, match=r"t.csv has no spin named 'b', which the model has"):
+        _columns.in_order(table, ("a", "b", "c"), Path("t.csv"))
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """A model with names, one of another order, and the folder of a study that holds it."""
+    folder = tmp_path_factory.mktemp("named")
+    names = list("abcdef")
+    storage.save_energy(folder / "model.eqx", _glass(6), notes={"names": names})
+    storage.save_energy(folder / "turned.eqx", _glass(6), notes={"names": names[::-1]})
+    return folder
+
+
+def test_data_judge_by_name_and_without_their_labels(named, models):
+    samples = np.asarray(tg.exact.sample(_glass(6), 1.0, key=jax.random.key(1), n_samples=30))
+    kinds = np.arange(30)[:, None] % 3
+    data = named / "data.csv"
+    np.savetxt(
+        data,
+        np.hstack([samples[:, ::-1], kinds]),
+        "%d",
+        ",",
+        header="f,e,d,c,b,a,kind",
+        comments="",
+    )
+    outcome = _run("compare", named, models / "a.eqx", "--data", data, "--labels", "kind", "--json")
+    assert outcome.exit_code == 0, outcome.output
+    expected = tg.learning.log_likelihood(_glass(6), samples, key=jax.random.key(0)).value
+    for model in json.loads(outcome.stdout)["models"]:
+        np.testing.assert_allclose(model["log_likelihood"][0], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model.eqx", "turned.eqx"], "A and B have the same spins in different orders"),
+        (["model.eqx", "model.eqx", "--beta", "-1"], "--beta must be positive and finite"),
+        (["model.eqx", "model.eqx", "--labels", "kind"], "columns belong to --data"),
+        (["model.eqx", "model.eqx", "--data", "x.csv"], "x.csv has no spin named 'e', which the"),
+        (["model.eqx", "model.eqx", "--data", "x.csv", "--columns", "a"], "x.csv has 1 spins"),
+    ],
+)
+def test_comparisons_that_cannot_be_say_why(named, monkeypatch, arguments, message):
+    monkeypatch.chdir(named)
+    (named / "x.csv").write_text("a,b,c,d,g,f\n1,0,1,0,1,0\n0,1,0,1,0,1\n")
+    outcome = _run("compare", *arguments)
+    assert outcome.exit_code == 2 and message in outcome.stderr, outcome.output
+    assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_samples_of_a_study_are_those_of_its_model(named, tmp_path):
+    outs = tmp_path / "a.csv", tmp_path / "b.csv"
+    for path, out in zip((named, named / "model.eqx"), outs, strict=True):
+        assert _run("sample", path, "--out", out, "--number", 5).exit_code == 0
+    assert outs[0].read_text() == outs[1].read_text()
+    assert outs[0].read_text().startswith("a,b,c,d,e,f\n")
+
+
+@pytest.mark.parametrize("functional", list(tg.study.Functional))
+def test_libraries_are_those_of_the_comparison(models, tmp_path, functional):
+    """A library of another temperature or functional is not taken; two studies share their beta."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    energy = _glass(6)
+    found = tg.find_minima(functional.free_energy, energy, 0.5, key=jax.random.key(0), n_starts=8)
+    settings = tg.study.Settings(beta=0.5, functional=functional)
+    source = tg.study.Source("a", np.ones((1, 6)), None, (1, 6))
+    job = tg.study.begin(source, settings, energy)
+    tg.study.save_study(folder / "study.npz", job)
+    storage.save_energy(folder / "model.eqx", energy)
+    storage.save_library(folder / "library.npz", found)
+    kept = _compare._library(folder, job, 0.5)
+    assert (kept is not None) == (functional is tg.study.Functional.naive)
+    assert _compare._library(folder, job, 1.0) is None
+    outcome = _run("compare", folder, folder, "--json")
+    assert outcome.exit_code == 0, outcome.output
+    assert json.loads(outcome.stdout)["beta"] == 0.5
+    for beta in (None, 0.5, 0.8):
+        options = [] if beta is None else ["--beta", beta]
+        outcome = _run("compare", folder, models / "a.eqx", "--json", *options)
+        assert outcome.exit_code == 0, outcome.output
+        figures = json.loads(outcome.stdout)
+        assert figures["beta"] == (beta or 1)
+        ours, theirs = ([s["free_energy"] for s in m["states"]] for m in figures["models"])
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_a_comparison_is_a_table_for_eyes(models):
@@ -171,7 +275,7 @@ def test_a_study_learns_any_model(tmp_path, model):
         ([], "DATA is missing"),
         (["adder:2", "--model", "pairs"], "no model or file named 'pairs'"),
         (["adder:2", "--model", "a.eqx"], "adder:2 has 7 spins; the model a.eqx has 6 visible"),
-        (["--model", "a.eqx", "--weights", "w.csv"], "--weights belong to DATA"),
+        (["--model", "a.eqx", "--weights", "w.csv"], "--weights and columns belong to DATA"),
     ],
 )
 def test_studies_that_cannot_begin_say_why(models, monkeypatch, tmp_path, arguments, message):

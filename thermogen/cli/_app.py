@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
         f"the command line needs {error.name}; install it with: pip install 'thermogen[study]'"
     ) from error
 
-from .. import _signals, storage
+from .. import _signals, interop, storage
 from ..runs import ProcessLostError, is_first
 
 app = typer.Typer(
@@ -91,6 +91,16 @@ def say(text: str) -> None:
     """Tell on the screen, once and not in each process."""
     if is_first():
         print(text, file=sys.stderr)
+
+
+def model_at(path: Path) -> interop.Model:
+    """The model in a file of any format, or in the folder of a study.
+
+    Raises:
+        ValueError: if the file is damaged, or of no known format.
+        OSError: if it cannot be read.
+    """
+    return interop.read_model(path / "model.eqx" if path.is_dir() else path)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,8 +13,8 @@ import typer
 from .. import _signals, datasets, retrieval, storage
 from .._checks import check_count, check_memory, seeded_key
 from ..energies import n_visible
-from ._app import NoCache, one_line, printable
-from ._columns import Columns, Labels, Missing, ThresholdGrey, marks
+from ._app import NoCache, model_at, one_line, printable
+from ._columns import Columns, Labels, Missing, ThresholdGrey, in_order, marks
 
 _AT_ONCE = 64  # cues that are answered together
 _N_SHOWN, _WIDTH = 20, 64  # rows and spins of the table on the screen
@@ -22,7 +22,8 @@ _N_SHOWN, _WIDTH = 20, 64  # rows and spins of the table on the screen
 
 def recall(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="An energy, such as model.eqx of a study.")
+        Path,
+        typer.Argument(metavar="MODEL", help="A model, such as model.eqx, or a study's folder."),
     ],
     cues: Annotated[
         Path,
@@ -51,7 +52,8 @@ def recall(
     Prints the best answer to each cue as bits and writes all answers with their probabilities and
     the logarithms of these, the most probable first: arrays configurations, probabilities,
     log_probabilities and magnetizations, or one line an answer. Names of the columns and of the
-    rows stand in the file too; labels are left out.
+    rows stand in the file too; labels are left out. Where MODEL has names too, columns are put in
+    its order.
 
     \b
     Examples:
@@ -59,7 +61,7 @@ def recall(
       thermogen recall report/model.eqx cues.npy --out answers.csv --beta 2 --answers 3
     """
     with one_line("recall"), _signals.interruptible():
-        energy = storage.load_energy(model)
+        energy, _, names = model_at(model)
         table = datasets.read_table(
             cues,
             labels=labels,
@@ -67,19 +69,20 @@ def recall(
             missing=marks(missing),
             threshold=threshold_grey,
         )
-        spins = table.spins
         if out.suffix not in (".npz", ".csv"):
             raise ValueError(f"--out must end in .npz or .csv, got {out}")
-        if spins.shape[1] != n_visible(energy):
+        visible, width = n_visible(energy), table.spins.shape[1]
+        if width != visible:
             raise ValueError(
-                f"{cues} has {spins.shape[1]} columns of spins; the model has {n_visible(energy)} "
-                "visible spins"
+                f"{cues} has {width} columns of spins; the model has {visible} visible spins"
             )
+        table = in_order(table, names[:visible], cues)
+        spins = table.spins
         counts = {"capacity": answers, "n_chains": chains, "n_sweeps": sweeps}
         for name, count in counts.items():
             check_count(name, count)
         held = answers * len(spins) + min(_AT_ONCE, len(spins)) * (answers + 4 * chains)
-        check_memory("recall with these counts", 8 * spins.shape[1] * held + 64.0 * sweeps)
+        check_memory("recall with these counts", 8 * width * held + 64.0 * sweeps)
         found = _answers(energy, spins, beta, seed, counts)
         with storage.write_atomically(out) as stream:
             if out.suffix == ".npz":

@@ -8,10 +8,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from .. import _signals, exact, interop, sampling, storage
-from .._checks import check_count, check_memory, seeded_key
+from .. import _signals, exact, sampling, storage
+from .._checks import check_count, check_finite, check_memory, seeded_key
 from ..energies import AbstractEnergy, n_visible
-from ._app import NoCache, one_line, printable, say
+from ._app import NoCache, model_at, one_line, printable, say
 
 # Replicas of each chain, and the hottest of their inverse temperatures, over the coldest.
 _RUNGS, _HOTTEST = 16, 0.05
@@ -22,7 +22,8 @@ _MAX_RHAT = 1.01
 
 def sample(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A model, such as model.eqx of a study.")
+        Path,
+        typer.Argument(metavar="MODEL", help="A model, such as model.eqx, or a study's folder."),
     ],
     out: Annotated[Path, typer.Option(help="File to write to: .csv, .npy or .npz.")] = Path(
         "samples.npy"
@@ -41,11 +42,12 @@ def sample(
 
     \b
     Examples:
-      thermogen sample report/model.eqx
+      thermogen sample report
       thermogen sample report/model.eqx --out drawn.csv --number 200 --beta 0.8
     """
     with one_line("sample"), _signals.interruptible():
-        energy, _, names = interop.read_model(model)
+        energy, _, names = model_at(model)
+        check_finite("--beta", beta, positive=True)
         if out.suffix not in (".csv", ".npy", ".npz"):
             raise ValueError(f"--out must end in .csv, .npy or .npz, got {out}")
         counts = {"number": number, "chains": chains, "thin": thin}
