@@ -94,8 +94,7 @@ class HeldOut(NamedTuple):
         n_samples: number of samples that judge.
         beta: inverse temperature of the study: as it was asked for; else `best_beta` where that
             differs from 1 by more than two standard errors, and 1 where it does not.
-        best_beta: inverse temperature at which these samples have the highest conditional
-            likelihood.
+        best_beta: inverse temperature at which the objective of the study is best on these samples.
         best_beta_error: its standard error; infinite where there is no such temperature.
         log_likelihood: mean of ln p at `beta`.
         error: standard error of that mean, that of ln Z included.
