@@ -238,11 +238,13 @@ def _run(job: study.Study, out: Path, as_json: bool) -> None:
     except (OSError, ValueError, ProcessLostError) as error:
         say(f"thermogen study: {error}")
         job.interrupted, code = True, 1
-        # States of another run stay in the way, whatever is tried; where nothing was done, nothing
-        # shall be in the way.
-        how = "" if isinstance(error, CheckpointError) or not job.finished else how
-        if not job.finished and is_first():
-            drop(unfinished)
+        # States of another run stay in the way, whatever is tried.
+        how = "" if isinstance(error, CheckpointError) else how
+        if type(error) is ValueError and not job.finished:
+            # What cannot be done must not be in the way of what can.
+            how = ""
+            if is_first():
+                drop(unfinished)
     files = put(job, out) if is_first() else []
     if job.interrupted:
         kept = f"; kept what was done: {', '.join(files)} in {out}" if files else ""

@@ -23,8 +23,7 @@ from ._samples import Samples, samples_as_given, samples_of, shares_of, with_gap
 from ._states import FitProgress, FitResult, FitState
 from ._verdict import entropy_of, warn_of_infinite_parameters
 
-# Steps between two looks; sampled objectives take many, each of which tells little.
-_EVERY, _EVERY_SAMPLED = 10, 50
+_STEPS_PER_CALLBACK = 20
 # Samples that are spread over devices are filled up to a multiple of this.
 _PARTS = 64
 
@@ -191,8 +190,7 @@ def fit(
         assert callback is not None
         return callback(_trimmed(result_of(job, progress), first))
 
-    every = _EVERY if objective.defaults.gradient_tolerance else _EVERY_SAMPLED
-    options |= {} if callback is None else {"callback": look, "every": every}
+    options |= {} if callback is None else {"callback": look, "every": _STEPS_PER_CALLBACK}
     return _trimmed(run(job, key=key, **options), first)
 
 

@@ -49,7 +49,8 @@ def begin(source: Source, settings: Settings, given: AbstractEnergy | None = Non
     """
     if given is None:
         job = Study(source, settings)
-        start(job, source.spins, source.shares())  # an unknown model, or one that is too large
+        if settings.model != "pairwise":  # which is no mistake, and large for a wide table
+            start(job, source.spins, source.shares())
         return job
     if settings.l2 is not None or settings.objective is not None:
         raise ValueError(
