@@ -156,7 +156,7 @@ def test_another_study_is_refused_by_name(tmp_path, whole):
     assert "beta is 2.0, was 1.5;" in refused(*COMMAND[:3], "2", *COMMAND[4:])
     assert "n_starts is 9, was 8; seed is 1, was 0;" in refused(*COMMAND[:-1], "9", "--seed", "1")
     assert "data is adder:1, was adder:2;" in refused("study", "adder:1", *COMMAND[2:])
-    np.save(tmp_path / "w.npy", np.arange(16))
+    np.save(tmp_path / "w.npy", np.arange(16) / 2)
     weighted = refused(*COMMAND, "--weights", str(tmp_path / "w.npy"))
     assert "weights of adder:2 are others;" in weighted
 
