@@ -401,10 +401,10 @@ def _failing(monkeypatch, failing, error):
     """Let a save fail wherever its path holds a text."""
     real = storage.save_energy
 
-    def save(path, energy):
+    def save(path, energy, **notes):
         if failing in str(path):
             raise error
-        real(path, energy)
+        real(path, energy, **notes)
 
     monkeypatch.setattr(storage, "save_energy", save)
 
