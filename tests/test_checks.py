@@ -243,19 +243,12 @@ _NAIVE = tg.NaiveMeanField()
 TAKERS = {
     "validate_spins": (tg.datasets.validate_spins, _ROWS),
     "split": (tg.datasets.split, _ROWS),
-    "fit": (lambda x: tg.fit(tg.Pseudolikelihood(), _ENERGY, x, key=KEY), _ROWS),
     "weights": (
         lambda x: tg.fit(tg.Pseudolikelihood(), _ENERGY, _ROWS, key=KEY, weights=x),
         np.ones(6),
     ),
-    "moments": (tg.learning.moments, _ROWS),
     "invert": (lambda x: tg.learning.invert(_NAIVE, x, np.eye(SPINS)), np.zeros(SPINS)),
-    "experts": (
-        lambda x: tg.fit_experts(_ENERGY, x, objective=tg.Pseudolikelihood(), key=KEY),
-        _ROWS,
-    ),
     "retention": (lambda x: tg.exact.retention(_ENERGY, 1.0, x), _ROWS),
-    "potential": (lambda x: tg.learning.potential(_ENERGY, 1.0, x), _ROWS),
     "quench": (lambda x: tg.quench(_NAIVE, _ENERGY, 1.0, x), _ROWS),
     "search": (lambda x: tg.find_minima(_NAIVE, _ENERGY, 1.0, key=KEY, starts=x), _ROWS),
     "flips": (lambda x: tg.kinetics.flip_minima(_ENERGY, x), _ROWS),

@@ -28,7 +28,8 @@ _DEFAULTS = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 # thirds of the time to make, and hardly longer to run. On accelerators LLVM has another part.
 _PASSES = "--xla_backend_optimization_level"
 _ACCELERATORS = "jax_plugins", "libtpu"
-_TROUBLE = re.compile(
+# What JAX says of a program that it cannot read or write; `_listen` says it once.
+TROUBLE = re.compile(
     r"Error (?:read|writ)ing persistent compilation cache entry for '(.*?)': (.*)"
 )
 
@@ -137,7 +138,7 @@ def _listen(folder: Path) -> None:
 
     def heard(message, category, filename, lineno, file=None, line=None) -> None:
         nonlocal said
-        trouble = _TROUBLE.match(str(message))
+        trouble = TROUBLE.match(str(message))
         if trouble is None:
             show(message, category, filename, lineno, file, line)
             return
@@ -149,7 +150,7 @@ def _listen(folder: Path) -> None:
         said = True
 
     warnings.showwarning = heard
-    warnings.filterwarnings("always", message=_TROUBLE.pattern)
+    warnings.filterwarnings("always", message=TROUBLE.pattern)
 
 
 def _say(why: object) -> None:

@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
         f"the command line needs {error.name}; install it with: pip install 'thermogen[study]'"
     ) from error
 
-from .. import _signals, interop, storage
+from .. import _programs, _signals, interop, storage
 from ..runs import ProcessLostError, is_first
 
 app = typer.Typer(
@@ -52,7 +52,7 @@ def _warnings_said(command: str) -> Iterator[None]:
         show = warnings.showwarning
 
         def said(message, category, *place, **more):
-            if issubclass(category, UserWarning):
+            if issubclass(category, UserWarning) and not _programs.TROUBLE.match(str(message)):
                 say(f"thermogen {command}: {message}")
             else:
                 show(message, category, *place, **more)
