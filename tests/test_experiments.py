@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from experiments import ridge
 from experiments.__main__ import FOLDER, main, names, read
+from experiments.benchmarks import __main__ as together
+from experiments.benchmarks import _peers
 from thermogen import cli
 from thermogen._tasks import Task
 
@@ -126,3 +128,54 @@ def test_tables_of_tasks_are_together_the_table_of_one_run(words, table, tmp_pat
     assert shared[0] == f"task,{head}" and len(rows) > 1
     assert sorted(row.partition(",")[2] for row in shared[1:]) == sorted(rows)
     assert {row.partition(",")[0] for row in shared[1:]} == {"0", "1"}
+
+
+def test_every_comparison_can_be_run_alone():
+    for name in together.COMPARISONS:
+        assert f"benchmarks.{name}" in names()
+        tree = ast.parse((FOLDER / "benchmarks" / f"{name}.py").read_text())
+        assert "compare" in [f.name for f in tree.body if isinstance(f, ast.FunctionDef)]
+
+
+def _two_cases():
+    ours = _peers.Measured("thermogen, slow", "thermogen", [1.0, 2.0, 3.0])
+    best = _peers.Measured("thermogen, fast", "thermogen", [2.0, 4.0, 6.0], 0.5)
+    peer = _peers.Measured("peer", "no-such-package", [8.0, 8.0, 4.0], note="cold")
+    absent = _peers.missing("no_such_module")
+    rates = _peers.rows("speed", "a", "sweeps a second", [ours, best, peer, *absent])
+    times = _peers.rows("time", "b", "ms", [ours, best, peer], more_is_better=False)
+    return rates, times
+
+
+def test_a_ratio_is_of_pairs_and_above_one_where_the_library_is_ahead():
+    rates, times = _two_cases()
+    # The medians of 2/8, 4/8, 6/4, and of 8/1, 8/2, 4/3.
+    assert [row.ratio for row in rates[:3]] == [2.0, 1.0, 0.5]
+    assert [row.ratio for row in times] == [1.0, 2.0, 4.0]
+    assert rates[2].figure == 8.0 and rates[2].spread == 1.0 and rates[2].version == ""
+
+
+def test_what_cannot_be_imported_has_a_row_that_says_why():
+    absent = _two_cases()[0][3]
+    assert absent.who == "no_such_module" and absent.figure != absent.figure
+    assert "does not import: ModuleNotFoundError" in absent.note
+    assert absent.note in _peers.markdown([absent])
+    failed = _peers.failed("walsh", 2, ValueError("no such n"))
+    assert failed[0].note == "failed: ValueError: no such n" and failed[0].cores == 2
+
+
+def test_tables_of_a_page_are_written_from_the_file(tmp_path):
+    rates, times = _two_cases()
+    _peers.save(rates + times, tmp_path / "peers.json")
+    read_again = _peers.load(tmp_path / "peers.json")
+    assert str(read_again) == str(rates + times)
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{_peers.BEGIN}\nstale\n{_peers.END}\nafter\n")
+    for _ in range(2):
+        _peers.write_page(read_again, page)
+        text = page.read_text()
+        assert text.startswith("before\n") and text.endswith("after\n") and "stale" not in text
+        assert (
+            "| peer | 1 | 8 ± 1; cold | 0.5 |  |".replace("| 1 |", f"| {_peers.cores()} |") in text
+        )
+        assert text.count("### ") == 2

@@ -1,34 +1,34 @@
-"""Spin updates per second against openjij, dwave-samplers and thrml, in one run on two cores.
+"""Spin updates per second of samplers against those of nine other libraries.
 
 Schedules are of one beta. A rate is the slope between a short and a long run of the same program,
 so that setting up, compiling and reading out do not count; rounds of all contenders are
-interleaved and the best of each is taken. The C++ peers run one thread; "x2" are two processes of
-the peer at once, as many as there are cores. Ours draw threefry random numbers, in float32, with
-chains on one device ("jax_num_cpu_devices" at its default) or split over two. Needs the extra
-`bench`.
+interleaved. On two cores, libraries of one thread run in two processes at once. Ours draw threefry
+random numbers, in float32; on two cores, chains are split over two devices of one core each.
+Sweeps are of the heat bath, but where Metropolis is said, which decorrelates faster on a lattice.
+mcising knows lattices of equal couplings alone, peapods lattices. hamon and thrml update the spins
+of a colour at once, and a dense model has as many colours as spins: they run on the lattice. Needs
+the extra `bench`.
 
     python -m experiments benchmarks.samplers
 """
 
-import concurrent.futures
 import functools
-import multiprocessing
-import time
+import importlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import thermogen as tg
+from experiments.benchmarks import _peers
 from thermogen import sampling
 
 # As users have it who set nothing.
 X64 = False
 
-N_ROUNDS = 5
-SECONDS = 0.6  # of the long run
 SIZE = 64  # of the lattice
 N_SPINS = 256  # of the spin glass
+READS = 16  # of compiled libraries, whose rates do not depend on it
 
 
 @functools.cache
@@ -79,31 +79,30 @@ def openjij(name: str, beta: float, n_chains: int, n_sweeps: int, sparse: bool) 
 
 
 @functools.cache
-def thrml_program(name: str, beta: float, n_chains: int):
-    """A jitted function of a key and the number of sweeps, over `n_chains` chains at once."""
-    import thrml
-    from thrml.models import IsingEBM, IsingSamplingProgram, hinton_init
-
-    n, pairs, couplings = bonds(name)
-    nodes = [thrml.SpinNode() for _ in range(n)]
+def block_program(package: str, beta: float, n_chains: int):
+    """A jitted function of a key and the number of sweeps of thrml or hamon, its fork."""
+    library, models = (importlib.import_module(f"{package}{part}") for part in ("", ".models"))
+    n, pairs, couplings = bonds("lattice")
+    nodes = [library.SpinNode() for _ in range(n)]
     edges = [(nodes[i], nodes[j]) for i, j in pairs]
-    model = IsingEBM(nodes, edges, jnp.zeros(n), jnp.asarray(couplings), jnp.asarray(beta))
+    model = models.IsingEBM(nodes, edges, jnp.zeros(n), jnp.asarray(couplings), jnp.asarray(beta))
     board = np.indices((SIZE, SIZE)).sum(axis=0).ravel() % 2
-    blocks = [thrml.Block([nodes[k] for k in np.flatnonzero(board == c)]) for c in (0, 1)]
-    program = IsingSamplingProgram(model, blocks, clamped_blocks=[])
+    blocks = [library.Block([nodes[k] for k in np.flatnonzero(board == c)]) for c in (0, 1)]
+    program = models.IsingSamplingProgram(model, blocks, clamped_blocks=[])
 
     @functools.partial(jax.jit, static_argnums=1)
     def run(key, n_sweeps):
-        schedule = thrml.SamplingSchedule(n_sweeps, 1, 1)
-        starts = hinton_init(key, model, blocks, (n_chains,))
-        draw = lambda k, s: thrml.sample_states(k, program, schedule, s, [], blocks)  # noqa: E731
+        schedule = library.SamplingSchedule(n_sweeps, 1, 1)
+        starts = models.hinton_init(key, model, blocks, (n_chains,))
+        draw = lambda k, s: library.sample_states(k, program, schedule, s, [], blocks)  # noqa: E731
         return jax.vmap(draw)(jax.random.split(key, n_chains), starts)
 
     return run
 
 
-def thrml(name: str, beta: float, n_chains: int, n_sweeps: int) -> None:
-    jax.block_until_ready(thrml_program(name, beta, n_chains)(jax.random.key(0), n_sweeps))
+def block_gibbs(name: str, beta: float, n_chains: int, n_sweeps: int, package: str) -> None:
+    run = block_program(package, beta, n_chains)
+    jax.block_until_ready(run(jax.random.key(0), n_sweeps))
 
 
 @functools.cache
@@ -137,108 +136,130 @@ def ours(
     jax.block_until_ready(last)
 
 
-def seconds(function, *arguments, **options) -> float:
-    began = time.perf_counter()
-    function(*arguments, **options)
-    return time.perf_counter() - began
+@functools.cache
+def ferrotherm_model(name: str, beta: float):
+    import ferrotherm
+
+    n, pairs, couplings = bonds(name)
+    model = ferrotherm.Model(n)
+    model.couple_many(
+        (int(i), int(j), float(c)) for (i, j), c in zip(pairs, couplings, strict=True)
+    )
+    return model.build(beta=beta, seed=1)
 
 
-class Contender:
-    """A program of `n_sweeps`, and what it takes to find its rate."""
+def ferrotherm(name: str, beta: float, n_chains: int, n_sweeps: int) -> None:
+    ferrotherm_model(name, beta).sweep(n_chains * n_sweeps)
 
-    def __init__(self, label: str, n_updates: int, program, processes: int = 1):
-        """`n_updates` of one sweep of all chains of one process."""
-        self.label, self.n_updates, self.program = label, n_updates * processes, program
-        self.processes, self.rates = processes, []
-        self.first = self.run(1)
-        set_up, self.short, took = self.run(1), 1, 0.0
-        while took < SECONDS / 20:
-            self.short *= 2
-            took = self.run(self.short) - set_up
-        self.long = int(self.short * max(SECONDS / took, 3))
-        self.run(self.long)
 
-    def run(self, n_sweeps: int) -> float:
-        if self.processes == 1:
-            return seconds(self.program, n_sweeps)
-        jobs = [pool().submit(seconds, self.program, n_sweeps) for _ in range(self.processes)]
-        return max(job.result() for job in jobs)
+def mcising(name: str, beta: float, n_chains: int, n_sweeps: int) -> None:
+    from mcising._core import IsingSimulation
 
-    def round(self) -> None:
-        difference = self.run(self.long) - self.run(self.short)
-        self.rates.append(self.n_updates * (self.long - self.short) / difference)
+    one = IsingSimulation(SIZE, 1.0, 0.0, 0.0, 0.0, 1)
+    one.sweep(n_chains * n_sweeps, temperature=1 / beta)
 
 
 @functools.cache
-def pool() -> concurrent.futures.Executor:
-    return concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+def peapods_model(beta: float, n_chains: int):
+    import peapods
+
+    return peapods.Ising((SIZE, SIZE), temperatures=np.array([1 / beta]), n_replicas=n_chains)
 
 
-def compare(title: str, contenders: list[Contender]) -> None:
-    for _ in range(N_ROUNDS):
-        for contender in contenders:
-            contender.round()
-    best = {c.label: max(c.rates) for c in contenders}
-    ours_best = max(rate for label, rate in best.items() if label.startswith("ours"))
-    print(f"\n{title}\n{'':42}{'M/s best':>10}{'median':>10}{'ours / it':>11}{'first s':>9}")
-    for c in contenders:
-        print(
-            f"{c.label:42}{best[c.label] / 1e6:10.1f}{np.median(c.rates) / 1e6:10.1f}"
-            f"{ours_best / best[c.label]:11.2f}{c.first:9.2f}",
-            flush=True,
-        )
-
-
-def contenders(name: str, beta: float, n_chains: int, with_thrml: bool) -> list[Contender]:
-    n, is_sparse = bonds(name)[0], name == "lattice"
-
-    def one(label, function, chains, processes=1, **options):
-        program = functools.partial(_program, function, name, beta, chains, options)
-        return Contender(label, n * chains, program, processes)
-
-    peers = [
-        *((f"dwave {c}", dwave, {"criterion": c}) for c in ("Metropolis", "Gibbs")),
-        (f"openjij {'sparse' if is_sparse else 'dense'}", openjij, {"sparse": is_sparse}),
-    ]
-    found = [
-        one(f"{label} x{processes}", function, 16, processes, **options)
-        for label, function, options in peers
-        for processes in (1, 2)
-    ]
-    if with_thrml:
-        found += [one(f"thrml, {b} chains", thrml, b) for b in (8, 32, 128)]
-    for chains in n_chains:
-        found += [
-            one(f"ours, {chains} chains, {d} device{'s' * (d > 1)}", ours, chains, devices=d)
-            for d in (1, 2)
-        ]
-    return found
+def peapods(name: str, beta: float, n_chains: int, n_sweeps: int, mode: str) -> None:
+    with np.errstate(all="ignore"):  # nothing is measured but in the last hundredth
+        peapods_model(beta, n_chains).sample(n_sweeps, sweep_mode=mode, warmup_ratio=0.99)
 
 
 def _program(function, name, beta, chains, options, n_sweeps):
     function(name, beta, chains, n_sweeps, **options)
 
 
-def single_chain(name: str, beta: float) -> None:
-    program = functools.partial(_program, ours, name, beta, 1, {})
+def contender(who, library, function, name, beta, chains, processes=1, **options):
+    program = functools.partial(_program, function, name, beta, chains, options)
+    return _peers.Contender(who, library, bonds(name)[0] * chains, program, processes)
+
+
+def compiled(name: str, beta: float, n_chains: int, processes: int) -> list[_peers.Contender]:
+    """Libraries of one thread: as many processes at once as are asked for."""
+    is_lattice = name == "lattice"
     peers = [
-        Contender(
-            f"dwave {c}",
-            bonds(name)[0],
-            functools.partial(_program, dwave, name, beta, 1, {"criterion": c}),
-        )
-        for c in ("Metropolis", "Gibbs")
+        *(
+            (f"dwave-samplers, {criterion}", "dwave-samplers", dwave, {"criterion": criterion})
+            for criterion in ("Gibbs", "Metropolis")
+        ),
+        ("openjij, Metropolis", "openjij", openjij, {"sparse": is_lattice}),
+        ("ferrotherm", "ferrotherm", ferrotherm, {}),
+        ("mcising, Metropolis", "mcising", mcising, {}),
+        ("peapods", "peapods", peapods, {"mode": "gibbs"}),
+        ("peapods, Metropolis", "peapods", peapods, {"mode": "metropolis"}),
     ]
-    peers.append(
-        Contender(
-            "openjij",
-            bonds(name)[0],
-            functools.partial(_program, openjij, name, beta, 1, {"sparse": name == "lattice"}),
-        )
-    )
-    compare(
-        f"One chain: {name}, beta = {beta}", [*peers, Contender("ours", bonds(name)[0], program)]
-    )
+    return [
+        contender(who, package, function, name, beta, n_chains, processes, **options)
+        for who, package, function, options in peers
+        if not _peers.why_absent(MODULES.get(package, package))
+        and (is_lattice or package not in ("mcising", "peapods"))
+    ]
+
+
+MODULES = {"dwave-samplers": "dwave.samplers"}
+
+
+def traced(name: str, beta: float, n_chains: dict[str, tuple[int, ...]]) -> list[_peers.Contender]:
+    """Libraries on JAX, ours among them: one process, all cores."""
+    found = []
+    for package in ("thrml", "hamon"):
+        found += [
+            contender(_chains(package, b), package, block_gibbs, name, beta, b, package=package)
+            for b in n_chains.get(package, ())
+            if not _peers.why_absent(package)
+        ]
+    for chains in n_chains[_peers.OURS]:
+        devices = min(_peers.cores(), chains)
+        for sampler in (tg.Gibbs(), tg.Metropolis())[: 2 if chains <= 256 else 1]:
+            rule = "" if isinstance(sampler, tg.Gibbs) else ", Metropolis"
+            who = _chains(_peers.OURS, chains) + rule
+            options = {"devices": devices, "sampler": sampler}
+            found.append(contender(who, _peers.OURS, ours, name, beta, chains, **options))
+    return found
+
+
+def _chains(package: str, n: int) -> str:
+    return f"{package}, {n} chain{'s' * (n > 1)}"
+
+
+def race(case: str, contenders: list[_peers.Contender]) -> list[_peers.Row]:
+    measured = [
+        m._replace(values=[value / 1e6 for value in m.values]) for m in _peers.race(contenders)
+    ]
+    measured += _peers.missing("dwave.samplers", "openjij", "ferrotherm")
+    if case.startswith("square lattice"):
+        measured += _peers.missing("mcising", "peapods", "thrml", "hamon")
+    return _peers.rows("spin updates", case, "millions a second", measured)
+
+
+def compare() -> list[_peers.Row]:
+    cores, found = _peers.cores(), []
+    jax.config.update("jax_num_cpu_devices", cores)
+    for beta in (0.5, 2.0):
+        peers = compiled("spin glass", beta, READS, cores)
+        peers += traced("spin glass", beta, {_peers.OURS: (256, 1024)})
+        found += race(f"Sherrington-Kirkpatrick, {N_SPINS} spins, beta = {beta}", peers)
+    peers = compiled("lattice", 0.44, READS, cores)
+    peers += traced("lattice", 0.44, {_peers.OURS: (256,), "thrml": (32,), "hamon": (32,)})
+    found += race(f"square lattice, {SIZE} x {SIZE}, beta = 0.44", peers)
+    if cores == 1:
+        found += single_chains()
+    _peers.pool().shutdown()
+    return found
+
+
+def single_chains() -> list[_peers.Row]:
+    peers = compiled("spin glass", 1.0, 1, 1) + traced("spin glass", 1.0, {_peers.OURS: (1,)})
+    found = race("Sherrington-Kirkpatrick, one chain, beta = 1.0", peers)
+    one = dict.fromkeys((_peers.OURS, "thrml", "hamon"), (1,))
+    peers = compiled("lattice", 0.44, 1, 1) + traced("lattice", 0.44, one)
+    return found + race("square lattice, one chain, beta = 0.44", peers)
 
 
 def restricted_machine() -> None:
@@ -276,25 +297,13 @@ def restricted_machine() -> None:
         times = {run_products: [], run_sweeps: []}
         for run in times:
             run(1)
-        for _ in range(N_ROUNDS):
+        for _ in range(_peers.N_ROUNDS):
             for run, found in times.items():
-                found.append((seconds(run, 3 * n) - seconds(run, n)) / (2 * n))
+                found.append((_peers.seconds(run, 3 * n) - _peers.seconds(run, n)) / (2 * n))
         best = [1e3 * min(found) for found in times.values()]
         print(f"{n_chains:8}{best[0]:10.3f}{best[1]:10.3f}{best[1] / best[0]:8.2f}", flush=True)
 
 
 def main() -> None:
-    jax.config.update("jax_num_cpu_devices", 2)
-    for beta in (0.5, 1.0, 2.0):
-        compare(
-            f"Sherrington-Kirkpatrick model, {N_SPINS} spins, beta = {beta}",
-            contenders("spin glass", beta, n_chains=(256, 1024, 4096), with_thrml=False),
-        )
-    compare(
-        f"Square lattice, {SIZE} x {SIZE}, beta = 0.44",
-        contenders("lattice", 0.44, n_chains=(32, 64, 128, 256), with_thrml=True),
-    )
-    single_chain("spin glass", 1.0)
-    single_chain("lattice", 0.44)
+    compare()
     restricted_machine()
-    pool().shutdown()

@@ -1,42 +1,100 @@
-"""Speed of the Walsh transform against a C library and a NumPy butterfly, in one run.
+"""Speed of the Walsh transform against a C library and products of Hadamard matrices.
 
-Float64, out of place; repetitions of each are interleaved so that all see the same machine, and
-ratios are given for the best and for the median of the times. Memory counts argument, result and
-scratch space in tables of 2^n. Compile time is reported apart. Needs the extra `bench`.
+Out of place, in both precisions, alone and batched; repetitions of all are interleaved so that they
+see the same machine. The C library has no float32 on a processor: it converts. scipy has no such
+transform: its Hadamard matrices of 64 rows are applied to the axes of a table (n = 18 is 64 x 64 x
+64), which are matrix products. `main` also gives the cost of a gradient, and the memory of
+argument, result and scratch space in tables of 2^n. Needs the extra `bench`.
 
     python -m experiments benchmarks.walsh
 """
 
-import time
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pyfwht
+import scipy.linalg
 
 import thermogen as tg
+from experiments.benchmarks import _peers
 
 N_REPETITIONS = 40
+# Bits, precision, tables at once.
+CASES = (
+    (16, "float64", 1),
+    (18, "float64", 1),
+    (20, "float64", 1),
+    (22, "float64", 1),
+    (18, "float32", 1),
+    (20, "float32", 1),
+    (12, "float64", 256),
+)
 
 
-def butterfly(x: np.ndarray) -> np.ndarray:
-    """The textbook transform, one NumPy pass a bit."""
-    width = 1
-    while width < x.size:
-        pairs = x.reshape(-1, 2, width)
-        x = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], axis=1).reshape(-1)
-        width *= 2
-    return x
+def c_library(x: np.ndarray, backend: str = "cpu") -> np.ndarray:
+    import pyfwht
+
+    return pyfwht.fwht(x, backend=backend)
 
 
-def c_library(x: np.ndarray) -> np.ndarray:
-    return pyfwht.fwht(x.copy(), backend=pyfwht.Backend.CPU)
+@functools.cache
+def hadamard(size: int, dtype: np.dtype) -> np.ndarray:
+    return scipy.linalg.hadamard(size).astype(dtype)
 
 
-def seconds(function, argument) -> float:
-    began = time.perf_counter()
-    jax.block_until_ready(function(argument))
-    return time.perf_counter() - began
+def matrix_products(x: np.ndarray) -> np.ndarray:
+    """The transform of the last axis, six bits a product."""
+    size = x.shape[-1]
+    done = min(64, size)
+    y = x.reshape(-1, done) @ hadamard(done, x.dtype)
+    while done < size:
+        block = min(64, size // done)
+        y = hadamard(block, x.dtype) @ y.reshape(-1, block, done)
+        done *= block
+    return y.reshape(x.shape)
+
+
+def ours(x: jax.Array) -> jax.Array:
+    return jax.block_until_ready(transform(x))
+
+
+@jax.jit
+def transform(x: jax.Array) -> jax.Array:
+    return jax.vmap(tg.inverse_walsh_transform)(x) if x.ndim > 1 else tg.inverse_walsh_transform(x)
+
+
+def contenders(x: np.ndarray) -> dict[tuple[str, str], functools.partial]:
+    """Calls by who and package, of which each gave the same result."""
+    # The libraries count bit 1 as -1, spins count it as +1: signs turn one into the other.
+    signs = (-1.0) ** np.bitwise_count(np.arange(x.shape[-1]))
+    on_device = jnp.asarray(x * signs, x.dtype)
+    runs = {
+        (_peers.OURS, _peers.OURS): functools.partial(ours, on_device),
+        ("scipy, Hadamard matrices", "scipy"): functools.partial(matrix_products, x),
+    }
+    if not _peers.why_absent("pyfwht"):
+        backend = "cpu" if _peers.cores() == 1 else "openmp"
+        runs[f"pyfwht, {backend}", "pyfwht"] = functools.partial(c_library, x, backend)
+    want = matrix_products(x.astype(float))
+    for run in runs.values():
+        scale = np.finfo(x.dtype).eps * x.shape[-1]
+        np.testing.assert_allclose(np.asarray(run()), want, atol=10 * scale)
+    return runs
+
+
+def compare() -> list[_peers.Row]:
+    found = []
+    for n, dtype, batch in CASES:
+        shape = (batch, 2**n) if batch > 1 else (2**n,)
+        x = np.random.default_rng(n).normal(size=shape).astype(dtype)
+        runs = contenders(x)
+        jax.clear_caches()  # so that the first call is one
+        measured = _peers.duel(runs, N_REPETITIONS)
+        case = f"n = {n}, {dtype}" + (f", {batch} tables" if batch > 1 else "")
+        measured += _peers.missing("pyfwht")
+        found += _peers.rows("Walsh transform", case, "ms", _peers.milli(measured), False)
+    return found
 
 
 def copies(argument: jax.Array) -> float:
@@ -50,32 +108,14 @@ def copies(argument: jax.Array) -> float:
 
 
 def main() -> None:
-    columns = ["ours ms", "C ms", "numpy ms", "/ C", "/ C median", "/ numpy"]
-    columns += ["gradient", "copies", "compile s"]
-    print("   n" + "".join(f"{name:>11}" for name in columns))
+    compare()
     gradient = jax.jit(jax.grad(lambda x, y: jnp.dot(tg.inverse_walsh_transform(x), y)))
+    print("\n   n  gradient / transform    copies")
     for n in (16, 18, 20, 22):
-        x = np.random.default_rng(n).normal(size=2**n)
-        on_device = jnp.asarray(x)
-        compiling = seconds(tg.inverse_walsh_transform, on_device)
-        seconds(lambda v: gradient(v, v), on_device)
-        # The libraries count bit 1 as -1, spins count it as +1: signs turn one into the other.
-        signs = (-1.0) ** np.bitwise_count(np.arange(2**n))
-        ours = np.asarray(tg.inverse_walsh_transform(on_device * signs))
-        np.testing.assert_allclose(ours, butterfly(x), atol=1e-9 * 2**n)
-        np.testing.assert_allclose(ours, c_library(x), atol=1e-9 * 2**n)
-        runs = {"ours": [], "c": [], "numpy": [], "gradient": []}
-        for repetition in range(N_REPETITIONS):
-            runs["ours"].append(seconds(tg.inverse_walsh_transform, on_device))
-            runs["c"].append(seconds(c_library, x))
-            runs["gradient"].append(seconds(lambda v: gradient(v, v), on_device))
-            if repetition % 8 == 0:
-                runs["numpy"].append(seconds(butterfly, x))
-        best = {name: 1e3 * min(times) for name, times in runs.items()}
-        median = {name: np.median(times) for name, times in runs.items()}
-        print(
-            f"{n:4d}{best['ours']:11.3f}{best['c']:11.3f}{best['numpy']:11.2f}"
-            f"{best['ours'] / best['c']:11.2f}{median['ours'] / median['c']:11.2f}"
-            f"{best['ours'] / best['numpy']:11.3f}{best['gradient'] / best['ours']:11.2f}"
-            f"{copies(on_device):11.1f}{compiling:11.2f}"
-        )
+        x = jnp.asarray(np.random.default_rng(n).normal(size=2**n))
+        runs = {
+            ("gradient", ""): lambda x=x: jax.block_until_ready(gradient(x, x)),
+            ("transform", ""): lambda x=x: ours(x),
+        }
+        times = [np.median(measured.values) for measured in _peers.duel(runs, N_REPETITIONS)]
+        print(f"{n:4}{times[0] / times[1]:22.2f}{copies(x):10.1f}")
