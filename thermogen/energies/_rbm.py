@@ -115,7 +115,8 @@ class RBM(AbstractMultilinear):
         self, spins: Spins
     ) -> tuple[Num[Array | np.ndarray, " v"], Num[Array | np.ndarray, " h"]]:
         """Visible and hidden part of one configuration or magnetization vector."""
-        return spins[: self.n_visible], spins[self.n_visible :]
+        visible, hidden = jax.lax.split(jnp.asarray(spins), (self.n_visible, self.n_hidden))
+        return visible, hidden
 
     def __call__(self, spins: Spins) -> Float[Array, ""]:
         visible, hidden = self.split(one_configuration(self, spins))

@@ -165,7 +165,7 @@ class Problem(eqx.Module):
 
     def residual(self, theta: Magnetizations) -> Magnetizations:
         """`beta dG/dm` at m = tanh(theta): how far theta is from its own fixed-point equation."""
-        return self.beta * self.gradient_at(theta)
+        return theta + self.beta * jax.grad(self.excess)(jnp.tanh(theta))
 
     def taylor(self, theta: Magnetizations) -> Taylor:
         """G, its gradient and its curvature at m = tanh(theta), from one evaluation.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int
 
+from .._linalg import total
 from .._types import Magnetizations
 
 # Each loop evaluates its function at one place, where its start is the first trial: every place
@@ -58,25 +59,25 @@ class MirrorDescent(optx.AbstractRootFinder):
         # Twice the change of G along the step, less what it may be by rounding.
         shift = m - state.m
         rounding = jnp.finfo(y.dtype).eps * (jnp.abs(y) + jnp.abs(trial)) * jnp.abs(shift)
-        accept = jnp.sum((state.residual + residual) * shift - rounding) <= 0
+        accept = total((state.residual + residual) * shift - rounding) <= 0
         # The first look is at the start itself, whose tanh may round otherwise in the loop.
         accept |= jnp.isinf(state.error)
 
         turned = residual - state.residual
         weighted = (1 - m * m) * turned
-        bend, along = jnp.sum(weighted * turned), -jnp.sum(weighted * state.residual)
+        bend, along = total(weighted * turned), -total(weighted * state.residual)
         # Where the metric underflows every spin is saturated: the fixed point is one step away.
         suggested = jnp.where(bend > 0, state.step_size * along / jnp.where(bend > 0, bend, 1), 1)
         grown = 2.0 * state.step_size
         suggested = jnp.where(suggested > 0, jnp.clip(suggested, 0.1 * state.step_size), grown)
         step_size = jnp.where(accept, jnp.minimum(suggested, 5 * grown), 0.3 * state.step_size)
 
+        error = jnp.where(accept, self.norm(residual), state.error)
         old = (y, state.m, state.residual)
         y, m, residual = (
             jnp.where(accept, new, kept)
             for new, kept in zip((trial, m, residual), old, strict=True)
         )
-        error = jnp.where(accept, self.norm(residual), state.error)
         return y, _DescentState(step_size, m, residual, error), None
 
     def terminate(self, fn, y, args, options, state, tags) -> tuple[Bool[Array, ""], optx.RESULTS]:
