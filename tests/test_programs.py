@@ -1,5 +1,7 @@
 """Programs that outlive the process: by default of the command, of a script by a recipe."""
 
+import importlib.metadata
+import importlib.util
 import os
 import pathlib
 import re
@@ -151,6 +153,20 @@ def test_the_recipe_for_scripts(place):
     )
     first, second = place.script(recipe + work), place.script(recipe + work)
     assert first.missed > 5 and second.missed == 0 and first.output == second.output != ""
+
+
+@pytest.mark.parametrize("series", ["0.10.2", "0.11.0"])
+def test_flags_are_set_for_the_series_that_they_were_tried_with(monkeypatch, series):
+    """XLA ends the process at a flag that it does not know."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: series)
+    own = "--xla_backend_optimization_level=2 --xla_dump_to=there"
+    monkeypatch.setenv("XLA_FLAGS", own)
+    _programs.hurry()
+    flags = os.environ["XLA_FLAGS"].split()
+    assert flags[:2] == own.split()
+    others = [f for f in flags[2:] if f.startswith("--xla_cpu")]
+    assert flags[2:] == others and len(others) == (2 if series.startswith("0.10.") else 0)
 
 
 # --- the folder

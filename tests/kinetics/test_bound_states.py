@@ -127,6 +127,23 @@ def test_weights_can_be_left_to_the_library():
 
 
 @pytest.mark.further
+def test_a_shorter_horizon_counts_the_same_states_and_compiles_nothing(caplog):
+    energy, beta = MODELS["SK"][::2]
+    found = _of("SK", True)
+    compiled = []
+    for horizon in (11, 3):
+        with jax.log_compiles(), caplog.at_level("WARNING"):
+            caplog.clear()
+            short = _diagnose(energy, beta, horizon=horizon)
+        compiled.append(any("XLA compilation of jit(_advance)" in m for m in caplog.messages))
+    assert compiled == [True, False]
+    np.testing.assert_array_equal(short.certificate.group, found.certificate.group)
+    assert np.all(short.intervals[:, 1] - short.intervals[:, 0] > 0)
+    with pytest.raises(ValueError, match="horizon must be at least 3, got 2"):
+        _diagnose(energy, beta, horizon=2)
+
+
+@pytest.mark.further
 def test_candidates_of_one_set_are_one_state():
     """The lightest candidates but one together outweigh the heaviest."""
     found = _of("SK", True)

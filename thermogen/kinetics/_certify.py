@@ -38,6 +38,8 @@ _LEAST_CORES = 16
 # it, up to so many times as many. Errors of N trajectories look like processes of which
 # `1/sqrt(N)` is left after the lag, where `exp(-2)` is left of one as slow as the threshold.
 _LEAST_TRAJECTORIES, _TIMES_MORE = 128, 4
+# Room for the looks of so many thresholds, so that a shorter horizon shares the program.
+_ROOM = 10
 # Beyond the stages, which tell randomness apart, of all other trajectories.
 _LATER = 2**20
 
@@ -152,7 +154,7 @@ def certify(
             jnp.asarray(n_steps, jnp.int32),
             jnp.asarray(2 * tie * scale, dtype),
             jnp.asarray(horizon * LOOKS, jnp.int32),
-            horizon * LOOKS,
+            max(horizon, _ROOM) * LOOKS,
         )
         observe = Observer(trajectories, run_key, part(checkpoint), sharding)
         stands, passing = screened(observe, cores)

@@ -41,6 +41,7 @@ def find_bound_states(
     n_starts: int = 320,
     capacity: int | None = None,
     n_trajectories: int = 256,
+    horizon: int = 10,
     n_populations: int = N_POPULATIONS,
     callback: Progress = None,
     checkpoint: Folder = None,
@@ -73,6 +74,7 @@ def find_bound_states(
         n_trajectories: number of trajectories from each candidate, at least 16; of many candidates,
             from each that is not merely passed. Time grows with it, with the number of candidates,
             with the threshold, and with n^2 where all spins are coupled.
+        horizon: length of the trajectories in units of the threshold, at least 3; see `certify`.
         n_populations: populations of replicas that weigh the states, at least 10; see `weights`.
             With 0 the weights are the `library_weights`, without intervals: enough to compare
             thresholds.
@@ -107,6 +109,7 @@ def find_bound_states(
     n_starts = check_count("n_starts", n_starts)
     capacity = None if capacity is None else check_count("capacity", capacity)
     n_trajectories = check_count("n_trajectories", n_trajectories, least=16)
+    horizon = check_count("horizon", horizon, least=3)
     if n_populations != 0:
         n_populations = check_count("n_populations", n_populations, LEAST_POPULATIONS)
     with holding(checkpoint):
@@ -144,6 +147,7 @@ def find_bound_states(
             threshold=threshold,
             dynamics=dynamics,
             n_trajectories=n_trajectories,
+            horizon=horizon,
             callback=callback,
             checkpoint=part(checkpoint, "trajectories"),
             sharding=sharding,

@@ -16,7 +16,7 @@ from ._study import Study
 # all spins are coupled. Candidates are left out where all trajectories together would take hours.
 _TRAJECTORIES, _FEW_TRAJECTORIES, _MANY_SPINS = 128, 32, 128
 _BUDGET, _LEAST_CANDIDATES = 2**33, 64
-_DESCENTS = 256  # samples that descend at zero temperature, as many as random corners
+_DESCENTS = 256
 # States whose barriers are climbed: all of them up to so many spins, fewer beyond.
 _TREE_STATES, _TREE_SPINS = 12, 128
 _NEIGHBOURS, _ROUNDS = 4, 2
@@ -31,9 +31,19 @@ def diagnose(study: Study, tell: Tell, place: Place) -> None:
 
 
 def bound_states(
-    study: Study, energy: AbstractEnergy, library: Library | None, place: Place
+    study: Study,
+    energy: AbstractEnergy,
+    library: Library | None,
+    place: Place,
+    *,
+    n_descents: int = _DESCENTS,
+    **options: int,
 ) -> BoundStates:
-    """What traps the dynamics of an energy that was learned from the samples of a study."""
+    """What traps the dynamics of an energy that was learned from the samples of a study.
+
+    Of the samples some descend at zero temperature, and as many random corners; `options` are those
+    of `find_bound_states`.
+    """
     n_spins = energy.n_spins
     n_trajectories = _TRAJECTORIES if n_spins <= _MANY_SPINS else _FEW_TRAJECTORIES
     return find_bound_states(
@@ -42,10 +52,11 @@ def bound_states(
         key=study.key(3),
         threshold=max(study.settings.threshold, 10 / n_spins),
         library=library,
-        starts=_corners(study),
-        n_starts=_DESCENTS,
+        starts=_corners(study)[:n_descents],
+        n_starts=n_descents,
         capacity=max(_BUDGET // (n_trajectories * n_spins**2), _LEAST_CANDIDATES),
         n_trajectories=n_trajectories,
+        **options,
         **place.options(),
     )
 

@@ -21,6 +21,9 @@ _LEAST_SAMPLES = 10
 # Nor are those that would take minutes: samples times couplings.
 _BUDGET = 2**25
 _ROUNDS = 6
+# Of a fit within a round: the next round goes on where it ends (generalised expectation and
+# maximisation: Dempster, Laird and Rubin 1977).
+_STEPS = 40
 # First splits of the samples: into clusters, as suits patterns, and at random, as suits rules.
 _STARTS = 2
 
@@ -88,6 +91,7 @@ def _learned(
         n_starts=1 if size == 1 else _STARTS,
         penalty=penalty,
         n_rounds=1 if size == 1 else _ROUNDS,
+        n_steps=None if size == 1 else _STEPS,
         weights=weights,
         callback=lambda found: tell(size > 1, 2, f"{size} experts, loss {found.loss:.4g}"),
         **place.options(),

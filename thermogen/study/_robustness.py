@@ -15,7 +15,10 @@ from ._study import Study, Variation
 _STRONGER = 10
 _RESAMPLES = 2
 _RESTS = RESULTS.converged, RESULTS.completed  # the regular ends of a fit
+# Asked is what becomes of the states that were found, and how many there are: a few starts of each
+# kind do beside those states, the shortest trajectories, and no weights.
 _STARTS = 64
+_SHORT = {"n_descents": _STARTS, "horizon": 3, "n_populations": 0}
 # Starts near the solution: what is not there by then has no minimum.
 _MOST_STEPS = 400
 
@@ -66,7 +69,7 @@ def _variation(study: Study, what: str, l2: float, counts: np.ndarray, place: Pl
             **place.options("search"),
         )
         ends = quench(functional, learned.energy, study.beta, states)
-    varied = bound_states(study, learned.energy, minima, place.at("states"))
+    varied = bound_states(study, learned.energy, minima, place.at("states"), **_SHORT)
     return Variation(what, varied.certificate.count, _kept(varied, ends.value), learned.result)
 
 
