@@ -5,10 +5,15 @@ import sys
 import types
 from pathlib import Path
 
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from experiments import ridge
+import thermogen as tg
+from experiments import gradient_moves, ridge
 from experiments.__main__ import FOLDER, main, names, read
 from experiments.benchmarks import __main__ as together
 from experiments.benchmarks import _peers
@@ -22,6 +27,7 @@ ALONE = {
     "bifurcations": "one model, and its diagram",
     "births": "one model, and its tree",
     "coexistence": "one model of each size, compared",
+    "gradient_moves": "five models, compared by the clock of one machine",
     "influence": "one model, and a picture",
     "kills": "what this machine does when it kills",
     "learning_against_cutting": "three tables, compared",
@@ -179,3 +185,19 @@ def test_tables_of_a_page_are_written_from_the_file(tmp_path):
             "| peer | 1 | 8 ± 1; cold | 0.5 |  |".replace("| 1 |", f"| {_peers.cores()} |") in text
         )
         assert text.count("### ") == 2
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("kernel", ["informed", "Langevin"])
+def test_moves_by_gradients_leave_the_distribution_as_it_is(kernel):
+    energy = helpers.random_pairwise(5, jax.random.key(0), fields=0.3)
+    langevin = gradient_moves.Langevin(jnp.asarray(2.0))
+    sampler = gradient_moves.Informed() if kernel == "informed" else langevin
+    n_chains = 4096
+    spins = tg.sample(
+        sampler, energy, 1.0, key=jax.random.key(1), n_chains=n_chains, n_sweeps=1, burn_in=40
+    )
+    counts = np.bincount(np.asarray(tg.index_from_spins(spins[:, 0])), minlength=32)
+    expected = n_chains * np.asarray(tg.exact.probabilities(energy, 1.0))
+    # Pearson's statistic of 32 cells: 31 on average, four standard deviations of sqrt(62).
+    assert np.sum((counts - expected) ** 2 / expected) < 31 + 4 * np.sqrt(62)
