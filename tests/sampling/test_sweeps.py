@@ -9,6 +9,7 @@ from jax.extend.random import threefry_2x32
 from scipy.stats import chi2
 
 import thermogen as tg
+from thermogen import sampling
 from thermogen._bits import random_words
 
 N_DRAWS = 20_000
@@ -166,3 +167,42 @@ def test_blocks_and_words_leave_no_spin_out(n):
         spins[k] = np.sign(couplings[k] @ spins + fields[k])
     ends = _sweep_all(energy, starts, 1e9, _key(2))
     np.testing.assert_array_equal(ends, np.tile(spins, (70, 1)))
+
+
+RULES = [sampling.HeatBathRule(), sampling.MetropolisRule(), helpers.BelowUniform()]
+
+
+@pytest.mark.parametrize("n", [5, 40])
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+def test_a_chain_does_not_depend_on_how_many_there_are(rule, n):
+    """A few dense chains go from flip to flip, many in blocks of spins."""
+    energy = helpers.random_pairwise(n, _key(0))
+    clamp = np.zeros(n)
+    clamp[[1, n - 1]] = [1, -1]
+    starts = np.where(clamp == 0, np.random.default_rng(0).choice([-1.0, 1.0], (9, n)), clamp)
+    keys = jax.random.split(_key(1), 9)
+
+    @jax.jit
+    def swept(starts, keys):
+        def one(start, key):
+            return sampling.sweep(rule, energy, 0.8, start, key, clamp)[0]
+
+        return jax.vmap(one)(starts, keys)
+
+    together = np.asarray(swept(starts, keys))
+    alone = np.concatenate([swept(starts[i : i + 1], keys[i : i + 1]) for i in range(9)])
+    pairs = np.concatenate([swept(starts[i : i + 2], keys[i : i + 2]) for i in range(0, 8, 2)])
+    assert np.any(together != starts)
+    np.testing.assert_array_equal(alone, together)
+    np.testing.assert_array_equal(pairs, together[:8])
+
+
+@pytest.mark.parametrize("kernel", [tg.Gibbs(), tg.Metropolis()], ids=["Gibbs", "Metropolis"])
+def test_a_batch_of_models_is_as_each_of_them(kernel):
+    models = [helpers.random_pairwise(20, _key(i)) for i in range(3)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *models)
+    start, key = jnp.ones(20), _key(7)
+    step = jax.jit(lambda energy: kernel.step(energy, 0.7, start, key)[0])
+    batched = jax.jit(jax.vmap(lambda energy: kernel.step(energy, 0.7, start, key)[0]))(stacked)
+    np.testing.assert_array_equal(batched, [step(model) for model in models])
+    assert np.any(batched != 1)

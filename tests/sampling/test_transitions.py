@@ -214,6 +214,26 @@ def test_kernels(kernel, reference, name, energies):
     _assert_drawn_from(matrix, _indices(_ends(kernel, energy, starts)))
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("kernel", [tg.Gibbs(), tg.Metropolis()], ids=["Gibbs", "Metropolis"])
+def test_a_single_chain(kernel, dtype):
+    """One after the other, as a chain without others is swept."""
+    energy, n_draws = helpers.random_pairwise(3, _key(4), scale=1.5), 4000
+    reference = helpers.gibbs_matrix if isinstance(kernel, tg.Gibbs) else _metropolis
+    matrix = reference(energy, BETA)
+    energy = jax.tree.map(lambda x: x.astype(dtype), energy)
+    starts = jnp.asarray(np.repeat(helpers.configurations(3), n_draws, axis=0), dtype)
+
+    @jax.jit
+    def ends(starts, keys):
+        step = lambda x: kernel.step(energy, BETA, *x)[0]  # noqa: E731
+        return jax.lax.map(step, (starts, keys))
+
+    found = ends(starts, jax.random.split(_key(9), len(starts)))
+    assert found.dtype == dtype
+    _assert_drawn_from(matrix, _indices(found))
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_walks_that_share_their_sites(name):
     """Given the sites, some drawn again and some left out, against the product of the steps."""

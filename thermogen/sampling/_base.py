@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int, Num, PyTree
 
+from .._bits import folded
 from .._checks import as_array, as_float, known_spins
 from .._types import Beta, Key, Spins
 from ..energies import AbstractEnergy
@@ -172,7 +173,8 @@ def step_chains(
     So the kernels want them: to transpose spins takes longer than to update them. A clamp of shape
     `(chains, n)` is one for each chain.
     """
-    keys = jax.random.split(key, jax.tree.leaves(states)[0].shape[-1])
+    # As `jax.random.split` gives them.
+    keys = folded(key, jnp.arange(jax.tree.leaves(states)[0].shape[-1]))
 
     own = 0 if clamp is not None and np.ndim(clamp) == 2 else None
     axes = None, None, None, own, -1, 0

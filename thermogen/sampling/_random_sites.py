@@ -25,8 +25,8 @@ from ..energies import (
 )
 from ._base import AbstractKernel, Clamp, SweepInfo, count_flips
 from ._coloring import incidences
+from ._dense import update_in_turn
 from ._rules import HeatBathRule
-from ._sweeps import update_in_turn
 
 # Steps whose sites are drawn together, and whose local fields are one matrix product.
 _BLOCK = 16

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
+from .._bits import folded
 from .._checks import as_array, check_count, check_counts, check_finite, check_parameters
 from .._cold import beta_as, resolved_beta
 from .._placement import from_anywhere
@@ -199,7 +200,7 @@ class Sampling(AbstractJob):
         count, beta = state.n_done, resolved_beta(self.energy, self.beta)
 
         def sweep(i, carry):
-            return self._sweep(beta, carry[0], jax.random.fold_in(state.key, i))
+            return self._sweep(beta, carry[0], folded(state.key, i[None])[0])
 
         stop = self.burn_in + (count + 1) * self.thin
         start = jnp.where(count == 0, 0, stop - self.thin)

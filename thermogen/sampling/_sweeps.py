@@ -6,7 +6,6 @@ rows, and the local fields of many replicas are one matrix product.
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -32,15 +31,11 @@ from ..energies import (
 )
 from ._base import Clamp, SweepInfo, count_flips
 from ._coloring import color_plan
+from ._dense import Thresholds, sweep_dense
 from ._rules import AbstractRule
 
-# Spins whose local fields are computed by one matrix product, and whose updates are one kernel.
-_BLOCK = 16
 # Replicas of a coloured energy that share a word.
 _WORD = 32
-
-# Numbers of spins, shape (m,) -> random thresholds of all replicas, shape (m, replicas)
-Thresholds = Callable[[Array], Array]
 
 
 def sweep(
@@ -178,49 +173,8 @@ def _(energy: Mixture, beta, spins, rule, thresholds):
 
 @sweep_population.register
 def _(energy: Pairwise, beta, spins, rule, thresholds):
-    """Blocks of spins: the fields of a block by one product, corrected as its spins change."""
-    n, size = len(spins), min(_BLOCK, len(spins))
-    padding = -n % size
-    couplings = jnp.pad(energy.matrix.astype(spins.dtype), (0, padding))
-    fields = jnp.pad(energy.fields.astype(spins.dtype), (0, padding))[:, None]
-    spins = jnp.pad(spins, ((0, padding), (0, 0)), constant_values=1)
-    n_blocks, scale = (n + padding) // size, 2 * beta
-
-    def read(x, b):
-        return jax.lax.dynamic_slice_in_dim(x, b * size, size)
-
-    def write(spins, b, word):
-        block = signs(word, size, spins.dtype, axis=0)
-        return jax.lax.dynamic_update_slice_in_dim(spins, block, b * size, 0)
-
-    def update_block(b, carry):
-        # What XLA fuses with the updates it computes anew for each of them: the result is written
-        # in the next iteration, and the spins before come from the last one.
-        spins, word, own = carry
-        spins = write(spins, (b - 1) % n_blocks, word)
-        rows = read(couplings, b)
-        inner = jax.lax.dynamic_slice_in_dim(rows, b * size, size, axis=1)
-        field = scale[None, :] * (read(fields, b) + dot(rows, spins))
-        noise = thresholds(b * size + jnp.arange(size))
-        word = update_in_turn(rule, field, own, noise, inner, scale)
-        return spins, word, read(spins, (b + 1) % n_blocks)
-
-    start = spins, packed(spins[-size:], axis=0), spins[:size]
-    spins, word, _ = jax.lax.fori_loop(0, n_blocks, update_block, start)
-    return write(spins, n_blocks - 1, word)[:n]
-
-
-def update_in_turn(rule, field, own, thresholds, inner, scale):
-    """Spins of a block in turn, unrolled: one bit each of a word, so that XLA fuses it all."""
-    size = len(own)
-    field, word = list(field), jnp.zeros(own.shape[1], jnp.uint32)
-    for k in range(size):
-        new = rule(field[k], own[k], thresholds[k])
-        word |= jnp.where(new < 0, np.uint32(1 << k), np.uint32(0))
-        change = scale * (new - own[k])
-        for j in range(k + 1, size):
-            field[j] += inner[j, k] * change
-    return word
+    couplings, fields = energy.matrix.astype(spins.dtype), energy.fields.astype(spins.dtype)
+    return sweep_dense(rule, couplings, fields, 2 * beta, spins, thresholds)
 
 
 @sweep_population.register
