@@ -353,6 +353,9 @@ SLOW = {
             e, BETAS, burn_in=2, kernel=Kernel(), **SWEEPS
         ).log_partition
     ),
+    "sampling.find_ladder": lambda e: (
+        sampling.find_ladder(e, BETA, key=KEY, kernel=Kernel(), n_sweeps=20, n_rounds=2).betas
+    ),
     "sampling.tune_ladder": lambda e: (
         sampling.tune_ladder(
             tg.ParallelTempering([0.0, 0.5, 1.0], Kernel()), e, key=KEY, n_sweeps=20, n_rounds=2

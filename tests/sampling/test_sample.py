@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import gammaln, softmax
 from scipy.stats import chi2
 
 import thermogen as tg
 from thermogen import sampling
+from thermogen.sampling import _tempering
 from thermogen.sampling._coloring import color_plan
 
 ALARM = 1e-9
@@ -582,6 +584,57 @@ def test_a_ladder_of_single_precision_is_tuned_for_an_energy_of_double():
     tuned = sampling.tune_ladder(start, energy, key=_key(0), n_sweeps=50)
     assert tuned.betas[0] == 0 and tuned.betas[-1] == 1
     assert np.all(np.diff(tuned.betas) > 0)
+
+
+def _exact_barrier(n, beta):
+    """`int_0^beta E|E - E'| / 2` over independent draws of a Curie-Weiss magnet (Syed et al.)."""
+    m = np.arange(-n, n + 1, 2)
+    energies = -(m**2 - n) / (2 * n)
+    log_count = -gammaln((n + m) / 2 + 1) - gammaln((n - m) / 2 + 1)
+    betas = np.linspace(0, beta, 2001)
+    p = softmax(log_count - betas[:, None] * energies, axis=1)
+    gaps = np.abs(energies[:, None] - energies)
+    return np.trapezoid(np.einsum("bi,bj,ij->b", p, p, gaps) / 2, betas)
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("beta", [1.2, 1.9])
+def test_a_ladder_that_is_found_has_twice_as_many_gaps_as_the_barrier_is_high(beta):
+    n = 40
+    energy = tg.Pairwise((1 - jnp.eye(n)) / n, jnp.zeros(n))
+    found = sampling.find_ladder(energy, beta, key=_key(0), n_sweeps=1000)
+    assert found.betas.size == np.ceil(2 * _exact_barrier(n, beta)) + 1
+    assert found.betas[0] == 0 and found.betas[-1] == beta and np.all(np.diff(found.betas) > 0)
+    rates = tg.sample(
+        found,
+        energy,
+        beta,
+        key=_key(1),
+        n_chains=16,
+        n_sweeps=1000,
+        observers=sampling.Mean(lambda energy, info: info.acceptance, of="info"),
+    )
+    # From half upwards, since gaps are a whole number: with one more, the barrier is a bit lower.
+    lowest = 1 - _exact_barrier(n, beta) / (found.betas.size - 1)
+    assert np.all(np.abs(rates - lowest) < 0.07)
+
+
+def test_a_ladder_of_spins_that_feel_nothing_has_its_ends_alone(unchecked):
+    energy = tg.Pairwise(jnp.zeros((4, 4)), jnp.zeros(4))
+    found = sampling.find_ladder(energy, 1.5, key=_key(0), n_sweeps=5, n_rounds=1)
+    assert found.betas.tolist() == [0, 1.5]
+    for beta in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="beta"):
+            sampling.find_ladder(energy, beta, key=_key(0))
+    with pytest.raises(ValueError, match="n_sweeps"):
+        sampling.find_ladder(energy, 1.0, key=_key(0), n_sweeps=0)
+
+
+def test_a_ladder_that_would_need_too_many_rungs_is_refused(monkeypatch):
+    energy = tg.Pairwise(jnp.zeros((400, 400)), jnp.ones(400))
+    monkeypatch.setattr(_tempering, "_MOST", 8)
+    with pytest.raises(ValueError, match="more than 8 rungs are needed"):
+        sampling.find_ladder(energy, 3.0, key=_key(0), n_sweeps=20, n_rounds=1)
 
 
 @pytest.mark.slow

@@ -74,5 +74,6 @@ from ._sweeps import sweep_population as sweep_population
 from ._tempering import ParallelTempering as ParallelTempering
 from ._tempering import TemperingInfo as TemperingInfo
 from ._tempering import TemperingState as TemperingState
+from ._tempering import find_ladder as find_ladder
 from ._tempering import tune_ladder as tune_ladder
 from ._trust import MIN_ESS as MIN_ESS

@@ -31,7 +31,7 @@ from ._base import (
 from ._observers import AbstractObserver, Seen, Trace
 
 # Below this share of bonds, colours of independent spins beat blocks of a dense matrix.
-_SPARSE = 0.05
+_SPARSE = 0.01
 
 
 @functools.partial(from_anywhere, spread=("init", "sharding"))

@@ -1,6 +1,7 @@
 """Parallel tempering: replicas at many temperatures that exchange their configurations."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._checks import check_counts, check_parameters
+from .._checks import check_counts, check_parameters, checked_beta
 from .._linalg import dot
 from .._placement import from_anywhere
 from .._types import Beta, Count, Key, Spins
@@ -181,11 +182,78 @@ def tune_ladder(
     """
     check_parameters(energy)
     counts = check_counts(n_sweeps=n_sweeps, n_rounds=n_rounds)
-    return _tuned(sampler, energy, key, *counts)
+    betas, barrier = _barrier(sampler, energy, key, *counts)
+    return eqx.tree_at(lambda s: s.betas, sampler, _spaced(betas, barrier, betas.size))
+
+
+@from_anywhere
+def find_ladder(
+    energy: AbstractEnergy,
+    beta: Beta,
+    *,
+    key: Key,
+    kernel: AbstractSampler = Gibbs(),
+    n_sweeps: Count = 200,
+    n_rounds: Count = 4,
+) -> ParallelTempering:
+    """A ladder from infinite temperature to `beta`, with as many rungs as it takes.
+
+    Neighbours swap about half of the time: among ladders of uniform swap rates those make the most
+    round trips for the work, with twice as many gaps as the communication barrier is high (Syed et
+    al. 2022, section 5.3). Ladders are doubled until half of the swaps are accepted, which
+    resolves the barrier. A program is compiled for each number of rungs that is tried.
+
+    Args:
+        energy: an energy of n spins.
+        beta: inverse temperature of the coldest rung.
+        key: random key.
+        kernel: moves each replica by one sweep between swaps.
+        n_sweeps: sweeps in each round.
+        n_rounds: rounds of one chain for each ladder that is tried, as in `tune_ladder`.
+
+    Raises:
+        ValueError: for a beta and counts that are not positive, for known parameters that are not
+            finite, and where it takes more than 512 rungs.
+        TypeError: for counts that are no integers, and parameters not of float32 or float64.
+
+    Example:
+        ```python
+        ladder = tg.sampling.find_ladder(energy, 2.0, key=jax.random.key(0))
+        spins = tg.sample(ladder, energy, 2.0, key=jax.random.key(1), n_chains=16, n_sweeps=1000)
+        ```
+    """
+    check_parameters(energy)
+    counts = check_counts(n_sweeps=n_sweeps, n_rounds=n_rounds)
+    betas = jnp.linspace(0.0, checked_beta(beta, parameter_dtype(energy)), _FEWEST)
+    while True:
+        key, own_key = jax.random.split(key)
+        sampler = ParallelTempering(betas, kernel)
+        betas, barrier = _barrier(sampler, energy, own_key, *counts)
+        gaps = math.ceil(2 * float(barrier[-1]))
+        if gaps < betas.size:
+            return ParallelTempering(_spaced(betas, barrier, max(gaps, 1) + 1), kernel)
+        if 2 * betas.size > _MOST:
+            raise ValueError(
+                f"energy: at beta = {float(beta):g} more than {_MOST} rungs are needed from "
+                "infinite temperature on; give ParallelTempering betas from a hotter end"
+            )
+        betas = _spaced(betas, barrier, 2 * betas.size)
+
+
+_FEWEST, _MOST = 8, 512
+
+
+def _spaced(betas, barrier, rungs: int):
+    """Inverse temperatures between the same ends, at equal steps of the barrier."""
+    steps = jnp.linspace(0.0, barrier[-1], rungs)
+    inner = jnp.interp(steps[1:-1], barrier, betas)
+    return jnp.concatenate([betas[:1], inner, betas[-1:]])
 
 
 @eqx.filter_jit
-def _tuned(sampler, energy, key, n_sweeps, n_rounds):
+def _barrier(sampler, energy, key, n_sweeps, n_rounds):
+    """The ladder of the last round, and the communication barrier up to each of its rungs."""
+
     def round_(carry, key):
         betas, spins = carry
         ladder = eqx.tree_at(lambda s: s.betas, sampler, betas)
@@ -200,13 +268,10 @@ def _tuned(sampler, energy, key, n_sweeps, n_rounds):
         (state, refusals), _ = jax.lax.scan(move, start, jax.random.split(key, n_sweeps))
         # A little of everything keeps the barrier increasing where no swap was ever refused.
         barrier = jnp.cumsum(jnp.append(0.0, refusals * 2 / n_sweeps + 1e-6))
-        steps = jnp.linspace(0.0, barrier[-1], betas.size)
-        inner = jnp.interp(steps[1:-1], barrier, betas)
-        betas = jnp.concatenate([betas[:1], inner, betas[-1:]])
-        return (betas, ladder.spins(state)), None
+        return (_spaced(betas, barrier, betas.size), ladder.spins(state)), (betas, barrier)
 
     start_key, key = jax.random.split(key)
     spins = random_corners(energy, 1, start_key)[0]
     start = sampler.betas.astype(parameter_dtype(energy)), spins
-    (betas, _), _ = jax.lax.scan(round_, start, jax.random.split(key, n_rounds))
-    return eqx.tree_at(lambda s: s.betas, sampler, betas)
+    _, rounds = jax.lax.scan(round_, start, jax.random.split(key, n_rounds))
+    return jax.tree.map(lambda x: x[-1], rounds)
