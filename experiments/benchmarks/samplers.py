@@ -274,11 +274,11 @@ def restricted_machine() -> None:
 
     @jax.jit
     def sweeps(machine, spins, beta, key, n):
-        step = jax.vmap(tg.Gibbs().step, in_axes=(None, -1, None, 0), out_axes=-1)
+        step = jax.vmap(tg.Gibbs().step, in_axes=(None, None, -1, 0), out_axes=-1)
 
         def sweep(i, spins):
             keys = jax.random.split(jax.random.fold_in(key, i), spins.shape[1])
-            return step(machine, spins, beta, keys)
+            return step(machine, beta, spins, keys)[0]
 
         return jax.lax.fori_loop(0, n, sweep, spins)
 
