@@ -2,6 +2,7 @@
 
 import functools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,9 @@ from ._split import in_parts, split
 # Most bits that one matrix product transforms: products with 32 x 32 matrices are bound by memory
 # bandwidth on a CPU, those with larger ones by arithmetic.
 _BITS_PER_PASS = 5
+
+# Bits of the largest tables whose passes leave every bit in its place: they stay in a cache.
+_MOST_IN_PLACE = 14
 
 # Values of the empty product and of s_k itself (rows) at bit 0 and bit 1 (columns) of one spin.
 _ONE_SPIN = np.array([[1, 1], [-1, 1]])
@@ -124,6 +128,27 @@ def transform_every_spin(
 
 
 def _transform_locally(table: Float[Array, " size"], one_spin: np.ndarray) -> Float[Array, " size"]:
+    n = table.size.bit_length() - 1
+    return (_in_place if n <= _MOST_IN_PLACE else _in_turn)(table, one_spin)
+
+
+def _in_place(table: Float[Array, " size"], one_spin: np.ndarray) -> Float[Array, " size"]:
+    """A product on the four or five lowest bits, then a pass of sums for each two of the others.
+
+    No pass moves a bit: under `vmap` rows of a batch would be moved with it.
+    """
+    n = table.size.bit_length() - 1
+    lowest = min(n, 4 + n % 2)
+    table = dot(table.reshape(-1, 2**lowest), _on_bits(lowest, one_spin, table.dtype).T)
+    matrix = _on_bits(2, one_spin, table.dtype)
+    for bit in range(lowest, n, 2):
+        # Split and not indexed: derivatives are then put together, not padded and added.
+        quarters = jax.lax.split(table.reshape(-1, 4, 2**bit), (1, 1, 1, 1), axis=1)
+        table = jnp.concatenate([sum(map(operator.mul, row, quarters)) for row in matrix], axis=1)
+    return table.reshape(-1)
+
+
+def _in_turn(table: Float[Array, " size"], one_spin: np.ndarray) -> Float[Array, " size"]:
     """A pass multiplies the lowest bits and moves them to the top, so that after all passes every
     bit is back in its place and no pass reads with a stride.
     """
