@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
+import scipy
 from jaxtyping import Array, Bool, Float, Int
 
 # Accelerators round the factors of a float32 product to fewer bits unless told otherwise: TF32 of

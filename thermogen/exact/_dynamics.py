@@ -11,10 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
-import scipy.sparse
-import scipy.sparse.linalg
-import scipy.special
+import scipy
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 

@@ -10,8 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.csgraph
+import scipy
 
 # A frontier beyond this many spins has no table on any machine.
 MAX_WIDTH = 30

@@ -20,7 +20,7 @@ import heapq
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy
 from jaxtyping import Float, Int
 
 from ._orders import elimination_order

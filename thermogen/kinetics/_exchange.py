@@ -3,8 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse
-import scipy.stats
+import scipy
 from jaxtyping import Bool, Float, Int
 
 # A trajectory has left its set when it is seen outside so many times in a row: crossings that

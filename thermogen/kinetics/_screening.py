@@ -1,7 +1,7 @@
 """Cores that trajectories merely pass, told by a few of them."""
 
 import numpy as np
-import scipy.stats
+import scipy
 from jaxtyping import Bool, Int
 
 from ._cores import Cores, Seen, repeated

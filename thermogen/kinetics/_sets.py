@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy
 from jaxtyping import Float, Int
 
 from .._linalg import simplex_corners

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
+import scipy
 from jaxtyping import Array, Float, Int, Int8
 
 from .._batches import cast

@@ -1,7 +1,7 @@
 """The network of minima and saddles that a search for barriers builds."""
 
 import numpy as np
-import scipy.sparse.csgraph
+import scipy
 from jaxtyping import Bool, Float, Int
 
 from .._linalg import minimax_closure

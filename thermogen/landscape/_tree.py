@@ -3,8 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.cluster.hierarchy
-import scipy.spatial.distance
+import scipy
 from jaxtyping import Float, Int
 
 from .._placement import from_anywhere

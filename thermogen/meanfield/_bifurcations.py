@@ -6,8 +6,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float
-from scipy import optimize
 
 from .._placement import from_anywhere
 from .._types import Magnetizations
@@ -98,7 +98,7 @@ def _zero(path: Path, place: Place, tangent: Place, reach: float, k: int) -> flo
     low, high = value(0.0), value(reach)
     if low * high >= 0:  # one of the two is zero but for rounding
         return 0.0 if abs(low) < abs(high) else reach
-    return optimize.root_scalar(value, bracket=(0.0, reach), xtol=1e-9 * reach).root
+    return scipy.optimize.root_scalar(value, bracket=(0.0, reach), xtol=1e-9 * reach).root
 
 
 def _describe(

@@ -5,8 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
-import scipy.stats
+import scipy
 from jaxtyping import Array, Bool, Float, Int
 
 from .._merging import merged

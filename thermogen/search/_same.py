@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-import scipy.sparse
+import scipy
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 # Two minima are the same when no magnetization differs by more: where G rises by the fourth power
