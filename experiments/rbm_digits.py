@@ -113,7 +113,7 @@ def with_thermogen(
     clock = Clock(seconds)
     look = lambda so_far: clock.look(lambda: so_far.energy, so_far.history.size)  # noqa: E731
     try:
-        tg.fit(objective, start, training, n_steps=10**9, callback=look, **options)
+        tg.fit(objective, start, training, n_steps=10**6, callback=look, **options)
     except TimeIsUp:
         return clock.kept
     raise RuntimeError("the fit ended before its time: it diverged")

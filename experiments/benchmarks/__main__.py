@@ -28,6 +28,11 @@ COMPARISONS = {
     "walsh": (1, 2),
     "samplers": (1, 2),
     "tempering": (1,),
+    "ground_states": (1,),
+    "exact": (1,),
+    "free_energy": (1,),
+    "learning": (1,),
+    "search": (1,),
 }
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 import thermogen as tg
+from experiments.benchmarks import _peers
 
 CASES = {
     "40-weak": (40, 0.6),
@@ -153,6 +154,21 @@ def study(name: str) -> None:
         figures = f"{error(couplings):10.5f}{error(couplings) / floor:9.3f}{'':9}"
         label = f"inversion, {title}"
         print(f"{label:34}{figures}{seconds:9.3f}{slow / seconds:8.1f}", flush=True)
+
+
+def compare() -> list[_peers.Row]:
+    n, scale = CASES["40-weak"]
+    data = samples(model(n, scale), jax.random.key(n), n_chains=N_SAMPLES)
+    start, objective = zeros(n, np.float64), tg.Pseudolikelihood(l2=0.0)
+    runs = {
+        (f"{_peers.OURS}, pseudolikelihood", _peers.OURS): lambda: tg.fit(
+            objective, start, data, key=jax.random.key(0)
+        ),
+        ("scikit-learn, spin by spin", "scikit-learn"): lambda: by_logistic_regressions(data),
+    }
+    measured = _peers.milli(_peers.duel(runs, 3))
+    case = f"couplings of {n} spins from {N_SAMPLES} samples"
+    return _peers.rows("learning, inverse Ising", case, "ms", measured, more_is_better=False)
 
 
 def main(cases: tuple[str, ...] = tuple(CASES)) -> None:

@@ -23,6 +23,7 @@ idle cores.
     python -m experiments benchmarks.search
 """
 
+import collections
 import time
 
 import jax
@@ -31,6 +32,7 @@ import scipy.linalg
 import scipy.optimize
 
 import thermogen as tg
+from experiments.benchmarks import _peers
 
 BUDGET = 5.0
 SEEDS = (0, 1, 2)
@@ -282,8 +284,9 @@ def fitting_starts(name, energy, beta) -> int:
     return n_starts
 
 
-def race(name: str, beta: float, seeds) -> None:
-    n = 256
+def race(name: str, beta: float, seeds) -> dict[str, list[float]]:
+    """Minima a second that each contender found with each seed."""
+    n, rates = 256, collections.defaultdict(list)
     print(f"{name} at beta = {beta}, n = {n}, {BUDGET:.0f} s each")
     print(
         f"{'contender':>20}{'seed':>6}{'seconds':>9}{'CPU s':>7}{'quenches':>10}{'minima':>8}"
@@ -302,6 +305,7 @@ def race(name: str, beta: float, seeds) -> None:
             rows.append((label, seconds, found.quenches, found.all()))
         ours = len(rows[0][3]) / rows[0][1]
         for label, seconds, quenches, minima in rows:
+            rates[label].append(len(minima) / seconds[0])
             wrong = sum(not landscape.is_minimum(m) for m in minima)
             ratio = ours / (max(len(minima), 1) / seconds)
             print(
@@ -309,6 +313,7 @@ def race(name: str, beta: float, seeds) -> None:
                 f"{wrong:7}{ratio[0]:9.1f}{ratio[1]:8.1f}",
                 flush=True,
             )
+    return rates
 
 
 def growth(sizes) -> None:
@@ -328,6 +333,19 @@ def growth(sizes) -> None:
             f"{each[0]:11.3f}{each[1]:9.3f}{each[2]:12.3f}",
             flush=True,
         )
+
+
+def compare() -> list[_peers.Row]:
+    """The first race: of that at TAP few minima can be told apart in so short a time."""
+    name, beta = "naive", 2.0
+    packages = {"find_minima": _peers.OURS, "serial NumPy": "numpy"}
+    measured = []
+    for label, values in race(name, beta, SEEDS).items():
+        package = packages.get(label, "scipy")
+        measured.append(_peers.Measured(f"{package}, {label}", package, values))
+    measured += _peers.missing("pele")
+    case = f"{name} mean field, SK, 256 spins, beta = {beta:g}"
+    return _peers.rows("minima of a free energy", case, "certified minima a second", measured)
 
 
 def main(
