@@ -336,7 +336,7 @@ def growth(sizes) -> None:
 
 
 def compare() -> list[_peers.Row]:
-    """The first race: of that at TAP few minima can be told apart in so short a time."""
+    """The race at naive mean field."""
     name, beta = "naive", 2.0
     packages = {"find_minima": _peers.OURS, "serial NumPy": "numpy"}
     measured = []
