@@ -10,7 +10,8 @@ Two exact kernels, written as a user would, against `Gibbs`, all at beta = 1:
 
 `dE` is taken from the gradient, exactly so for a multilinear E. An evaluation is one gradient, by
 all n^2 products; a sweep of Gibbs takes as many. The effective sample size is the lesser of those
-of E and of the projection on the leading direction of the couplings. One core, float32; chains
+of E, of a machine that of its visible spins, and of the projection on the leading direction of the
+couplings. One core, float32; chains
 start at random and burn in for a quarter of the run; compilation is left out.
 
     python -m experiments gradient_moves [--out DIR]
@@ -35,7 +36,7 @@ X64 = False
 
 N_CHAINS = 32
 SECONDS = 4.0  # of each run, about
-PROPOSALS = 8  # of the Langevin kernel in a step, which keeps its last gradient
+PROPOSALS = 8  # of the Langevin kernel in a step
 ACCEPTED = 0.57
 
 
@@ -52,6 +53,10 @@ class Visible(tg.AbstractEnergy):
         return visible_free_energy(self.machine, 1.0, spins)
 
 
+def visible(energy: tg.AbstractEnergy) -> tg.AbstractEnergy:
+    return Visible(energy) if isinstance(energy, tg.RBM) else energy
+
+
 def gaps(energy, spins):
     """E, and what every single flip costs by the gradient."""
     value, slope = jax.value_and_grad(energy)(spins)
@@ -59,7 +64,7 @@ def gaps(energy, spins):
 
 
 class Informed(sampling.AbstractKernel):
-    """Single flips that the gradient proposes; a step is n of them."""
+    """Single flips that the gradient proposes; a step is n of them, and one gradient more."""
 
     def step(self, energy, beta, state, key, clamp=None):
         def flip(i, carry):
@@ -79,7 +84,7 @@ class Informed(sampling.AbstractKernel):
 
 
 class Langevin(sampling.AbstractKernel):
-    """All spins flip by odds of their own; a step is `PROPOSALS` of these."""
+    """All spins flip by odds of their own; a step is `PROPOSALS` of these and one gradient."""
 
     size: jax.Array  # of a step, "a"
 
@@ -139,7 +144,8 @@ def _pairwise(couplings, fields=None):
 def measure(sampler, energy, direction: np.ndarray) -> tuple[float, float, int]:
     """Effective sample size, seconds and sweeps of a run of some seconds."""
     u = jnp.asarray(direction, jnp.float32)
-    trace = sampling.Trace(lambda energy, s: jnp.stack([energy(s), s[: len(u)] @ u]))
+    level = visible(energy)
+    trace = sampling.Trace(lambda _, s: jnp.stack([level(s[: len(u)]), s[: len(u)] @ u]))
 
     @functools.partial(jax.jit, static_argnums=1)
     def run(key, n_sweeps):
@@ -189,11 +195,11 @@ def tuned(energy) -> Langevin:
 
 def contenders(energy) -> dict[str, tuple[sampling.AbstractKernel, tg.AbstractEnergy, float]]:
     """Kernels, the energy that each moves on, and evaluations in a sweep."""
-    flat = Visible(energy) if isinstance(energy, tg.RBM) else energy
+    flat = visible(energy)
     return {
         "Gibbs": (tg.Gibbs(), energy, 1),
-        "informed": (Informed(), flat, flat.n_spins),
-        "Langevin": (tuned(flat), flat, PROPOSALS),
+        "informed": (Informed(), flat, flat.n_spins + 1),
+        "Langevin": (tuned(flat), flat, PROPOSALS + 1),
     }
 
 

@@ -1,6 +1,5 @@
 """Programs that outlive the process: by default of the command, of a script by a recipe."""
 
-import importlib.metadata
 import importlib.util
 import os
 import pathlib
@@ -159,7 +158,7 @@ def test_the_recipe_for_scripts(place):
 def test_flags_are_set_for_the_series_that_they_were_tried_with(monkeypatch, series):
     """XLA ends the process at a flag that it does not know."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: series)
+    monkeypatch.setattr(_programs.jaxlib, "__version__", series)
     own = "--xla_backend_optimization_level=2 --xla_dump_to=there"
     monkeypatch.setenv("XLA_FLAGS", own)
     _programs.hurry()

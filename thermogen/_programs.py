@@ -7,7 +7,6 @@ that it can act before. For the command line alone: a library does not choose fo
 import contextlib
 import glob
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -18,6 +17,8 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+
+import jaxlib
 
 _BOUND = 2**28  # bytes of all programs; a study of one size writes five million
 _DAY = 86_400.0
@@ -67,7 +68,7 @@ def hurry() -> None:
     """Let XLA compile with fewer passes, where nobody has said otherwise and there is no GPU."""
     if any(importlib.util.find_spec(name) for name in _ACCELERATORS):
         return
-    if not importlib.metadata.version("jaxlib").startswith(_SERIES):
+    if not jaxlib.__version__.startswith(_SERIES):
         return
     given = os.environ.get("XLA_FLAGS", "")
     new = [f"{name}={value}" for name, value in _HASTE.items() if name not in given]

@@ -1,6 +1,7 @@
 """`sample`, its observers and tempering against enumeration."""
 
 import itertools
+import math
 import os
 import pathlib
 import subprocess
@@ -628,6 +629,57 @@ def test_a_ladder_of_spins_that_feel_nothing_has_its_ends_alone(unchecked):
             sampling.find_ladder(energy, beta, key=_key(0))
     with pytest.raises(ValueError, match="n_sweeps"):
         sampling.find_ladder(energy, 1.0, key=_key(0), n_sweeps=0)
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("beta", [1e4, 1e6])
+def test_a_ladder_into_the_cold_has_no_gap_that_nothing_crosses(beta):
+    n = 40
+    energy = tg.Pairwise((1 - jnp.eye(n)) / n, jnp.zeros(n))
+    found = sampling.find_ladder(energy, beta, key=_key(0))
+    rates = tg.sample(
+        found,
+        energy,
+        beta,
+        key=_key(1),
+        n_chains=16,
+        n_sweeps=500,
+        observers=sampling.Mean(lambda energy, info: info.acceptance, of="info"),
+    )
+    assert np.all(rates > 0.25)
+
+
+def test_a_ladder_is_not_found_by_halves(unchecked):
+    n = 4
+    couplings = jnp.asarray(1e38 * (1 - np.eye(n)), jnp.float32)
+    huge = tg.Pairwise(couplings, jnp.zeros(n, jnp.float32))
+    with pytest.raises(ValueError, match="energy: its values are too large"):
+        sampling.find_ladder(huge, 1.0, key=_key(0), n_sweeps=5, n_rounds=1)
+    free = tg.Pairwise(jnp.zeros((n, n)), jnp.zeros(n))
+    with pytest.raises(TypeError, match="find_ladder cannot be traced"):
+        jax.jit(lambda b: sampling.find_ladder(free, b, key=_key(0)).betas)(1.0)
+
+
+def _torus(*shape):
+    site = np.arange(math.prod(shape)).reshape(shape)
+    couplings = np.zeros((site.size, site.size))
+    for axis in range(site.ndim):
+        couplings[site, np.roll(site, 1, axis)] = 1
+    return couplings + couplings.T
+
+
+def test_lattices_are_swept_by_colours_and_denser_graphs_by_blocks():
+    upper = np.triu(np.random.default_rng(0).random((800, 800)) < 0.06, 1)
+    for couplings, is_colored in [
+        (_torus(12, 12), True),
+        (_torus(8, 8), True),
+        (_torus(6, 6), False),  # of 36 spins more than a twentieth
+        (_torus(6, 6, 6), True),
+        (upper + upper.T, False),
+        (_torus(800) + np.eye(800, k=7) + np.eye(800, k=-7), True),
+    ]:
+        energy = tg.Pairwise(couplings.astype(float), np.zeros(len(couplings)))
+        assert isinstance(sampling.colored(energy), tg.Interactions) == is_colored
 
 
 def test_a_ladder_that_would_need_too_many_rungs_is_refused(monkeypatch):

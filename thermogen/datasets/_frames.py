@@ -30,9 +30,10 @@ def grid_of_object(source: Any, name: str) -> Grid:
         check_memory(f"{name}, as a dense array,", 8.0 * np.prod(source.shape))
         return grid_of_numbers(name, np.asarray(source.toarray()))
     if hasattr(source, "detach") and hasattr(source, "cpu"):
-        # NumPy knows neither sparse tensors nor all their types of numbers.
+        # NumPy knows neither sparse tensors nor this type of numbers.
+        check_memory(f"{name}, as a dense array,", 8.0 * np.prod(source.shape))
         dense = source.detach().cpu().to_dense()
-        dense = dense.double() if dense.is_floating_point() else dense
+        dense = dense.float() if "bfloat16" in str(dense.dtype) else dense
         return grid_of_numbers(name, dense.numpy())
     if isinstance(source, np.ma.MaskedArray):
         return grid_of_numbers(name, _filled(source))

@@ -173,7 +173,7 @@ def step_chains(
     So the kernels want them: to transpose spins takes longer than to update them. A clamp of shape
     `(chains, n)` is one for each chain.
     """
-    # As `jax.random.split` gives them.
+    # As `jax.random.split` gives them for threefry.
     keys = folded(key, jnp.arange(jax.tree.leaves(states)[0].shape[-1]))
 
     own = 0 if clamp is not None and np.ndim(clamp) == 2 else None

@@ -1,8 +1,8 @@
-"""Sweeps of dense pairwise energies: many chains in blocks of spins, a few from flip to flip.
+"""Sweeps of dense pairwise energies: several chains in blocks of spins, one from flip to flip.
 
-Many chains share kernels and matrix products. One chain has neither, and what it costs is to start
-kernels: all thresholds of a sweep are drawn at once, and a loop goes from one flip to the next. A
-spin that stays costs its share of a window in which that flip is looked for.
+Several chains share kernels and matrix products. One has nobody to share with, and what it costs is
+to start kernels: all thresholds of a sweep are drawn at once, and a loop goes from one flip to the
+next. A spin that stays costs its share of a window in which that flip is looked for.
 """
 
 import functools
@@ -19,8 +19,6 @@ from ._rules import AbstractRule
 
 # Spins whose local fields are computed by one matrix product, and whose updates are one kernel.
 _BLOCK = 16
-# Replicas that are too few to fill the lanes of a processor.
-_FEW = 2
 # Spins among which the next flip is looked for. XLA reduces up to 31 within one kernel.
 _WINDOW = 16
 
@@ -37,17 +35,17 @@ def sweep_dense(
     thresholds: Thresholds,
 ) -> Float[Array, "n replicas"]:
     """Every spin of all replicas once, in order; `scale` is 2 beta."""
-    if spins.shape[1] > _FEW:
+    if spins.shape[1] > 1:
         return _in_blocks(rule, couplings, fields, scale, spins, thresholds)
     # Drawn as by blocks, so that a chain does not depend on how many there are.
     n, size = len(spins), min(_BLOCK, len(spins))
     blocks = jnp.arange(n + -n % size).reshape(-1, size)
     noise = jax.vmap(thresholds)(blocks).reshape(-1, spins.shape[1])[:n]
-    return _few(rule, couplings, fields, scale, spins, noise)
+    return _alone(rule, couplings, fields, scale, spins, noise)
 
 
 @jax.custom_batching.custom_vmap
-def _few(rule, *arrays):
+def _alone(rule, *arrays):
     return jax.lax.platform_dependent(
         *arrays,
         cpu=functools.partial(_by_flips, rule),
@@ -55,7 +53,7 @@ def _few(rule, *arrays):
     )
 
 
-@_few.def_vmap
+@_alone.def_vmap
 def _(size, batched, rule, *arrays):
     """A batch of energies has work enough for the kernels of blocks."""
     axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
@@ -113,20 +111,12 @@ def update_in_turn(rule, field, own, thresholds, inner, scale):
 
 
 def _by_flips(rule, couplings, fields, scale, spins, noise):
-    """Replica after replica."""
-
-    def one(chain):
-        return _sweep_one(rule, couplings, fields, *chain)
-
-    return jax.lax.map(one, (scale, spins.T, noise.T)).T
-
-
-def _sweep_one(rule, couplings, fields, scale, spins, thresholds):
     """By the flips of one chain.
 
     A flip changes the fields of later spins alone, so that in the end each field is the one in
     which its spin was updated. Beyond the last spin stand some that never flip.
     """
+    scale, spins, thresholds = scale[0], spins[:, 0], noise[:, 0]
     n, beyond = len(spins), (0, _WINDOW)
     later = jnp.pad(jnp.triu(couplings, 1), ((0, 0), beyond))
     before = jnp.pad(spins, beyond, constant_values=1)
@@ -150,4 +140,4 @@ def _sweep_one(rule, couplings, fields, scale, spins, thresholds):
 
     field = jnp.pad(scale * (fields + dot(couplings, spins)), beyond)
     field, _ = jax.lax.while_loop(unfinished, to_next_flip, (field, jnp.asarray(-1)))
-    return rule(field, before, thresholds)[:n]
+    return rule(field, before, thresholds)[:n, None]

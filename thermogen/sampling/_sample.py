@@ -30,8 +30,10 @@ from ._base import (
 )
 from ._observers import AbstractObserver, Seen, Trace
 
-# Below this share of bonds, colours of independent spins beat blocks of a dense matrix.
-_SPARSE = 0.01
+# Bonds, as a share of the square of the number of spins, below which colours of independent spins
+# beat blocks of a dense matrix: of lattices, and of graphs whose spins have more neighbours.
+_SPARSE, _LATTICE = 0.01, 0.05
+_FEW_NEIGHBOURS = 8
 
 
 @functools.partial(from_anywhere, spread=("init", "sharding"))
@@ -246,7 +248,8 @@ def colored(energy: AbstractEnergy) -> AbstractEnergy:
         return energy
     couplings = np.asarray(energy.couplings)
     bonds = np.argwhere(np.triu(couplings + couplings.T, 1))
-    if len(bonds) > _SPARSE * energy.n_spins**2:
+    few = 2 * len(bonds) <= _FEW_NEIGHBOURS * energy.n_spins
+    if len(bonds) > (_LATTICE if few else _SPARSE) * energy.n_spins**2:
         return energy
     sites = np.arange(energy.n_spins)[:, None]
     return Interactions(energy.n_spins, [sites, bonds], [energy.fields, energy.bonds(*bonds.T)])

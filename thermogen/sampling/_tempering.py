@@ -7,6 +7,8 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._checks import check_counts, check_parameters, checked_beta
@@ -200,8 +202,9 @@ def find_ladder(
 
     Neighbours swap about half of the time: among ladders of uniform swap rates those make the most
     round trips for the work, with twice as many gaps as the communication barrier is high (Syed et
-    al. 2022, section 5.3). Ladders are doubled until half of the swaps are accepted, which
-    resolves the barrier. A program is compiled for each number of rungs that is tried.
+    al. 2022, section 5.3). Ladders are doubled until half of the swaps are accepted, and a quarter
+    between any two neighbours, which resolves the barrier. A program is compiled for each number of
+    rungs that is tried.
 
     Args:
         energy: an energy of n spins.
@@ -213,8 +216,9 @@ def find_ladder(
 
     Raises:
         ValueError: for a beta and counts that are not positive, for known parameters that are not
-            finite, and where it takes more than 512 rungs.
-        TypeError: for counts that are no integers, and parameters not of float32 or float64.
+            finite, energies that overflow, and where it takes more than 512 rungs.
+        TypeError: for counts that are no integers, parameters not of float32 or float64, and under
+            `jit` or `vmap`: the number of rungs is part of a program.
 
     Example:
         ```python
@@ -222,6 +226,8 @@ def find_ladder(
         spins = tg.sample(ladder, energy, 2.0, key=jax.random.key(1), n_chains=16, n_sweeps=1000)
         ```
     """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((energy, beta, key))):
+        raise TypeError("find_ladder cannot be traced: find the ladder before jit or vmap")
     check_parameters(energy)
     counts = check_counts(n_sweeps=n_sweeps, n_rounds=n_rounds)
     betas = jnp.linspace(0.0, checked_beta(beta, parameter_dtype(energy)), _FEWEST)
@@ -229,8 +235,11 @@ def find_ladder(
         key, own_key = jax.random.split(key)
         sampler = ParallelTempering(betas, kernel)
         betas, barrier = _barrier(sampler, energy, own_key, *counts)
+        if not np.isfinite(barrier[-1]):
+            raise ValueError("energy: its values are too large for its precision")
         gaps = math.ceil(2 * float(barrier[-1]))
-        if gaps < betas.size:
+        # Beyond a gap that refuses all swaps, a barrier of 1 may stand for one of any height.
+        if gaps < betas.size and np.max(np.diff(barrier)) < _RESOLVED:
             return ParallelTempering(_spaced(betas, barrier, max(gaps, 1) + 1), kernel)
         if 2 * betas.size > _MOST:
             raise ValueError(
@@ -241,6 +250,8 @@ def find_ladder(
 
 
 _FEWEST, _MOST = 8, 512
+# Share of refused swaps below which a gap shows how high the barrier in it is.
+_RESOLVED = 0.75
 
 
 def _spaced(betas, barrier, rungs: int):
