@@ -105,7 +105,7 @@ def our_overlaps(sampler: tg.ParallelTempering, energy, n_sweeps: int, seed: int
     overlaps = np.mean(spins[0] * spins[1], axis=-1)
     tau = float(sampling.integrated_autocorrelation_time(overlaps[None] ** 2))
     return Run(
-        16 * (n_sweeps + n_sweeps // 3) * sampler.betas.size, overlaps=overlaps.size / (2 * tau)
+        2 * (n_sweeps + n_sweeps // 3) * sampler.betas.size, overlaps=overlaps.size / (2 * tau)
     )
 
 
@@ -195,8 +195,11 @@ def race(
         measured = []
         for contender, runs in zip(contenders, zip(*rounds, strict=True), strict=True):
             values = [of_run(run, size) / took for run, took in runs]
-            if not np.isnan(values).any():
-                who = contender.who, contender.package
+            who, unknown = (contender.who, contender.package), np.isnan(values)
+            if unknown.any() and not unknown.all():
+                note = f"no figure in {unknown.sum()} of {len(values)} rounds"
+                measured.append(_peers.Measured(*who, [], contender.first, note))
+            elif not unknown.any():
                 measured.append(_peers.Measured(*who, values, contender.first))
         measured += _peers.missing("hamon", "peapods")
         found += _peers.rows(f"tempering, {name}", case, f"{unit} a second", measured)

@@ -257,6 +257,15 @@ def test_walks_that_share_their_sites(name):
     _assert_drawn_from(functools.reduce(np.matmul, steps), _indices(walked.T))
 
 
+def test_uniform_numbers_are_the_words_rounded():
+    """By halves, of which each converts fast, as at once: NumPy rounds to the nearest as well."""
+    words = jax.random.bits(jax.random.key(0), (1 << 16,), jnp.uint32)
+    words = words.at[:4].set(jnp.array([0, 1, 2**31, 2**32 - 1], jnp.uint32))
+    for dtype in (np.float32, np.float64):
+        expected = (np.asarray(words).astype(dtype) + dtype(0.5)) * dtype(2.0**-32)
+        np.testing.assert_array_equal(sampling.open_uniform(words, jnp.dtype(dtype)), expected)
+
+
 @pytest.mark.parametrize("n_steps", [5, 40])
 def test_walks_of_any_length(n_steps):
     """Sites differ between walks: many of one replica each are the mean over them."""
