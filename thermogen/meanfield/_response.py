@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -53,7 +54,13 @@ def susceptibility(
         ```
     """
     m = checked_point(energy, m)
-    theta, beta = jnp.arctanh(m), checked_beta(beta, m.dtype)
+    return _response(functional, energy, checked_beta(beta, m.dtype), m)
+
+
+@eqx.filter_jit
+def _response(functional, energy, beta, m):
+    """One program in place of some ninety."""
+    theta = jnp.arctanh(m)
     root = jnp.asarray(width_at(theta))
     response = inverse(Problem(functional, energy, beta).scaled_hessian(theta))
     return 0.5 * beta * (response + response.T) * jnp.outer(root, root)
