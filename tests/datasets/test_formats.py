@@ -154,7 +154,7 @@ OBJECTS = {
     "scipy.sparse by coordinates": (lambda: sparse.coo_matrix(BITS), False),
     "torch.Tensor": (tensor, False),
     "torch.Tensor of bfloat16": (lambda: tensor().bfloat16(), False),
-    "torch.Tensor, sparse": (lambda: tensor().to_sparse(), False),
+    "torch.Tensor (sparse)": (lambda: tensor().to_sparse(), False),
     "numpy.ndarray": (lambda: BITS, False),
     "numpy.ndarray of objects": (lambda: np.where(SPINS == 0, None, SPINS == 1), False),
     "numpy.ma.MaskedArray": (lambda: np.ma.masked_invalid(BITS), False),
