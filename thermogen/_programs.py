@@ -18,7 +18,7 @@ import time
 import warnings
 from pathlib import Path
 
-import jaxlib
+from jaxlib import version as jaxlib
 
 _BOUND = 2**28  # bytes of all programs; a study of one size writes five million
 _DAY = 86_400.0
