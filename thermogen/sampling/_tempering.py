@@ -220,10 +220,16 @@ def find_ladder(
         TypeError: for counts that are no integers, parameters not of float32 or float64, and under
             `jit` or `vmap`: the number of rungs is part of a program.
 
-    Example:
+    !!! example
+
         ```python
-        ladder = tg.sampling.find_ladder(energy, 2.0, key=jax.random.key(0))
-        spins = tg.sample(ladder, energy, 2.0, key=jax.random.key(1), n_chains=16, n_sweeps=1000)
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        magnet = tg.Pairwise((np.ones((20, 20)) - np.eye(20)) / 20, np.zeros(20))
+        ladder = tg.sampling.find_ladder(magnet, 2.0, key=jax.random.key(0))
+        assert ladder.betas[0] == 0 and ladder.betas[-1] == 2
         ```
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((energy, beta, key))):
