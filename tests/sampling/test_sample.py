@@ -587,6 +587,18 @@ def test_a_ladder_of_single_precision_is_tuned_for_an_energy_of_double():
     assert np.all(np.diff(tuned.betas) > 0)
 
 
+def _swap_rates(ladder, energy, n_sweeps):
+    return tg.sample(
+        ladder,
+        energy,
+        ladder.betas[-1],
+        key=_key(1),
+        n_chains=16,
+        n_sweeps=n_sweeps,
+        observers=sampling.Mean(lambda energy, info: info.acceptance, of="info"),
+    )
+
+
 def _exact_barrier(n, beta):
     """`int_0^beta E|E - E'| / 2` over independent draws of a Curie-Weiss magnet (Syed et al.)."""
     m = np.arange(-n, n + 1, 2)
@@ -606,15 +618,7 @@ def test_a_ladder_that_is_found_has_twice_as_many_gaps_as_the_barrier_is_high(be
     found = sampling.find_ladder(energy, beta, key=_key(0), n_sweeps=1000)
     assert found.betas.size == np.ceil(2 * _exact_barrier(n, beta)) + 1
     assert found.betas[0] == 0 and found.betas[-1] == beta and np.all(np.diff(found.betas) > 0)
-    rates = tg.sample(
-        found,
-        energy,
-        beta,
-        key=_key(1),
-        n_chains=16,
-        n_sweeps=1000,
-        observers=sampling.Mean(lambda energy, info: info.acceptance, of="info"),
-    )
+    rates = _swap_rates(found, energy, 1000)
     # From half upwards, since gaps are a whole number: with one more, the barrier is a bit lower.
     lowest = 1 - _exact_barrier(n, beta) / (found.betas.size - 1)
     assert np.all(np.abs(rates - lowest) < 0.07)
@@ -637,15 +641,7 @@ def test_a_ladder_into_the_cold_has_no_gap_that_nothing_crosses(beta):
     n = 40
     energy = tg.Pairwise((1 - jnp.eye(n)) / n, jnp.zeros(n))
     found = sampling.find_ladder(energy, beta, key=_key(0))
-    rates = tg.sample(
-        found,
-        energy,
-        beta,
-        key=_key(1),
-        n_chains=16,
-        n_sweeps=500,
-        observers=sampling.Mean(lambda energy, info: info.acceptance, of="info"),
-    )
+    rates = _swap_rates(found, energy, 500)
     assert np.all(rates > 0.25)
 
 
