@@ -47,6 +47,7 @@ LAYERS = (
     ("plots", "storage"),
     ("interop",),
     ("study",),
+    ("_results",),
     ("_api", "cli"),
     ("__main__",),
 )
@@ -185,6 +186,22 @@ def test_a_planted_violation_is_found(tmp_path, file, source, fault):
 )
 def test_what_the_plan_allows_passes(tmp_path, file, source):
     assert _plant(tmp_path, file, source) == []
+
+
+def test_a_name_brings_no_more_than_it_needs():
+    """Nor do names, which are read from the list of the API, differ from those that it imports."""
+    script = (
+        "import sys, thermogen as tg\n"
+        "assert 'jax' not in sys.modules and 'Pairwise' in dir(tg)\n"
+        "tg.Pairwise, tg.sample, tg.exact\n"
+        "heavy = {'networkx', 'optax', 'optimistix', 'scipy.sparse', 'matplotlib'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "from thermogen import _api\n"
+        "for name, value in vars(_api).items():\n"
+        "    assert name.startswith('_') or getattr(tg, name) is value and name in dir(tg), name\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.further

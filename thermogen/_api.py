@@ -1,4 +1,4 @@
-"""All names of `thermogen`, which hands them out when one is first asked for."""
+"""All names of `thermogen`, which reads here where a name is found, and imports that alone."""
 
 from . import datasets as datasets
 from . import energies as energies
@@ -16,6 +16,7 @@ from . import search as search
 from . import spins as spins
 from . import storage as storage
 from ._merging import merge as merge
+from ._results import RESULTS as RESULTS
 from ._solution import Solution as Solution
 from .energies import RBM as RBM
 from .energies import AbstractEnergy as AbstractEnergy
@@ -71,13 +72,3 @@ from .spins import spins_from_bits as spins_from_bits
 from .spins import spins_from_index as spins_from_index
 from .walsh import inverse_walsh_transform as inverse_walsh_transform
 from .walsh import walsh_transform as walsh_transform
-
-
-class RESULTS(meanfield.RESULTS, learning.RESULTS):
-    """The result codes of all rooms.
-
-    `RESULTS[result]` is the message of a code, which says what to do, and `result ==
-    RESULTS.converged` is the test. Codes are data: they pass through `jax.jit` and `jax.vmap`,
-    and a batch of solves returns a batch of codes. Each room has a class of its own, such as
-    `meanfield.RESULTS`, that adds codes; a code is the same one in each of these classes.
-    """

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import networkx as nx
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -110,6 +109,8 @@ def southern_women() -> Float[np.ndarray, "samples spins"]:
         Spins of shape (18, 14), float64, +1 where a woman was present; events in order of their
         number.
     """
+    import networkx as nx
+
     graph = nx.davis_southern_women_graph()
     women, events = graph.graph["top"], sorted(graph.graph["bottom"], key=lambda e: int(e[1:]))
     present = [[graph.has_edge(woman, event) for event in events] for woman in women]

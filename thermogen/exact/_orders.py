@@ -124,7 +124,7 @@ def width_of_order(order: np.ndarray, tables: Sequence[np.ndarray], n_cut: int =
     return int(np.max(np.cumsum(change), initial=0))
 
 
-def _graph(n_spins: int, tables: Sequence[np.ndarray]) -> scipy.sparse.csr_array:
+def _graph(n_spins: int, tables: Sequence[np.ndarray]) -> "scipy.sparse.csr_array":
     """Which spins share a term: a symmetric matrix without diagonal."""
     pairs = [
         table[:, list(columns)]

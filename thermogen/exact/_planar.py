@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import networkx
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Complex, Float, Int
@@ -109,6 +108,8 @@ def _bonds(energy: AbstractEnergy) -> tuple[SpinSets, Float[Array, " bonds"]]:
 
 def _directions(n_spins: int, bonds: SpinSets) -> Float[np.ndarray, "2 bonds"]:
     """Angles of the bonds as seen from both ends, of a drawing with straight bonds."""
+    import networkx
+
     graph = networkx.Graph()
     graph.add_nodes_from(range(n_spins))
     graph.add_edges_from(bonds.indices.tolist())

@@ -31,7 +31,6 @@ _LOST = 1e-6
 _THRESHOLD = 0.1
 # Legs beyond which none waits, and rows by which K grows.
 _MOST_WAITING, _GROWTH = 64, 16
-(_gemm,) = scipy.linalg.get_blas_funcs(["gemm"], dtype=np.float64)
 # Sweeps that have to agree.
 _N_SCALES = 3
 
@@ -195,7 +194,9 @@ class _Frontier:
         self.k[[i, j]] = 0
         self.k[:, [i, j]] = 0
         turned = pair[:, ::-1] * [1, -1]
-        self.k = _gemm(weight, turned, pair, beta=1, c=self.k, trans_b=1, overwrite_c=1)
+        self.k = scipy.linalg.blas.dgemm(
+            weight, turned, pair, beta=1, c=self.k, trans_b=1, overwrite_c=1
+        )
         if self._record:
             self.tape.append((_pivot, i, j, weight, pair))
 

@@ -2,8 +2,8 @@
 
 import jax
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, Num
-from scipy.special import expit
 
 from .._checks import check_count
 from .._placement import from_anywhere
@@ -71,8 +71,9 @@ def with_background(
         )
     # In NumPy: behind a large gap the weight of the rest is below the precision of 1 - mass.
     odds = float(gap) - log_ratio(n, len(represented))
-    of_others = np.full(len(others), expit(-odds) / len(others))
-    return np.concatenate([data, others]), np.append(expit(odds) * share, of_others)
+    of_data, of_rest = scipy.special.expit([odds, -odds])
+    of_others = np.full(len(others), of_rest / len(others))
+    return np.concatenate([data, others]), np.append(of_data * share, of_others)
 
 
 def _occurs(rows: np.ndarray, table: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 import functools
 import itertools
 
-import networkx as nx
 import numpy as np
 
 from ..energies import SpinSets
@@ -36,6 +35,8 @@ def color_plan(
     Returns:
         Members of each colour, shape `(colors, members)`, and incidences, one for each table.
     """
+    import networkx as nx
+
     graph = nx.Graph()
     graph.add_nodes_from(range(n_spins))
     graph.add_edges_from(interaction_edges(sets).tolist())

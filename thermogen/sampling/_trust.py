@@ -9,8 +9,8 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Bool, Float, Int
-from scipy.special import stdtrit
 
 from ._results import RESULTS
 
@@ -129,7 +129,7 @@ def drifting(slopes: Float[Array, "chains rungs"]) -> Bool[Array, ""]:
     n_coldest = 2 ** np.arange(n_rungs.bit_length())
     sums = jnp.cumsum(slopes[:, ::-1], axis=1)[:, n_coldest - 1]
     error = jnp.std(sums, axis=0, ddof=1) / math.sqrt(n_chains)
-    most = float(stdtrit(n_chains - 1, 1 - DRIFT_ALARM / (2 * n_coldest.size)))
+    most = float(scipy.special.stdtrit(n_chains - 1, 1 - DRIFT_ALARM / (2 * n_coldest.size)))
     return jnp.any(jnp.abs(jnp.mean(sums, axis=0)) > most * error)
 
 

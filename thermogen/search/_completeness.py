@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy.special import gammaln, ndtri
 
 from .._placement import from_anywhere
 from ._library import Library
@@ -51,7 +51,7 @@ def completeness(library: Library | Minima, *, level: float = 0.95) -> Completen
     hits, unresolved = _counts(library)
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
-    z = float(ndtri(0.5 + 0.5 * level))
+    z = float(scipy.special.ndtri(0.5 + 0.5 * level))
     # A quench that ended nowhere is one more that was alone.
     n, once, twice = hits.sum() + unresolved, np.sum(hits == 1) + unresolved, np.sum(hits == 2)
     missed = once / n
@@ -90,6 +90,7 @@ def discovery_curve(
         raise ValueError(f"quenches must lie between 0 and the {n} of the library")
     # log of C(n - h, t) / C(n, t), the chance that none of t quenches hits a state.
     left = n - hits[None, :] - t[:, None]
+    gammaln = scipy.special.gammaln
     log_missed = gammaln(n - hits + 1)[None, :] - gammaln(np.maximum(left, 0) + 1)
     log_missed += (gammaln(n - t + 1) - gammaln(n + 1))[:, None]
     return np.sum(1 - np.where(left >= 0, np.exp(log_missed), 0.0), axis=1)

@@ -4,10 +4,8 @@ import functools
 
 import jax
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
-from scipy.spatial.distance import cdist
 
 from .._batches import in_batches, replaced
 from .._solution import Solution
@@ -80,19 +78,20 @@ class Valleys:
         return np.array(first, int)
 
     def _distances(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        cdist = scipy.spatial.distance.cdist
         distances = cdist(a, b, "chebyshev")
         return np.minimum(distances, cdist(a, -b, "chebyshev")) if self._symmetric else distances
 
     def _linked(self, points: Solution, before: np.ndarray) -> Int[np.ndarray, " points"]:
         """The point that stands for each, once neighbours of one valley are linked."""
-        count = len(before)
-        tree = minimum_spanning_tree(self._distances(points.value, points.value)).tocoo()
+        count, csgraph = len(before), scipy.sparse.csgraph
+        tree = csgraph.minimum_spanning_tree(self._distances(points.value, points.value)).tocoo()
         pairs = np.stack([tree.row, tree.col], axis=1)
         pairs = pairs[before[pairs[:, 0]] != before[pairs[:, 1]]]
         pairs = pairs[self._share(points, pairs)] if len(pairs) else pairs
         links = np.concatenate([pairs, np.stack([np.arange(count), before], axis=1)])
-        graph = coo_array((np.ones(len(links)), links.T), shape=(count, count))
-        valley = connected_components(graph, directed=False)[1]
+        graph = scipy.sparse.coo_array((np.ones(len(links)), links.T), shape=(count, count))
+        valley = csgraph.connected_components(graph, directed=False)[1]
         first = np.full(count, count)
         np.minimum.at(first, valley, before)
         return first[valley]
