@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 import thermogen as tg
-from experiments import gradient_moves, ridge
+from experiments import gradient_moves, rbm_digits, ridge
 from experiments.__main__ import FOLDER, main, names, read
 from experiments.benchmarks import __main__ as together
-from experiments.benchmarks import _peers
+from experiments.benchmarks import _peers, _tables, _watch, machines
 from thermogen import cli
 from thermogen._tasks import Task
 
@@ -136,11 +136,13 @@ def test_tables_of_tasks_are_together_the_table_of_one_run(words, table, tmp_pat
     assert {row.partition(",")[0] for row in shared[1:]} == {"0", "1"}
 
 
-def test_every_comparison_can_be_run_alone():
+def test_every_comparison_can_be_run_alone_and_all_within_twenty_minutes():
     for name in together.COMPARISONS:
         assert f"benchmarks.{name}" in names()
         tree = ast.parse((FOLDER / "benchmarks" / f"{name}.py").read_text())
-        assert "compare" in [f.name for f in tree.body if isinstance(f, ast.FunctionDef)]
+        assert "cases" in [f.name for f in tree.body if isinstance(f, ast.FunctionDef)]
+    limits = [seconds for cores in together.COMPARISONS.values() for seconds in cores.values()]
+    assert sum(limits) <= 20 * 60
 
 
 def _two_cases():
@@ -159,32 +161,126 @@ def test_a_ratio_is_of_pairs_and_above_one_where_the_library_is_ahead():
     assert [row.ratio for row in rates[:3]] == [2.0, 1.0, 0.5]
     assert [row.ratio for row in times] == [1.0, 2.0, 4.0]
     assert rates[2].figure == 8.0 and rates[2].spread == 1.0 and rates[2].version == ""
+    # Where one side reached nothing there is no ratio.
+    nothing = _peers.Measured("peer", "no-such-package", [0.0, 0.0, 0.0])
+    ours = _peers.Measured("thermogen", "thermogen", [1.0, 2.0, 3.0])
+    assert np.isnan(_peers.rows("speed", "a", "hits a second", [ours, nothing])[1].ratio)
 
 
 def test_what_cannot_be_imported_has_a_row_that_says_why():
     absent = _two_cases()[0][3]
     assert absent.who == "no_such_module" and absent.figure != absent.figure
     assert "does not import: ModuleNotFoundError" in absent.note
-    assert absent.note in _peers.markdown([absent])
-    failed = _peers.failed("walsh", 2, ValueError("no such n"))
-    assert failed[0].note == "failed: ValueError: no such n" and failed[0].cores == 2
+    assert absent.note in _tables.markdown([absent])
+
+
+def test_the_summary_says_our_place_in_every_case_those_that_are_lost_included():
+    rates, times = _two_cases()
+    cores = _peers.cores()
+    text = _tables.summary(rates + times)
+    assert f"| speed: a | {cores} | 2 | peer | **0.5** |" in text
+    assert f"| time: b | {cores} | 1 | peer | 4 |" in text
+    assert [_tables.place(rows, cores) for rows in (rates[:2], rates[3:])] == [
+        ["1", "none ran", ""],
+        ["no figure", "none ran", ""],
+    ]
 
 
 def test_tables_of_a_page_are_written_from_the_file(tmp_path):
     rates, times = _two_cases()
-    _peers.save(rates + times, tmp_path / "peers.json")
-    read_again = _peers.load(tmp_path / "peers.json")
-    assert str(read_again) == str(rates + times)
+    written = _tables.Results({"processor": "fast", "cores": "1"}, rates + times)
+    _tables.save(written, tmp_path / "peers.json")
+    assert "NaN" not in (tmp_path / "peers.json").read_text()
+    read_again = _tables.load(tmp_path / "peers.json")
+    assert str(read_again) == str(written)
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{_peers.BEGIN}\nstale\n{_peers.END}\nafter\n")
+    page.write_text(f"before\n{_tables.BEGIN}\nstale\n{_tables.END}\nafter\n")
     for _ in range(2):
-        _peers.write_page(read_again, page)
+        _tables.write_page(read_again, page)
         text = page.read_text()
         assert text.startswith("before\n") and text.endswith("after\n") and "stale" not in text
-        assert (
-            "| peer | 1 | 8 ± 1; cold | 0.5 |  |".replace("| 1 |", f"| {_peers.cores()} |") in text
-        )
+        assert "processor fast; cores 1." in text
+        assert f"| peer | {_peers.cores()} | 8 ± 1; cold | 0.5 |  |" in text
         assert text.count("### ") == 2
+
+
+def test_rows_of_a_script_are_renewed_and_all_others_kept():
+    old = [row._replace(script=name) for row in _two_cases()[0] for name in ("walsh", "exact")]
+    new = [row._replace(script="walsh", figure=1.0) for row in _two_cases()[1]]
+    rows = _tables.Results({}, old).renewed(new).rows
+    assert len(rows) == 4 + len(new) and all(row.script == "exact" for row in rows[:4])
+    elsewhere = [row._replace(cores=row.cores + 1) for row in new]
+    assert len(_tables.Results({}, old).renewed(elsewhere).rows) == 8 + len(new)
+
+
+def test_a_model_of_two_colours_has_the_same_distribution_in_spins():
+    rng = np.random.default_rng(0)
+    fields, couplings = rng.normal(size=(4, 2)), rng.normal(size=(4, 2, 4, 2))
+    couplings += couplings.transpose(2, 3, 0, 1)
+    couplings[range(4), :, range(4), :] = 0.0
+    spins = np.asarray(tg.enumerate_spins(4))
+    colours = (spins[..., None] == np.array([-1, 1])).astype(float)
+    pairs = np.einsum("ria,iajb,rjb->r", colours, couplings, colours) / 2
+    theirs = np.einsum("ria,ia->r", colours, fields) + pairs
+    ours = -jax.vmap(machines.from_potts(fields, couplings))(spins)
+    np.testing.assert_allclose(jax.nn.log_softmax(ours), jax.nn.log_softmax(theirs), atol=1e-12)
+
+
+def test_a_fit_is_looked_at_after_its_first_call_and_kept_where_it_comes_to_rest():
+    calls = []
+
+    def fit(callback):
+        calls.append(callback)
+        so_far = types.SimpleNamespace(energy=len(calls), history=np.zeros(3))
+        callback(so_far)
+        return types.SimpleNamespace(**vars(so_far), result=tg.RESULTS.converged)
+
+    # The first call ends at once; the second has come to rest long before the time is up.
+    assert rbm_digits.looked_at(fit, [50.0, 99.0]) == [(50.0, 3, 2), (99.0, 3, 2)]
+    assert len(calls) == 2
+
+
+# A comparison in which a contender raises, another kills the process, and a third hangs.
+TROUBLE = """
+import functools, os, signal, time
+from experiments.benchmarks import _peers, _tables, _watch, machines
+
+def run(how):
+    {"raises": lambda: 1 / 0, "hangs": lambda: time.sleep(99), "works": lambda: None,
+     "crashes": lambda: os.kill(os.getpid(), signal.SIGSEGV)}[how]()
+
+def case(title, *hows):
+    runs = {(how, "numpy"): functools.partial(run, how) for how in hows}
+    runs["thermogen", "thermogen"] = functools.partial(run, "works")
+    return _peers.rows("trouble", title, "s", _peers.duel(runs) + _peers.missing(), False)
+
+def last(title):
+    time.sleep(99)
+
+def cases():
+    return {"first": functools.partial(case, "first", "raises", "works"),
+            "second": functools.partial(case, "second", "crashes", "hangs"),
+            "third": functools.partial(last, "third"), "fourth": functools.partial(last, "fourth")}
+"""
+
+
+@pytest.mark.slow
+def test_a_comparison_survives_contenders_that_raise_crash_or_hang(tmp_path, monkeypatch):
+    (tmp_path / "trouble.py").write_text(TROUBLE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(_watch, "SILENCE", 12.0)
+    comparison = _watch.Comparison("trouble", 1, 60.0, _peers.QUICK)
+    found = {(row.case, row.who): row for row in comparison.run()}
+    works = [k for k, row in found.items() if row.figure == row.figure]
+    assert works == [("first", "works"), ("first", "thermogen"), ("second", "thermogen")]
+    notes = {key: row.note for key, row in found.items() if row.note}
+    assert notes["first", "raises"] == "failed: ZeroDivisionError: division by zero"
+    assert notes["second", "crashes"] == "crashed: SIGSEGV"
+    assert notes["second", "hangs"] == "no end after 12 s"
+    assert all(row.script == "trouble" for row in found.values())
+    # Nobody's turn was said: the case is left, and what is left after the time says so.
+    assert notes["third", "thermogen"].startswith("no end after")
+    assert notes["fourth", "thermogen"].startswith(("no end after", "not reached: the 60 s"))
 
 
 @pytest.mark.further

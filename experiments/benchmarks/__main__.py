@@ -4,51 +4,38 @@
     python -m experiments.benchmarks --only walsh search  # some
     python -m experiments.benchmarks --page docs/peers.md # and the tables of that page
 
-Each comparison is a script of this folder that can be run alone, with a function `compare`. It runs
-in a process of its own, first on one core and then, where it says so, on two. Contenders take
-turns; a figure is the median over the rounds, with half of the distance between the quartiles.
-Compiling counts nowhere but in the column of the first call. A peer that cannot be imported has a
-row that says why. Needs the extra `bench`, and `bench-large` for the peers that bring torch.
+Each comparison is a script of this folder that can be run alone, with a function `cases`. It runs
+in a process of its own, first on one core and then, where it says so, on two, and has a time: what
+is not reached by then, and a contender that hangs or crashes, has a row that says so. Contenders
+take turns; a figure is the median over the rounds, with half of the distance between the quartiles.
+Compiling counts nowhere but in the column of the first call, importing nowhere. A peer that cannot
+be imported has a row that says why. `peers.json` is written after every comparison; `--only` renews
+the rows of some and keeps the others, and of none, it writes the page from the file. Needs the
+extra `bench`, and `bench-large` for the peers that bring torch.
 """
 
 import argparse
-import concurrent.futures
-import multiprocessing
-import os
 import platform
 import time
 from pathlib import Path
 
 import jax
+import numpy as np
 
-from experiments.benchmarks import _peers
+from experiments.benchmarks import _peers, _tables, _watch
 
-# Number of cores that each comparison is run on.
+# Seconds of each comparison by the number of cores that it is run on: 20 minutes at most.
 COMPARISONS = {
-    "walsh": (1, 2),
-    "samplers": (1, 2),
-    "tempering": (1,),
-    "ground_states": (1,),
-    "exact": (1,),
-    "free_energy": (1,),
-    "learning": (1,),
-    "search": (1,),
+    "walsh": {1: 40, 2: 40},
+    "samplers": {1: 220, 2: 120},
+    "tempering": {1: 130},
+    "ground_states": {1: 240},
+    "exact": {1: 30},
+    "free_energy": {1: 50},
+    "learning": {1: 30},
+    "machines": {1: 200},
+    "search": {1: 110},
 }
-
-
-def on_cores(name: str, n_cores: int) -> list[_peers.Row]:
-    """The same in a new process, which inherits the cores that it may use."""
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(allowed)[:n_cores])
-    try:
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(1, context) as executor:
-            return executor.submit(_peers.compare, name).result()
-    except Exception as error:  # the others are run, and this one has a row that says so
-        print(f"{name}: {type(error).__name__}: {error}")
-        return _peers.failed(name, n_cores, error)
-    finally:
-        os.sched_setaffinity(0, allowed)
 
 
 def processor() -> str:
@@ -58,23 +45,39 @@ def processor() -> str:
     return names[0] if names else platform.processor()
 
 
+def machine() -> dict[str, str]:
+    """What a reader has to know of where the rows come from."""
+    python = platform.python_version()
+    versions = {"Python": python, "jax": jax.__version__, "numpy": np.__version__}
+    return {"processor": processor(), "cores": str(_peers.cores())} | versions
+
+
 def main() -> None:
     parser = argparse.ArgumentParser("python -m experiments.benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS))
+    parser.add_argument("--only", nargs="*", choices=COMPARISONS, default=list(COMPARISONS))
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--page", type=Path, help="page whose tables are written anew")
+    parser.add_argument("--quick", action="store_true", help="one short round, to see that it runs")
     options = parser.parse_args()
-    began, found = time.perf_counter(), []
-    print(f"{processor()}, {_peers.cores()} cores; jax {jax.__version__}")
+    began, file = time.perf_counter(), options.out / "peers.json"
+    pace = _peers.QUICK if options.quick else _peers.Pace()
+    here = machine() | ({"measured": "nothing, one short round"} if options.quick else {})
+    results = _tables.load(file) if file.exists() else _tables.Results(here, [])
+    if options.only and results.machine != here:
+        results = _tables.Results(here, [])
+    print(", ".join(f"{name} {value}" for name, value in results.machine.items()))
     for name in options.only:
-        for n_cores in COMPARISONS[name]:
+        for n_cores, seconds in COMPARISONS[name].items():
             if n_cores <= _peers.cores():
-                found += on_cores(name, n_cores)
-                _peers.save(found, options.out / "peers.json")
-    (options.out / "peers.md").write_text(_peers.markdown(found))
+                module = f"{__package__}.{name}"
+                rows = _watch.Comparison(module, n_cores, seconds, pace).run()
+                results = results.renewed(rows)
+                _tables.save(results, file)
+                print(f"\n{name}, {n_cores} cores: {time.perf_counter() - began:.0f} s so far")
+    (options.out / "peers.md").write_text(_tables.page(results))
     if options.page is not None:
-        _peers.write_page(found, options.page)
-    print(f"\n{time.perf_counter() - began:.0f} s; {options.out / 'peers.json'}, peers.md")
+        _tables.write_page(results, options.page)
+    print(f"\n{time.perf_counter() - began:.0f} s; {file}, peers.md")
 
 
 if __name__ == "__main__":

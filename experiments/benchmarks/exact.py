@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 import thermogen as tg
-from experiments.benchmarks import _peers
+from experiments.benchmarks import _peers, _watch
 
 SHAPES = ((8, 64), (12, 12), (16, 16))
-BETA, N_ROUNDS = 1.0, 5
+BETA = 1.0
 
 
 def strip(width: int, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -39,23 +39,29 @@ def ferrotherm(n_spins: int, pairs: np.ndarray, couplings: np.ndarray):
     return model.build(beta=BETA, seed=0)
 
 
-def compare() -> list[_peers.Row]:
-    found = []
-    for width, length in SHAPES:
-        pairs, couplings = strip(width, length)
-        energy = tg.Interactions(width * length, [pairs], [couplings])
-        runs = {(_peers.OURS, _peers.OURS): functools.partial(ours, energy)}
-        if not _peers.why_absent("ferrotherm"):
-            model = ferrotherm(width * length, pairs, couplings)
-            theirs = functools.partial(model.exact_log_z, BETA)
-            np.testing.assert_allclose(theirs(), ours(energy), rtol=1e-9)
-            runs["ferrotherm", "ferrotherm"] = theirs
-            jax.clear_caches()
-        measured = _peers.duel(runs, N_ROUNDS) + _peers.missing("ferrotherm")
-        case = f"square lattice, {width} x {length}, +-1"
-        found += _peers.rows("exact ln Z", case, "ms", _peers.milli(measured), False)
-    return found
+def case(title: str, width: int, length: int) -> list[_peers.Row]:
+    pairs, couplings = strip(width, length)
+    energy = tg.Interactions(width * length, [pairs], [couplings])
+    runs = {(_peers.OURS, _peers.OURS): functools.partial(ours, energy)}
+    if _peers.able("ferrotherm", "ferrotherm"):
+        model = ferrotherm(width * length, pairs, couplings)
+        theirs = functools.partial(model.exact_log_z, BETA)
+        _peers.now.tell("ferrotherm", "ferrotherm")
+        np.testing.assert_allclose(theirs(), ours(energy), rtol=1e-9)
+        runs["ferrotherm", "ferrotherm"] = theirs
+        jax.clear_caches()
+    measured = _peers.duel(runs) + _peers.missing("ferrotherm")
+    return _peers.rows("exact ln Z", title, "ms", _peers.milli(measured), False)
+
+
+def cases() -> dict[str, _peers.Case]:
+    return {
+        (title := f"square lattice, {width} x {length}, +-1"): functools.partial(
+            case, title, width, length
+        )
+        for width, length in SHAPES
+    }
 
 
 def main() -> None:
-    compare()
+    _watch.alone(cases())

@@ -15,10 +15,10 @@ import jax
 import numpy as np
 
 import thermogen as tg
-from experiments.benchmarks import _peers
+from experiments.benchmarks import _peers, _watch
 from thermogen import sampling
 
-N_SPINS, N_ROUNDS = 64, 5
+N_SPINS = 64
 BETAS = np.linspace(0.0, 1.5, 16)
 DRAWS = (20, 200)  # kept of each ladder
 
@@ -62,22 +62,27 @@ def pymbar(record: np.ndarray, protocol="default") -> float:
     return float(N_SPINS * np.log(2) - found["Delta_f"][0, -1])
 
 
-def compare() -> list[_peers.Row]:
-    found = []
-    for n_draws in DRAWS:
-        record = energies(n_draws)
-        runs = {(_peers.OURS, _peers.OURS): functools.partial(ours, record)}
-        if not _peers.why_absent("pymbar"):
-            runs["pymbar", "pymbar"] = functools.partial(pymbar, record)
-            adaptive = ({"method": "adaptive"},)
-            runs["pymbar, adaptive", "pymbar"] = functools.partial(pymbar, record, adaptive)
-            np.testing.assert_allclose(pymbar(record), ours(record), atol=1e-4)
-            jax.clear_caches()
-        measured = _peers.duel(runs, N_ROUNDS) + _peers.missing("pymbar")
-        case = f"{N_SPINS} spins, {len(BETAS)} rungs, {20 * n_draws} draws of each"
-        found += _peers.rows("ln Z from samples", case, "ms", _peers.milli(measured), False)
-    return found
+def case(title: str, n_draws: int) -> list[_peers.Row]:
+    record = energies(n_draws)
+    runs = {(_peers.OURS, _peers.OURS): functools.partial(ours, record)}
+    for who, options in {"pymbar": (), "pymbar, adaptive": (({"method": "adaptive"},),)}.items():
+        if _peers.able(who, "pymbar"):
+            _peers.now.tell(who, "pymbar")
+            runs[who, "pymbar"] = functools.partial(pymbar, record, *options)
+            np.testing.assert_allclose(runs[who, "pymbar"](), ours(record), atol=1e-4)
+    jax.clear_caches()
+    measured = _peers.duel(runs) + _peers.missing("pymbar")
+    return _peers.rows("ln Z from samples", title, "ms", _peers.milli(measured), False)
+
+
+def cases() -> dict[str, _peers.Case]:
+    return {
+        (title := f"{N_SPINS} spins, {len(BETAS)} rungs, {20 * n} draws of each"): (
+            functools.partial(case, title, n)
+        )
+        for n in DRAWS
+    }
 
 
 def main() -> None:
-    compare()
+    _watch.alone(cases())

@@ -10,6 +10,7 @@ compiling, and of one run for scikit-learn, which has nothing to compile.
     python -m experiments benchmarks.learning [--cases 40-weak 40-strong 200-weak 200-strong]
 """
 
+import functools
 import time
 import warnings
 
@@ -156,8 +157,7 @@ def study(name: str) -> None:
         print(f"{label:34}{figures}{seconds:9.3f}{slow / seconds:8.1f}", flush=True)
 
 
-def compare() -> list[_peers.Row]:
-    n, scale = CASES["40-weak"]
+def case(title: str, n: int, scale: float) -> list[_peers.Row]:
     data = samples(model(n, scale), jax.random.key(n), n_chains=N_SAMPLES)
     start, objective = zeros(n, np.float64), tg.Pseudolikelihood(l2=0.0)
     runs = {
@@ -166,9 +166,14 @@ def compare() -> list[_peers.Row]:
         ),
         ("scikit-learn, spin by spin", "scikit-learn"): lambda: by_logistic_regressions(data),
     }
-    measured = _peers.milli(_peers.duel(runs, 3))
-    case = f"couplings of {n} spins from {N_SAMPLES} samples"
-    return _peers.rows("learning, inverse Ising", case, "ms", measured, more_is_better=False)
+    measured = _peers.milli(_peers.duel(runs) + _peers.missing())
+    return _peers.rows("learning, inverse Ising", title, "ms", measured, more_is_better=False)
+
+
+def cases() -> dict[str, _peers.Case]:
+    n, scale = CASES["40-weak"]
+    title = f"couplings of {n} spins from {N_SAMPLES} samples"
+    return {title: functools.partial(case, title, n, scale)}
 
 
 def main(cases: tuple[str, ...] = tuple(CASES)) -> None:

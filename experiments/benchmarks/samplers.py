@@ -2,8 +2,9 @@
 
 Schedules are of one beta. A rate is the slope between a short and a long run of the same program,
 so that setting up, compiling and reading out do not count; rounds of all contenders are
-interleaved. On two cores, libraries of one thread run in two processes at once. Ours draw threefry
-random numbers, in float32; on two cores, chains are split over two devices of one core each.
+interleaved. On two cores, libraries of one thread run in two processes at once, and the chains of
+those on JAX are spread over two devices of one core each. Ours draw threefry random numbers, in
+float32.
 Sweeps are of the heat bath, but where Metropolis is said, which decorrelates faster on a lattice.
 mcising knows lattices of equal couplings alone, peapods lattices. hamon and thrml update the spins
 of a colour at once, and a dense model has as many colours as spins: they run on the lattice. Needs
@@ -14,13 +15,15 @@ the extra `bench`.
 
 import functools
 import importlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import thermogen as tg
-from experiments.benchmarks import _peers
+from experiments.benchmarks import _peers, _watch
 from thermogen import sampling
 
 # As users have it who set nothing.
@@ -66,20 +69,20 @@ def dwave(name: str, beta: float, n_chains: int, n_sweeps: int, criterion: str) 
     )
 
 
-def openjij(name: str, beta: float, n_chains: int, n_sweeps: int, sparse: bool) -> None:
+def openjij(name: str, beta: float, n_chains: int, n_sweeps: int) -> None:
     import openjij
 
     openjij.SASampler().sample(
         quadratic_model(name),
         num_reads=n_chains,
         schedule=[(beta, n_sweeps)],
-        sparse=sparse,
+        sparse=name == "lattice",
         seed=1,
     )
 
 
 @functools.cache
-def block_program(package: str, beta: float, n_chains: int):
+def block_program(package: str, beta: float, n_chains: int, devices: int):
     """A jitted function of a key and the number of sweeps of thrml or hamon, its fork."""
     library, models = (importlib.import_module(f"{package}{part}") for part in ("", ".models"))
     n, pairs, couplings = bonds("lattice")
@@ -93,15 +96,21 @@ def block_program(package: str, beta: float, n_chains: int):
     @functools.partial(jax.jit, static_argnums=1)
     def run(key, n_sweeps):
         schedule = library.SamplingSchedule(n_sweeps, 1, 1)
-        starts = models.hinton_init(key, model, blocks, (n_chains,))
         draw = lambda k, s: library.sample_states(k, program, schedule, s, [], blocks)  # noqa: E731
-        return jax.vmap(draw)(jax.random.split(key, n_chains), starts)
+        keys = jax.random.split(key, n_chains)
+        starts = models.hinton_init(key, model, blocks, (n_chains,))
+        kinds = (jax.sharding.AxisType.Auto,)
+        chains, mesh = jax.P("chains"), jax.make_mesh((devices,), ("chains",), axis_types=kinds)
+        spread = {"mesh": mesh, "in_specs": chains, "out_specs": chains, "check_vma": False}
+        return jax.shard_map(jax.vmap(draw), **spread)(keys, starts)
 
     return run
 
 
-def block_gibbs(name: str, beta: float, n_chains: int, n_sweeps: int, package: str) -> None:
-    run = block_program(package, beta, n_chains)
+def block_gibbs(
+    name: str, beta: float, n_chains: int, n_sweeps: int, package: str, devices: int
+) -> None:
+    run = block_program(package, beta, n_chains, devices)
     jax.block_until_ready(run(jax.random.key(0), n_sweeps))
 
 
@@ -175,52 +184,60 @@ def _program(function, name, beta, chains, options, n_sweeps):
     function(name, beta, chains, n_sweeps, **options)
 
 
-def contender(who, library, function, name, beta, chains, processes=1, **options):
-    program = functools.partial(_program, function, name, beta, chains, options)
-    return _peers.Contender(who, library, bonds(name)[0] * chains, program, processes)
+class Entry(NamedTuple):
+    """A contender before it is made: `function` of name, beta, chains and sweeps, and options."""
+
+    who: str
+    package: str
+    function: Callable
+    options: dict = {}
+
+    def start(self, name: str, beta: float, chains: int, processes: int = 1) -> _peers.Contender:
+        program = functools.partial(_program, self.function, name, beta, chains, self.options)
+        work = bonds(name)[0] * chains
+        return _peers.Contender(self.who, self.package, work, program, processes, self.module)
+
+    @property
+    def module(self) -> str:
+        return self.package.replace("-", ".")
+
+
+COMPILED = (
+    Entry("dwave-samplers, Gibbs", "dwave-samplers", dwave, {"criterion": "Gibbs"}),
+    Entry("dwave-samplers, Metropolis", "dwave-samplers", dwave, {"criterion": "Metropolis"}),
+    Entry("openjij, Metropolis", "openjij", openjij),
+    Entry("ferrotherm", "ferrotherm", ferrotherm),
+    Entry("mcising, Metropolis", "mcising", mcising),
+    Entry("peapods", "peapods", peapods, {"mode": "gibbs"}),
+    Entry("peapods, Metropolis", "peapods", peapods, {"mode": "metropolis"}),
+)
 
 
 def compiled(name: str, beta: float, n_chains: int, processes: int) -> list[_peers.Contender]:
     """Libraries of one thread: as many processes at once as are asked for."""
-    is_lattice = name == "lattice"
-    peers = [
-        *(
-            (f"dwave-samplers, {criterion}", "dwave-samplers", dwave, {"criterion": criterion})
-            for criterion in ("Gibbs", "Metropolis")
-        ),
-        ("openjij, Metropolis", "openjij", openjij, {"sparse": is_lattice}),
-        ("ferrotherm", "ferrotherm", ferrotherm, {}),
-        ("mcising, Metropolis", "mcising", mcising, {}),
-        ("peapods", "peapods", peapods, {"mode": "gibbs"}),
-        ("peapods, Metropolis", "peapods", peapods, {"mode": "metropolis"}),
-    ]
+    lattices = ("mcising", "peapods")
+    entries = [e for e in COMPILED if name == "lattice" or e.package not in lattices]
     return [
-        contender(who, package, function, name, beta, n_chains, processes, **options)
-        for who, package, function, options in peers
-        if not _peers.why_absent(MODULES.get(package, package))
-        and (is_lattice or package not in ("mcising", "peapods"))
+        e.start(name, beta, n_chains, processes) for e in entries if _peers.able(e.who, e.module)
     ]
-
-
-MODULES = {"dwave-samplers": "dwave.samplers"}
 
 
 def traced(name: str, beta: float, n_chains: dict[str, tuple[int, ...]]) -> list[_peers.Contender]:
-    """Libraries on JAX, ours among them: one process, all cores."""
+    """Libraries on JAX, ours among them: one process, chains spread over a device a core."""
+    rules = {"": tg.Gibbs(), ", Metropolis": tg.Metropolis()}
     found = []
-    for package in ("thrml", "hamon"):
-        found += [
-            contender(_chains(package, b), package, block_gibbs, name, beta, b, package=package)
-            for b in n_chains.get(package, ())
-            if not _peers.why_absent(package)
-        ]
-    for chains in n_chains[_peers.OURS]:
-        devices = min(_peers.cores(), chains)
-        for sampler in (tg.Gibbs(), tg.Metropolis())[: 2 if chains <= 256 else 1]:
-            rule = "" if isinstance(sampler, tg.Gibbs) else ", Metropolis"
-            who = _chains(_peers.OURS, chains) + rule
-            options = {"devices": devices, "sampler": sampler}
-            found.append(contender(who, _peers.OURS, ours, name, beta, chains, **options))
+    for package, numbers in n_chains.items():
+        for chains in numbers:
+            who, options = _chains(package, chains), {"devices": min(_peers.cores(), chains)}
+            if package == _peers.OURS:
+                entries = [
+                    Entry(who + rule, package, ours, options | {"sampler": sampler})
+                    for rule, sampler in rules.items()
+                    if chains <= 256 or not rule
+                ]
+            else:
+                entries = [Entry(who, package, block_gibbs, options | {"package": package})]
+            found += [e.start(name, beta, chains) for e in entries if _peers.able(e.who, e.module)]
     return found
 
 
@@ -228,38 +245,51 @@ def _chains(package: str, n: int) -> str:
     return f"{package}, {n} chain{'s' * (n > 1)}"
 
 
-def race(case: str, contenders: list[_peers.Contender]) -> list[_peers.Row]:
+LATTICE = f"square lattice, {SIZE} x {SIZE}"
+GLASS = f"Sherrington-Kirkpatrick, {N_SPINS} spins"
+EVERYWHERE, ON_LATTICES = ("dwave.samplers", "openjij", "ferrotherm"), ("mcising", "peapods")
+
+
+def glass(title: str, beta: float) -> list[_peers.Row]:
+    contenders = compiled("spin glass", beta, READS, _peers.cores())
+    contenders += traced("spin glass", beta, {_peers.OURS: (256, 1024)})
+    return race(title, contenders, EVERYWHERE)
+
+
+def lattice(title: str) -> list[_peers.Row]:
+    contenders = compiled("lattice", 0.44, READS, _peers.cores())
+    contenders += traced("lattice", 0.44, {_peers.OURS: (256,), "thrml": (32,), "hamon": (32,)})
+    return race(title, contenders, (*EVERYWHERE, *ON_LATTICES, "thrml", "hamon"))
+
+
+def one_chain_of_a_glass(title: str) -> list[_peers.Row]:
+    contenders = compiled("spin glass", 1.0, 1, 1) + traced("spin glass", 1.0, {_peers.OURS: (1,)})
+    return race(title, contenders, EVERYWHERE)
+
+
+def one_chain_of_a_lattice(title: str) -> list[_peers.Row]:
+    one = dict.fromkeys((_peers.OURS, "thrml", "hamon"), (1,))
+    contenders = compiled("lattice", 0.44, 1, 1) + traced("lattice", 0.44, one)
+    return race(title, contenders, (*EVERYWHERE, *ON_LATTICES, "thrml", "hamon"))
+
+
+def race(title: str, contenders: list[_peers.Contender], modules) -> list[_peers.Row]:
     measured = [
         m._replace(values=[value / 1e6 for value in m.values]) for m in _peers.race(contenders)
     ]
-    measured += _peers.missing("dwave.samplers", "openjij", "ferrotherm")
-    if case.startswith("square lattice"):
-        measured += _peers.missing("mcising", "peapods", "thrml", "hamon")
-    return _peers.rows("spin updates", case, "millions a second", measured)
+    measured += _peers.missing(*modules)
+    return _peers.rows("spin updates", title, "millions a second", measured)
 
 
-def compare() -> list[_peers.Row]:
-    cores, found = _peers.cores(), []
+def cases() -> dict[str, _peers.Case]:
+    cores = _peers.cores()
     jax.config.update("jax_num_cpu_devices", cores)
-    for beta in (0.5, 2.0):
-        peers = compiled("spin glass", beta, READS, cores)
-        peers += traced("spin glass", beta, {_peers.OURS: (256, 1024)})
-        found += race(f"Sherrington-Kirkpatrick, {N_SPINS} spins, beta = {beta}", peers)
-    peers = compiled("lattice", 0.44, READS, cores)
-    peers += traced("lattice", 0.44, {_peers.OURS: (256,), "thrml": (32,), "hamon": (32,)})
-    found += race(f"square lattice, {SIZE} x {SIZE}, beta = 0.44", peers)
+    titles = {f"{GLASS}, beta = {beta}": functools.partial(glass, beta=beta) for beta in (0.5, 2.0)}
+    titles[f"{LATTICE}, beta = 0.44"] = lattice
     if cores == 1:
-        found += single_chains()
-    _peers.pool().shutdown()
-    return found
-
-
-def single_chains() -> list[_peers.Row]:
-    peers = compiled("spin glass", 1.0, 1, 1) + traced("spin glass", 1.0, {_peers.OURS: (1,)})
-    found = race("Sherrington-Kirkpatrick, one chain, beta = 1.0", peers)
-    one = dict.fromkeys((_peers.OURS, "thrml", "hamon"), (1,))
-    peers = compiled("lattice", 0.44, 1, 1) + traced("lattice", 0.44, one)
-    return found + race("square lattice, one chain, beta = 0.44", peers)
+        titles[f"{GLASS}, one chain, beta = 1.0"] = one_chain_of_a_glass
+        titles[f"{LATTICE}, one chain, beta = 0.44"] = one_chain_of_a_lattice
+    return {title: functools.partial(case, title) for title, case in titles.items()}
 
 
 def restricted_machine() -> None:
@@ -297,7 +327,7 @@ def restricted_machine() -> None:
         times = {run_products: [], run_sweeps: []}
         for run in times:
             run(1)
-        for _ in range(_peers.N_ROUNDS):
+        for _ in range(_peers.now.pace.rounds):
             for run, found in times.items():
                 found.append((_peers.seconds(run, 3 * n) - _peers.seconds(run, n)) / (2 * n))
         best = [1e3 * min(found) for found in times.values()]
@@ -305,5 +335,5 @@ def restricted_machine() -> None:
 
 
 def main() -> None:
-    compare()
+    _watch.alone(cases())
     restricted_machine()

@@ -10,6 +10,7 @@ time. The contenders, all from random corners of the cube:
 - `find_minima` without hops, as many walkers as fit, curvatures of the library included;
 - `scipy.optimize.minimize`, L-BFGS-B on m in a box, then Newton steps;
 - `scipy.optimize.basinhopping` that flips an eighth of the spins, with the same local solver;
+- `BasinHopping` of topsearch, whose default perturbation moves all spins, with its L-BFGS-B;
 - the same iteration one start after the other in NumPy: adaptive mirror descent, then Newton
   steps by conjugate gradients, then dense ones where those did not suffice.
 
@@ -24,6 +25,9 @@ idle cores.
 """
 
 import collections
+import functools
+import os
+import tempfile
 import time
 
 import jax
@@ -248,11 +252,54 @@ def by_numpy(landscape, n, rng, until) -> Collection:
     return found
 
 
+def by_topsearch(landscape, n, rng, until) -> Collection:
+    """What it would add to its network, polished. Its random numbers have no seed."""
+    from topsearch.data.coordinates import StandardCoordinates
+    from topsearch.data.kinetic_transition_network import KineticTransitionNetwork
+    from topsearch.global_optimisation.basin_hopping import BasinHopping
+    from topsearch.global_optimisation.perturbations import StandardPerturbation
+    from topsearch.potentials.potential import Potential
+    from topsearch.similarity.similarity import StandardSimilarity
+
+    found = Collection()
+
+    class Surface(Potential):
+        def function_gradient(self, position):
+            return landscape.value_and_gradient(position)
+
+    class Polished(StandardSimilarity):
+        def test_new_minimum(self, ktn, min_coords, min_energy):
+            found.add(landscape.polish(min_coords.position.copy()))
+            if time.perf_counter() >= until:
+                raise OutOfTime
+
+    folder = os.getcwd()
+    with tempfile.TemporaryDirectory() as scratch:  # it writes a log where it runs
+        os.chdir(scratch)
+        try:
+            coordinates = StandardCoordinates(n, [(-1 + 1e-12, 1 - 1e-12)] * n)
+            search = BasinHopping(
+                KineticTransitionNetwork(),
+                Surface(),
+                Polished(1e-5, 1e-8),
+                StandardPerturbation(0.7, proportional_distance=True),
+            )
+            search.run(coordinates, 10**6, 1e-5, 1.0)
+        except OutOfTime:
+            pass
+        finally:
+            os.chdir(folder)
+    return found
+
+
+# Package and function of each contender.
 PEERS = {
-    "L-BFGS-B": by_lbfgsb,
-    "basinhopping": by_basinhopping,
-    "serial NumPy": by_numpy,
+    "scipy, L-BFGS-B": ("scipy", by_lbfgsb),
+    "scipy, basinhopping": ("scipy", by_basinhopping),
+    "topsearch, basin hopping": ("topsearch", by_topsearch),
+    "serial NumPy": ("numpy", by_numpy),
 }
+SEARCH = f"{_peers.OURS}, find_minima"
 
 
 def clock() -> np.ndarray:
@@ -289,16 +336,20 @@ def race(name: str, beta: float, seeds) -> dict[str, list[float]]:
     n, rates = 256, collections.defaultdict(list)
     print(f"{name} at beta = {beta}, n = {n}, {BUDGET:.0f} s each")
     print(
-        f"{'contender':>20}{'seed':>6}{'seconds':>9}{'CPU s':>7}{'quenches':>10}{'minima':>8}"
+        f"{'contender':>26}{'seed':>6}{'seconds':>9}{'CPU s':>7}{'quenches':>10}{'minima':>8}"
         f"{'wrong':>7}{'ours/it':>9}{'by CPU':>8}"
     )
     energies = {seed: tg.Pairwise(couplings(n, seed), np.zeros(n)) for seed in seeds}
     n_starts = fitting_starts(name, energies[seeds[0]], beta)
     for seed in seeds:
         landscape = Landscape(couplings(n, seed), beta, name)
+        _peers.now.tell(SEARCH, _peers.OURS)
         library, seconds = search(name, energies[seed], beta, seed, n_starts)
-        rows = [("find_minima", seconds, n_starts, library.magnetizations)]
-        for label, peer in PEERS.items():
+        rows = [(SEARCH, seconds, n_starts, library.magnetizations)]
+        for label, (package, peer) in PEERS.items():
+            if not _peers.able(label, package):
+                continue
+            _peers.now.tell(label, package)
             began = clock()
             found = peer(landscape, n, np.random.default_rng(seed), began[0] + BUDGET)
             seconds = clock() - began
@@ -309,7 +360,7 @@ def race(name: str, beta: float, seeds) -> dict[str, list[float]]:
             wrong = sum(not landscape.is_minimum(m) for m in minima)
             ratio = ours / (max(len(minima), 1) / seconds)
             print(
-                f"{label:>20}{seed:6}{seconds[0]:9.2f}{seconds[1]:7.2f}{quenches:10}{len(minima):8}"
+                f"{label:>26}{seed:6}{seconds[0]:9.2f}{seconds[1]:7.2f}{quenches:10}{len(minima):8}"
                 f"{wrong:7}{ratio[0]:9.1f}{ratio[1]:8.1f}",
                 flush=True,
             )
@@ -335,17 +386,19 @@ def growth(sizes) -> None:
         )
 
 
-def compare() -> list[_peers.Row]:
-    """The race at naive mean field."""
-    name, beta = "naive", 2.0
-    packages = {"find_minima": _peers.OURS, "serial NumPy": "numpy"}
+def case(title: str, name: str, beta: float) -> list[_peers.Row]:
+    """The race, of which one round is a seed."""
     measured = []
-    for label, values in race(name, beta, SEEDS).items():
-        package = packages.get(label, "scipy")
-        measured.append(_peers.Measured(f"{package}, {label}", package, values))
-    measured += _peers.missing("pele")
-    case = f"{name} mean field, SK, 256 spins, beta = {beta:g}"
-    return _peers.rows("minima of a free energy", case, "certified minima a second", measured)
+    for label, values in race(name, beta, SEEDS[: _peers.now.pace.rounds]).items():
+        package = PEERS[label][0] if label in PEERS else _peers.OURS
+        measured.append(_peers.Measured(label, package, values))
+    measured += _peers.missing("topsearch", "pele")
+    return _peers.rows("minima of a free energy", title, "certified minima a second", measured)
+
+
+def cases() -> dict[str, _peers.Case]:
+    title = "naive mean field, SK, 256 spins, beta = 2"
+    return {title: functools.partial(case, title, "naive", 2.0)}
 
 
 def main(

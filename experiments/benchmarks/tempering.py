@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import thermogen as tg
-from experiments.benchmarks import _peers
+from experiments.benchmarks import _peers, _watch
 from thermogen import sampling
 
 # As users have it who set nothing.
@@ -26,8 +26,8 @@ X64 = False
 
 SIZES = {8: 16, 10: 24}  # rungs of each size
 TEMPERATURES = (1.0, 2.0)  # the glass freezes at 1.1
-ROUNDS, ROUND_SECONDS = 5, 0.7
-OVERLAP_SECONDS = 3.0  # of a round that lasts many autocorrelation times
+# Turns last longer than elsewhere: many round trips, and many autocorrelation times.
+TURN, OVERLAP_TURN = 2, 10
 
 
 class Glass(NamedTuple):
@@ -158,20 +158,22 @@ def peapods(size: int, mode: str, houdayer: bool, n_sweeps: int, seed: int) -> R
 
 
 class Contender:
-    """A function of the number of sweeps and of a seed, in runs of equal time."""
+    """A function of the number of sweeps and of a seed, in turns of equal time."""
 
-    def __init__(self, who: str, package: str, run, seconds: float = ROUND_SECONDS):
+    def __init__(self, who: str, package: str, run, turn: float = TURN):
+        """`turn` is how many times longer a turn is than elsewhere."""
         self.who, self.package, self.run = who, package, run
         self.first = self.timed(20, 0)[1]
-        self.n_sweeps, took = 50, 0.0
+        self.n_sweeps, took, seconds = 25, 0.0, turn * _peers.now.pace.seconds
         while took < seconds / 10:
-            self.n_sweeps *= 2
+            self.n_sweeps *= 4
             self.timed(self.n_sweeps, 0)  # some compile for each number
             took = self.timed(self.n_sweeps, 0)[1]
-        self.n_sweeps = int(self.n_sweeps * seconds / took)
+        self.n_sweeps = max(int(self.n_sweeps * seconds / took), 100)
         self.timed(self.n_sweeps, 0)
 
     def timed(self, n_sweeps: int, seed: int) -> tuple[Run, float]:
+        _peers.now.tell(self.who, self.package)
         began = time.perf_counter()
         run = self.run(n_sweeps, seed)
         return run, time.perf_counter() - began
@@ -188,7 +190,8 @@ def race(
     size: int, contenders: list[Contender], figures: tuple[str, ...] = ("round trips", "updates")
 ) -> list[_peers.Row]:
     """Rows of each figure, of those contenders that have it."""
-    rounds = [[c.timed(c.n_sweeps, seed) for c in contenders] for seed in range(1, ROUNDS + 1)]
+    seeds = range(1, _peers.now.pace.rounds + 1)
+    rounds = [[c.timed(c.n_sweeps, seed) for c in contenders] for seed in seeds]
     found, case = [], f"Edwards-Anderson, {size} x {size} x {size}, {SIZES[size]} rungs"
     for name in figures:
         unit, of_run = FIGURES[name]
@@ -206,27 +209,29 @@ def race(
     return found
 
 
+def start(entries, turn: float = TURN) -> list[Contender]:
+    """Those of who, package and function that can take part."""
+    return [Contender(*entry, turn) for entry in entries if _peers.able(*entry[:2])]
+
+
 def equal_ladder(size: int) -> list[_peers.Row]:
     energy, ladder = glass(size).energy(), jnp.asarray(betas(size), jnp.float32)
     gibbs, metropolis = (tg.ParallelTempering(ladder, k) for k in (tg.Gibbs(), tg.Metropolis()))
-    found = [
-        Contender(f"{_peers.OURS}, {who}", _peers.OURS, functools.partial(run, *arguments))
-        for who, run, arguments in (
-            ("one ladder", ours, (gibbs, energy, 1)),
-            ("8 ladders", ours, (gibbs, energy, 8)),
-            ("one ladder, Metropolis", ours, (metropolis, energy, 1)),
+    own = [
+        (f"{_peers.OURS}, {who}", _peers.OURS, functools.partial(ours, sampler, energy, n_ladders))
+        for who, sampler, n_ladders in (
+            ("one ladder", gibbs, 1),
+            ("8 ladders", gibbs, 8),
+            ("one ladder, Metropolis", metropolis, 1),
         )
     ]
-    if not _peers.why_absent("hamon"):
-        found.append(Contender("hamon", "hamon", functools.partial(hamon, size, betas(size))))
-    return race(size, found + all_of_peapods(size, ROUND_SECONDS))
+    theirs = ("hamon", "hamon", functools.partial(hamon, size, betas(size)))
+    return race(size, start([*own, theirs, *all_of_peapods(size)]))
 
 
-def all_of_peapods(size: int, seconds: float) -> list[Contender]:
-    if _peers.why_absent("peapods"):
-        return []
+def all_of_peapods(size: int) -> list:
     return [
-        Contender(f"peapods, {who}", "peapods", functools.partial(peapods, size, *how), seconds)
+        (f"peapods, {who}", "peapods", functools.partial(peapods, size, *how))
         for who, how in (
             ("heat bath", ("gibbs", False)),
             ("heat bath, Houdayer", ("gibbs", True)),
@@ -238,14 +243,14 @@ def all_of_peapods(size: int, seconds: float) -> list[Contender]:
 def overlaps(size: int) -> list[_peers.Row]:
     energy, ladder = glass(size).energy(), jnp.asarray(betas(size), jnp.float32)
     run = functools.partial(our_overlaps, tg.ParallelTempering(ladder), energy)
-    own = Contender(f"{_peers.OURS}, two ladders", _peers.OURS, run, OVERLAP_SECONDS)
-    return race(size, [own, *all_of_peapods(size, OVERLAP_SECONDS)], ("overlaps",))
+    own = (f"{_peers.OURS}, two ladders", _peers.OURS, run)
+    return race(size, start([own, *all_of_peapods(size)], OVERLAP_TURN), ("overlaps",))
 
 
-def compare() -> list[_peers.Row]:
-    rates = [row for size in SIZES for row in equal_ladder(size)]
-    return rates + overlaps(min(SIZES))
+def cases() -> dict[str, _peers.Case]:
+    ladders = {f"{size} x {size} x {size}": functools.partial(equal_ladder, size) for size in SIZES}
+    return ladders | {"overlaps": functools.partial(overlaps, min(SIZES))}
 
 
 def main() -> None:
-    compare()
+    _watch.alone(cases())

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.linalg
 
 import thermogen as tg
-from experiments.benchmarks import _peers
+from experiments.benchmarks import _peers, _watch
 
 N_REPETITIONS = 40
 # Bits, precision, tables at once.
@@ -73,28 +73,31 @@ def contenders(x: np.ndarray) -> dict[tuple[str, str], functools.partial]:
         (_peers.OURS, _peers.OURS): functools.partial(ours, on_device),
         ("scipy, Hadamard matrices", "scipy"): functools.partial(matrix_products, x),
     }
-    if not _peers.why_absent("pyfwht"):
-        backend = "cpu" if _peers.cores() == 1 else "openmp"
+    backend = "cpu" if _peers.cores() == 1 else "openmp"
+    if _peers.able(f"pyfwht, {backend}", "pyfwht"):
         runs[f"pyfwht, {backend}", "pyfwht"] = functools.partial(c_library, x, backend)
     want = matrix_products(x.astype(float))
-    for run in runs.values():
+    for key, run in runs.items():
+        _peers.now.tell(*key)
         scale = np.finfo(x.dtype).eps * x.shape[-1]
         np.testing.assert_allclose(np.asarray(run()), want, atol=10 * scale)
     return runs
 
 
-def compare() -> list[_peers.Row]:
-    found = []
-    for n, dtype, batch in CASES:
-        shape = (batch, 2**n) if batch > 1 else (2**n,)
-        x = np.random.default_rng(n).normal(size=shape).astype(dtype)
-        runs = contenders(x)
-        jax.clear_caches()  # so that the first call is one
-        measured = _peers.duel(runs, N_REPETITIONS)
-        case = f"n = {n}, {dtype}" + (f", {batch} tables" if batch > 1 else "")
-        measured += _peers.missing("pyfwht")
-        found += _peers.rows("Walsh transform", case, "ms", _peers.milli(measured), False)
-    return found
+def case(title: str, n: int, dtype: str, batch: int) -> list[_peers.Row]:
+    shape = (batch, 2**n) if batch > 1 else (2**n,)
+    runs = contenders(np.random.default_rng(n).normal(size=shape).astype(dtype))
+    jax.clear_caches()  # so that the first call is one
+    measured = _peers.duel(runs, N_REPETITIONS) + _peers.missing("pyfwht")
+    return _peers.rows("Walsh transform", title, "ms", _peers.milli(measured), False)
+
+
+def cases() -> dict[str, _peers.Case]:
+    titles = {
+        f"n = {n}, {dtype}" + (f", {batch} tables" if batch > 1 else ""): (n, dtype, batch)
+        for n, dtype, batch in CASES
+    }
+    return {title: functools.partial(case, title, *what) for title, what in titles.items()}
 
 
 def copies(argument: jax.Array) -> float:
@@ -108,7 +111,7 @@ def copies(argument: jax.Array) -> float:
 
 
 def main() -> None:
-    compare()
+    _watch.alone(cases())
     gradient = jax.jit(jax.grad(lambda x, y: jnp.dot(tg.inverse_walsh_transform(x), y)))
     print("\n   n  gradient / transform    copies")
     for n in (16, 18, 20, 22):

@@ -212,5 +212,5 @@ def _spread(spins: np.ndarray, weights: np.ndarray, spread: Spread, dtype) -> tu
 def _trimmed(result: FitResult, first: int) -> FitResult:
     """The result, with the losses of the steps that were taken."""
     assert result.state is not None
-    history = on_host(result.history).astype(float)[: int(result.state.step) - first]
-    return dataclasses.replace(result, history=history)
+    history = on_host(result.history)[: int(result.state.step) - first]
+    return dataclasses.replace(result, history=history.astype(float))
