@@ -26,15 +26,15 @@ from experiments.benchmarks import _peers, _tables, _watch
 
 # Seconds of each comparison by the number of cores that it is run on: 20 minutes at most.
 COMPARISONS = {
-    "walsh": {1: 40, 2: 40},
-    "samplers": {1: 220, 2: 120},
-    "tempering": {1: 130},
-    "ground_states": {1: 240},
-    "exact": {1: 30},
+    "walsh": {1: 30, 2: 30},
+    "samplers": {1: 220, 2: 140},
+    "tempering": {1: 160},
+    "ground_states": {1: 230},
+    "exact": {1: 25},
     "free_energy": {1: 50},
-    "learning": {1: 30},
+    "learning": {1: 25},
     "machines": {1: 200},
-    "search": {1: 110},
+    "search": {1: 90},
 }
 
 

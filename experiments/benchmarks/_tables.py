@@ -73,7 +73,7 @@ def grouped(found: Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:
 
 
 def line(values: Iterable[str]) -> str:
-    return "| " + " | ".join(values) + " |"
+    return "| " + " | ".join(value.replace("|", "\\|") for value in values) + " |"
 
 
 def markdown(found: list[Row]) -> str:

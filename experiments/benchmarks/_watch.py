@@ -19,8 +19,7 @@ import jax
 
 from experiments.benchmarks import _peers, _tables
 
-SILENCE = 90.0  # seconds of one turn, compiling included
-OVER = "not reached: the {:.0f} s of this comparison were over"
+PATIENCE = 20.0  # seconds of one turn at least, compiling included, or a quarter of all time
 
 
 class Task(NamedTuple):
@@ -74,8 +73,10 @@ class Comparison:
                 return self.rows
             dropped = dropped if self.done == case else ()
             if time.monotonic() >= until:
+                over = f"not reached: the {self.seconds:.0f} s of this comparison were over"
+                over += f" at the turn of {end.turn[0]}" if end.turn else ""
                 for title in self.titles[self.done :] or [""]:
-                    self.add([self.without_figure(title, OVER.format(self.seconds))])
+                    self.add([self.without_figure(title, over)])
                 return self.rows
             if end.turn and end.turn[0] not in {m.who for m in dropped}:
                 dropped = (*dropped, _peers.Measured(*end.turn, [], note=end.why))
@@ -117,7 +118,7 @@ class Comparison:
     def follow(self, pipe: Connection, process, until: float) -> End:
         turn = None
         while True:
-            patience = min(SILENCE, until - time.monotonic())
+            patience = min(max(PATIENCE, self.seconds / 4), until - time.monotonic())
             if not pipe.poll(max(patience, 0.0)):
                 return End(f"no end after {patience:.0f} s", turn)
             try:

@@ -6,8 +6,9 @@ MNIST. Machines without hidden spins: the defaults of `PersistentCD` and of `Pse
 bmDCA of adabmDCA, at its defaults (10^4 chains, 10 Metropolis sweeps a step) and with what suits a
 short time better, found by a short scan: fewer chains, Gibbs sweeps, a larger rate. Everybody is
 looked at after the same seconds of wall time, compiling apart, and judged by one estimator of ln Z
-(`rbm_digits`). A round is a seed. The cost of an image is its negative log-likelihood in nats: the
-ratio is that of two lengths of code. Needs the extra `bench-large`.
+(`rbm_digits`); a step that is longer than the time is waited for. A round is a seed. The cost of an
+image is its negative log-likelihood in nats: the ratio is that of two lengths of code. Needs the
+extra `bench-large`.
 
     python -m experiments benchmarks.machines
 """
@@ -128,14 +129,19 @@ def case(title: str, contenders) -> list[_peers.Row]:
     parts = [jnp.asarray(part, jnp.float32) for part in split]
     present = [c for c in contenders if _peers.able(c[0], MODULES.get(c[1], c[1]))]
     costs = {(c[0], seconds): [] for c in present for seconds in SECONDS}
+    steps = {}
     for seed in range(min(ROUNDS, _peers.now.pace.rounds)):
         for who, package, learn, how in present:
             _peers.now.tell(who, package)
-            for seconds, _, machine in learn(how, split.training, list(SECONDS), seed):
+            for seconds, n_steps, machine in learn(how, split.training, list(SECONDS), seed):
                 costs[who, seconds].append(cost(machine, parts))
+                steps[who, seconds] = f"{n_steps} steps"
     found = []
     for seconds in SECONDS:
-        measured = [_peers.Measured(c[0], c[1], costs[c[0], seconds]) for c in present]
+        measured = [
+            _peers.Measured(*c[:2], costs[c[0], seconds], note=steps[c[0], seconds])
+            for c in present
+        ]
         measured += _peers.missing("sklearn", "rbms", "adabmDCA")
         after, unit = f"{title}, after {seconds:g} s", "nats a held-out image"
         found += _peers.rows("learning, digits", after, unit, measured, more_is_better=False)

@@ -27,7 +27,7 @@ X64 = False
 SIZES = {8: 16, 10: 24}  # rungs of each size
 TEMPERATURES = (1.0, 2.0)  # the glass freezes at 1.1
 # Turns last longer than elsewhere: many round trips, and many autocorrelation times.
-TURN, OVERLAP_TURN = 2, 10
+TURN, OVERLAP_TURN = 2, 5
 
 
 class Glass(NamedTuple):
