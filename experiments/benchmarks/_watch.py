@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from multiprocessing.connection import Connection
 from typing import NamedTuple
@@ -41,6 +42,7 @@ class End(NamedTuple):
 def work(task: Task, pipe: Connection) -> None:
     """The process that measures: sends titles, turns, rows, and the error that ended it."""
     os.setsid()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     module = importlib.import_module(task.module)
     jax.config.update("jax_enable_x64", getattr(module, "X64", True))
     tell = lambda who, package: pipe.send(("turn", (who, package)))  # noqa: E731
@@ -54,6 +56,14 @@ def work(task: Task, pipe: Connection) -> None:
         pipe.send(("end", ""))
     except Exception as error:
         pipe.send(("end", f"failed: {_peers.in_words(error)}"))
+
+
+def end_with_parent() -> None:
+    """Nobody else would end a process that hangs, nor its workers."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.killpg(0, signal.SIGKILL)
 
 
 class Comparison:

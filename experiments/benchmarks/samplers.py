@@ -251,25 +251,25 @@ EVERYWHERE, ON_LATTICES = ("dwave.samplers", "openjij", "ferrotherm"), ("mcising
 
 
 def glass(title: str, beta: float) -> list[_peers.Row]:
-    contenders = compiled("spin glass", beta, READS, _peers.cores())
-    contenders += traced("spin glass", beta, {_peers.OURS: (256, 1024)})
+    contenders = traced("spin glass", beta, {_peers.OURS: (256, 1024)})
+    contenders += compiled("spin glass", beta, READS, _peers.cores())
     return race(title, contenders, EVERYWHERE)
 
 
 def lattice(title: str) -> list[_peers.Row]:
-    contenders = compiled("lattice", 0.44, READS, _peers.cores())
-    contenders += traced("lattice", 0.44, {_peers.OURS: (256,), "thrml": (32,), "hamon": (32,)})
+    contenders = traced("lattice", 0.44, {_peers.OURS: (256,), "thrml": (32,), "hamon": (32,)})
+    contenders += compiled("lattice", 0.44, READS, _peers.cores())
     return race(title, contenders, (*EVERYWHERE, *ON_LATTICES, "thrml", "hamon"))
 
 
 def one_chain_of_a_glass(title: str) -> list[_peers.Row]:
-    contenders = compiled("spin glass", 1.0, 1, 1) + traced("spin glass", 1.0, {_peers.OURS: (1,)})
+    contenders = traced("spin glass", 1.0, {_peers.OURS: (1,)}) + compiled("spin glass", 1.0, 1, 1)
     return race(title, contenders, EVERYWHERE)
 
 
 def one_chain_of_a_lattice(title: str) -> list[_peers.Row]:
     one = dict.fromkeys((_peers.OURS, "thrml", "hamon"), (1,))
-    contenders = compiled("lattice", 0.44, 1, 1) + traced("lattice", 0.44, one)
+    contenders = traced("lattice", 0.44, one) + compiled("lattice", 0.44, 1, 1)
     return race(title, contenders, (*EVERYWHERE, *ON_LATTICES, "thrml", "hamon"))
 
 
