@@ -229,6 +229,7 @@ QUICK = {
     "exact.magnetizations": lambda e: exact.magnetizations(e, BETA),
     "exact.lowest": lambda e: exact.lowest(e, 3),
     "exact.marginal": lambda e: exact.marginal(e, BETA, (0, 3)),
+    "exact.mutual_information": lambda e: exact.mutual_information(e, BETA, (0, 2), (3,)),
     "exact.mean_energy": lambda e: exact.mean_energy(e, BETA),
     "exact.probabilities": lambda e: exact.probabilities(e, BETA),
     "exact.reduction": lambda e: exact.reduction(e, TWIN, BETA, np.array([0, 1])),

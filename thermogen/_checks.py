@@ -4,7 +4,7 @@ import functools
 import math
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,31 @@ def check_count(name: str, value: Any, least: int = 1, most: int = LARGEST_COUNT
 def check_counts(**values: Any) -> tuple[int, ...]:
     """Counts of 1 or more, by name; see `check_count`."""
     return tuple(check_count(name, value) for name, value in values.items())
+
+
+def check_sites(name: str, sites: Sequence[int], n: int) -> tuple[int, ...]:
+    """Numbers of different spins, from 0 to n - 1, as Python integers.
+
+    Raises:
+        ValueError: for a spin that comes twice or is not there, and what is no integer.
+    """
+    chosen = tuple(map(as_integer, sites))
+    known = [k for k in chosen if k is not None and 0 <= k < n]
+    if len(set(known)) != len(chosen):
+        raise ValueError(f"{name} must name different spins from 0..{n - 1}, got {tuple(sites)}")
+    return tuple(known)
+
+
+def check_two_sets(
+    first: Sequence[int], second: Sequence[int], n: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Two sets of spins, neither of them empty, that share none; see `check_sites`."""
+    first, second = check_sites("first", first, n), check_sites("second", second, n)
+    if not first or not second or set(first) & set(second):
+        raise ValueError(
+            f"first and second must name spins, none of them both, got {first} and {second}"
+        )
+    return first, second
 
 
 def check_finite(name: str, value: Any, *, positive: bool = False) -> None:

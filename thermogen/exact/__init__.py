@@ -27,6 +27,7 @@ from ._ensembles import probabilities as probabilities
 from ._ensembles import reduction as reduction
 from ._ensembles import sample as sample
 from ._gibbs_potential import gibbs_potential as gibbs_potential
+from ._information import mutual_information as mutual_information
 from ._minima import Lowest as Lowest
 from ._minima import Retention as Retention
 from ._minima import barriers as barriers

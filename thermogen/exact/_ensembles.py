@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from .._checks import check_count, check_finite, check_parameters, known_spins
+from .._checks import check_count, check_finite, check_parameters, check_sites, known_spins
 from .._cold import above_lowest, beta_as, resolved_beta
 from .._linalg import dot
 from .._placement import from_anywhere
@@ -253,7 +253,7 @@ def marginal(
     Spin `spins[j]` is bit j of the index. Beyond 24 spins each entry takes a sum of its own.
     """
     n = energy.n_spins
-    chosen = _checked_spins("spins", spins, n)
+    chosen = check_sites("spins", spins, n)
     if (model := narrow(energy)) is not None:
         return _narrow.marginal(model, checked_beta(beta), chosen)
     # Axis n-1-k of the cube is bit k; the last axis varies fastest.
@@ -394,9 +394,3 @@ def _moments(energy: Complete, beta: Beta) -> tuple[Float[Array, " n"], Float[Ar
     within = jnp.sum(high[:, None, :] * (of_high * high)[:, :, None], axis=0)
     pairs = jnp.block([[dot(low.T, of_low[:, None] * low), across], [across.T, within]])
     return jnp.concatenate([dot(of_low, low), jnp.sum(of_high * high, axis=0)]), pairs
-
-
-def _checked_spins(name: str, spins: tuple[int, ...], n: int) -> tuple[int, ...]:
-    if len(set(spins)) != len(spins) or not all(0 <= k < n for k in spins):
-        raise ValueError(f"{name} must name different spins from 0..{n - 1}, got {spins}")
-    return spins

@@ -22,6 +22,9 @@ from ._clusters import ClusterInfo as ClusterInfo
 from ._clusters import Houdayer as Houdayer
 from ._clusters import HoudayerInfo as HoudayerInfo
 from ._clusters import SwendsenWang as SwendsenWang
+from ._cumulants import Crossing as Crossing
+from ._cumulants import binder_crossing as binder_crossing
+from ._cumulants import binder_cumulant as binder_cumulant
 from ._derivatives import Expectation as Expectation
 from ._derivatives import expectation as expectation
 from ._diagnostics import Diagnosis as Diagnosis
@@ -33,6 +36,7 @@ from ._divergence import Divergence as Divergence
 from ._divergence import divergence as divergence
 from ._gibbs import Gibbs as Gibbs
 from ._gibbs import Metropolis as Metropolis
+from ._information import mutual_information as mutual_information
 from ._integration import Integration as Integration
 from ._integration import IntegrationState as IntegrationState
 from ._integration import ThermodynamicIntegral as ThermodynamicIntegral
@@ -57,6 +61,8 @@ from ._random_sites import HeatBath as HeatBath
 from ._random_sites import Steps as Steps
 from ._random_sites import walk as walk
 from ._random_sites import walk_population as walk_population
+from ._replicas import ReplicaOverlaps as ReplicaOverlaps
+from ._replicas import replica_overlaps as replica_overlaps
 from ._results import RESULTS as RESULTS
 from ._reweighting import Reweighting as Reweighting
 from ._reweighting import multi_histogram as multi_histogram

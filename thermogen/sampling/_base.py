@@ -24,6 +24,10 @@ Ladder = ArrayLike | Sequence[float]
 Clamp = Num[Array | np.ndarray, " n"] | None
 
 
+# What chains have drawn: (chains, n), or (chains, draws, n) as `sample` returns it.
+Draws = Num[Array | np.ndarray, "chains *draws n"]
+
+
 class SweepInfo(NamedTuple):
     """The info of a step.
 
@@ -153,6 +157,24 @@ def checked_clamp(energy: AbstractEnergy, clamp: Clamp) -> Clamp:
     if clamp is None:
         return None
     return known_spins("clamp", clamp, energy.n_spins, parameter_dtype(energy))
+
+
+def checked_draws(spins: Draws, min_chains: int = 1) -> Float[Array, "chains draws n"]:
+    """Configurations of independent chains, with one axis of draws, once they are spins.
+
+    Raises:
+        ValueError: for other shapes, fewer chains, and known entries other than -1 and +1.
+    """
+    spins = as_array("spins", spins)
+    if spins.ndim not in (2, 3) or 0 in spins.shape:
+        raise ValueError(
+            f"spins must have shape (chains, n) or (chains, draws, n), got {spins.shape}"
+        )
+    if len(spins) < min_chains:
+        raise ValueError(f"spins must hold at least {min_chains} chains, got {len(spins)}")
+    if not isinstance(spins, Tracer) and not bool((abs(spins) == 1).all()):
+        raise ValueError("spins must hold -1 and +1 alone")
+    return as_float(spins.reshape(-1)).reshape(len(spins), -1, spins.shape[-1])
 
 
 def count_flips(before: Num[Array, " n"], after: Num[Array, " n"]) -> Int[Array, ""]:

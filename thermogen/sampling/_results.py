@@ -25,3 +25,8 @@ class RESULTS(_solution.RESULTS):
         "Independent estimates differ by more than their errors allow: some have missed what "
         "others found, or they are of different models. Look at each; take more rungs and chains."
     )
+    no_crossing = code(
+        "The curves of two sizes do not cross where they were measured, or not beyond their "
+        "errors. Look at them: move or widen the range of beta, or take more draws. Where there "
+        "is no transition there is no crossing."
+    )

@@ -12,6 +12,7 @@ import numpy as np
 import scipy
 from jaxtyping import Array, Bool, Float, Int
 
+from .._linalg import dot
 from ._results import RESULTS
 
 # Of the error bar of a mean of weights: such skewed ones have none.
@@ -131,6 +132,21 @@ def drifting(slopes: Float[Array, "chains rungs"]) -> Bool[Array, ""]:
     error = jnp.std(sums, axis=0, ddof=1) / math.sqrt(n_chains)
     most = float(scipy.special.stdtrit(n_chains - 1, 1 - DRIFT_ALARM / (2 * n_coldest.size)))
     return jnp.any(jnp.abs(jnp.mean(sums, axis=0)) > most * error)
+
+
+def unrelaxed(series: Float[Array, "chains draws"]) -> Bool[Array, ""]:
+    """Whether chains of an observable drift alike, or differ by much more than each varies.
+
+    Of one chain, and of one draw from each, nothing is seen.
+    """
+    n_chains, n_draws = series.shape
+    if n_chains == 1 or n_draws == 1:
+        return jnp.zeros((), bool)
+    series = series - series[:1, :1]  # exactly 0 where nothing moves
+    rhat = disagreement(jnp.mean(series, axis=1), jnp.var(series, axis=1), n_draws)
+    time = jnp.arange(n_draws, dtype=series.dtype)
+    slopes = dot(series - series[:, :1], time - jnp.mean(time))
+    return ladders_disagree(rhat, MAX_RHAT_COOLED, n_chains, n_draws) | drifting(slopes[:, None])
 
 
 def disagreement(
