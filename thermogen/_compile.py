@@ -8,10 +8,9 @@ import equinox as eqx
 import jax
 from jax.core import Tracer, eval_context
 
-_Function = TypeVar("_Function", bound=Callable)
+from ._programs import few_passes
 
-# Of a processor. They save more than half of the time to compile, and cost a sixth of that to run.
-_FEW_PASSES = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
+_Function = TypeVar("_Function", bound=Callable)
 
 
 def compiled_quickly(function: _Function) -> _Function:
@@ -34,5 +33,5 @@ def compiled_quickly(function: _Function) -> _Function:
 
 @functools.cache
 def _compiled(function, backend: str | None):
-    options = {"compiler_options": _FEW_PASSES} if backend == "cpu" else {}
+    options = {"compiler_options": few_passes()} if backend == "cpu" else {}
     return eqx.filter_jit(function, **options)  # pyright: ignore

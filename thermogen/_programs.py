@@ -26,15 +26,10 @@ _DISABLED = "JAX_ENABLE_COMPILATION_CACHE"
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 # JAX keeps what took a second; of a study that would be a sixth of the time.
 _DEFAULTS = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-# A command runs most of its programs a few times: with fewer passes of the compiler they take half
-# of the time to make, and hardly longer to run. On accelerators LLVM has another part. XLA ends the
-# process at a flag that it does not know, and its flags change: these are tried with one series.
-_HASTE = {
-    "--xla_backend_optimization_level": "1",
-    "--xla_cpu_use_fusion_emitters": "false",
-    "--xla_cpu_parallel_codegen_split_count": "1",
-}
-_SERIES = "0.10."
+# Fewer passes of the compiler, by series of jaxlib. XLA ends the process at a flag that it does not
+# know, and its flags come and go: a series that is not here, because it was not tried, has none.
+_FEWER = {"xla_backend_optimization_level": 1, "xla_cpu_parallel_codegen_split_count": 1}
+_FEW_PASSES = {"0.10.": {**_FEWER, "xla_cpu_use_fusion_emitters": False}, "0.12.": _FEWER}
 _ACCELERATORS = "jax_plugins", "libtpu"
 # What JAX says of a program that it cannot read or write; `_listen` says it once.
 TROUBLE = re.compile(r"Error (?:read|writ)ing persistent compilation cache entry for '(.*?)': (.*)")
@@ -64,15 +59,24 @@ def forget() -> None:
     os.environ[_DISABLED] = "false"
 
 
+def few_passes() -> dict[str, int]:
+    """Options of XLA, by name, for programs of a processor that run a few times.
+
+    They take half of the time to make, and a sixth more to run. On accelerators LLVM has another
+    part.
+    """
+    series = [name for name in _FEW_PASSES if jaxlib.__version__.startswith(name)]
+    return _FEW_PASSES[series[0]] if series else {}
+
+
 def hurry() -> None:
     """Let XLA compile with fewer passes, where nobody has said otherwise and there is no GPU."""
     if any(importlib.util.find_spec(name) for name in _ACCELERATORS):
         return
-    if not jaxlib.__version__.startswith(_SERIES):
-        return
     given = os.environ.get("XLA_FLAGS", "")
-    new = [f"{name}={value}" for name, value in _HASTE.items() if name not in given]
-    os.environ["XLA_FLAGS"] = " ".join([given, *new]).strip()
+    new = [f"--{name}={value}".lower() for name, value in few_passes().items()]
+    chosen = [flag for flag in new if flag.split("=")[0] not in given]
+    os.environ["XLA_FLAGS"] = " ".join([given, *chosen]).strip()
 
 
 def _default_folder() -> Path:
