@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import pytest
 
 import thermogen as tg
-from thermogen import _programs
+from thermogen import _programs, _xla
 
 ROOT = pathlib.Path(__file__).parent.parent
 MISS = "PERSISTENT COMPILATION CACHE MISS"
@@ -158,7 +158,7 @@ def test_the_recipe_for_scripts(place):
 def test_flags_are_set_for_the_series_that_they_were_tried_with(monkeypatch, series, number):
     """XLA ends the process at a flag that it does not know."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(_programs.jaxlib, "__version__", series)
+    monkeypatch.setattr(_xla.jaxlib, "__version__", series)
     own = "--xla_backend_optimization_level=2 --xla_dump_to=there"
     monkeypatch.setenv("XLA_FLAGS", own)
     _programs.hurry()
@@ -166,7 +166,7 @@ def test_flags_are_set_for_the_series_that_they_were_tried_with(monkeypatch, ser
     assert flags[:2] == own.split()
     others = [f for f in flags[2:] if f.startswith("--xla_cpu")]
     assert flags[2:] == others and len(others) == number
-    assert bool(_programs.few_passes()) == (number > 0)
+    assert bool(_xla.few_passes()) == (number > 0)
 
 
 # --- the folder

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 from jax.core import Tracer, eval_context
 
-from ._programs import few_passes
+from ._xla import few_passes
 
 _Function = TypeVar("_Function", bound=Callable)
 

@@ -18,7 +18,7 @@ import time
 import warnings
 from pathlib import Path
 
-from jaxlib import version as jaxlib
+from ._xla import few_passes
 
 _BOUND = 2**28  # bytes of all programs; a study of one size writes five million
 _DAY = 86_400.0
@@ -26,10 +26,6 @@ _DISABLED = "JAX_ENABLE_COMPILATION_CACHE"
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 # JAX keeps what took a second; of a study that would be a sixth of the time.
 _DEFAULTS = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-# Fewer passes of the compiler, by series of jaxlib. XLA ends the process at a flag that it does not
-# know, and its flags come and go: a series that is not here, because it was not tried, has none.
-_FEWER = {"xla_backend_optimization_level": 1, "xla_cpu_parallel_codegen_split_count": 1}
-_FEW_PASSES = {"0.10.": {**_FEWER, "xla_cpu_use_fusion_emitters": False}, "0.12.": _FEWER}
 _ACCELERATORS = "jax_plugins", "libtpu"
 # What JAX says of a program that it cannot read or write; `_listen` says it once.
 TROUBLE = re.compile(r"Error (?:read|writ)ing persistent compilation cache entry for '(.*?)': (.*)")
@@ -59,22 +55,17 @@ def forget() -> None:
     os.environ[_DISABLED] = "false"
 
 
-def few_passes() -> dict[str, int]:
-    """Options of XLA, by name, for programs of a processor that run a few times.
-
-    They take half of the time to make, and a sixth more to run. On accelerators LLVM has another
-    part.
-    """
-    series = [name for name in _FEW_PASSES if jaxlib.__version__.startswith(name)]
-    return _FEW_PASSES[series[0]] if series else {}
-
-
 def hurry() -> None:
     """Let XLA compile with fewer passes, where nobody has said otherwise and there is no GPU."""
     if any(importlib.util.find_spec(name) for name in _ACCELERATORS):
         return
+    options = few_passes()
+    if not options:
+        return
+    # A command compiles several programs at once already.
+    options = {**options, "xla_cpu_parallel_codegen_split_count": 1}
     given = os.environ.get("XLA_FLAGS", "")
-    new = [f"--{name}={value}".lower() for name, value in few_passes().items()]
+    new = [f"--{name}={value}".lower() for name, value in options.items()]
     chosen = [flag for flag in new if flag.split("=")[0] not in given]
     os.environ["XLA_FLAGS"] = " ".join([given, *chosen]).strip()
 
