@@ -21,12 +21,12 @@ def compiled_quickly(function: _Function) -> _Function:
     """
 
     @functools.wraps(function)
-    def call(*args):
-        if any(isinstance(x, Tracer) for x in jax.tree.leaves(args)):
-            return _compiled(function, None)(*args)
+    def call(*args, **named):
+        if any(isinstance(x, Tracer) for x in jax.tree.leaves((args, named))):
+            return _compiled(function, None)(*args, **named)
         # Of known numbers also where others are traced, as one program and not piece by piece.
         with eval_context():
-            return _compiled(function, jax.default_backend())(*args)
+            return _compiled(function, jax.default_backend())(*args, **named)
 
     return call  # pyright: ignore[reportReturnType]
 

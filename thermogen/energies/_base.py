@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
 from .._checks import as_array, as_float
+from .._compile import compiled_quickly
 from .._shown import AbstractShown, Table, are_known, plural, spreads
 from .._types import Spins
 
@@ -133,6 +134,7 @@ def _(energy: AbstractMultilinear, spins: Spins) -> Float[Array, " n"]:
     return 2 * jnp.asarray(spins) * local_fields(energy, spins)
 
 
+@compiled_quickly
 def is_flip_symmetric(energy: AbstractEnergy) -> Bool[Array, ""]:
     """Whether `E(-s) = E(s)` for all s, so that every state has a mirror image.
 

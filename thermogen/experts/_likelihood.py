@@ -1,5 +1,6 @@
 """The likelihood of a mixture: partition functions of its experts, and whose a sample is."""
 
+import functools
 import warnings
 
 import equinox as eqx
@@ -117,7 +118,7 @@ def negative_log_likelihood(
 
 
 def losses(mixture: Mixture, data: Data, key: Key | None = None) -> Float[np.ndarray, " samples"]:
-    return -np.asarray(jax.nn.logsumexp(log_joints(mixture, data, key), axis=1))
+    return -np.asarray(_log_sums(log_joints(mixture, data, key)))
 
 
 @from_anywhere
@@ -128,7 +129,11 @@ def responsibilities(
 
     Arguments and errors are those of `negative_log_likelihood`.
     """
-    return np.asarray(jax.nn.softmax(log_joints(mixture, data, key), axis=1))
+    return np.asarray(_shares(log_joints(mixture, data, key)))
+
+
+_log_sums = jax.jit(functools.partial(jax.nn.logsumexp, axis=1))
+_shares = jax.jit(functools.partial(jax.nn.softmax, axis=1))
 
 
 def log_joints(

@@ -1,11 +1,11 @@
 """Candidates for bound states from two sources: minima of G(m), and single-flip minima of E."""
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int8
 
 from .._batches import in_batches
+from .._compile import compiled_quickly
 from ..energies import AbstractEnergy, is_flip_symmetric
 from ..search import PER_STATE, Kind, Library
 from ._descents import TIE, prepared, slopes_of
@@ -72,7 +72,7 @@ def energies_of(
     return in_batches(lambda rows: _energies(energy, rows), spins, _BATCH)
 
 
-@eqx.filter_jit
+@compiled_quickly
 def _energies(energy: AbstractEnergy, spins: Int8[Array, "batch n"]) -> Float[Array, " batch"]:
     return jax.vmap(energy)(spins.astype(float))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ from jaxtyping import Array, Num
 
 from .._batches import cast
 from .._checks import check_count, check_finite, checked_beta
+from .._compile import compiled_quickly
 from .._placement import from_anywhere
 from .._types import Beta, Key
 from ..energies import AbstractEnergy, is_flip_symmetric
@@ -210,7 +210,7 @@ def _steps_between_looks(
     return round(per_sweep * threshold / LOOKS)
 
 
-@eqx.filter_jit
+@compiled_quickly
 def _before(energy: AbstractEnergy, key: Key):
     """All that is computed before a descent, as one program.
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int8, Num
 
 from .._batches import cast, in_batches
+from .._compile import compiled_quickly
 from ..energies import (
     AbstractEnergy,
     AbstractMultilinear,
@@ -84,7 +85,7 @@ def idle_spins(model: AbstractEnergy, spins: Int8[np.ndarray, "batch n"]) -> Boo
     return idle
 
 
-@eqx.filter_jit
+@compiled_quickly
 def _feel_nothing(model: AbstractMultilinear, m: Float[Array, "probes n"]) -> Bool[Array, " n"]:
     fields = jax.vmap(lambda row: local_fields(model, row))(m)
     return jnp.all(jnp.abs(fields) <= _least_tie(model), axis=0)
@@ -96,7 +97,7 @@ def _descend_batch(model: AbstractEnergy, spins: Int8[Array, "batch n"]):
     return jax.vmap(lambda s: _descend(model, s, least))(spins)
 
 
-@eqx.filter_jit
+@compiled_quickly
 def _slopes_batch(model: AbstractEnergy, spins: Int8[Array, "batch n"]):
     least = _least_tie(model)
     return jax.vmap(lambda s: _slopes(model, s, least))(spins)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from .._compile import compiled_quickly
 from .._linalg import eigenvalues, inverse, is_positive, lowest_eigenvalue
 from .._placement import from_anywhere
 from .._types import Beta, Magnetizations
@@ -143,7 +144,7 @@ def _points(states: Library | Barriers) -> tuple[Array, Array, Array]:
     return fields, jnp.asarray(states.multiplicity), mask
 
 
-@eqx.filter_jit
+@compiled_quickly
 def _followed(
     problem: Problem, fields: Array, multiplicity: Array, mask: Array, is_saddle: bool
 ) -> Followed:

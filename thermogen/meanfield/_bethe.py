@@ -103,10 +103,15 @@ def factor_messages(k: Float[Array, ""], m: Float[Array, " p"]) -> Float[Array, 
     theta = jnp.arctanh(jnp.clip(m, -limit, limit))
     # All spins are flipped upward, and sorted.
     sign = jnp.where(theta < 0, -1.0, 1.0).astype(m.dtype)
-    order = jnp.argsort(jnp.abs(theta))
-    find = _cavity_fields_of_two if m.size == 2 else _cavity_fields
-    x = find(k * jnp.prod(sign), jnp.abs(theta)[order])
-    return sign * jnp.zeros_like(m).at[order].set(outgoing(k * jnp.prod(sign), x))
+    k, theta = k * jnp.prod(sign), jnp.abs(theta)
+    if m.size == 2:
+        # Without the sort and the scatter that many need.
+        turned = theta[0] > theta[1]
+        u = outgoing(k, _cavity_fields_of_two(k, jnp.where(turned, theta[::-1], theta)))
+        return sign * jnp.where(turned, u[::-1], u)
+    order = jnp.argsort(theta)
+    x = _cavity_fields(k, theta[order])
+    return sign * jnp.zeros_like(m).at[order].set(outgoing(k, x))
 
 
 def _cavity_fields_of_two(k: Float[Array, ""], theta: Float[Array, "2"]) -> Float[Array, "2"]:

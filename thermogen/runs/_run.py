@@ -272,7 +272,7 @@ def _kept(state: PyTree[Array], shardings: tuple[Sharding | None, ...] | None) -
     return jax.tree.unflatten(structure, kept)
 
 
-@eqx.filter_jit
+@compiled_quickly
 def result_of(job: AbstractJob, state: PyTree[Array]) -> PyTree:
     """`job.result(state)`, compiled: what a callback of `run` may ask for."""
     return job.result(state)

@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, Num, PyTree
 
 from .._bits import folded
 from .._checks import as_array, as_float, known_spins
+from .._compile import compiled_quickly
 from .._types import Beta, Key, Spins
 from ..energies import AbstractEnergy
 from ..runs import Spread, over_lanes
@@ -137,7 +138,7 @@ def parameter_dtype(energy: AbstractEnergy):
     return jnp.result_type(*(jax.tree.leaves(energy) or [float]))
 
 
-@eqx.filter_jit
+@compiled_quickly
 def random_corners(
     energy: AbstractEnergy,
     n_chains: int,

@@ -11,7 +11,6 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from .._batches import cast
 from .._bits import folded, random_words
 from .._checks import check_memory, is_traced
-from .._compile import compiled_quickly
 from .._types import Key
 from ..energies import is_flip_symmetric
 from ..meanfield import CORNER_FIELD, Problem
@@ -106,7 +105,7 @@ class Search(AbstractJob):
         xp = np if isinstance(starts, np.ndarray) else jnp
         return cls(
             _in_float32(problem),
-            _is_even(problem.energy),
+            is_flip_symmetric(problem.energy),
             jnp.asarray(xp.pad(starts, ((0, padding), (0, 0))), jnp.float32),
             jnp.asarray(len(starts), jnp.int32),
             jnp.asarray(n_starts, jnp.int32),
@@ -215,9 +214,6 @@ class Search(AbstractJob):
         enough = jnp.minimum(_FIRST, self.n_starts)
         claimed = 1 - alone / jnp.maximum(total, 1)
         return (total >= enough) & ~ends.overflow & (claimed >= self.coverage)
-
-
-_is_even = compiled_quickly(is_flip_symmetric)
 
 
 def _in_float32(problem: Problem) -> Problem:

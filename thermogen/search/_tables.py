@@ -3,13 +3,13 @@
 import functools
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._batches import in_batches
+from .._compile import compiled_quickly
 from ..meanfield import Problem, lowest_curvature, scaled_hessian
 from ._same import MERGE_TOLERANCE, added, distances, first_equals, groups_by_run
 
@@ -27,7 +27,7 @@ def measured(
     return in_batches(functools.partial(_measure, problem), m, _BATCH)
 
 
-@eqx.filter_jit
+@compiled_quickly
 def _measure(problem: Problem, m: Float[Array, "batch n"]):
     def single(row):
         theta = jnp.arctanh(row)
