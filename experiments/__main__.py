@@ -2,11 +2,15 @@
 
     python -m experiments                           # what there is
     python -m experiments births --out FILE         # one of them
+    python -m experiments all --quick               # all that make claims, in a quarter of an hour
     python -m experiments benchmarks.search naive   # a benchmark
 
 A script is a module with a `main`, whose parameters are its options: `out: Path = ...` is
 `--out`, a `bool` is a flag, a tuple takes several values (of words: some of its default), and what
 is positional-only follows the name. Scripts run in double precision unless they say `X64 = False`.
+A module's `QUICK` holds values of its options for a shorter run, which `--quick` takes in place of
+the defaults. A script that makes claims leaves `NAME.claims.json` in its folder `--out`: title,
+options, claims with verdict and statistic, seconds, picture.
 
 A script whose `main` takes a `task` can be shared by the tasks of an array: `--task 3 --tasks 10`,
 or the variables of SLURM. Each takes every tenth of the instances (models, seeds, cases), from its
@@ -28,6 +32,7 @@ import typing
 
 import jax
 
+from experiments import _shared
 from thermogen import _tasks
 
 FOLDER = pathlib.Path(__file__).parent
@@ -58,7 +63,12 @@ def read(name: str, module: types.ModuleType, arguments: list[str]) -> tuple[lis
         else:
             several = {"nargs": "*"} if isinstance(p.default, tuple) else {}
             parser.add_argument(flag, type=kind, default=p.default, **several)
-    values = vars(parser.parse_args(arguments))
+    quick = getattr(module, "QUICK", None)
+    if quick is not None and "quick" not in hints:
+        parser.add_argument("--quick", action="store_true", help="smaller settings")
+    if quick and "--quick" in arguments:
+        parser.set_defaults(**quick)
+    values = {k: v for k, v in vars(parser.parse_args(arguments)).items() if k in (*hints, "tasks")}
     for p in parameters:
         if isinstance(p.default, tuple) and isinstance(p.default[0], str):
             unknown = [word for word in values[p.name] if word not in p.default]
@@ -74,6 +84,19 @@ def read(name: str, module: types.ModuleType, arguments: list[str]) -> tuple[lis
         parser.error(str(error))
     by_position = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
     return [values.pop(name) for name in by_position], values
+
+
+def record(name: str, module: types.ModuleType, options: dict, seconds: float) -> dict:
+    """What a script claimed, with which options, and what came of it."""
+    plain = (bool, int, float, str, list, tuple)
+    return {
+        "name": name,
+        "title": (module.__doc__ or "").splitlines()[0],
+        "configuration": {k: v for k, v in options.items() if isinstance(v, plain)},
+        "claims": _shared.CLAIMS,
+        "seconds": round(seconds, 1),
+        "picture": (*_shared.PICTURES, None)[0],
+    }
 
 
 def main() -> None:
@@ -93,7 +116,12 @@ def main() -> None:
         _tasks.record(by_name["out"], by_name["task"], told)
     began = time.perf_counter()
     module.main(*by_position, **by_name)
-    print(f"\n{time.perf_counter() - began:.0f} s")
+    seconds = time.perf_counter() - began
+    if _shared.CLAIMS and "out" in by_name:
+        positional = inspect.signature(module.main).parameters
+        options = dict(zip(positional, by_position, strict=False)) | by_name
+        _shared.save(by_name["out"] / f"{name}.claims.json", record(name, module, options, seconds))
+    print(f"\n{seconds:.0f} s")
 
 
 if __name__ == "__main__":

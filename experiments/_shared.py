@@ -27,9 +27,15 @@ STYLE: Any = {
 }
 
 
-def claim(text: str, holds: Any, figures: str = "") -> None:
-    """One line: what was claimed, and whether it holds."""
-    print(f"claim: {text}: {'holds' if holds else 'FAILS'}{f' ({figures})' if figures else ''}")
+# What the script of this process claimed, and what it drew: the runner writes both down.
+CLAIMS: list[dict[str, Any]] = []
+PICTURES: list[str] = []
+
+
+def claim(text: str, holds: Any, statistic: str = "") -> None:
+    """One line: what was claimed, whether it holds, and by which number; the runner keeps it."""
+    print(f"claim: {text}: {'holds' if holds else 'FAILS'}{f' ({statistic})' if statistic else ''}")
+    CLAIMS.append({"claim": text, "holds": bool(holds), "statistic": statistic})
 
 
 def save(path: pathlib.Path, content: Any, dpi: int = 160) -> None:
@@ -37,6 +43,7 @@ def save(path: pathlib.Path, content: Any, dpi: int = 160) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, Figure):
         content.savefig(path, dpi=dpi)
+        PICTURES.append(path.name)
     else:
         path.write_text(json.dumps(_plain(content), indent=1))
 

@@ -13,7 +13,11 @@ same of every description, with the barrier over which each pattern is left
 for 20 sweeps at T = 1, and its longest relaxation time. Prints two tables and a verdict for each
 claim; saves a picture.
 
-    python -m experiments access [--out DIR]
+In practice: what is rare in the training data is the first to be lost, to temperature and to every
+reduction, though it is stored: the barrier around it is lower, and with a poor cue everything else
+outweighs it. Judge recall pattern by pattern, not on average; `rare` tries a remedy.
+
+    python -m experiments access [--quick] [--out DIR]
 """
 
 import pathlib
@@ -32,12 +36,12 @@ from thermogen import learning
 from thermogen.energies import complete
 from thermogen.walsh import degrees
 
-N, N_KNOWN, N_MASKS = 12, 6, 16
+N, N_KNOWN = 12, 6
 COUNTS = np.array([100, 52, 27, 14, 7, 4, 2, 1])  # weights from 1 to 1/100
 GAPS = (0.5, 0.75, 1.0)  # per spin, in units of the temperature of training, T = 1
 GAP = GAPS[-1]
 TEMPERATURES = np.array([0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0])
-CUT, LEARNED = (2, 3, 4, 6, 8), (2, 3, 4)
+QUICK = {"gaps": GAPS[2:], "cut": (3, 4, 6)}
 THRESHOLD = 20  # sweeps
 SHOWN = 2.0  # temperature of the picture
 CHAINS = {"n_chains": 48, "n_sweeps": 30, "capacity": 16}
@@ -54,11 +58,11 @@ def patterns() -> np.ndarray:
     return np.array(found)
 
 
-def cues(spins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`N_MASKS` random halves of each pattern, pattern by pattern."""
+def cues(spins: np.ndarray, n_masks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random halves of each pattern, pattern by pattern."""
     rng = np.random.default_rng(2)
-    masks = np.array([rng.permutation(N) < N_KNOWN for _ in range(len(spins) * N_MASKS)])
-    return np.repeat(spins, N_MASKS, axis=0), masks
+    masks = np.array([rng.permutation(N) < N_KNOWN for _ in range(len(spins) * n_masks)])
+    return np.repeat(spins, n_masks, axis=0), masks
 
 
 @jax.jit
@@ -68,7 +72,7 @@ def recall_rates(energy: tg.Complete, spins, masks, beta):
     one = lambda s, m, k: tg.recall(energy, beta, jnp.where(m, s, 0), key=k, **CHAINS)  # noqa: E731
     found = jax.vmap(one)(spins, masks, keys)
     right = jnp.einsum("ckn,cn->ck", found.configurations, spins) == N
-    return jnp.sum(right * found.probabilities, axis=1).reshape(-1, N_MASKS).mean(axis=1)
+    return jnp.sum(right * found.probabilities, axis=1).reshape(len(COUNTS), -1).mean(axis=1)
 
 
 def table(data: np.ndarray, gap: float) -> tg.Complete:
@@ -85,11 +89,11 @@ def learned(data: np.ndarray, degree: int) -> tg.Interactions:
     return fitted.energy
 
 
-def descriptions(data: np.ndarray) -> dict[str, tuple[int, tg.Complete]]:
+def descriptions(data: np.ndarray, cut, degrees_learned) -> dict[str, tuple[int, tg.Complete]]:
     """Number of couplings, and the energy as a table of couplings, so that all share programs."""
     exact = table(data, GAP)
-    found: dict[str, Any] = {f"cut {k}": exact.truncate(k) for k in CUT}
-    found |= {f"learned {k}": learned(data, k) for k in LEARNED}
+    found: dict[str, Any] = {f"cut {k}": exact.truncate(k) for k in cut}
+    found |= {f"learned {k}": learned(data, k) for k in degrees_learned}
     sized = {
         name: (sum(len(s) for s in energy.sets if s.order), complete(energy))
         for name, energy in found.items()
@@ -172,31 +176,38 @@ def draw(by_temperature, melting, curves, lands) -> Figure:
     return figure
 
 
-def main(out: pathlib.Path = pathlib.Path("docs/images")) -> None:
+def main(
+    *,
+    gaps: tuple[float, ...] = GAPS,
+    cut: tuple[int, ...] = (2, 3, 4, 6, 8),
+    fitted: tuple[int, ...] = (2, 3, 4),
+    masks: int = 16,
+    out: pathlib.Path = pathlib.Path("results"),
+) -> None:
     stored = patterns()
     data = np.repeat(stored, COUNTS, axis=0)
     rows = np.asarray(tg.index_from_spins(stored))
-    spins, masks = (jnp.asarray(x) for x in cues(stored))
+    spins, known = (jnp.asarray(x) for x in cues(stored, masks))
     spins = spins.astype(float)
 
-    by_gap, melting = {}, {gap: predicted(data, gap, rows) for gap in GAPS}
-    for gap in GAPS:
+    by_gap, melting = {}, {gap: predicted(data, gap, rows) for gap in gaps}
+    for gap in gaps:
         energy = table(data, gap)
-        rates = [recall_rates(energy, spins, masks, jnp.asarray(1 / t)) for t in TEMPERATURES]
+        rates = [recall_rates(energy, spins, known, jnp.asarray(1 / t)) for t in TEMPERATURES]
         by_gap[gap] = np.array(rates)
     print(
         f"exact tables: temperature where recall is 1/2 (coexistence with {2**N_KNOWN - 1} others)"
     )
-    print("weight   " + "".join(f"{f'gap {gap:g} n':>16}" for gap in GAPS))
-    halves = {gap: [half_temperature(curve) for curve in by_gap[gap].T] for gap in GAPS}
+    print("weight   " + "".join(f"{f'gap {gap:g} n':>16}" for gap in gaps))
+    halves = {gap: [half_temperature(curve) for curve in by_gap[gap].T] for gap in gaps}
     for j, count in enumerate(COUNTS):
-        cells = [f"{halves[gap][j]:8.2f} ({melting[gap][j]:.2f})" for gap in GAPS]
+        cells = [f"{halves[gap][j]:8.2f} ({melting[gap][j]:.2f})" for gap in gaps]
         print(f"{count:3d}/100  " + "".join(f"{cell:>16}" for cell in cells))
 
-    sized = descriptions(data)
+    sized = descriptions(data, cut, fitted)
     curves = {
         name: np.array(
-            [recall_rates(energy, spins, masks, jnp.asarray(1 / t)) for t in TEMPERATURES]
+            [recall_rates(energy, spins, known, jnp.asarray(1 / t)) for t in TEMPERATURES]
         )
         for name, (_, energy) in sized.items()
     }
@@ -217,40 +228,58 @@ def main(out: pathlib.Path = pathlib.Path("docs/images")) -> None:
         print(f"{name:10}{size:10d}{row}{land['false']:7d}{land['sets']:6d}{land['time']:10.3g}")
 
     print()
-    for text, holds in verdicts(halves, melting, melts, lands).items():
-        claim(text, holds)
+    verdicts(halves, melting, melts, lands)
     save(out / "access.png", draw(by_gap[GAP], melting[GAP], curves, lands), dpi=130)
 
 
-def verdicts(halves, melting, melts, lands) -> dict[str, bool]:
-    errors = [np.max(np.abs(np.array(halves[gap]) / melting[gap] - 1)) for gap in GAPS]
+def verdicts(halves, melting, melts, lands) -> None:
+    error = max(np.max(np.abs(np.array(halves[gap]) / melting[gap] - 1)) for gap in halves)
+    claim(
+        "exact table: recall falls through 1/2 within 3 % of coexistence, at every gap",
+        error < 0.03,
+        f"largest error {error:.1%}",
+    )
     exact = melts["exact"]
-    models = {name: t for name, t in melts.items() if name.startswith("learned")}
+    claim(
+        "exact table: the rarer, the earlier, at every gap",
+        all(np.all(np.diff(half) < 0) for half in halves.values()),
+        f"T = {exact[0]:.2f} of the most frequent, {exact[-1]:.2f} of the rarest",
+    )
+    models = {k: np.nan_to_num(t) for k, t in melts.items() if k.startswith("learned")}
+    later = max(np.max(t - exact) for t in models.values())
+    claim(
+        "learned: no pattern outlives its own in the table",
+        later <= 0.02,
+        f"by at most {later:.2f} in T",
+    )
+    ranks = {k: _rank_correlation(COUNTS, t) for k, t in models.items()}
+    claim(
+        "learned: the rarer, the earlier (rank correlation above 0.9)",
+        min(ranks.values()) > 0.9,
+        ", ".join(f"degree {k[-1]}: {x:.2f}" for k, x in ranks.items()),
+    )
     rare = len(COUNTS) // 2
-    return {
-        "exact table: recall falls through 1/2 within 3 % of coexistence, at every gap": bool(
-            max(errors) < 0.03
+    kept = {k: [np.mean((t / exact)[part]) for part in (slice(rare), slice(rare, None))]
+            for k, t in models.items()}  # fmt: skip
+    claim(
+        "learned: the rare half loses more of its melting temperature than the other",
+        all(of_rare < of_others for of_others, of_rare in kept.values()),
+        ", ".join(
+            f"degree {k[-1]}: {b:.0%} kept, {a:.0%} by the other" for k, (a, b) in kept.items()
         ),
-        "exact table: the rarer, the earlier, at every gap": all(
-            np.all(np.diff(halves[gap]) < 0) for gap in GAPS
-        ),
-        "learned: no pattern outlives its own in the table": all(
-            np.all(np.nan_to_num(t) <= exact + 0.02) for t in models.values()
-        ),
-        "learned: the rarer, the earlier (rank correlation above 0.9)": all(
-            _rank_correlation(COUNTS, np.nan_to_num(t)) > 0.9 for t in models.values()
-        ),
-        "learned: the rare half loses more of its melting temperature than the other": all(
-            np.mean((np.nan_to_num(t) / exact)[rare:]) < np.mean((np.nan_to_num(t) / exact)[:rare])
-            for t in models.values()
-        ),
-        "learned: the rarer, the lower the barrier (rank correlation above 0.9)": all(
-            _rank_correlation(COUNTS, lands[name]["barriers"]) > 0.9 for name in models
-        ),
-        "cut at degree 3 or less no pattern is recalled by half at any of the temperatures": all(
-            np.all(np.isnan(melts[f"cut {k}"])) for k in CUT if k <= 3
-        ),
-    }
+    )
+    ranks = {k: _rank_correlation(COUNTS, lands[k]["barriers"]) for k in models}
+    claim(
+        "learned: the rarer, the lower the barrier (rank correlation above 0.9)",
+        min(ranks.values()) > 0.9,
+        ", ".join(f"degree {k[-1]}: {x:.2f}" for k, x in ranks.items()),
+    )
+    cut = [t for k, t in melts.items() if k in ("cut 2", "cut 3")]
+    claim(
+        "cut at degree 3 or less no pattern is recalled by half at any of the temperatures",
+        np.all(np.isnan(cut)),
+        f"recalled: {np.sum(~np.isnan(cut))} of {np.size(cut)}",
+    )
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

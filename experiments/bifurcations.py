@@ -5,7 +5,12 @@ and at every pitchfork both arms. The minima that basin hopping finds in the col
 back to where they are born. Checks that every stable branch that reaches the cold end ends in a
 minimum of the library, prints the bifurcations and saves the diagram.
 
-    python -m experiments bifurcations [--out DIR]
+In practice: as a model cools, or as its weights grow in training, states do not fade in: they are
+born, the first at pitchforks out of the disordered state, the others in pairs with a saddle. A
+state found in the cold can be followed back to its birth, which tells how much of the weights it
+needs; one that is born late is the first to be lost.
+
+    python -m experiments bifurcations [--quick] [--out DIR]
 """
 
 import pathlib
@@ -21,6 +26,7 @@ from thermogen.plots import bifurcation_figure
 N_SPINS, N_PATTERNS = 24, 4
 HOT, COLD = 0.5, 2.5
 FUNCTIONAL = tg.NaiveMeanField()
+QUICK = {}  # some seconds as it is
 
 
 def hopfield() -> tuple[tg.Pairwise, np.ndarray]:
@@ -76,8 +82,16 @@ def main(out: pathlib.Path = pathlib.Path("results")) -> None:
         print(f"beta {point.parameter:.6f}  {point.kind:13} unstable {before} -> {after}  ", end="")
         print(f"overlaps with the patterns: {along}")
     print(f"{len(states)} minima at beta = {COLD}: {born_alone.sum()} do not come from m = 0")
-    claim("every stable branch ends in a known minimum", known.all())
+    claim(
+        "every stable branch ends in a known minimum",
+        known.all(),
+        f"{known.sum()} of {known.size}",
+    )
     births = [p for p in points if p.kind == "saddle-node"]
-    claim("every other minimum is born in a saddle-node", len(births) == born_alone.sum())
+    claim(
+        "every other minimum is born in a saddle-node",
+        len(births) == born_alone.sum(),
+        f"{len(births)} saddle-nodes for {born_alone.sum()} minima",
+    )
     figure = bifurcation_figure(branches, points, pattern=patterns[0])
     save(out / "bifurcations.png", figure, dpi=150)

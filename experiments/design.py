@@ -18,7 +18,11 @@ pseudolikelihood of samples of the patterns. E is even, so that each state stand
 image, too. Prints tables and a verdict for each claim; saves a table and a picture. Tasks of an
 array share the designs.
 
-    python -m experiments design [--out DIR]
+In practice: a landscape can be ordered like a part from a drawing: these states, this deep, holding
+for this long, and nothing else. Rules that store patterns leave weights and times to chance, and
+tuning couplings by hand moves all of them at once; with derivatives a dozen Newton steps do it.
+
+    python -m experiments design [--quick] [--out DIR]
 """
 
 import itertools
@@ -37,7 +41,8 @@ from experiments._shared import ACCENT, GREEN, INK, MUTED, STYLE, claim, filled,
 from thermogen import landscape
 from thermogen._tasks import Task
 
-N, SETS, SEEDS = 32, ("random", "correlated"), range(2)
+N = 32
+QUICK = {"sets": ("random",), "seeds": 1, "steps": 20, "trajectories": 512}
 WANTED = {"equal": np.full(4, 100.0), "pairs": np.array([60.0, 60.0, 240.0, 240.0])}
 THRESHOLD = 20  # sweeps
 NAIVE = tg.NaiveMeanField()
@@ -47,7 +52,7 @@ LEAST_OVERLAP, BLUR = 0.92, 0.05  # of states with their patterns; what counts l
 # Other states should be left in a third of the threshold.
 OTHERS = np.log(THRESHOLD / 3) - OFFSET
 START = 2.2  # beta of the projection rule that is started from
-STEPS, TOLERANCE = 40, 0.02
+TOLERANCE = 0.02
 MOST, DAMPING = 0.15, 1e-4  # of a step, whose norm the couplings' is about 4
 K, S = 12, 48  # places for states and saddles, so that one program serves all
 PAIRS = np.triu_indices(N, 1)
@@ -192,11 +197,13 @@ def improved(pairs: Array, start: Array, known: Known, asked: Array) -> tuple[Ar
     return pairs + step, jnp.max(jnp.abs(wrong))
 
 
-def designed(couplings: Array, stored: np.ndarray, asked: np.ndarray) -> tuple[Array, float]:
+def designed(
+    couplings: Array, stored: np.ndarray, asked: np.ndarray, n_steps: int
+) -> tuple[Array, float]:
     """Couplings near those given, and their largest residual: the least that was met."""
     pairs = start = couplings[PAIRS]
     best = couplings, np.inf
-    for _ in range(STEPS):
+    for _ in range(n_steps):
         known = survey(matrix(pairs), stored)
         following, wrong = improved(pairs, start, known, asked)
         # A pattern that has lost its state has no residual.
@@ -208,14 +215,14 @@ def designed(couplings: Array, stored: np.ndarray, asked: np.ndarray) -> tuple[A
     return best
 
 
-def proof(couplings: Any, stored: np.ndarray, seed: int) -> Proof:
+def proof(couplings: Any, stored: np.ndarray, seed: int, n_trajectories: int) -> Proof:
     found = tg.find_bound_states(
         model(couplings),
         1.0,
         key=jax.random.key(seed),
         threshold=THRESHOLD,
         starts=stored,
-        n_trajectories=1024,
+        n_trajectories=n_trajectories,
     )
     rows = states_of(found.magnetizations, stored)
     held = rows >= 0
@@ -227,21 +234,21 @@ def proof(couplings: Any, stored: np.ndarray, seed: int) -> Proof:
     )
 
 
-def study(kind: str, seed: int, name: str) -> dict[str, Proof]:
+def study(kind: str, seed: int, name: str, n_steps: int, n: int) -> dict[str, Proof]:
     """A design before and after its correction; beside times that are equal, the rules' too."""
     stored, wanted = patterns(kind, seed), WANTED[name]
     asked = np.stack([np.zeros(4), np.log(wanted) - OFFSET])
-    couplings, _ = designed(jnp.asarray(START * projection(stored)), stored, asked)
-    first = proof(couplings, stored, 1)
+    couplings, _ = designed(jnp.asarray(START * projection(stored)), stored, asked, n_steps)
+    first = proof(couplings, stored, 1, n)
     off = np.stack([np.nanmean(first.depths) - first.depths, np.log(wanted / first.times)])
-    couplings, wrong = designed(couplings, stored, asked + np.nan_to_num(off))
-    found = {"first design": first, "designed": proof(couplings, stored, 2)}
+    couplings, wrong = designed(couplings, stored, asked + np.nan_to_num(off), n_steps)
+    found = {"first design": first, "designed": proof(couplings, stored, 2, n)}
     norm = np.linalg.norm(couplings)
     for rule, learn in RULES.items() if name == "equal" else ():
         other = learn(stored)
         # A fit has a scale of its own.
         scale = 1 if rule == "pseudolikelihood" else norm / np.linalg.norm(other)
-        found[rule] = proof(scale * other, stored, 2)
+        found[rule] = proof(scale * other, stored, 2, n)
     print(f"{kind} {seed}, {name}: norm {norm:.2f}, largest residual {wrong:.3f} T")
     for rule, seen in found.items():
         times = " ".join("    -" if np.isnan(t) else f"{t:5.0f}" for t in seen.times)
@@ -350,9 +357,18 @@ def rows_of(found: dict[tuple, dict[str, Proof]]) -> list[dict[str, Any]]:
     ]
 
 
-def main(*, out: pathlib.Path = pathlib.Path("results"), task: Task = Task()) -> None:
-    keys = task.part(itertools.product(SETS, SEEDS, WANTED))
-    found = {key: study(*key) for key in keys}
+def main(
+    sets: tuple[str, ...] = ("random", "correlated"),
+    /,
+    *,
+    seeds: int = 2,
+    steps: int = 40,
+    trajectories: int = 1024,
+    out: pathlib.Path = pathlib.Path("results"),
+    task: Task = Task(),
+) -> None:
+    keys = task.part(itertools.product(sets, range(seeds), WANTED))
+    found = {key: study(*key, steps, trajectories) for key in keys}
     print()
     verdicts(found)
     table(out / "design.csv", rows_of(found))

@@ -17,7 +17,11 @@ Data: 10 random patterns of 14 spins; sums of 3 bits; bars and stripes 4 x 4; th
 pictures, 4 x 4; 500 samples of 20 patterns of 14 spins, turned with a chance of 2 %. Prints a table
 and a verdict for each claim; saves a table and a picture. Tasks of an array share the data sets.
 
-    python -m experiments false_positives [--out DIR]
+In practice: states that hold no data can be found during training and pushed up, on some data at no
+loss of likelihood. Try the cheap things first: a weaker ridge where the data are exact, and false
+positives as negative examples, do as well or better on most.
+
+    python -m experiments false_positives [--quick] [--out DIR]
 """
 
 import pathlib
@@ -56,7 +60,7 @@ K = 32  # places for states, so that one program serves all rounds
 EXAMPLES = 512
 STEPS, ANEW = 150, 15
 OPTIMISER = optax.adam(optax.cosine_decay_schedule(0.02, STEPS))
-SEEDS = range(3)
+QUICK = {"kinds": ("patterns", "bars", "digits"), "sets": 1}
 ALLOWED = 0.02  # nats
 COLORS = {"ridge": INK, "examples": GREEN, "states": ACCENT}
 
@@ -87,7 +91,10 @@ def digits() -> np.ndarray:
     return np.unique(np.where(means > 0, 1, -1), axis=0)
 
 
-def data_sets() -> dict[tuple[str, int], Data]:
+KINDS = ("patterns", "sums", "bars", "digits", "noisy")
+
+
+def data_sets(sets: int) -> dict[tuple[str, int], Data]:
     """By kind and number."""
 
     def exact(rows: np.ndarray) -> Data:
@@ -97,11 +104,11 @@ def data_sets() -> dict[tuple[str, int], Data]:
         return np.random.default_rng(seed).choice([-1, 1], (10, 14))
 
     return {
-        **{("patterns", seed): exact(random(seed)) for seed in SEEDS},
+        **{("patterns", seed): exact(random(seed)) for seed in range(sets)},
         ("sums", 0): exact(tg.datasets.adder(3)),
         ("bars", 0): exact(tg.datasets.bars_and_stripes(4)),
         ("digits", 0): exact(digits()),
-        **{("noisy", seed): noisy(seed) for seed in SEEDS},
+        **{("noisy", seed): noisy(seed) for seed in range(sets)},
     }
 
 
@@ -266,10 +273,18 @@ def draw(found: dict[str, list[dict[str, list]]]) -> Figure:
     return figure
 
 
-def main(*, out: pathlib.Path = pathlib.Path("results"), task: Task = Task()) -> None:
+def main(
+    kinds: tuple[str, ...] = KINDS,
+    /,
+    *,
+    sets: int = 3,
+    out: pathlib.Path = pathlib.Path("results"),
+    task: Task = Task(),
+) -> None:
     found: dict[str, list] = {}
     rows: list[dict[str, Any]] = []
-    for (name, number), data in task.part(data_sets().items()):
+    asked = [(key, data) for key, data in data_sets(sets).items() if key[0] in kinds]
+    for (name, number), data in task.part(asked):
         now = compared(data)
         found.setdefault(name, []).append(now)
         for how, figures in now.items():

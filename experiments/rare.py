@@ -17,7 +17,11 @@ held-out negative log-likelihood above its least; the weight of each pattern's b
 descent. Prints a table and a verdict for each claim; saves a table and a picture. Tasks of an array
 share the seeds.
 
-    python -m experiments rare [--out DIR]
+In practice: a pattern that training has lost can be brought back by asking for it in the loss: for
+a state at its place, deep enough for its share of the data. Where that works it costs a fraction of
+the likelihood that reweighting the samples costs; it does not work on every set of data.
+
+    python -m experiments rare [--quick] [--out DIR]
 """
 
 import pathlib
@@ -46,7 +50,8 @@ STRENGTHS = (3.0, 1.0, 0.3, 0.1)  # nats per energy unit
 STEPS, ANEW = 400, 20
 OPTIMISER = optax.adam(optax.cosine_decay_schedule(0.01, STEPS))
 REWEIGHTED = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.0)
-SEEDS, ENOUGH = range(6), 0.95  # of what equal weights recall
+ENOUGH = 0.95  # of what equal weights recall
+QUICK = {"sets": 2}
 NAIVE = tg.NaiveMeanField()
 CHAINS: Any = {"n_chains": 48, "n_sweeps": 30, "capacity": 16}
 
@@ -257,8 +262,10 @@ def rows_of(seed: int, found: dict[str, list[dict[str, Any]]]) -> list[dict[str,
     ]
 
 
-def main(*, out: pathlib.Path = pathlib.Path("results"), task: Task = Task()) -> None:
-    found = {seed: compared(seed) for seed in task.part(SEEDS)}
+def main(
+    *, sets: int = 6, out: pathlib.Path = pathlib.Path("results"), task: Task = Task()
+) -> None:
+    found = {seed: compared(seed) for seed in task.part(range(sets))}
     print()
     verdicts(list(found.values()))
     table(out / "rare.csv", [row for seed, f in found.items() for row in rows_of(seed, f)])

@@ -1,6 +1,8 @@
 """The scripts behind the guides: found by their runner, which reads their options."""
 
 import ast
+import importlib
+import json
 import sys
 import types
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import thermogen as tg
-from experiments import gradient_moves, rbm_digits, ridge
+from experiments import _shared, gallery, gradient_moves, rbm_digits, ridge
 from experiments.__main__ import FOLDER, main, names, read
 from experiments.benchmarks import __main__ as together
 from experiments.benchmarks import _peers, _tables, _watch, machines
@@ -23,10 +25,15 @@ from thermogen._tasks import Task
 # Scripts whose tasks would have nothing to share, and why.
 ALONE = {
     "access": "one set of patterns, and a picture of it",
+    "all": "runs the others",
     "barriers": "four named models, compared, and a picture",
     "bifurcations": "one model, and its diagram",
     "births": "one model, and its tree",
+    "breaking": "small models, compared in one program",
     "coexistence": "one model of each size, compared",
+    "complete": "small models, compared in one program",
+    "convexity": "two tables, compared",
+    "gallery": "makes a page",
     "gradient_moves": "five models, compared by the clock of one machine",
     "influence": "one model, and a picture",
     "kills": "what this machine does when it kills",
@@ -39,6 +46,7 @@ ALONE = {
     "real_size": "stages of one model",
     "recall": "one model of each kind, compared",
     "reduction": "three tables, compared",
+    "slow_retrieval": "small models, compared in one program",
     "sparse_accuracy": "three named models, which can be run one by one",
     "training_births": "one training",
     "training_landscape": "one search for each size, compared in a picture",
@@ -104,6 +112,68 @@ def test_a_script_is_shared_by_tasks_or_has_a_reason(name):
     a = _function(name).args
     shared = "task" in [x.arg for x in (*a.args, *a.kwonlyargs)]
     assert shared != (name in ALONE), f"give its main a task, or a reason in {__name__}.ALONE"
+
+
+def test_quick_settings_take_the_place_of_defaults():
+    def main(sets: tuple[str, ...] = ("a", "b"), /, n: int = 9, out: Path = Path("x")) -> None: ...
+
+    script = types.SimpleNamespace(__doc__="One.", main=main, QUICK={"n": 3, "sets": ("a",)})
+    assert read("x", script, []) == ([("a", "b")], {"n": 9, "out": Path("x")})
+    assert read("x", script, ["--quick"]) == ([("a",)], {"n": 3, "out": Path("x")})
+    assert read("x", script, ["b", "--quick", "--n", "5"]) == ([["b"]], {"n": 5, "out": Path("x")})
+
+
+@pytest.mark.parametrize("name", gallery.NAMES)
+def test_a_script_of_the_gallery_can_be_quick_and_says_what_follows(name):
+    module = importlib.import_module(f"experiments.{name}")
+    quick, a = getattr(module, "QUICK", {}), _function(name).args
+    options = [x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs)]
+    assert "out" in options and set(quick) <= set(options)
+    assert hasattr(module, "QUICK") or "quick" in options
+    positional, named = read(name, module, ["--quick"])
+    assert quick.items() <= (dict(zip(options, positional, strict=False)) | named).items()
+    assert len(gallery.in_practice(module.__doc__ or "").split()) >= 25
+
+
+def test_what_a_script_claims_is_kept(tmp_path, monkeypatch, capsys):
+    for name in ("CLAIMS", "PICTURES"):
+        monkeypatch.setattr(_shared, name, [])
+    few = ["--sizes", "3", "--tables", "2", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["experiments", "complete", *few])
+    main()
+    record = json.loads((tmp_path / "complete.claims.json").read_text())
+    told = capsys.readouterr().out
+    assert record["title"].endswith("?") and record["seconds"] > 0
+    assert record["configuration"]["sizes"] == [3] and (tmp_path / record["picture"]).exists()
+    assert len(record["claims"]) == 4
+    for kept in record["claims"]:
+        verdict = "holds" if kept["holds"] else "FAILS"
+        assert f"claim: {kept['claim']}: {verdict} ({kept['statistic']})" in told
+    assert gallery.load(tmp_path, ["complete"]) == [record]
+
+
+def _record(name, *holds):
+    claims = [{"claim": f"{name} {k}", "holds": x, "statistic": "p < 0.1"} for k, x in
+              enumerate(holds)]  # fmt: skip
+    told = {"title": f"Is it {name}?", "seconds": 3.2, "configuration": {"sizes": [3, 4]}}
+    return {"name": name, "claims": claims, **told}
+
+
+def test_a_claim_that_fails_is_shown_as_one():
+    records = [_record(name, True) for name in gallery.NAMES[1:]]
+    text = gallery.page([_record(gallery.NAMES[0], True, False), *records])
+    first = gallery.NAMES[0]
+    assert f"| {first} 1 | **FAILS** | p &lt; 0.1 |" in text and text.count("**FAILS**") == 1
+    assert f"{len(records) + 1} of {len(records) + 2} claims hold." in text
+    assert f"| [Is it {first}?](#{first}) | 1 | 1 |" in text
+    assert all(f"images/gallery/{name}.png" in text for name in gallery.NAMES)
+    assert f"`python -m experiments {first} --quick`, 3 s; with `sizes` 3, 4" in text
+    assert "FAILS  complete 1 (p < 0.1)" in gallery.summary([_record("complete", True, False)])
+
+
+def test_a_gallery_without_a_record_names_it(tmp_path):
+    with pytest.raises(SystemExit, match="lacks complete.claims.json"):
+        gallery.load(tmp_path, ["complete"])
 
 
 def _few_models(monkeypatch):
