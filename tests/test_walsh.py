@@ -1,5 +1,7 @@
 """The Walsh transform against its definition, and what jit, vmap and derivatives make of it."""
 
+import functools
+import math
 import re
 
 import jax
@@ -111,6 +113,33 @@ def test_vmap_and_jit_change_nothing(transform):
     np.testing.assert_allclose(jax.vmap(transform)(batch), truth, rtol=0, atol=1e-13)
     columns = jax.jit(jax.vmap(transform, in_axes=1, out_axes=1))(batch.T)
     np.testing.assert_allclose(columns, truth.T, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "n, dtype", [(20, np.float64), pytest.param(21, np.float32, marks=pytest.mark.further)]
+)
+def test_large_tables_in_blocks(n, dtype):
+    """Three products of spins, against their signs at all configurations."""
+    sets, weights = np.array([1, 5 << 13, 2**n - 2]), np.array([0.5, -2.0, 3.0])
+    x, couplings = table(n, dtype=dtype), np.zeros(2**n, dtype)
+    couplings[sets] = weights
+    missing = np.bitwise_count(~np.arange(2**n)[:, None] & sets)
+    phi = 1.0 - 2.0 * (missing % 2)
+    # Sums of 2^n rounded numbers of order 1, in n steps.
+    rounding = n * np.finfo(dtype).eps * 2 ** (n / 2)
+    near = functools.partial(np.testing.assert_allclose, rtol=0, atol=rounding)
+
+    values, pullback = jax.vjp(tg.inverse_walsh_transform, couplings)
+    near(values, phi @ weights)
+    (transposed,) = pullback(x)
+    near(transposed[sets], [math.fsum(x * column) for column in phi.T])
+    near(tg.inverse_walsh_transform(transposed / 2**n), x)
+    near(tg.walsh_transform(values), couplings)
+    _, tangent = jax.jvp(tg.inverse_walsh_transform, (x,), (couplings,))
+    near(tangent, values)
+    batched = jax.vmap(tg.inverse_walsh_transform, in_axes=1)(np.stack([couplings, x], axis=1))
+    near(batched[0], values)
+    near(tg.walsh_transform(batched[1]), x)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)

@@ -20,6 +20,11 @@ _BITS_PER_PASS = 5
 # Bits of the largest tables whose passes leave every bit in its place: they stay in a cache.
 _MOST_IN_PLACE = 14
 
+# Bytes of the smallest tables that a processor transforms block by block.
+_LEAST_IN_BLOCKS = 2**23
+# Bits of a block of neighbours, which stays in the second cache of a core, and of a piece of it.
+_BLOCK, _PIECE = 14, 6
+
 # Values of the empty product and of s_k itself (rows) at bit 0 and bit 1 (columns) of one spin.
 _ONE_SPIN = np.array([[1, 1], [-1, 1]])
 
@@ -29,7 +34,7 @@ def walsh_transform(values: Num[Array | np.ndarray, " size"]) -> Float[Array, " 
 
     `Phi_a(s) = prod_{k in a} s_k`; the set a is a bit mask, and spin k of configuration i is +1
     where bit k of i is set. A table of energies has couplings `J_a = -c_a`. The transform is
-    linear. It costs n 2^n additions in about n/5 passes, and its derivative costs the same.
+    linear. It costs of the order of n 2^n additions, and its derivative costs the same.
     A table that is split over devices stays so: at most `2**(n // 2)` of them, under `jax.jit` of a
     mesh with explicit axes.
 
@@ -129,7 +134,10 @@ def transform_every_spin(
 
 def _transform_locally(table: Float[Array, " size"], one_spin: np.ndarray) -> Float[Array, " size"]:
     n = table.size.bit_length() - 1
-    return (_in_place if n <= _MOST_IN_PLACE else _in_turn)(table, one_spin)
+    if n <= _MOST_IN_PLACE:
+        return _in_place(table, one_spin)
+    large = table.size * table.dtype.itemsize >= _LEAST_IN_BLOCKS
+    return (_in_blocks if large else _in_turn)(table, one_spin)
 
 
 def _in_place(table: Float[Array, " size"], one_spin: np.ndarray) -> Float[Array, " size"]:
@@ -140,12 +148,20 @@ def _in_place(table: Float[Array, " size"], one_spin: np.ndarray) -> Float[Array
     n = table.size.bit_length() - 1
     lowest = min(n, 4 + n % 2)
     table = dot(table.reshape(-1, 2**lowest), _on_bits(lowest, one_spin, table.dtype).T)
-    matrix = _on_bits(2, one_spin, table.dtype)
     for bit in range(lowest, n, 2):
-        # Split and not indexed: derivatives are then put together, not padded and added.
-        quarters = jax.lax.split(table.reshape(-1, 4, 2**bit), (1, 1, 1, 1), axis=1)
-        table = jnp.concatenate([sum(map(operator.mul, row, quarters)) for row in matrix], axis=1)
+        table = _summed(table, bit, 2, one_spin)
     return table.reshape(-1)
+
+
+def _summed(
+    table: Float[Array, "..."], bit: int, bits: int, one_spin: np.ndarray, to_top: bool = False
+) -> Float[Array, " size"]:
+    """Bits from `bit` on by sums, which stay in their places or move to the top."""
+    # Split and not indexed: derivatives are then put together, not padded and added.
+    parts = jax.lax.split(table.reshape(-1, 2**bits, 2**bit), [1] * 2**bits, axis=1)
+    rows = _on_bits(bits, one_spin, table.dtype)
+    sums = [sum(map(operator.mul, row, parts)) for row in rows]
+    return jnp.concatenate(sums, axis=0 if to_top else 1).reshape(-1)
 
 
 def _in_turn(table: Float[Array, " size"], one_spin: np.ndarray) -> Float[Array, " size"]:
@@ -162,6 +178,49 @@ def _in_turn(table: Float[Array, " size"], one_spin: np.ndarray) -> Float[Array,
             matrix, rows, (((1,), (1,)), ((), ())), precision="highest"
         ).reshape(-1)
     return table
+
+
+def _in_blocks(table: Float[Array, " size"], one_spin: np.ndarray) -> Float[Array, " size"]:
+    """Block by block on a processor, in turn on accelerators.
+
+    Loops over blocks write in place. What JAX would make of them backwards adds whole tables in
+    each iteration; so it is told that the transform solves the equations of its inverse.
+    """
+
+    def forward(table, one_spin):
+        return jax.lax.platform_dependent(
+            table,
+            cpu=functools.partial(_by_pieces, one_spin=one_spin),
+            default=functools.partial(_in_turn, one_spin=one_spin),
+        )
+
+    return jax.lax.custom_linear_solve(
+        lambda x: _in_turn(x, one_spin.T) / float(x.size),
+        table,
+        lambda _, x: forward(x, one_spin),
+        lambda _, x: forward(x, one_spin.T),
+    )
+
+
+def _by_pieces(table: Float[Array, " size"], one_spin: np.ndarray) -> Float[Array, " size"]:
+    """Bits of blocks of neighbours, the rows; then the others, a piece of every row at a time."""
+
+    def lowest(block):
+        # Reads of stride four and contiguous writes: all bits are in place again in the end.
+        for _ in range(0, _BLOCK, 2):
+            block = _summed(block, 0, 2, one_spin, to_top=True)
+        return block
+
+    def others(i, table):
+        corner, shape = (0, i << _PIECE), (len(table), 2**_PIECE)
+        block = jax.lax.dynamic_slice(table, corner, shape)
+        n = block.size.bit_length() - 1
+        for bit in range(_PIECE, n, 2):
+            block = _summed(block, bit, min(2, n - bit), one_spin)
+        return jax.lax.dynamic_update_slice(table, block.reshape(shape), corner)
+
+    table = jax.lax.map(lowest, table.reshape(-1, 2**_BLOCK))
+    return jax.lax.fori_loop(0, 2 ** (_BLOCK - _PIECE), others, table).reshape(-1)
 
 
 def _on_bits(bits: int, one_spin: np.ndarray, dtype: DTypeLike) -> np.ndarray:
