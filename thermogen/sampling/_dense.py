@@ -1,8 +1,9 @@
-"""Sweeps of dense pairwise energies: several chains in blocks of spins, one from flip to flip.
+"""Sweeps of dense pairwise energies: many chains in blocks of spins, one or two from flip to flip.
 
-Several chains share kernels and matrix products. One has nobody to share with, and what it costs is
+Many chains share kernels and matrix products. One has nobody to share with, and what it costs is
 to start kernels: all thresholds of a sweep are drawn at once, and a loop goes from one flip to the
-next. A spin that stays costs its share of a window in which that flip is looked for.
+next. A spin that stays costs its share of a window in which that flip is looked for. Two such loops
+one after the other still take less time than blocks of two; three take longer where it is hot.
 """
 
 import functools
@@ -19,6 +20,8 @@ from ._rules import AbstractRule
 
 # Spins whose local fields are computed by one matrix product, and whose updates are one kernel.
 _BLOCK = 16
+# Chains that go from flip to flip, each by itself.
+_FEW = 2
 # Spins among which the next flip is looked for. XLA reduces up to 31 within one kernel.
 _WINDOW = 16
 
@@ -35,17 +38,17 @@ def sweep_dense(
     thresholds: Thresholds,
 ) -> Float[Array, "n replicas"]:
     """Every spin of all replicas once, in order; `scale` is 2 beta."""
-    if spins.shape[1] > 1:
+    if spins.shape[1] > _FEW:
         return _in_blocks(rule, couplings, fields, scale, spins, thresholds)
     # Drawn as by blocks, so that a chain does not depend on how many there are.
     n, size = len(spins), min(_BLOCK, len(spins))
     blocks = jnp.arange(n + -n % size).reshape(-1, size)
     noise = jax.vmap(thresholds)(blocks).reshape(-1, spins.shape[1])[:n]
-    return _alone(rule, couplings, fields, scale, spins, noise)
+    return _few(rule, couplings, fields, scale, spins, noise)
 
 
 @jax.custom_batching.custom_vmap
-def _alone(rule, *arrays):
+def _few(rule, *arrays):
     return jax.lax.platform_dependent(
         *arrays,
         cpu=functools.partial(_by_flips, rule),
@@ -53,7 +56,7 @@ def _alone(rule, *arrays):
     )
 
 
-@_alone.def_vmap
+@_few.def_vmap
 def _(size, batched, rule, *arrays):
     """A batch of energies has work enough for the kernels of blocks."""
     axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
@@ -111,15 +114,27 @@ def update_in_turn(rule, field, own, thresholds, inner, scale):
 
 
 def _by_flips(rule, couplings, fields, scale, spins, noise):
-    """By the flips of one chain.
+    """By the flips of each chain."""
+    later = jnp.pad(jnp.triu(couplings, 1), ((0, 0), (0, _WINDOW)))
+
+    def single(chain):
+        scale, spins, thresholds = chain
+        field = scale * (fields + dot(couplings, spins))
+        return _chain_by_flips(rule, later, scale, field, spins, thresholds)
+
+    if len(scale) == 1:
+        return single((scale[0], spins[:, 0], noise[:, 0]))[:, None]
+    return jax.lax.map(single, (scale, spins.T, noise.T)).T
+
+
+def _chain_by_flips(rule, later, scale, field, before, thresholds):
+    """One chain in its fields.
 
     A flip changes the fields of later spins alone, so that in the end each field is the one in
     which its spin was updated. Beyond the last spin stand some that never flip.
     """
-    scale, spins, thresholds = scale[0], spins[:, 0], noise[:, 0]
-    n, beyond = len(spins), (0, _WINDOW)
-    later = jnp.pad(jnp.triu(couplings, 1), ((0, 0), beyond))
-    before = jnp.pad(spins, beyond, constant_values=1)
+    n, beyond = len(before), (0, _WINDOW)
+    before = jnp.pad(before, beyond, constant_values=1)
     thresholds = jnp.pad(thresholds, beyond)
     thresholds = jnp.where(jnp.arange(n + _WINDOW) < n, thresholds, rule.never(before))
     places = jnp.arange(1, _WINDOW + 1)
@@ -138,6 +153,6 @@ def _by_flips(rule, couplings, fields, scale, spins, noise):
         flips = rule(*window) != window[1]
         return field, jnp.min(jnp.where(flips, 2 * (k + places), 2 * (k + _WINDOW) + 1))
 
-    field = jnp.pad(scale * (fields + dot(couplings, spins)), beyond)
-    field, _ = jax.lax.while_loop(unfinished, to_next_flip, (field, jnp.asarray(-1)))
-    return rule(field, before, thresholds)[:n, None]
+    start = jnp.pad(field, beyond), jnp.asarray(-1)
+    field, _ = jax.lax.while_loop(unfinished, to_next_flip, start)
+    return rule(field, before, thresholds)[:n]
