@@ -38,6 +38,7 @@ def show(pictures, titles):
         panel.imshow(np.reshape(picture, (5, 4)), vmin=-1, vmax=1)
         panel.set_title(title)
         panel.axis("off")
+    plt.show()
 
 
 show(data[:7], [""] * 7)
@@ -99,4 +100,4 @@ assert len(library) == 3 and len(states) == 2
 #
 # - Raise the noise from 0.05 to 0.1 and run all again. How many bound states are left?
 # - Write `tg.TAP()` in place of `tg.NaiveMeanField()`: it adds the next order to the free energy. Does it count as the dynamics does?
-# - Your own data starts from a table in a file.
+# - [Your own data](02_data.md) starts from a table in a file.
