@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ import thermogen as tg
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def run(path: pathlib.Path) -> dict:
+def run(path: pathlib.Path, least: int = 2) -> dict:
     """The names that a page's code leaves behind."""
     blocks = re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
-    assert len(blocks) >= 2
+    assert len(blocks) >= least
     names: dict = {}
     exec(compile("\n".join(blocks), str(path), "exec"), names)
     return names
@@ -31,6 +32,38 @@ def test_readme_code_runs():
     exact = float(tg.exact.log_partition(names["energy"], 1.0))
     error = float(names["log_z"].standard_error)
     assert abs(float(names["log_z"].log_partition) - exact) < 5 * error < 0.2
+
+
+HOW_TO = sorted({path.stem for path in (ROOT / "docs" / "howto").glob("*.md")} - {"index"})
+QUICK_HOW_TO = ("own_energy", "weights")
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[] if page in QUICK_HOW_TO else pytest.mark.further)
+        for page in (*QUICK_HOW_TO, *(page for page in HOW_TO if page not in QUICK_HOW_TO))
+    ],
+)
+def test_how_to_prints_what_the_page_shows(page, tmp_path, monkeypatch, capsys):
+    """In single precision, as for who sets nothing. Words are the same; numbers differ by no more
+    than what rounding makes of draws, two units of the last digit that is shown or one in fifty."""
+    monkeypatch.chdir(tmp_path)
+    path = ROOT / "docs" / "howto" / f"{page}.md"
+    with jax.enable_x64(False):
+        run(path, least=1)
+    printed = capsys.readouterr().out
+    (shown,) = re.findall(r"```text\n(.*?)```", path.read_text(), flags=re.DOTALL)
+    assert NUMBER.sub("0", printed).split() == NUMBER.sub("0", shown).split()
+    for found, text in zip(NUMBER.findall(printed), NUMBER.findall(shown), strict=True):
+        last_digit = 10.0 ** -len(text.partition(".")[2]) if "." in text else 0
+        assert abs(float(found) - float(text)) <= max(2 * last_digit, 0.02 * abs(float(text)))
+
+
+def test_every_how_to_is_listed():
+    listed = re.findall(r"\]\((\w+)\.md\)", (ROOT / "docs" / "howto" / "index.md").read_text())
+    assert sorted(listed) == HOW_TO and set(QUICK_HOW_TO) <= set(HOW_TO)
 
 
 def test_guide_to_data_runs(tmp_path, monkeypatch):
