@@ -10,10 +10,10 @@ found from elsewhere is not asked. Medians are over the solves that converge; th
 counted. Prints a table and a verdict for each claim and saves a picture, and a table with a row for
 each solve. Tasks of an array share the instances of each family.
 
-In practice: no free energy of mean field is best everywhere. On sparse graphs take Bethe, on dense
-glasses AdaptiveTAP; higher orders of the expansion pay at high temperature alone, where they gain a
-factor beta an order, and break down in the cold, where naive mean field is the one that still
-converges and still bounds.
+In practice: no free energy of mean field is best everywhere. Each order of the expansion gains a
+factor beta at high temperature, and loses to naive mean field in the cold. For dense couplings take
+AdaptiveTAP, for interactions of three spins the free energy of Bethe; on small graphs with loops
+none leads throughout. Naive mean field is the only one that bounds.
 
     python -m experiments accuracy [--quick] [--out DIR]
 """

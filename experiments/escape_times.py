@@ -5,8 +5,8 @@ minimum: what relaxes slowest is their exchange, at the sum of their rates. Of t
 those are taken that have a barrier of at least 2/beta.
 
 In practice: how long a state holds can be read off its saddles, prefactor included, to better than
-a factor two, with derivatives by the parameters. The bare Arrhenius factor is off by ten times.
-Where mean field is all that can be afforded, trust the order of the times, not the times.
+a factor two, with derivatives by the parameters. The bare Arrhenius factor is off by ten to twenty
+times. Where mean field is all that can be afforded, trust the order of the times, not the times.
 
     python -m experiments escape_times [--quick] [--out DIR]
 """

@@ -50,7 +50,7 @@ SECTIONS = {
 }
 NAMES = tuple(name for names in SECTIONS.values() for name in names)
 IN_PRACTICE = "In practice: "
-WIDTH, COLORS = 1200, 64  # pixels, and shades of a picture
+WIDTH, COLORS = 1200, 256  # pixels, and shades of a picture
 
 HEAD = """# Gallery of claims
 
@@ -99,12 +99,12 @@ def entry(record: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"### {record['title']} {{ #{name} }}\n",
+            f"### {record['title'].rstrip('.')} {{ #{name} }}\n",
             f"![{record['title']}](images/gallery/{name}.png)\n",
             "| claim | verdict | statistic |",
             "|---|---|---|",
             *rows,
-            f"\n{meaning}\n",
+            f"\n**In practice:** {meaning}\n",
             f"`python -m experiments {name} --quick`, {settings(record)}\n",
         ]
     )
@@ -125,7 +125,9 @@ def page(records: list[dict[str, Any]]) -> str:
     lines += ["| script | claims that hold | claims that fail |", "|---|---|---|"]
     for name, record in of.items():
         counts = [sum(c["holds"] == holds for c in record["claims"]) for holds in (True, False)]
-        lines.append(f"| [{record['title']}](#{name}) | {counts[0]} | {counts[1] or ''} |")
+        lines.append(
+            f"| [{record['title'].rstrip('.')}](#{name}) | {counts[0]} | {counts[1] or ''} |"
+        )
     for section, names in SECTIONS.items():
         lines += [f"\n## {section}\n", *(entry(of[name]) for name in names)]
     return "\n".join(lines)

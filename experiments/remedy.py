@@ -18,10 +18,10 @@ spins (the most probable completion, exactly), of all configurations and of the 
 relaxation time of the heat bath, seconds. `digits` compares machines by annealing instead. Tasks of
 an array share the seeds; remedy-*.csv hold a row for each.
 
-In practice: several small models, one for each minimum, are no cure in general. With the same
-number of parameters they mix faster, since each has less to hold apart; but where one model can
-represent the data the experts, which share nothing, learn each part from fewer samples. Split a
-model when its parts have little in common, and compare at equal size before believing it.
+In practice: several small models, one for each minimum, are no cure by themselves. With the same
+number of parameters they win where samples of a few patterns are noisy, and lose on a table that
+one model can represent. Experts without couplings mix at once; coupled ones can be as slow as the
+model that they replace. Compare at equal size before splitting a model.
 
     python -m experiments remedy [adder:3 adder:4 bars patterns:4 patterns:14 digits] [--quick]
 """

@@ -8,10 +8,10 @@ that are asked for, and the probability of the answer in equilibrium. Beside it 
 landscape with the cue clamped has other single-flip minima. Prints a table and a verdict for each
 claim; saves a table, JSON and a picture.
 
-In practice: cooling makes answers surer and a plain sampler slower, exponentially so as soon as the
-question leaves more than one minimum open. A longer run is the wrong remedy. Ask with more known
-spins, so that one minimum is left; move between temperatures; or look the states up once, in a
-library, and start from all of them.
+In practice: cooling makes answers surer and a plain sampler slower, often exponentially so where
+the question leaves more than one minimum open. A longer run is the wrong remedy. Ask with more
+known spins, so that one minimum is left; move between temperatures; or look the states up once, in
+a library, and start from all of them.
 
     python -m experiments slow_retrieval [--quick] [--out DIR]
 """

@@ -40,7 +40,7 @@ from experiments._shared import STYLE, claim, save
 from experiments.accuracy import FIELD, FUNCTIONALS, LOOKS, MEASURES
 
 BETAS = (0.3, 0.6, 1.0, 1.5)
-QUICK = {"models": ("strip",), "repeats": 2}
+QUICK = {"models": ("strip",)}
 N_CHAINS, N_RUNGS = 100, 300
 N_POPULATIONS, N_REPLICAS, N_RESAMPLED = 20, 50, 100
 N_LADDERS, N_TEMPERED, N_KEPT = 20, 32, 400

@@ -176,6 +176,13 @@ def test_a_gallery_without_a_record_names_it(tmp_path):
         gallery.load(tmp_path, ["complete"])
 
 
+def test_the_gallery_is_what_its_records_make():
+    docs = Path(__file__).parent.parent / "docs"
+    records = gallery.load(docs / "images" / "gallery")
+    assert (docs / "gallery.md").read_text() == gallery.page(records)
+    assert all((docs / "images" / "gallery" / f"{r['name']}.png").exists() for r in records)
+
+
 def _few_models(monkeypatch):
     monkeypatch.setattr(ridge, "FAMILIES", {"ring": ridge.ring(1.0)})
     monkeypatch.setattr(ridge, "COUNTS", (50,))
