@@ -8,8 +8,8 @@
 - `hopfield`: few patterns on 256 and 1024 spins: a search from random corners must find all of
   them, the certificate must prove them, and mixtures of three are judged by time.
 
-In practice: a certificate needs no enumeration. It tells when a state is left to about a fifth, of
-many spins as of few, says where a count hangs on that fifth, and proves every pattern that was
+In practice: a certificate needs no enumeration. It tells when a state is left to about a quarter,
+of many spins as of few, says where a count hangs on that, and proves every pattern that was
 stored. Mixtures of patterns, which a search finds too, are judged by the same clock: those that
 hold are states, wanted or not.
 
