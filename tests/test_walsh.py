@@ -12,7 +12,7 @@ import pytest
 from helpers import configurations
 
 import thermogen as tg
-from thermogen.walsh import degrees
+from thermogen.walsh import degrees, transform_every_spin
 
 TRANSFORMS = [tg.walsh_transform, tg.inverse_walsh_transform]
 
@@ -140,6 +140,21 @@ def test_large_tables_in_blocks(n, dtype):
     batched = jax.vmap(tg.inverse_walsh_transform, in_axes=1)(np.stack([couplings, x], axis=1))
     near(batched[0], values)
     near(tg.walsh_transform(batched[1]), x)
+
+
+def test_large_tables_of_another_matrix():
+    """Not its own inverse up to a factor, nor symmetric: sets j that hold i, 2 for each spin more."""
+    n, j = 20, 5 << 13 | 3
+    one_spin = np.array([[1, 2], [0, 1]])
+    transform = functools.partial(transform_every_spin, one_spin=one_spin)
+    index = np.arange(2**n)
+    column = np.where(index & ~j, 0.0, 2.0 ** np.bitwise_count(j & ~index))
+    row = np.where(j & ~index, 0.0, 2.0 ** np.bitwise_count(index & ~j))
+    unit = np.eye(1, 2**n, j)[0]
+    values, pullback = jax.vjp(transform, unit)
+    np.testing.assert_array_equal(values, column)
+    np.testing.assert_array_equal(pullback(unit)[0], row)
+    np.testing.assert_array_equal(jax.jvp(transform, (row,), (unit,))[1], column)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)

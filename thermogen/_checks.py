@@ -69,6 +69,8 @@ def check_sites(name: str, sites: Sequence[int], n: int) -> tuple[int, ...]:
     Raises:
         ValueError: for a spin that comes twice or is not there, and what is no integer.
     """
+    if not np.iterable(sites):
+        raise ValueError(f"{name} must be numbers of spins, such as (0, 2), got {sites!r}")
     chosen = tuple(map(as_integer, sites))
     known = [k for k in chosen if k is not None and 0 <= k < n]
     if len(set(known)) != len(chosen):

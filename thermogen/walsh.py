@@ -195,7 +195,7 @@ def _in_blocks(table: Float[Array, " size"], one_spin: np.ndarray) -> Float[Arra
         )
 
     return jax.lax.custom_linear_solve(
-        lambda x: _in_turn(x, one_spin.T) / float(x.size),
+        lambda x: _in_turn(x, np.linalg.inv(one_spin)),
         table,
         lambda _, x: forward(x, one_spin),
         lambda _, x: forward(x, one_spin.T),

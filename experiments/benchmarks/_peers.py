@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+import thermogen
+
 OURS = "thermogen"
 
 
@@ -90,6 +92,8 @@ def cores() -> int:
 
 
 def version(package: str) -> str:
+    if package == OURS:
+        return thermogen.__version__  # of the code that runs
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

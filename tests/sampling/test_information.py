@@ -36,6 +36,24 @@ def test_two_spins(coupling):
     np.testing.assert_allclose(slope, np.arctanh(c) * coupling * (1 - c**2), rtol=1e-8)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("field", [0.0, 0.4])
+def test_slopes_where_spins_are_independent(field, dtype):
+    """There I is least, and I = (beta J)^2 v v' / 2 with the variances of both."""
+
+    def information(coupling):
+        pair = tg.Pairwise(coupling * (1 - jnp.eye(2, dtype=dtype)), jnp.full(2, field, dtype))
+        return exact.mutual_information(pair, 1.0, (0,), (1,))
+
+    variances = (1 - np.tanh(field) ** 2) ** 2
+    free = jnp.zeros((), dtype)
+    np.testing.assert_allclose(jax.grad(information)(free), 0, atol=1e-6)
+    tolerance = 1e-9 if dtype == "float64" else 1e-4
+    np.testing.assert_allclose(jax.hessian(information)(free), variances, rtol=tolerance)
+    weak = jnp.asarray(1e-4, dtype)
+    np.testing.assert_allclose(jax.grad(information)(weak), 1e-4 * variances, rtol=0.01)
+
+
 def test_far_spins_of_a_long_chain():
     """Beyond enumeration: correlations along a chain are powers of tanh beta J."""
     chain = tg.Interactions.from_terms(40, {(k, k + 1): 1.0 for k in range(39)})
@@ -144,6 +162,8 @@ def test_bad_sets_are_refused(unchecked):
     ]:
         with pytest.raises(ValueError, match=said):
             sampling.mutual_information(spins, first, second)
+    with pytest.raises(ValueError, match="first must be numbers of spins"):
+        exact.mutual_information(energy, 1.0, 0, 1)
     with pytest.raises(ValueError, match="first and second must"):
         exact.mutual_information(energy, 1.0, (0, 1), (1,))
     with pytest.raises(ValueError, match="spins must hold"):

@@ -1,5 +1,7 @@
 """Mutual information between two sets of spins, exactly."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,7 +15,7 @@ from ._ensembles import marginal
 
 @from_anywhere
 def mutual_information(
-    energy: AbstractEnergy, beta: Beta, first: tuple[int, ...], second: tuple[int, ...]
+    energy: AbstractEnergy, beta: Beta, first: Sequence[int], second: Sequence[int]
 ) -> Float[Array, ""]:
     """Mutual information `I = S(first) + S(second) - S(both)` of two sets of spins, in nats.
 
@@ -49,4 +51,4 @@ def mutual_information(
     ratio = jnp.log(jnp.where(met, p, 1)) - jnp.log(jnp.where(met, q, 1))
     # Each term is at least 0, and with it their sum, to rounding.
     value = jnp.sum(jnp.where(met, p * ratio, 0) + q - p)
-    return jnp.maximum(value, jax.lax.stop_gradient(jnp.zeros_like(value)))
+    return value + jax.lax.stop_gradient(jnp.maximum(value, 0) - value)  # with all its slopes

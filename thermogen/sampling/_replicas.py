@@ -5,8 +5,8 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import scipy
 from jaxtyping import Array, Bool, Float
-from scipy.special import stdtrit
 
 from .._linalg import dot
 from .._placement import from_anywhere
@@ -168,6 +168,6 @@ def _remembers(
     others = jnp.sum(squares, axis=1) / (chains - 1)
     excess = own - 2 * others + mean  # of each chain; the mean over pairs has slope 2
     error = jnp.std(excess, ddof=1) / chains**0.5
-    most = float(stdtrit(chains - 1, 1 - DRIFT_ALARM))
+    most = float(scipy.special.stdtrit(chains - 1, 1 - DRIFT_ALARM))
     rounding = 32 * jnp.finfo(spins.dtype).eps
     return jnp.mean(excess) > most * error + rounding

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import __version__
 from ..kinetics import BoundStates
 from ..landscape import TRANSITIONS, Barriers
 from ..learning import RESULTS, FitResult
@@ -26,6 +27,8 @@ def summary(study: Study) -> dict[str, Any]:
     verified = study.verified()
     return {
         "version": version(),
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib")},
+        "command": study.command or None,
         "data": study.source.name,
         "n_spins": n_spins,
         "n_samples": n_samples,
@@ -221,8 +224,5 @@ def finite(value: float | int) -> float | int | None:
 
 
 def version() -> str:
-    """Version of the installed package."""
-    try:
-        return importlib.metadata.version("thermogen")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"  # run from a checkout that is not installed
+    """Version of the package that runs."""
+    return __version__
