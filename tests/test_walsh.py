@@ -143,7 +143,7 @@ def test_large_tables_in_blocks(n, dtype):
 
 
 def test_large_tables_of_another_matrix():
-    """Not its own inverse up to a factor, nor symmetric: sets j that hold i, 2 for each spin more."""
+    """Not symmetric, nor its inverse up to a factor: 2 for each spin that a set has more."""
     n, j = 20, 5 << 13 | 3
     one_spin = np.array([[1, 2], [0, 1]])
     transform = functools.partial(transform_every_spin, one_spin=one_spin)
