@@ -8,6 +8,7 @@ import pathlib
 import posixpath
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ES5 = "mathjax/static/mathjax/es5/"
@@ -27,4 +28,6 @@ def on_files(files: Files, config: Any) -> Files:
         if name == SCRIPT or posixpath.dirname(name) + "/" == FONTS:
             content = pathlib.Path(path.locate()).read_bytes()
             files.append(File.generated(config, FOLDER + name, content=content))
+    if FOLDER + SCRIPT not in files.src_uris:
+        raise PluginError(f"django-static-mathjax is installed without {ES5}{SCRIPT}")
     return files

@@ -15,7 +15,7 @@ import nbformat
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import MarkdownExporter
 
 FOLDER = pathlib.Path(__file__).parent
@@ -46,7 +46,7 @@ def executed(script: File) -> nbformat.NotebookNode:
         )
         try:
             return client.execute(env=os.environ | SETTINGS)
-        except CellExecutionError as error:
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             raise PluginError(f"{script.src_uri}: {error}") from error
 
 
