@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 CODE = re.compile(
     r"<(?P<kept>pre|a|b|h\d|autoref)\b.*?</(?P=kept)>|<code>(?P<code>[^<]+)</code>", re.DOTALL
 )
-NAME = re.compile(r"(?:(?:tg|thermogen)\.)?(?:(\w+)\.)?(\w+)(\(.*\))?")
+NAME = re.compile(r"(tg\.|thermogen\.)?(?:(\w+)\.)?(\w+)(\(.*\))?")
 LISTED = re.compile(r"::: (?P<module>\S+)| +- (?P<name>\w+)")
 
 
@@ -67,11 +67,12 @@ def target(code: str, page: str) -> str | None:
     match = NAME.fullmatch(code)
     if not match:
         return None
-    room, name, call = match.groups()
+    package, room, name, call = match.groups()
     if room:
         return next((e for e in all_entries() if e == f"thermogen.{room}.{name}"), None)
-    alone = not call and "." not in code
-    if alone and name in arguments() and name not in exported():
+    if package:
+        return exported().get(name)
+    if not call and name in arguments() and name not in exported():
         return None
     homes = [e for e in all_entries() if e.rpartition(".")[2] == name]
     here = [e for e in entries(page) if e in homes]

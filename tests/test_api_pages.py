@@ -36,6 +36,7 @@ def test_all_that_the_package_hands_out_is_listed():
         ("sample", "", "thermogen.sampling.sample"),  # the one that `tg` hands out
         ("sample", "exact.md", "thermogen.exact.sample"),  # on its page that of the page
         ("tg.fit", "", "thermogen.learning.fit"),
+        ("tg.energies", "", None),  # a module, not the function of `exact`
         ("exact.entropy", "", "thermogen.exact.entropy"),
         ("Gibbs()", "", "thermogen.sampling.Gibbs"),
         ("weights", "", None),  # an argument of many functions

@@ -49,6 +49,20 @@ class Solution(eqx.Module):
             rounded to 1 no longer tells them.
         stats: figures that describe the solve, by name, such as its residual and its number of
             steps.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        solution = tg.solve(tg.NaiveMeanField(), pair, 0.5, jnp.full(2, 0.1))
+
+        assert solution.result == tg.RESULTS.converged and jnp.allclose(
+            solution.value, 0, atol=1e-6
+        )
+        ```
     """
 
     value: Any

@@ -79,6 +79,15 @@ def bits_from_spins(spins: Num[ArrayLike, "*shape"]) -> Int[Array, "*shape"]:
 
     Returns:
         Zeros and ones of the same shape in the default integer dtype.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        assert tg.bits_from_spins(jnp.array([-1, 1, 1])).tolist() == [0, 1, 1]
+        ```
     """
     return (jnp.asarray(as_array("spins", spins)) > 0).astype(jnp.result_type(int))
 

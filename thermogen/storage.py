@@ -108,6 +108,18 @@ def load_energy(path: PathLike) -> AbstractEnergy:
         ValueError: if the file is damaged, is not of this kind, holds an unknown class, or
             parameters that its class refuses.
         OSError: if the file cannot be read.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        energy = tg.Pairwise(np.zeros((2, 2)), np.ones(2))
+        tg.storage.save_energy("energy.eqx", energy)
+
+        assert tg.storage.load_energy("energy.eqx")(np.ones(2)) == -2
+        ```
     """
     header, numbers = _read(path)
     try:
@@ -123,6 +135,17 @@ def load_notes(path: PathLike) -> dict[str, Any]:
     Raises:
         ValueError: if the file is damaged, or is not of this kind.
         OSError: if the file cannot be read.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        tg.storage.save_energy("energy.eqx", tg.Pairwise(np.zeros((2, 2)), np.ones(2)))
+
+        assert tg.storage.load_notes("energy.eqx") == {}
+        ```
     """
     notes = _read(path)[0].get("notes", {})
     if not isinstance(notes, dict):
@@ -194,6 +217,21 @@ def save_library(path: PathLike, library: Library) -> None:
     Raises:
         ValueError: for arrays that are no library.
         OSError: if the file cannot be written.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        tg.storage.save_library("library.npz", library)
+
+        assert len(tg.storage.load_library("library.npz")) == len(library)
+        ```
     """
     arrays = {name: np.asarray(getattr(library, name)) for name in _library_fields()}
     _check_library(arrays)
@@ -214,6 +252,21 @@ def load_library(path: PathLike) -> Library:
     Raises:
         ValueError: if the file is damaged, is not a library, or holds what no library can.
         OSError: if the file cannot be read.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        tg.storage.save_library("library.npz", library)
+
+        assert len(tg.storage.load_library("library.npz")) == len(library)
+        ```
     """
     arrays = read_archive(path, _LIBRARY_FORMAT, "a library")
     if set(arrays) != set(_library_fields()):

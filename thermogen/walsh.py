@@ -75,6 +75,18 @@ def inverse_walsh_transform(
 
     Raises:
         ValueError: if the length is not a power of two, or for too many devices.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        table = jnp.array([1.0, 2.0, 3.0, 5.0])
+        coefficients = tg.walsh_transform(table)
+
+        assert jnp.allclose(tg.inverse_walsh_transform(coefficients), table)
+        ```
     """
     return _values(_checked("coefficients", coefficients))
 

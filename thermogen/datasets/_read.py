@@ -200,6 +200,17 @@ def load_weights(path: str | os.PathLike[str]) -> Float[np.ndarray, " samples"]:
         FileNotFoundError: If there is no such file.
         ImportError: If a package is missing that reads such files.
         ValueError: If the file holds anything else; the message says what is wrong.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        np.savetxt("weights.csv", [1, 3])
+
+        assert tg.datasets.load_weights("weights.csv").tolist() == [1, 3]
+        ```
     """
     grid = open_grid(Path(path), ("weights",))
     if grid.words or grid.values.size != max(grid.values.shape):

@@ -67,6 +67,14 @@ def bars_and_stripes(n: int) -> Float[np.ndarray, "samples spins"]:
 
     Raises:
         ValueError: If n is not an integer from 1 to 12.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+        assert tg.datasets.bars_and_stripes(3).shape == (14, 9)
+        ```
     """
     size = _checked_size("n", n, _MAX_BARS)
     spins = 2.0 * ((np.arange(2**size)[:, None] >> np.arange(size)) & 1) - 1
@@ -90,6 +98,16 @@ def digits() -> LabelledSpins:
 
     Raises:
         ImportError: If scikit-learn is not installed.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+        data = tg.datasets.digits()
+
+        assert data.spins.shape == (1797, 64) and set(data.labels) == set(range(10))
+        ```
     """
     try:
         from sklearn.datasets import load_digits
@@ -108,6 +126,16 @@ def southern_women() -> Float[np.ndarray, "samples spins"]:
     Returns:
         Spins of shape (18, 14), float64, +1 where a woman was present; events in order of their
         number.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+        women = tg.datasets.southern_women()
+
+        assert women.shape == (18, 14) and (women == 1).sum() == 89
+        ```
     """
     import networkx as nx
 

@@ -22,6 +22,17 @@ def validate_spins(data: Any, name: str = "data") -> Float[np.ndarray, "samples 
     Raises:
         ValueError: If it is not 2-D, is empty, masks entries, or holds another value; the
             message says where.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        spins = tg.datasets.validate_spins(np.array([[1, -1]], dtype="int8"))
+
+        assert spins.dtype == float
+        ```
     """
     return spins_as_given(data, name).astype(float)
 

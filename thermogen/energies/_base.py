@@ -21,6 +21,28 @@ class AbstractEnergy(AbstractShown, eqx.Module):
     Every array inside an energy is a floating-point parameter; what is not a parameter (the
     number of spins, which spins interact) is static. `jax.grad`, `jax.tree.map` and optax
     therefore work on an energy as it is. The inverse temperature is never part of an energy.
+
+    !!! example
+
+        ```python
+        import equinox as eqx
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+
+        class Counting(tg.AbstractEnergy):
+            n_spins: int = eqx.field(static=True)
+            cost: jax.Array
+
+            def __call__(self, spins):
+                return self.cost * jnp.sum(spins) ** 2
+
+
+        energy = Counting(4, jnp.asarray(0.5))
+
+        assert jnp.isclose(tg.exact.energies(energy).max(), 0.5 * 16)
+        ```
     """
 
     n_spins: eqx.AbstractVar[int]
@@ -60,6 +82,28 @@ class AbstractMultilinear(AbstractEnergy):
     At magnetizations `m` in [-1, 1]^N such an energy *is* its mean under the product measure
     with means `m`: `energy(m) = <E>`. Local fields, flip gaps, Gibbs conditionals and the naive
     mean-field equations are derivatives of that one function.
+
+    !!! example
+
+        ```python
+        import equinox as eqx
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+
+        class Chain(tg.AbstractMultilinear):
+            n_spins: int = eqx.field(static=True)
+            coupling: jax.Array
+
+            def __call__(self, spins):
+                return -self.coupling * jnp.sum(spins[1:] * spins[:-1])
+
+
+        fields = tg.local_fields(Chain(3, jnp.asarray(1.0)), jnp.array([0.5, 0.0, 0.2]))
+
+        assert jnp.allclose(fields, jnp.array([0.0, 0.7, 0.0]))
+        ```
     """
 
 
@@ -140,6 +184,17 @@ def is_flip_symmetric(energy: AbstractEnergy) -> Bool[Array, ""]:
 
     Tested at one generic point, where the slopes of a symmetric energy are odd up to
     rounding: that of a table of energies leaves couplings of odd degree that are not quite zero.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        assert tg.energies.is_flip_symmetric(pair)
+        assert not tg.energies.is_flip_symmetric(tg.Pairwise(pair.couplings, jnp.ones(2)))
+        ```
     """
     m = np.cos(1.0 + np.sqrt(2.0) * np.arange(energy.n_spins))
     above, below = jax.vmap(jax.grad(energy))(jnp.asarray([m, -m]))

@@ -32,6 +32,18 @@ class Clamped(AbstractEnergy):
 
     Raises:
         ValueError: for a wrong shape or other values.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        held = tg.energies.Clamped(pair, jnp.array([1.0, 0.0]))
+
+        assert held(jnp.array([-1.0, 1.0])) == pair(jnp.array([1.0, 1.0]))
+        ```
     """
 
     energy: AbstractEnergy

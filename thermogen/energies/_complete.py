@@ -35,6 +35,19 @@ class Complete(AbstractMultilinear):
 
     Raises:
         ValueError: if the length is not a power of two.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        energies = np.array([0.0, 1.0, 3.0, 2.0])
+        energy = tg.Complete.from_energies(energies)
+
+        assert np.allclose(energy.energies(), energies)
+        assert np.isclose(energy(np.array([1, -1])), 1.0)  # spin 0 is bit 0
+        ```
     """
 
     couplings: Float[Array, " masks"]
@@ -240,6 +253,18 @@ def complete(energy: AbstractEnergy) -> Complete:
 
     Raises:
         ValueError: if n > 24.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        table = tg.energies.complete(pair)
+
+        assert jnp.allclose(table.couplings, jnp.array([0, 0, 0, 1.0]))
+        ```
     """
     n = _checked_size(energy)
     if has_terms(energy):

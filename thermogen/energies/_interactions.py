@@ -36,6 +36,17 @@ class SpinSets:
 
     Which spins interact is structure, not a parameter: it takes part in compilation, and two
     energies with equal tables share compiled code.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        sets = tg.energies.SpinSets(np.array([[0, 1], [1, 2]]))
+
+        assert sets.order == 2 and hash(sets) == hash(tg.energies.SpinSets(sets.indices))
+        ```
     """
 
     __slots__ = ("_hash", "indices")

@@ -44,6 +44,21 @@ class Mixture(AbstractEnergy):
 
     Raises:
         ValueError: if the number of experts differs between the arguments.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        up = tg.Pairwise(jnp.zeros((2, 2)), jnp.ones(2))
+        down = tg.Pairwise(jnp.zeros((2, 2)), -jnp.ones(2))
+        log_z = tg.exact.log_partition(up, 1.0)
+        mixture = tg.Mixture.of([up, down], [0.5, 0.5], jnp.full(2, log_z))
+
+        assert jnp.isclose(tg.exact.log_partition(mixture, 1.0), 0, atol=1e-5)
+        ```
     """
 
     experts: AbstractEnergy

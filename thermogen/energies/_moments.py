@@ -30,6 +30,19 @@ def nonlinear_variance(energy: AbstractMultilinear, m: Magnetizations) -> Float[
 
     Raises:
         TypeError: if this class of energy has neither terms nor a rule.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        m = jnp.array([0.5, 0.0])
+
+        # J^2 v_1 v_2
+        assert jnp.isclose(tg.energies.nonlinear_variance(pair, m), 0.75)
+        ```
     """
     raise _no_rule("the nonlinear variance", nonlinear_variance, energy)
 
@@ -54,6 +67,19 @@ def nonlinear_third_moment(energy: AbstractMultilinear, m: Magnetizations) -> Fl
 
     Raises:
         TypeError: if this class of energy has neither terms nor a rule.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        m = jnp.array([0.5, 0.5])
+
+        # (-J)^3 <(s_1 - m_1)^3> <(s_2 - m_2)^3>, each -2 m (1 - m^2)
+        assert jnp.isclose(tg.energies.nonlinear_third_moment(pair, m), -(0.75**2))
+        ```
     """
     raise _no_rule("the nonlinear third moment", nonlinear_third_moment, energy)
 
@@ -76,6 +102,17 @@ def nonlinear_fourth_cumulant(energy: AbstractMultilinear, m: Magnetizations) ->
     Raises:
         TypeError: if no rule is registered for this class of energy. There is none for
             `Interactions`, because the number of terms explodes.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        # At m = 0, Y is -J s_1 s_2: 1 - 3.
+        assert jnp.isclose(tg.energies.nonlinear_fourth_cumulant(pair, jnp.zeros(2)), -2.0)
+        ```
     """
     raise _no_rule("the nonlinear fourth cumulant", nonlinear_fourth_cumulant, energy)
 
@@ -115,6 +152,18 @@ def product_mean(energy: AbstractEnergy, m: Magnetizations) -> Float[Array, ""]:
 
     Raises:
         TypeError: if no rule is registered for this class of energy.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        m = jnp.array([0.5, 0.2])
+
+        assert jnp.isclose(tg.energies.product_mean(pair, m), -0.1)
+        ```
     """
     raise _no_rule("the mean under a product measure", product_mean, energy)
 

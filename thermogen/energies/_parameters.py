@@ -23,6 +23,20 @@ def constrain(energy: AbstractEnergy) -> PyTree:
 
     Couplings of a pairwise energy become symmetric, for example. Whatever reads numbers as such,
     penalties and files, asks for it. Open for extension: `constrain.register(YourEnergy)`.
+
+    !!! example
+
+        ```python
+        import equinox as eqx
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        uneven = eqx.tree_at(lambda e: e.couplings, pair, jnp.array([[3.0, 2.0], [0.0, 0.0]]))
+        couplings = tg.energies.constrain(uneven).couplings
+
+        assert jnp.allclose(couplings, couplings.T) and jnp.all(jnp.diag(couplings) == 0)
+        ```
     """
     return energy
 
@@ -40,6 +54,18 @@ def parameter_degrees(energy: AbstractEnergy) -> PyTree:
     Returns:
         A pytree like the energy; each leaf is an integer, or an array of the shape of the
         parameter.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        degrees = tg.energies.parameter_degrees(pair)
+
+        assert jnp.all(degrees.couplings == 2) and jnp.all(degrees.fields == 1)
+        ```
     """
     return jax.tree.map(lambda _: 2, energy)
 
@@ -82,6 +108,16 @@ def parameter_terms(energy: AbstractEnergy) -> PyTree:
 
     Returns:
         A pytree like the energy; each leaf is a number, or an array like the parameter.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        assert jnp.all(tg.energies.parameter_terms(pair).fields == 1)
+        ```
     """
     rule = parameter_degrees.dispatch(type(energy))
     if rule is not parameter_degrees.dispatch(AbstractMultilinear):
@@ -126,13 +162,36 @@ def parameter_copies(energy: AbstractEnergy) -> PyTree:
 
     Returns:
         A pytree like the energy, of integers.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        copies = tg.energies.parameter_copies(pair)
+
+        assert jnp.all(copies.couplings == 2) and jnp.all(copies.fields == 1)
+        ```
     """
     return jax.tree.map(lambda _: 1, energy)
 
 
 @functools.singledispatch
 def squared_norm(energy: AbstractEnergy) -> Float[Array, ""]:
-    """Sum of the squared parameters, every coupling and field counted once."""
+    """Sum of the squared parameters, every coupling and field counted once.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        assert tg.energies.squared_norm(pair) == 1.0  # both halves of the matrix are one coupling
+        ```
+    """
     energy = constrain(energy)
     squares = jax.tree.map(lambda x, c: jnp.sum(x * x) / c, energy, parameter_copies(energy))
     terms = jax.tree.leaves(squares)

@@ -64,7 +64,18 @@ def terms(energy: AbstractEnergy) -> Interactions:
 
 
 def has_terms(energy: AbstractEnergy) -> bool:
-    """Whether `terms` has a rule for this class of energy."""
+    """Whether `terms` has a rule for this class of energy.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        assert tg.energies.has_terms(pair)
+        ```
+    """
     return terms.dispatch(type(energy)) is not terms.dispatch(object)
 
 
@@ -78,6 +89,18 @@ def terms_for(user: str, energy: AbstractEnergy, max_order: int | None = None) -
 
     Raises:
         TypeError: if the class of energy has no rule for `terms`, or terms of more spins.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        terms = tg.energies.terms_for("a method", pair, max_order=2)
+
+        assert terms(jnp.ones(2)) == pair(jnp.ones(2))
+        ```
     """
     if not has_terms(energy):
         raise _no_terms(user, energy)

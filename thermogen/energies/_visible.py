@@ -30,19 +30,54 @@ def layers(energy: AbstractEnergy) -> Layers | None:
 
     Its partition function takes the configurations of the smaller layer alone. Open for extension:
     `layers.register(YourEnergy)`.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        machine = tg.RBM(jnp.ones((3, 2)), jnp.zeros(3), jnp.zeros(2))
+
+        assert tg.energies.layers(machine).weights.shape == (3, 2)
+        ```
     """
     return None
 
 
 def n_enumerated(energy: AbstractEnergy) -> int:
-    """How many spins an exact partition function enumerates: of `layers`, the smaller one's."""
+    """How many spins an exact partition function enumerates: of `layers`, the smaller one's.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        machine = tg.RBM(jnp.zeros((30, 2)), jnp.zeros(30), jnp.zeros(2))
+
+        assert tg.energies.n_enumerated(machine) == 2
+        ```
+    """
     pair = layers(energy)
     return energy.n_spins if pair is None else min(pair.first.size, pair.second.size)
 
 
 @functools.singledispatch
 def n_visible(energy: AbstractEnergy) -> int:
-    """Number of spins that data hold: all spins, unless the energy has hidden ones."""
+    """Number of spins that data hold: all spins, unless the energy has hidden ones.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        machine = tg.RBM(jnp.zeros((3, 2)), jnp.zeros(3), jnp.zeros(2))
+
+        assert machine.n_spins == 5 and tg.energies.n_visible(machine) == 3
+        ```
+    """
     return energy.n_spins
 
 
@@ -54,6 +89,18 @@ def visible_free_energy(energy: AbstractEnergy, beta: Beta, visible: Spins) -> F
         energy: an energy.
         beta: inverse temperature.
         visible: spins of one sample, shape `(n_visible(energy),)`.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        machine = tg.RBM(jnp.array([[1.0]]), jnp.zeros(1), jnp.zeros(1))
+
+        found = tg.energies.visible_free_energy(machine, 1.0, jnp.array([1.0]))
+        assert jnp.isclose(found, -jnp.log(2 * jnp.cosh(1.0)))
+        ```
     """
     return energy(visible)
 
@@ -75,6 +122,18 @@ def conditional_fields(
 
     Returns:
         Fields in energy units, shape `(n_visible(energy),)`; entry k does not depend on spin k.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        fields = tg.energies.conditional_fields(pair, 1.0, jnp.array([1.0, -1.0]))
+
+        assert fields.tolist() == [-1.0, 1.0]
+        ```
     """
     return 0.5 * jnp.asarray(visible) * flip_gaps(energy, visible)
 
@@ -88,7 +147,20 @@ def _(energy: AbstractMultilinear, beta: Beta, visible: Spins) -> Float[Array, "
 def conditional_field(
     energy: AbstractEnergy, beta: Beta, visible: Spins, k: int | Int[Array, ""]
 ) -> Float[Array, ""]:
-    """Entry k of `conditional_fields`, where one spin can be had for less than all of them."""
+    """Entry k of `conditional_fields`, where one spin can be had for less than all of them.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        spins = jnp.array([1.0, -1.0])
+
+        assert tg.energies.conditional_field(pair, 1.0, spins, 1) == 1.0
+        ```
+    """
     return conditional_fields(energy, beta, visible)[k]
 
 
@@ -103,5 +175,17 @@ def embed(energy: AbstractEnergy, beta: Beta, visible: Spins) -> Spins:
 
     Returns:
         Spins or magnetizations, shape `(n,)`; the visible ones come first.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        machine = tg.RBM(jnp.array([[1.0]]), jnp.zeros(1), jnp.zeros(1))
+
+        spins = tg.energies.embed(machine, 1.0, jnp.array([1.0]))
+        assert jnp.allclose(spins, jnp.array([1.0, jnp.tanh(1.0)]))
+        ```
     """
     return visible

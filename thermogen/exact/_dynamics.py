@@ -78,6 +78,18 @@ def glauber_spectrum(
     Raises:
         ValueError: if n > 18 or n_eigenvalues < 1.
         RuntimeError: if Lanczos steps do not find that many, which happens in the cold.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        values = tg.exact.glauber_spectrum(pair, 0.0)
+
+        assert jnp.allclose(values, jnp.array([1.0, 0.5, 0.5, 0.0]), atol=1e-6)
+        ```
     """
     wanted = _wanted(energy.n_spins, n_eigenvalues)
     if _is_traced(energy, beta):
@@ -142,6 +154,19 @@ def metastable_sets(energy: AbstractEnergy, beta: Beta, *, threshold: float) -> 
     Raises:
         ValueError: if n > 18 or the threshold is not positive.
         RuntimeError: if Lanczos steps find no eigenvalue.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        sets = tg.exact.metastable_sets(pair, 3.0, threshold=20.0)
+
+        # Up, down, and what lies between belongs to one of them.
+        assert len(sets.weights) == 2 and sets.labels[0] != sets.labels[3]
+        ```
     """
     check_finite("threshold", threshold, positive=True)
     table = _table(energy, beta)

@@ -112,7 +112,18 @@ def _log_partition(energy: Complete, beta: Beta) -> Float[Array, ""]:
 
 @keeps_split
 def free_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
-    """`F = -ln Z / beta`, in energy units."""
+    """`F = -ln Z / beta`, in energy units.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        assert jnp.isclose(tg.exact.free_energy(pair, 2.0), -jnp.log(4 * jnp.cosh(2.0)) / 2)
+        ```
+    """
     pair = layers(energy)
     if pair is not None:
         cold, value = _layered(energy, pair, beta)
@@ -161,7 +172,18 @@ def _probabilities(energy: Complete, beta: Beta) -> Float[Array, " configuration
 
 @keeps_split
 def mean_energy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
-    """`<E>`, in energy units."""
+    """`<E>`, in energy units.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        assert jnp.isclose(tg.exact.mean_energy(pair, 0.5), -jnp.tanh(0.5))
+        ```
+    """
     if (model := narrow(energy)) is not None:
         return _narrow.mean_energy(model, checked_beta(beta))
     return _mean_energy(_table(energy), checked_beta(beta))
@@ -175,7 +197,18 @@ def _mean_energy(energy: Complete, beta: Beta) -> Float[Array, ""]:
 
 @keeps_split
 def entropy(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
-    """`S = -sum_i p_i ln p_i`, in nats."""
+    """`S = -sum_i p_i ln p_i`, in nats.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        assert jnp.isclose(tg.exact.entropy(pair, 0.0), 2 * jnp.log(2.0))
+        ```
+    """
     if (model := narrow(energy)) is not None:
         return _narrow.entropy(model, checked_beta(beta))
     return _entropy(_table(energy), checked_beta(beta))
@@ -190,7 +223,18 @@ def _entropy(energy: Complete, beta: Beta) -> Float[Array, ""]:
 
 @keeps_split
 def heat_capacity(energy: AbstractEnergy, beta: Beta) -> Float[Array, ""]:
-    """`C = d<E>/dT = beta^2 (<E^2> - <E>^2)`, dimensionless."""
+    """`C = d<E>/dT = beta^2 (<E^2> - <E>^2)`, dimensionless.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        assert jnp.isclose(tg.exact.heat_capacity(pair, 0.5), (0.5 / jnp.cosh(0.5)) ** 2)
+        ```
+    """
     if (model := narrow(energy)) is not None:
         return _narrow.heat_capacity(model, checked_beta(beta))
     return _heat_capacity(_table(energy), checked_beta(beta))
@@ -251,6 +295,16 @@ def marginal(
     """Distribution of a few spins, all others summed out, shape `(2**len(spins),)`.
 
     Spin `spins[j]` is bit j of the index. Beyond 24 spins each entry takes a sum of its own.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        assert jnp.allclose(tg.exact.marginal(pair, 1.0, (1,)), 0.5)
+        ```
     """
     n = energy.n_spins
     chosen = check_sites("spins", spins, n)
@@ -332,7 +386,20 @@ def sample(
 def density_of_states(
     energy: AbstractEnergy, n_bins: int
 ) -> tuple[Float[Array, " bins"], Float[Array, " edges"]]:
-    """Number of configurations in equal bins of energy: counts `(n_bins,)`, edges `(n_bins+1,)`."""
+    """Number of configurations in equal bins of energy: counts `(n_bins,)`, edges `(n_bins+1,)`.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        counts, edges = tg.exact.density_of_states(pair, 2)
+
+        assert counts.tolist() == [2, 2] and edges.tolist() == [-1, 0, 1]
+        ```
+    """
     counts, edges = jnp.histogram(energies(energy), bins=check_count("n_bins", n_bins))
     return counts.astype(edges.dtype), edges
 
@@ -368,6 +435,19 @@ def reduction(
         reduced: another energy of the same spins.
         beta: inverse temperature.
         library: indices of the configurations whose weight counts as kept, shape `(states,)`.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        full = tg.energies.complete(pair)
+        lost = tg.exact.reduction(full, full.truncate(1), 1.0, jnp.array([0, 3]))
+
+        assert lost.lost_norm == 1.0 and jnp.isclose(lost.library_mass_kept, 0.5)
+        ```
     """
     if full.n_spins != reduced.n_spins:
         raise ValueError(f"reduced must have {full.n_spins} spins, got {reduced.n_spins}")

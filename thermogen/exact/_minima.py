@@ -138,6 +138,18 @@ def retention(
 
     Raises:
         ValueError: for data of another number of spins, or values other than +-1.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        kept = tg.exact.retention(pair, 1.0, jnp.array([[1.0, 1.0]]))
+
+        assert kept.held == 1 and kept.false_positives == 1  # its mirror image
+        ```
     """
     if data.shape[1] != energy.n_spins:
         raise ValueError(

@@ -40,6 +40,17 @@ def conjoint_potential(energies: Table, beta: Beta) -> Float[Array, ""]:
     Args:
         energies: E, shape `(entries,)`.
         beta: inverse temperature, above 0.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energies = jnp.zeros(8)
+
+        assert jnp.isclose(tg.exact.conjoint_potential(energies, 2.0), -jnp.log(8.0) / 2)
+        ```
     """
     lowest = _finite_or_zero(jnp.min(_floating(energies)))
     return lowest - jax.nn.logsumexp(_logits(energies, lowest, beta)) / beta
@@ -53,6 +64,17 @@ def boltzmann_weights(energies: Table, beta: Beta) -> Float[Array, " entries"]:
     Args:
         energies: E, shape `(entries,)`.
         beta: inverse temperature.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        weights = tg.exact.boltzmann_weights(jnp.array([0.0, jnp.log(3.0)]), 1.0)
+
+        assert jnp.allclose(weights, jnp.array([0.75, 0.25]))
+        ```
     """
     return jnp.exp(_log_weights(energies, beta))
 
@@ -65,6 +87,17 @@ def legendre_potential(weights: Table, beta: Beta) -> Float[Array, ""]:
     Args:
         weights: x >= 0 with sum 1, shape `(entries,)`.
         beta: inverse temperature, above 0.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        weights = jnp.full(4, 0.25)
+
+        assert jnp.isclose(tg.exact.legendre_potential(weights, 2.0), -jnp.log(4.0) / 2)
+        ```
     """
     return -jnp.sum(jax.scipy.special.entr(_floating(weights))) / beta
 
@@ -85,6 +118,19 @@ def gibbs_gap(energies: Table, beta: Beta, weights: Table) -> Float[Array, ""]:
 
     Returns:
         A scalar; infinite if x has weight on an infinite energy.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energies = jnp.array([0.0, 1.0, 3.0])
+        weights = tg.exact.boltzmann_weights(energies, 1.0)
+
+        assert jnp.isclose(tg.exact.gibbs_gap(energies, 1.0, weights), 0, atol=1e-6)
+        assert tg.exact.gibbs_gap(energies, 1.0, jnp.full(3, 1 / 3)) > 0
+        ```
     """
     x = _floating(weights)
     return jnp.sum(_divergence(x, _log_weights(energies, beta))) / beta
@@ -109,6 +155,18 @@ def coarse_grain(
 
     Raises:
         ValueError: if an entry names no set (where the values are known, outside jit).
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energies, groups = jnp.array([0.0, 0.0, 1.0]), jnp.array([0, 0, 1])
+        free = tg.exact.coarse_grain(energies, 1.0, groups, 2)
+
+        assert jnp.allclose(free, jnp.array([-jnp.log(2.0), 1.0]))
+        ```
     """
     groups = jnp.asarray(as_array("groups", groups))
     if not isinstance(groups, Tracer) and not jnp.all((groups >= 0) & (groups < n_groups)):
@@ -143,6 +201,23 @@ def generating_function(
 
     Raises:
         ValueError: if the table has not one value for each configuration.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+
+
+        def log_z(sources):
+            return tg.exact.generating_function(pair, 1.0, [lambda s: s[0] * s[1]], sources)
+
+
+        assert jnp.isclose(jax.grad(log_z)(jnp.zeros(1))[0], jnp.tanh(1.0))
+        ```
     """
     size = 2**energy.n_spins
     if isinstance(observables, Sequence):

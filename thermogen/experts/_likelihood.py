@@ -49,6 +49,22 @@ def log_partitions(
     Warns:
         UserWarning: where annealing has failed, so that ln Z, and with it every likelihood and
             every weight, is not known.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        up = tg.Pairwise(jnp.zeros((2, 2)), jnp.ones(2))
+        down = tg.Pairwise(jnp.zeros((2, 2)), -jnp.ones(2))
+        log_z = tg.exact.log_partition(up, 1.0)
+        mixture = tg.Mixture.of([up, down], [0.5, 0.5], jnp.full(2, log_z))
+        found = tg.experts.log_partitions(mixture.experts, key=jax.random.key(0))
+
+        assert jnp.allclose(found, log_z)
+        ```
     """
     size = jax.tree.leaves(experts)[0].shape[0]
     if is_summed(jax.tree.map(lambda x: x[0], experts)):
@@ -85,6 +101,22 @@ def normalised(mixture: Mixture, *, key: Key) -> Mixture:
     Args:
         mixture: the mixture.
         key: random key, for annealing.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        up = tg.Pairwise(jnp.zeros((2, 2)), jnp.ones(2))
+        down = tg.Pairwise(jnp.zeros((2, 2)), -jnp.ones(2))
+        log_z = tg.exact.log_partition(up, 1.0)
+        mixture = tg.Mixture.of([up, down], [0.5, 0.5], jnp.full(2, log_z))
+        again = tg.experts.normalised(mixture, key=jax.random.key(0))
+
+        assert jnp.isclose(again(jnp.ones(2)), mixture(jnp.ones(2)))
+        ```
     """
     partitions = log_partitions(mixture.experts, key)
     weights = jax.nn.log_softmax(mixture.offsets + partitions)
@@ -112,6 +144,21 @@ def negative_log_likelihood(
     Raises:
         ValueError: for data of wrong shape or with values other than +-1 and 0, and many gaps
             without a key.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        up = tg.Pairwise(jnp.zeros((2, 2)), jnp.ones(2))
+        down = tg.Pairwise(jnp.zeros((2, 2)), -jnp.ones(2))
+        log_z = tg.exact.log_partition(up, 1.0)
+        mixture = tg.Mixture.of([up, down], [0.5, 0.5], jnp.full(2, log_z))
+        data = jnp.array([[1.0, 1.0]])
+
+        assert jnp.isclose(tg.experts.negative_log_likelihood(mixture, data), mixture(data[0]))
+        ```
     """
     of_samples = losses(mixture, data, key)
     return float(checked_shares(weights, len(of_samples))[0] @ of_samples)
@@ -128,6 +175,21 @@ def responsibilities(
     """Posterior over the experts given what is known of each sample, shape `(samples, experts)`.
 
     Arguments and errors are those of `negative_log_likelihood`.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        up = tg.Pairwise(jnp.zeros((2, 2)), jnp.ones(2))
+        down = tg.Pairwise(jnp.zeros((2, 2)), -jnp.ones(2))
+        log_z = tg.exact.log_partition(up, 1.0)
+        mixture = tg.Mixture.of([up, down], [0.5, 0.5], jnp.full(2, log_z))
+        shares = tg.experts.responsibilities(mixture, jnp.array([[1.0, 1.0], [-1.0, -1.0]]))
+
+        assert shares[0, 0] > 0.9 and shares[1, 1] > 0.9
+        ```
     """
     return np.asarray(_shares(log_joints(mixture, data, key)))
 

@@ -45,6 +45,21 @@ def library_shares(
     Raises:
         ValueError: for data other than +-1, and a library without states, or with fewer than
             `n_states` of them.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        shares = tg.experts.library_shares(library, jnp.array([[1.0, 1.0, 1.0]]))
+
+        assert shares.shape == (1, 2) and shares.max() > 0.9
+        ```
     """
     data = spins_as_given(data, gaps=True)
     images = library.expanded()
@@ -100,6 +115,21 @@ def basin_shares(
 
     Raises:
         ValueError: for data of wrong shape or other than +-1, and a library without states.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        shares = tg.experts.basin_shares(naive, energy, 1.0, library, jnp.array([[1.0, 1.0, 1.0]]))
+
+        assert shares.shape[0] == 1 and shares.sum() == 1
+        ```
     """
     data = jnp.asarray(samples_as_given(energy, data, gaps=True), float)
     if library.size == 0:

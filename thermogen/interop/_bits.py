@@ -187,6 +187,17 @@ def to_bernoulli_rbm(energy: AbstractEnergy) -> Any:
     Raises:
         TypeError: for an energy without hidden spins, or of another form.
         ImportError: if scikit-learn is not installed.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        machine = tg.RBM(np.zeros((3, 2)), np.zeros(3), np.zeros(2))
+
+        assert tg.interop.to_bernoulli_rbm(machine).components_.shape == (2, 3)
+        ```
     """
     weights, visible_bias, hidden_bias, _ = to_bits(energy)
     if hidden_bias is None:

@@ -31,6 +31,18 @@ class Model(NamedTuple):
         offset: what is to be added to it, in energy units.
         names: what the spins are called over there, in their order; 0, 1, ... where nothing else
             is known. Hidden spins beside named ones are "hidden 0", "hidden 1", ...
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        energy = tg.Pairwise(np.zeros((2, 2)), np.ones(2))
+        model = tg.interop.Model(energy, 0.5, ("a", "b"))
+
+        assert tg.interop.from_bqm(tg.interop.to_bqm(*model)).names == ("a", "b")
+        ```
     """
 
     energy: AbstractEnergy

@@ -109,6 +109,20 @@ def attribute(
 
     Raises:
         ValueError: for spins, or an energy, of another number of spins than the states.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        magnet = tg.Pairwise(np.ones((6, 6)) - np.eye(6), np.zeros(6))
+        found = tg.find_bound_states(magnet, 1.0, key=jax.random.key(0))
+        rows, images = tg.kinetics.attribute(magnet, found, np.stack([np.ones(6), -np.ones(6)]))
+
+        assert rows.tolist() == [0, 0] and sorted(images.tolist()) == [-1, 1]
+        ```
     """
     spins = np.asarray(as_array("spins", spins))
     n = states.magnetizations.shape[1]

@@ -25,6 +25,23 @@ class Escapes(NamedTuple):
         n_escapes: number of trajectories that left, shape `(K,)`.
         exposures: time that they spent in the set before, shape `(K,)`.
         escapes: share of those that left the set of i which went to j, `(K, K)`.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        magnet = tg.Pairwise(np.ones((6, 6)) - np.eye(6), np.zeros(6))
+        states = np.stack([np.ones(6), -np.ones(6)])
+        first, second = (
+            tg.certify(magnet, 1.0, states, key=jax.random.key(k), threshold=20) for k in range(2)
+        )
+        both = tg.merge([first, second])
+
+        assert np.allclose(both.exposures, first.exposures + second.exposures)
+        ```
     """
 
     escape_times: Float[np.ndarray, " K"]

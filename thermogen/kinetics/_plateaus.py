@@ -32,6 +32,19 @@ def flip_minima(
 
     Returns:
         The distinct end points, in no particular order, shape `(minima, n)`.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        magnet = tg.Pairwise(np.ones((6, 6)) - np.eye(6), np.zeros(6))
+        starts = np.random.default_rng(0).choice([-1.0, 1.0], (20, 6))
+        minima = tg.kinetics.flip_minima(magnet, starts)
+
+        assert np.all(np.abs(minima.sum(axis=1)) == 6)
+        ```
     """
     with jax.enable_x64(True):
         bottoms = bottoms_of(prepared(energy), np.asarray(as_array("starts", starts)))

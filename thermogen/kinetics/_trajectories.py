@@ -68,6 +68,31 @@ class Trajectories(AbstractJob):
         tie: twice the local field below which a spin does not count as downhill.
         n_times: how often to look, at most `room`.
         room: looks for which there is room; a new `n_times` does not recompile.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        up = jnp.ones((1, 3), jnp.int8)
+        job = tg.kinetics.Trajectories(
+            tg.HeatBath(),
+            energy,
+            jnp.asarray(1.0),
+            jnp.concatenate([up, -up]),
+            jnp.broadcast_to(up, (1, 10, 3)),
+            jnp.asarray(3),
+            jnp.asarray(1e-6),
+            jnp.asarray(4),
+            4,
+        )
+        seen = tg.run(job, key=jax.random.key(0))
+
+        assert seen.labels.shape == (1, 10, 4)
+        ```
     """
 
     dynamics: AbstractKernel

@@ -103,6 +103,20 @@ def weights(
     Raises:
         ValueError: for counts that are too small, a beta other than that of the states, and an
             energy of another number of spins.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        magnet = tg.Pairwise(np.ones((6, 6)) - np.eye(6), np.zeros(6))
+        found = tg.find_bound_states(magnet, 1.0, key=jax.random.key(0))
+        weights = tg.kinetics.weights(magnet, 1.0, found, key=jax.random.key(1))
+
+        assert np.allclose(weights.values, [1.0])  # up and down together
+        ```
     """
     check_states(energy, beta, states)
     n_chains = check_count("n_chains", n_chains, least=2)

@@ -27,7 +27,18 @@ from ._saddles import Points
 
 
 class TRANSITIONS(Codes):
-    """Codes of the tops of strings after refinement. `TRANSITIONS[code]` is the message."""
+    """Codes of the tops of strings after refinement. `TRANSITIONS[code]` is the message.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+        codes = tg.landscape.TRANSITIONS
+
+        assert "index 1" in codes[codes.converged]
+        ```
+    """
 
     converged = code("A saddle of index 1, with a minimum on either side.")
     stalled = code("The gradient stayed above the tolerance.")

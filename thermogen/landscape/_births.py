@@ -34,6 +34,21 @@ def birth_points(
 
     Raises:
         ValueError: where beta does not change from one stage to the next.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        magnet = tg.Pairwise((np.ones((6, 6)) - np.eye(6)) / 6, np.zeros(6))
+        naive, betas = tg.NaiveMeanField(), np.array([1.1, 1.3])
+        family = tg.landscape.genealogy(naive, magnet, betas, key=jax.random.key(0), n_starts=16)
+        births = tg.landscape.birth_points(naive, magnet, family)
+
+        assert all(np.isclose(point.parameter, 1.2) for point in births.values())
+        ```
     """
     born, split = np.flatnonzero(family.born), np.flatnonzero(family.split)
     found = _ends_of(family, born, -1, functional, energy)
@@ -45,7 +60,21 @@ def birth_points(
 def death_points(
     functional: AbstractFunctional, energy: AbstractEnergy, family: Genealogy
 ) -> dict[int, Bifurcation]:
-    """The bifurcations in which states end before the last stage; see `birth_points`."""
+    """The bifurcations in which states end before the last stage; see `birth_points`.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        magnet = tg.Pairwise((np.ones((6, 6)) - np.eye(6)) / 6, np.zeros(6))
+        naive, betas = tg.NaiveMeanField(), np.array([1.1, 1.3])
+        family = tg.landscape.genealogy(naive, magnet, betas, key=jax.random.key(0), n_starts=16)
+        assert tg.landscape.death_points(naive, magnet, family) == {}
+        ```
+    """
     return _ends_of(family, np.flatnonzero(family.died), 1, functional, energy)
 
 

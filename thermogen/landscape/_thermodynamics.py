@@ -40,6 +40,21 @@ def log_partition(library: Library, beta: Beta) -> Float[Array, ""]:
     Args:
         library: states and their free energies in energy units.
         beta: inverse temperature at which they were found.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        # Two states, up and down.
+        expected = jnp.log(2.0) - library.free_energies[0]
+        assert jnp.isclose(tg.landscape.log_partition(library, 1.0), expected)
+        ```
     """
     lowest, logits = library.log_weights(beta)
     return log_sum(logits, jnp.asarray(library.mask)) - jnp.asarray(beta * lowest)
@@ -56,6 +71,19 @@ def count_states(library: Library, edges: _Edges) -> Float[Array, " bins"]:
 
     Raises:
         ValueError: if known `edges` do not increase.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        assert tg.landscape.count_states(library, jnp.array([-5.0, 0.0])).tolist() == [2]
+        ```
     """
     edges = jnp.asarray(_checked_edges(edges))
     values = jnp.where(library.mask, library.free_energies, edges[0])
@@ -86,6 +114,21 @@ def complexity(
 
     Raises:
         ValueError: if there is no library, or `edges` do not increase.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        found = tg.landscape.complexity(library, jnp.array([-5.0, 0.0]))
+
+        assert jnp.allclose(found, jnp.log(2.0))
+        ```
     """
     # Not `bool(libraries)`: a library without states is a library.
     several = [libraries] if isinstance(libraries, Library) else list(libraries)
@@ -130,6 +173,21 @@ def configurational_entropy(
 
     Returns:
         What `ConfigurationalEntropy` lists; of no states minus infinity, infinity, minus infinity.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        found = tg.landscape.configurational_entropy(library, 1.0)
+
+        assert jnp.isclose(found.entropy, jnp.log(2.0))
+        ```
     """
     mask, free_energies = jnp.asarray(library.mask), jnp.asarray(library.free_energies)
     check_finite("r", r)
@@ -155,6 +213,21 @@ def overlaps(library: Library) -> Float[Array, "K K"]:
     multiplicity 2 the sign of q_ab is arbitrary: read `abs(q_ab)`, the overlap modulo the global
     flip, or take `overlaps(library.expanded())`, in which every mirror image has a row of its
     own. Jits and vmaps.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        q = tg.landscape.overlaps(library.expanded())
+
+        assert q[0, 0] > 0 and jnp.isclose(q[0, 1], -q[0, 0])
+        ```
     """
     m = jnp.where(library.mask[:, None], library.magnetizations, 0.0)
     return dot(m, m.T) / m.shape[1]
@@ -175,6 +248,21 @@ def overlap_distribution(library: Library, beta: Beta, edges: _Edges) -> Float[A
 
     Raises:
         ValueError: if known `edges` do not increase.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        found = tg.landscape.overlap_distribution(library, 1.0, jnp.array([-1.0, 0.0, 1.0]))
+
+        assert jnp.allclose(found, 0.5)
+        ```
     """
     images = library.expanded()
     return _overlap_distribution(images, images.weights(beta), jnp.asarray(_checked_edges(edges)))
@@ -227,6 +315,21 @@ def mixture_bound(
 
     Raises:
         ValueError: if library and energy differ in their number of spins.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        assert tg.landscape.mixture_bound(energy, 1.0, library) < tg.exact.log_partition(
+            energy, 1.0
+        )
+        ```
     """
     n = np.shape(library.magnetizations)[1]
     if n != energy.n_spins:

@@ -45,6 +45,18 @@ def with_background(
     Raises:
         ValueError: for bad data, a gap that is not positive, None beyond 16 spins, a number without
             a key, and where no configuration is left that is not represented.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        data = np.ones((4, 3))
+        rows, weights = tg.learning.with_background(data, 2.0)
+
+        assert np.isclose(weights.sum(), 1) and len(rows) >= 8
+        ```
     """
     data = validate_spins(data)
     if not float(gap) > 0:

@@ -34,6 +34,24 @@ def centred_gradient(field_rate: float = 1.0) -> optax.GradientTransformationExt
 
     Args:
         field_rate: rate of the fields relative to that of the weights.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import optax
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        machine = tg.energies.untrained("rbm:2", data.mean(axis=0), key=jax.random.key(0))
+        steps = optax.chain(tg.learning.centred_gradient(), optax.sgd(0.1))
+        found = tg.fit(
+            tg.PersistentCD(), machine, data, key=jax.random.key(0), optimizer=steps, n_steps=20
+        )
+
+        assert found.result == tg.RESULTS.completed
+        ```
     """
 
     def update(

@@ -56,6 +56,22 @@ class ContrastiveDivergence(AbstractObjective):
 
     Attributes:
         n_sweeps: Gibbs sweeps of each chain, k.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        found = tg.fit(
+            tg.learning.ContrastiveDivergence(), start, data, key=jax.random.key(0), n_steps=50
+        )
+
+        assert found.result == tg.RESULTS.completed
+        ```
     """
 
     n_sweeps: int = 1
@@ -96,6 +112,20 @@ class PersistentCD(AbstractObjective):
         n_chains: number of persistent chains.
         n_sweeps: sweeps between two steps of learning.
         sampler: moves the chains.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        found = tg.fit(tg.PersistentCD(), start, data, key=jax.random.key(0), n_steps=50)
+
+        assert found.result == tg.RESULTS.completed
+        ```
     """
 
     n_chains: int = 256
@@ -171,6 +201,22 @@ class AnnealedLikelihood(AbstractObjective):
         n_sweeps: sweeps between two steps of learning.
         n_rungs: steps of annealing from infinite temperature to the first model.
         kernel: moves the chains.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        found = tg.fit(
+            tg.learning.AnnealedLikelihood(), start, data, key=jax.random.key(0), n_steps=50
+        )
+
+        assert found.result == tg.RESULTS.completed
+        ```
     """
 
     n_chains: int = 512

@@ -23,6 +23,21 @@ class Checkpoints:
 
     Raises:
         ValueError: if no step is given, or one that is not positive.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        kept = tg.learning.Checkpoints([1])
+        tg.fit(tg.PersistentCD(), start, data, key=jax.random.key(0), n_steps=40, callback=kept)
+
+        assert len(kept.energies) == len(kept.steps) == 1
+        ```
     """
 
     steps: list[int]

@@ -56,6 +56,20 @@ class Pseudolikelihood(AbstractObjective):
             energy unit. Where None it is `n / (2 N)` for N samples of n spins: a prior of variance
             `1 / n` on each coupling, as in a spin glass, which gives way to evidence
             (`Samples.size` for samples of unequal weight). Where 0, separable data have no minimum.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        found = tg.fit(tg.Pseudolikelihood(), start, data, key=jax.random.key(0))
+
+        assert found.result == tg.RESULTS.converged
+        ```
     """
 
     l2: Number | None = eqx.field(default=None, converter=_number_or_none)
@@ -121,6 +135,14 @@ def default_l2(n_spins: int, n_samples: Number) -> Number:
 
     Returns:
         The strength, in nats per sample and squared energy unit.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+        assert tg.learning.default_l2(10, 100) == 0.05
+        ```
     """
     return 0.5 * n_spins / n_samples
 
@@ -134,6 +156,21 @@ class MinimumProbabilityFlow(AbstractObjective):
     flow is that of the known ones, as for `Pseudolikelihood`.
 
     Gradient contract: exact. Convex in the parameters where no spin is hidden, and consistent.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        flow = tg.learning.MinimumProbabilityFlow()
+        found = tg.fit(flow, start, data, key=jax.random.key(0))
+
+        assert found.result == tg.RESULTS.converged
+        ```
     """
 
     @property

@@ -39,6 +39,16 @@ def filling(objective: AbstractObjective) -> AbstractObjective:
     thermodynamic integration; with mini-batches the errors of all steps add up, as a random walk.
 
     Open for extension: `filling.register(YourObjective)`, for one that is made of others.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+        objective = tg.learning.filling(tg.Pseudolikelihood())
+
+        assert objective.defaults.gradient_tolerance is None  # chains make it stochastic
+        ```
     """
     return Filled(objective)
 

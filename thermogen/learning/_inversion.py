@@ -34,6 +34,19 @@ class SessakMonasson(eqx.Module):
 
     v = 1 - m^2: spins alone, a Gaussian, and exact pairs less what the Gaussian holds of them
     (Sessak and Monasson 2009; Roudi, Aurell and Hertz 2009, eq. 22).
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        m, covariance = np.zeros(2), np.array([[1, 0.5], [0.5, 1]])
+        found = tg.learning.invert(tg.learning.SessakMonasson(), m, covariance)
+
+        # Exact for two spins.
+        assert np.isclose(found.value.couplings[0, 1], np.arctanh(0.5))
+        ```
     """
 
 

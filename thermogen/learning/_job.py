@@ -44,6 +44,22 @@ class Fit(AbstractJob):
         n_steps: largest number of steps.
         batch_size: number of samples drawn for each step; all of them where None.
         capacity: length of the history.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        samples = tg.learning.Samples(jnp.asarray(data, float), jnp.full(100, 0.01))
+        job = tg.learning.Fit(tg.Pseudolikelihood(), start, samples)
+
+        assert tg.run(job, key=jax.random.key(0)).result == tg.RESULTS.converged
+        ```
     """
 
     objective: AbstractObjective

@@ -29,6 +29,22 @@ class MeanFieldLikelihood(AbstractObjective):
     Attributes:
         functional: the free energy, such as `TAP()`.
         n_starts: number of samples from which G is minimised in each step.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        found = tg.fit(
+            tg.MeanFieldLikelihood(tg.NaiveMeanField()), start, data, key=jax.random.key(0)
+        )
+
+        assert found.history[-1] < found.history[0]
+        ```
     """
 
     functional: AbstractFunctional

@@ -83,6 +83,43 @@ class AbstractMinimiser(eqx.Module):
         patience: steps in which neither loss nor slope falls, after which the numbers are out of
             precision; None where a loss that rises says nothing.
         copies: least number of copies of the parameters that a fit holds.
+
+    !!! example
+
+        ```python
+        from typing import ClassVar
+
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
+        import thermogen as tg
+
+
+        class Descent(tg.learning.AbstractMinimiser):
+            needs_full_batch: ClassVar[bool] = False
+            takes_kinks: ClassVar[bool] = False
+            averages: ClassVar[bool] = True
+            patience: ClassVar[int | None] = None
+            copies: ClassVar[int] = 4
+
+            def init(self, energy):
+                return ()
+
+            def step(self, loss, energy, state):
+                (value, carried), slope = loss.value_and_gradient(energy)
+                moved = jax.tree.map(lambda x, g: x - 0.1 * g, energy, slope)
+                largest = jnp.stack([abs(g).max() for g in jax.tree.leaves(slope)]).max()
+                return tg.learning.Step(moved, state, carried, value, slope, largest)
+
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        found = tg.fit(
+            tg.PersistentCD(), start, data, key=jax.random.key(0), optimizer=Descent(), n_steps=20
+        )
+
+        assert found.result == tg.RESULTS.completed
+        ```
     """
 
     needs_full_batch: eqx.AbstractClassVar[bool]
@@ -106,6 +143,24 @@ class GradientSteps(AbstractMinimiser):
     Attributes:
         transformation: such as `optax.adam(1e-2)`. Its update gets the data as `samples` and
             their means as `means`. Each new object compiles anew: keep one to fit many times.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import optax
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        steps = tg.learning.GradientSteps(optax.adam(1e-2))
+        found = tg.fit(
+            tg.PersistentCD(), start, data, key=jax.random.key(0), optimizer=steps, n_steps=20
+        )
+
+        assert found.result == tg.RESULTS.completed
+        ```
     """
 
     needs_full_batch: ClassVar[bool] = False
@@ -137,6 +192,26 @@ class LineSearch(AbstractMinimiser):
 
     Attributes:
         transformation: such as `optax.lbfgs()`. Each new object compiles anew.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        found = tg.fit(
+            tg.Pseudolikelihood(),
+            start,
+            data,
+            key=jax.random.key(0),
+            optimizer=tg.learning.LineSearch(),
+        )
+
+        assert found.result == tg.RESULTS.converged
+        ```
     """
 
     needs_full_batch: ClassVar[bool] = True
@@ -172,6 +247,26 @@ class ProximalGradient(AbstractMinimiser):
 
     SpaRSA (Wright, Nowak and Figueiredo 2009): `x <- shrink(x - t g, t)`, t from the last two
     gradients (Barzilai and Borwein), halved until the loss lies below the worst of the last five.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        found = tg.fit(
+            tg.Pseudolikelihood(),
+            start,
+            data,
+            key=jax.random.key(0),
+            optimizer=tg.learning.ProximalGradient(),
+        )
+
+        assert found.result == tg.RESULTS.converged
+        ```
     """
 
     needs_full_batch: ClassVar[bool] = True

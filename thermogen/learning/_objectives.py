@@ -33,6 +33,16 @@ class Defaults(NamedTuple):
         sums_gaps: whether the loss sums over spins that are unknown in samples, where that can be
             done, as `Samples.free_energy` and `Samples.margins` do; chains fill them where it does
             not, and an objective of your own need not know of them.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+        defaults = tg.Pseudolikelihood().defaults
+
+        assert isinstance(defaults, tg.learning.Defaults) and defaults.n_steps > 0
+        ```
     """
 
     optimizer: optax.GradientTransformation | AbstractMinimiser
@@ -51,6 +61,36 @@ class AbstractObjective(eqx.Module):
 
     Every objective states its gradient contract: *exact*, *implicit* (exact at a converged
     solve), or *Monte Carlo* (only the gradient means anything, and only in expectation).
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+
+        class Doubled(tg.learning.AbstractObjective):
+            inner: tg.Pseudolikelihood = tg.Pseudolikelihood()
+
+            @property
+            def defaults(self):
+                return self.inner.defaults
+
+            def init(self, energy, samples, key):
+                return self.inner.init(energy, samples, key)
+
+            def loss(self, energy, batch, state, key):
+                value, state = self.inner.loss(energy, batch, state, key)
+                return 2 * value, state
+
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        found = tg.fit(Doubled(), start, data, key=jax.random.key(0))
+
+        assert found.result == tg.RESULTS.converged
+        ```
     """
 
     @property

@@ -30,6 +30,14 @@ class Bounds(NamedTuple):
     Attributes:
         fields: whether all fields; may be traced.
         couplings: whether all couplings of two spins and more.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+        assert tg.learning.L2(0.1).bounds() == tg.learning.Bounds(fields=False, couplings=True)
+        ```
     """
 
     fields: Flag
@@ -75,6 +83,38 @@ class AbstractProximal(AbstractPenalty):
 
     Attributes:
         is_constraint: whether it is infinite somewhere, so that it cannot be a term of a loss.
+
+    !!! example
+
+        ```python
+        from typing import ClassVar
+
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
+        import thermogen as tg
+
+
+        class Positive(tg.learning.AbstractProximal):
+            is_constraint: ClassVar[bool] = True
+
+            def bounds(self):
+                return tg.learning.Bounds(fields=False, couplings=False)
+
+            def __call__(self, energy):
+                return jnp.where(jnp.all(energy.couplings >= 0), 0.0, jnp.inf)
+
+            def shrink(self, energy, step):
+                return tg.Pairwise(jnp.maximum(energy.couplings, 0), energy.fields)
+
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        objective = tg.Pseudolikelihood()
+        found = tg.fit(objective, start, data, key=jax.random.key(0), penalty=Positive())
+
+        assert np.all(found.energy.couplings >= 0)
+        ```
     """
 
     is_constraint: eqx.AbstractClassVar[bool]
@@ -101,6 +141,25 @@ class NegativeExamples(AbstractPenalty):
     Raises:
         ValueError: for weights as `fit` does; at the call, for configurations of another number of
             spins than the energy's.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        unwanted = tg.learning.NegativeExamples(
+            jnp.ones((1, 5)), jnp.asarray(data), gap=1.0, strength=1.0
+        )
+        plain = tg.fit(tg.Pseudolikelihood(), start, data, key=jax.random.key(0)).energy
+        pushed = tg.fit(tg.Pseudolikelihood(), start, data, key=jax.random.key(0), penalty=unwanted)
+
+        assert pushed.energy(jnp.ones(5)) > plain(jnp.ones(5))
+        ```
     """
 
     examples: Num[Array, "examples visible"]
@@ -136,6 +195,22 @@ class L2(AbstractPenalty):
         strength: strength for the couplings, in nats per squared energy unit. As a prior of
             variance `1 / n` it is `n / (2 N)` for N samples of n spins.
         fields: strength of the fields.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        plain = tg.Pseudolikelihood(l2=0.0)
+        penalty = tg.learning.L2(100.0)
+        found = tg.fit(plain, start, data, key=jax.random.key(0), penalty=penalty)
+
+        assert np.all(np.abs(found.energy.couplings) < 0.01)
+        ```
     """
 
     strength: Number = eqx.field(converter=as_number)
@@ -159,6 +234,21 @@ class L1(AbstractProximal):
 
     Attributes:
         strength: strength of the penalty, in nats per energy unit.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        plain = tg.Pseudolikelihood(l2=0.0)
+        found = tg.fit(plain, start, data, key=jax.random.key(0), penalty=tg.learning.L1(1.0))
+
+        assert np.all(found.energy.couplings == 0)  # so strong a penalty leaves none
+        ```
     """
 
     is_constraint: ClassVar[bool] = False
@@ -197,6 +287,21 @@ class GroupL1(AbstractProximal):
 
     Attributes:
         strength: strength of the penalty, in nats per energy unit.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        plain = tg.Pseudolikelihood(l2=0.0)
+        found = tg.fit(plain, start, data, key=jax.random.key(0), penalty=tg.learning.GroupL1(1.0))
+
+        assert np.all(found.energy.couplings == 0)  # so strong a penalty leaves none
+        ```
     """
 
     is_constraint: ClassVar[bool] = False
@@ -235,6 +340,25 @@ class Support(AbstractProximal):
 
     Attributes:
         allowed: a pytree like the energy, of boolean arrays; True where a parameter is free.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        chain = np.eye(5, k=1) + np.eye(5, k=-1) > 0
+        allowed = tg.learning.Support(
+            jax.tree.unflatten(jax.tree.structure(start), [chain, np.ones(5, bool)])
+        )
+        plain = tg.Pseudolikelihood(l2=0.0)
+        found = tg.fit(plain, start, data, key=jax.random.key(0), penalty=allowed)
+
+        assert np.all(found.energy.couplings[~chain] == 0)
+        ```
     """
 
     is_constraint: ClassVar[bool] = True

@@ -36,6 +36,18 @@ def coexistence_beta(gap: Beta, n: int, n_represented: int) -> Float[Array, ""]:
 
     Raises:
         ValueError: if M is outside its range, or the gap is not positive.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        beta = tg.learning.coexistence_beta(8.0, 10, 4)
+
+        assert np.isclose(beta, np.log(255) / 8)
+        assert np.isclose(tg.learning.library_mass(8.0, 10, 4, beta), 0.5)
+        ```
     """
     entropy = log_ratio(n, n_represented)
     if entropy <= 0:
@@ -58,6 +70,15 @@ def library_mass(gap: Beta, n: int, n_represented: int, beta: Beta) -> Float[Arr
 
     Raises:
         ValueError: if M is outside its range, or beta is not positive.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        assert np.isclose(tg.learning.library_mass(0.0, 10, 4, 1.0), 4 / 1024)
+        ```
     """
     entropy = log_ratio(n, n_represented)
     return jax.nn.sigmoid(gap * _positive("beta", beta) - entropy)
@@ -89,6 +110,17 @@ def required_gap(
     Raises:
         ValueError: if M, beta or the mass is outside its range, or the data do not
             have n spins.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+
+        gap = tg.learning.required_gap(4, 10, 1.0, 0.9)
+
+        assert np.isclose(tg.learning.library_mass(gap, 10, 4, 1.0), 0.9)
+        ```
     """
     if not isinstance(represented, int | np.integer):
         represented = _n_different(np.asarray(as_array("represented", represented)), n)

@@ -53,6 +53,19 @@ def potential(
     Raises:
         ValueError: for data of wrong shape, known values other than +-1 and 0, data of 0 and 1,
             which are bits, a spin that is unknown in all samples, and too many gaps to sum.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        data = jnp.array([[1.0, 1.0], [-1.0, -1.0]])
+        expected = -1.0 + jnp.log(4 * jnp.cosh(1.0))
+
+        assert jnp.isclose(tg.learning.potential(pair, 1.0, data), expected)
+        ```
     """
     data = samples_as_given(energy, data, gaps=True)
     allowed = constrain(energy)
@@ -76,6 +89,20 @@ class ExactLikelihood(AbstractObjective):
     Gradient contract: exact, by enumeration or elimination in each step. Convex in the parameters
     of fully visible energies; those of data on the edge of what the energy can represent run to
     infinity, and the fit ends where the gradient meets the tolerance.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        found = tg.fit(tg.ExactLikelihood(), start, data, key=jax.random.key(0))
+
+        assert found.result == tg.RESULTS.converged
+        ```
     """
 
     @property

@@ -69,6 +69,20 @@ def choose_l2(
 
     Raises:
         ValueError: as `fit` does, and for a number of parts out of range.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        choice = tg.learning.choose_l2(start, data, key=jax.random.key(0))
+
+        assert choice.l2 > 0.05  # coins: couplings are noise
+        ```
     """
     data = np.asarray(samples_as_given(energy, data, gaps=True), float)
     data, weights, max_gaps = with_gaps(data, weights)

@@ -31,6 +31,18 @@ class Samples(eqx.Module):
             a batch, that of all data. Where None, `1 / sum of squared weights` (Kish 1965).
         rows: of a batch that was drawn, which samples of all data they are, shape `(samples,)`.
         max_gaps: most spins that are unknown in a sample; static.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        rows = jnp.array([[1.0, -1.0], [1.0, 1.0]])
+        samples = tg.learning.Samples(rows, jnp.array([0.5, 0.5]))
+
+        assert samples.mean(samples.spins).tolist() == [1, 0]
+        ```
     """
 
     spins: Num[Array, "samples visible"]

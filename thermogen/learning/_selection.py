@@ -53,6 +53,24 @@ def l1_path(
 
     Raises:
         ValueError: as `fit` does, and for an objective that is stochastic.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        training, held_out = data[:80], data[80:]
+        plain = tg.Pseudolikelihood(l2=0.0)
+        path = tg.learning.l1_path(
+            plain, start, training, held_out, strengths=[1.0, 0.01], key=jax.random.key(0)
+        )
+
+        assert path.counts[0, -1] == 0 < path.counts[1, -1]
+        ```
     """
     if len(strengths) < 1:
         raise ValueError("strengths must hold at least one number")
@@ -97,6 +115,24 @@ def decimate(
     Raises:
         ValueError: as `fit` does, and for an objective that is stochastic, or `fraction` or
             `n_models` outside their range.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        training, held_out = data[:80], data[80:]
+        plain = tg.Pseudolikelihood(l2=0.0)
+        path = tg.learning.decimate(
+            plain, start, training, held_out, key=jax.random.key(0), n_models=3
+        )
+
+        assert path.counts[:, -1].tolist() == [10, 8, 6]
+        ```
     """
     n_models = check_count("n_models", n_models)
     if not 0 < fraction < 1:
@@ -150,6 +186,22 @@ def grow(
     Raises:
         ValueError: as `fit` does, and for an objective that is stochastic, or counts that are not
             positive.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        training, held_out = data[:80], data[80:]
+        plain = tg.Pseudolikelihood(l2=0.0)
+        path = tg.learning.grow(plain, start, training, held_out, key=jax.random.key(0), n_models=3)
+
+        assert path.counts[0, -1] == 0
+        ```
     """
     n_per_round, n_models = check_counts(n_per_round=n_per_round, n_models=n_models)
     search = Selection(energy, data, held_out, objective, key, weights, held_out_weights)

@@ -106,6 +106,23 @@ def whitened(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     saturation of the conditionals rule. `fit` passes the data on as `samples`. For example
     `optax.chain(thermogen.learning.whitened(optax.scale_by_lbfgs()), optax.scale(-1.0), search)`
     with a line search of optax, which is the default of both objectives.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import optax
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        inner = tg.learning.whitened(optax.lbfgs())
+        steps = tg.learning.LineSearch(inner)
+        found = tg.fit(tg.Pseudolikelihood(), start, data, key=jax.random.key(0), optimizer=steps)
+
+        assert found.result == tg.RESULTS.converged
+        ```
     """
     inner = optax.with_extra_args_support(inner)
 

@@ -32,6 +32,19 @@ class AdaptiveTAP(AbstractFunctional):
     Raises:
         TypeError: at the call, for an energy without `thermogen.energies.terms`, or with terms of
             more than two spins.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        m = jnp.array([0.3, -0.2])
+        adaptive, tap = tg.AdaptiveTAP()(pair, 0.05, m), tg.TAP()(pair, 0.05, m)
+
+        assert jnp.isclose(adaptive, tap, rtol=1e-4)  # at weak coupling
+        ```
     """
 
     def excess(self, energy: AbstractEnergy, beta: Beta, m: Magnetizations) -> Float[Array, ""]:

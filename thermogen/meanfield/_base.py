@@ -23,6 +23,24 @@ class AbstractFunctional(eqx.Module):
 
     S is the entropy of independent spins with means m; a functional says only what it adds to
     it. Solvers, Hessians and the library need no more than `excess` and its derivatives.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+
+        class Naive(tg.AbstractFunctional):
+            def excess(self, energy, beta, m):
+                return energy(m)
+
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        m = jnp.full(3, 0.4)
+
+        assert jnp.isclose(Naive()(energy, 1.0, m), tg.NaiveMeanField()(energy, 1.0, m))
+        ```
     """
 
     @abc.abstractmethod
@@ -70,7 +88,18 @@ def checked_point(energy: AbstractEnergy, m: Spins, name: str = "m") -> Magnetiz
 
 
 def entropy(m: Magnetizations) -> Float[Array, ""]:
-    """Entropy in nats of independent spins with means m, shape `(n,)`; 0 at |m| = 1."""
+    """Entropy in nats of independent spins with means m, shape `(n,)`; 0 at |m| = 1.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        assert jnp.isclose(tg.meanfield.entropy(jnp.zeros(3)), 3 * jnp.log(2.0))
+        assert tg.meanfield.entropy(jnp.ones(3)) == 0
+        ```
+    """
     return jnp.sum(entr(0.5 * (1 + m)) + entr(0.5 * (1 - m)))
 
 

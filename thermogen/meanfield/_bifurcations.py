@@ -53,6 +53,19 @@ def bifurcations(branch: Branch) -> list[Bifurcation]:
 
     Args:
         branch: one branch from `follow_beta` or `follow_field`.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        branch = tg.meanfield.follow_beta(tg.NaiveMeanField(), pair, (0.8, 1.2), jnp.zeros(2))
+        (point,) = tg.meanfield.bifurcations(branch)
+
+        assert point.kind == "pitchfork" and jnp.isclose(point.parameter, 1.0, atol=1e-6)
+        ```
     """
     with jax.enable_x64(True):
         path, places, tangents = jax.tree.map(

@@ -137,6 +137,22 @@ def follow_field(
 
     Raises:
         ValueError: for a beta that is not positive, equal strengths, or arrays of wrong shape.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        naive, up = tg.NaiveMeanField(), jnp.ones(2)
+        branch = tg.meanfield.follow_field(
+            naive, pair, 0.5, jnp.zeros(2), field=up, strengths=(0.0, 0.2)
+        )
+        end = branch.magnetizations[branch.size - 1]
+
+        assert jnp.allclose(end, jnp.tanh(0.5 * (end + 0.2)), atol=1e-5)
+        ```
     """
     capacity = _checked_sizes(max_step, capacity)
     theta = starting_field(energy, init)

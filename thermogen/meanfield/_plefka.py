@@ -28,6 +28,18 @@ class Plefka(AbstractFunctional):
 
     Args:
         order: 1, 2, 3 or 4. `Interactions` have rules up to order 3, the other energies to 4.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        m = jnp.array([0.3, -0.2])
+
+        assert jnp.isclose(tg.Plefka(2)(pair, 0.5, m), tg.TAP()(pair, 0.5, m))
+        ```
     """
 
     order: int = eqx.field(static=True)

@@ -98,6 +98,18 @@ def validity(
     Raises:
         TypeError: if the energy has no rule for the order that is asked for.
         ValueError: for a beta that is not positive, or m of wrong shape or outside the cube.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        trust = tg.meanfield.validity(tg.NaiveMeanField(), pair, 0.5, jnp.zeros(2))
+
+        assert jnp.isclose(trust.stability, 1 - 0.5**2)
+        ```
     """
     m = checked_point(energy, m)
     beta = checked_beta(beta, m.dtype)

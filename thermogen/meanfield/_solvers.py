@@ -38,6 +38,20 @@ class MirrorDescent(optx.AbstractRootFinder):
         atol: absolute tolerance in the same test; r is dimensionless.
         norm: the norm in that test.
         first_step: initial step size a.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        solver = tg.MirrorDescent(rtol=1e-6, atol=1e-6)
+        field = tg.Pairwise(pair.couplings, jnp.full(2, 0.3))
+        found = tg.solve(tg.NaiveMeanField(), field, 0.5, jnp.zeros(2), solver=solver)
+
+        assert jnp.allclose(found.value, jnp.tanh(0.5 * (0.3 + found.value[::-1])), atol=1e-5)
+        ```
     """
 
     rtol: float = 1e-6

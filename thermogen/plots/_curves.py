@@ -197,6 +197,20 @@ def bound_states_figure(
             is not known, and infinite where a state was not met.
         free_energy_intervals: shape `(K, 2)`.
         approximate: weights and free energies by the mean-field minima, `(K,)` each.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        from thermogen import plots
+
+        w, f = np.array([0.6, 0.4]), np.array([-1.0, -0.5])
+        around = np.stack([f - 0.1, f + 0.1], axis=1)
+
+        assert plots.bound_states_figure(
+            w, np.stack([w - 0.1, w + 0.1], axis=1), f, around, (w, f)
+        ).axes
+        ```
     """
     count = len(weights)
     rows = np.arange(count)
@@ -266,6 +280,20 @@ def bifurcation_figure(
         bifurcations: points to mark, from `bifurcations`.
         pattern: pattern of the overlap `pattern.m / n`, shape `(n,)`.
         parameter: label of the horizontal axis.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import numpy as np
+        import thermogen as tg
+        from thermogen import plots
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        branch = tg.meanfield.follow_beta(tg.NaiveMeanField(), pair, (0.8, 1.2), jnp.zeros(2))
+
+        assert plots.bifurcation_figure([branch], pattern=np.ones(2)).axes
+        ```
     """
     figure = Figure(figsize=(WIDTH / 1.5, 3.4), layout="constrained")
     axes = figure.subplots()

@@ -57,6 +57,21 @@ def genealogy_figure(
         picture: rows and columns of a state, shown at the ends of the lines that reach the last
             stage; spins beyond their product, the hidden ones, are not shown.
         label: label of the horizontal axis.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+        from thermogen import plots
+
+        magnet = tg.Pairwise((np.ones((6, 6)) - np.eye(6)) / 6, np.zeros(6))
+        naive, betas = tg.NaiveMeanField(), np.array([1.1, 1.3])
+        family = tg.landscape.genealogy(naive, magnet, betas, key=jax.random.key(0), n_starts=16)
+
+        assert plots.genealogy_figure(family).axes
+        ```
     """
     x = np.asarray(family.betas if positions is None else positions, float)
     low, high = _spans(family, x, births or {}, deaths or {})

@@ -36,6 +36,15 @@ def couplings_figure(
         fields: field on each column, in energy units, shape `(columns,)`.
         labels: what rows and columns are.
         names: names of the columns, and of rows that are the same; shown if they are at most 40.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        from thermogen import plots
+
+        assert plots.couplings_figure(np.eye(3), np.zeros(3)).axes
+        ```
     """
     names = few(names)
     rows, columns = couplings.shape
@@ -71,6 +80,17 @@ def interactions_figure(
         couplings: in energy units, symmetric, shape `(n, n)`.
         picture: rows and columns, with product n.
         n_edges: number of couplings to draw; by default twice as many as spins, at most 160.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        from thermogen import plots
+
+        couplings = np.ones((4, 4)) - np.eye(4)
+
+        assert plots.interactions_figure(couplings, (2, 2)).axes
+        ```
     """
     places = _places(picture)
     first, second = np.triu_indices(len(couplings), 1)
@@ -131,6 +151,17 @@ def moments_figure(
         data: means, shape `(n,)`, and mean products, shape `(n, n)`, of the samples.
         model: the same of the model.
         error: standard error of a mean product of the model, drawn as a band.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        from thermogen import plots
+
+        moments = np.zeros(3), np.eye(3)
+
+        assert plots.moments_figure(moments, moments).axes
+        ```
     """
     pairs = np.triu_indices(len(data[0]), 1)
     figure = Figure(figsize=(WIDTH, WIDTH / 2 - 0.2), layout="constrained")

@@ -122,6 +122,18 @@ def states_figure(
         curvatures: lowest eigenvalue of the Hessian of G in energy units, shape `(K,)`.
         picture: rows and columns of one state; `(1, n)` is drawn as a strip.
         names: names of the spins, which a strip of at most 40 shows.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        from thermogen import plots
+
+        m = np.array([[0.9, -0.9, 0.9, -0.9], [-0.9, 0.9, 0.9, 0.9]])
+        free, weights, ones = np.array([-1.0, 0.0]), np.array([0.7, 0.3]), np.ones(2)
+
+        assert plots.states_figure(m, free, weights, ones.astype(int), ones, (2, 2)).axes
+        ```
     """
     if picture[0] == 1:
         return _levels_of_strips(magnetizations, free_energies, weights, few(names))

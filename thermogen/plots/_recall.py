@@ -35,6 +35,17 @@ def recall_figure(
         means: mean of each spin given the cue, shape `(cues, n)`.
         picture: rows and columns of one sample; `(1, n)` is drawn as a strip.
         names: names of the spins, which a strip of at most 16 shows.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        from thermogen import plots
+
+        truths, known = np.ones((2, 4)), np.array([True, True, False, False])
+
+        assert plots.recall_figure(truths, known, truths, np.ones(2), truths, (2, 2)).axes
+        ```
     """
     cues = np.where(known, truths, _HIDDEN)
     panels = {"cue": cues, "most probable": answers, "mean": means, "truth": truths}

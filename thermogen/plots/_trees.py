@@ -38,6 +38,18 @@ def disconnectivity_figure(
         pictures: magnetizations of the states, shape `(K, rows, columns)`, within [-1, 1], shown
             below their lines. Without pictures the states are numbered.
         label: label of the vertical axis.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        import thermogen as tg
+        from thermogen import plots
+
+        tree = tg.disconnectivity_tree(np.array([0.0, 0.5]), np.array([[0, 2.0], [2.0, 0]]))
+
+        assert plots.disconnectivity_figure(tree).axes
+        ```
     """
     size, joined = len(tree.leaves), np.isfinite(tree.heights)
     figure = Figure(figsize=(min(max(0.36 * size + 0.9, 4), 2 * WIDTH), 5), layout="constrained")

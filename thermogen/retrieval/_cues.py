@@ -25,5 +25,17 @@ def load_cues(path: str | os.PathLike[str]) -> Float[np.ndarray, "cues n"]:
         FileNotFoundError: If there is no such file.
         ImportError: If a package is missing that reads such files.
         ValueError: If the file is not such a table; the message says what is wrong and where.
+
+    !!! example
+
+        ```python
+        from pathlib import Path
+
+        import thermogen as tg
+
+        Path("cues.csv").write_text("1,?,0")
+
+        assert tg.retrieval.load_cues("cues.csv").tolist() == [[1, 0, -1]]
+        ```
     """
     return read_table(Path(path)).spins

@@ -41,6 +41,22 @@ def gate(
 
     Raises:
         ValueError: for a cue of wrong shape or other values, and counts that are not positive.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        up = tg.Pairwise(jnp.zeros((2, 2)), jnp.ones(2))
+        down = tg.Pairwise(jnp.zeros((2, 2)), -jnp.ones(2))
+        log_z = tg.exact.log_partition(up, 1.0)
+        mixture = tg.Mixture.of([up, down], [0.5, 0.5], jnp.full(2, log_z))
+        shares = tg.retrieval.gate(mixture, jnp.array([1.0, 0.0]), key=jax.random.key(0))
+
+        assert shares[0] > shares[1]
+        ```
     """
     n_chains, n_sweeps = check_counts(n_chains=n_chains, n_sweeps=n_sweeps)
     check_parameters(mixture, "mixture")

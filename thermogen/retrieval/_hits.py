@@ -50,6 +50,20 @@ def first_hits(
     Raises:
         ValueError: for a cue or targets of a wrong shape, and for counts that are not
             positive.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        cue, targets = jnp.array([1, 0, 0]), jnp.ones((1, 3))
+        sweeps = tg.retrieval.first_hits(energy, 1.0, cue, targets, key=jax.random.key(0))
+
+        assert sweeps.shape == (64,) and jnp.median(sweeps) < 5
+        ```
     """
     n_chains = check_count("n_chains", n_chains)
     if not isinstance(n_sweeps, Tracer):

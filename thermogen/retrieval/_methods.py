@@ -52,6 +52,20 @@ class Annealing(eqx.Module):
 
     Attributes:
         kernel: moves the chains.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        method = tg.Annealing(tg.Metropolis())
+        answers = tg.recall(energy, 1.0, jnp.array([1, 0, 0]), key=jax.random.key(0), method=method)
+
+        assert answers.configurations[0].tolist() == [1, 1, 1]
+        ```
     """
 
     kernel: AbstractKernel = Gibbs()
@@ -64,6 +78,21 @@ class Exact(eqx.Module):
     error of rounding alone. Up to 24 spins by enumeration, beyond by elimination where the graph of
     interactions is narrow; `thermogen.exact.cost` tells what that takes, with tables `capacity`
     times as large. For energies without hidden spins.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        answers = tg.recall(
+            energy, 1.0, jnp.array([1, 0, 0]), key=jax.random.key(0), method=tg.retrieval.Exact()
+        )
+
+        assert jnp.isclose(answers.probabilities[0], 1 / (1 + 3 * jnp.exp(-4.0)))
+        ```
     """
 
 

@@ -70,6 +70,22 @@ def recall_scores(
 
     Raises:
         ValueError: if the shapes disagree.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        cues, truths = jnp.array([[1, 0, 0]]), jnp.ones((1, 3))
+        keys = jax.random.split(jax.random.key(0), 1)
+        answers = jax.vmap(lambda cue, key: tg.recall(energy, 1.0, cue, key=key))(cues, keys)
+        scores = tg.retrieval.recall_scores(answers, truths, cues, truths)
+
+        assert scores.exact_match == 1 and scores.misses == 0
+        ```
     """
     n_bins = check_count("n_bins", n_bins)
     truths, cues, data = jnp.asarray(truths), jnp.asarray(cues), jnp.asarray(data)

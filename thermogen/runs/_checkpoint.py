@@ -53,6 +53,23 @@ class Checkpoint:
         folder: the folder; it is made if need be.
         seconds: least time between two states that are stored, >= 0; the last one always is.
         keep: how many states are kept. Where the last is damaged, that before it is taken.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        data = np.random.default_rng(0).choice([-1, 1], (100, 5))
+        start = tg.Pairwise(np.zeros((5, 5)), np.zeros(5))
+        kept = tg.runs.Checkpoint("run", seconds=1)
+        found = tg.fit(tg.Pseudolikelihood(), start, data, key=jax.random.key(0), checkpoint=kept)
+
+        # The same call again reads the result.
+        again = tg.fit(tg.Pseudolikelihood(), start, data, key=jax.random.key(0), checkpoint=kept)
+        assert np.all(again.energy.couplings == found.energy.couplings)
+        ```
     """
 
     folder: PathLike
@@ -108,13 +125,35 @@ def as_checkpoint(checkpoint: Folder) -> Checkpoint | None:
 
 
 def part(checkpoint: Folder, *names: str | int) -> Checkpoint | None:
-    """The checkpoint of a part of a longer run, if it has one."""
+    """The checkpoint of a part of a longer run, if it has one.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+        assert tg.runs.part(None, "first") is None
+        assert tg.runs.part("run", "first").folder.name == "first"
+        ```
+    """
     whole = as_checkpoint(checkpoint)
     return None if whole is None else whole.at(*names)
 
 
 def holding(checkpoint: Folder) -> contextlib.AbstractContextManager[None]:
-    """The folder of a longer run, kept from other runs as long as the block lasts."""
+    """The folder of a longer run, kept from other runs as long as the block lasts.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+        with tg.runs.holding(None):  # no folder, nothing to keep
+            done = True
+
+        assert done
+        ```
+    """
     whole = as_checkpoint(checkpoint)
     return contextlib.nullcontext() if whole is None else whole.held()
 

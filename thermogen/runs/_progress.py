@@ -117,7 +117,16 @@ def bar(title: str) -> Iterator[Tell | None]:
 
 
 def counted(title: str, items: Sequence[_T]) -> Iterator[_T]:
-    """The items one by one, with a bar that counts them where there are several."""
+    """The items one by one, with a bar that counts them where there are several.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+        assert list(tg.runs.counted("models", [3, 1, 2])) == [3, 1, 2]
+        ```
+    """
     if len(items) < 2:
         yield from items
         return
@@ -140,7 +149,22 @@ def bar_of(job: AbstractJob) -> Iterator[Callable[[PyTree[Array]], None] | None]
 
 
 def shows_progress(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """A function that shows bars where its argument `progress` is True."""
+    """A function that shows bars where its argument `progress` is True.
+
+    !!! example
+
+        ```python
+        import thermogen as tg
+
+
+        @tg.runs.shows_progress
+        def total(numbers, *, progress=False):
+            return sum(tg.runs.counted("numbers", numbers))
+
+
+        assert total([1, 2, 3]) == total([1, 2, 3], progress=True) == 6
+        ```
+    """
     call: Callable[..., _T] = function
 
     @functools.wraps(function)

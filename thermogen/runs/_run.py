@@ -72,6 +72,36 @@ def run(
             where processes do not make the same call.
         OSError: where the folder cannot be written to; what was stored stays.
         ProcessLostError: where another process has ended.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+
+        class Halving(tg.AbstractJob):
+            start: jax.Array
+
+            def init(self, key):
+                return self.start
+
+            def step(self, state):
+                return state / 2
+
+            def done(self, state):
+                return state < 1
+
+            def result(self, state):
+                return state
+
+
+        starts = jnp.array([5.0, 3.0])
+        ends = jax.vmap(lambda start: tg.run(Halving(start), key=jax.random.key(0)))(starts)
+
+        assert ends.tolist() == [0.625, 0.75]
+        ```
     """
     if not isinstance(job, AbstractJob):
         raise TypeError(f"job must be an AbstractJob, got {job!r}")

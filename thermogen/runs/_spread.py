@@ -22,6 +22,17 @@ class Spread(NamedTuple):
     Attributes:
         mesh: the devices, shape `(parts,)` or `(parts, copies)`; none of its axes is part of the
             types of arrays.
+
+    !!! example
+
+        ```python
+        import jax
+        import thermogen as tg
+
+        mesh = jax.make_mesh((1,), ("lanes",))
+
+        assert tg.runs.Spread.of(mesh, chains=8).n_parts == 1
+        ```
     """
 
     mesh: Mesh
@@ -142,6 +153,18 @@ def over_lanes(
         in_axes: along which axis of the arrays of each argument lanes lie, a tree of axes or a
             prefix of it; None for what all devices get.
         out_axes: the same of what it returns.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        squares = tg.runs.over_lanes(jax.vmap(lambda x: x**2), (0,), 0)
+
+        assert squares(jnp.arange(3.0)).tolist() == [0, 1, 4]
+        ```
     """
     mesh = _mesh_in_force()
     if mesh is None:

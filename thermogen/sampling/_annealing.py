@@ -177,6 +177,24 @@ def reverse_annealed_importance_sampling(
         ValueError: for samples of a wrong shape or entries other than +-1, known parameters that
             are not finite, and if known `betas` do not increase from 0 or above.
         TypeError: for parameters of another dtype than float32 and float64.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        samples = tg.exact.sample(energy, 1.0, key=jax.random.key(0), n_samples=200)
+        betas = jnp.linspace(0, 1, 20)
+        found = tg.sampling.reverse_annealed_importance_sampling(
+            energy, betas, samples, key=jax.random.key(1)
+        )
+
+        exact = tg.exact.log_partition(energy, 1.0)
+        assert abs(found.log_partition - exact) < 5 * found.standard_error + 1e-3
+        ```
     """
     check_parameters(energy)
     samples = as_array("samples", samples)
@@ -221,6 +239,23 @@ class AnnealedImportance(AbstractJob):
         kernel: moves the chains.
         clamp: +1 or -1 where a spin keeps this value, 0 where it is free, shape `(n,)`, or None.
         sign: 1 for a path from infinite temperature, -1 for one that leads there.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        path = jnp.linspace(0, 1, 20)
+        starts = jax.random.rademacher(jax.random.key(1), (50, 3)).astype(float)
+        job = tg.sampling.AnnealedImportance(energy, path, starts, tg.Gibbs(), None, 1)
+        found = tg.run(job, key=jax.random.key(0))
+
+        exact = tg.exact.log_partition(energy, 1.0)
+        assert abs(found.log_partition - exact) < 5 * found.standard_error
+        ```
     """
 
     energy: AbstractEnergy

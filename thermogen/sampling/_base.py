@@ -45,6 +45,21 @@ class AbstractSampler(eqx.Module):
     `beta`, the parameters of the energy and the key are traced: new numbers do not recompile.
     A step returns the new state and what it did, its info. What nobody reads of an info is never
     computed in a compiled program.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        sampler = tg.Gibbs()
+        state = sampler.init(energy, 0.5, jnp.ones(3), jax.random.key(0))
+        state, info = sampler.step(energy, 0.5, state, jax.random.key(1))
+
+        assert sampler.spins(state).shape == (3,) and info.flips <= 3
+        ```
     """
 
     @abc.abstractmethod
@@ -88,6 +103,27 @@ class AbstractKernel(AbstractSampler):
     """A sampler whose state is one configuration, shape `(n,)`: a rule for a step is all it adds.
 
     Annealing and tempering move configurations by kernels.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+
+        class Twice(tg.sampling.AbstractKernel):
+            def step(self, energy, beta, state, key, clamp=None):
+                first, second = jax.random.split(key)
+                state, _ = tg.Gibbs().step(energy, beta, state, first, clamp)
+                return tg.Gibbs().step(energy, beta, state, second, clamp)
+
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        spins = tg.sample(Twice(), energy, 0.5, key=jax.random.key(0), n_chains=10, n_sweeps=20)
+
+        assert spins.shape == (10, 20, 3)
+        ```
     """
 
     def init(

@@ -55,6 +55,28 @@ class SwendsenWang(AbstractKernel):
     takes all. A cluster that holds a clamped spin stays. Reversible.
 
     For energies whose `thermogen.energies.terms` are fields and pairs.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        spins = tg.sample(
+            tg.sampling.SwendsenWang(),
+            energy,
+            0.5,
+            key=jax.random.key(0),
+            n_chains=100,
+            n_sweeps=20,
+            burn_in=20,
+        )
+
+        mean = (spins[..., 0] * spins[..., 1]).mean()
+        assert jnp.isclose(mean, tg.exact.correlations(energy, 0.5)[0, 1], atol=0.1)
+        ```
     """
 
     def step(
@@ -101,6 +123,28 @@ class Houdayer(AbstractSampler):
     The state is the pair, shape `(2, n)`; the chain's configuration is the first. For any energy
     with `thermogen.energies.terms`, whose sets are the interaction graph. A sparse graph must be
     known by its structure, as in `Interactions`; `sample` sees to that for `Pairwise`.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        spins = tg.sample(
+            tg.sampling.Houdayer(),
+            energy,
+            0.5,
+            key=jax.random.key(0),
+            n_chains=100,
+            n_sweeps=20,
+            burn_in=20,
+        )
+
+        mean = (spins[..., 0] * spins[..., 1]).mean()
+        assert jnp.isclose(mean, tg.exact.correlations(energy, 0.5)[0, 1], atol=0.1)
+        ```
     """
 
     kernel: AbstractKernel = Gibbs()

@@ -40,6 +40,18 @@ def diagnose(trace: Record) -> Diagnosis:
 
     Raises:
         ValueError: for too few chains or draws, and for values that are not finite.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        from thermogen import sampling
+
+        draws = np.random.default_rng(0).normal(size=(4, 200))
+        found = sampling.diagnose(draws)
+
+        assert found.rhat < 1.02 and found.ess > 400
+        ```
     """
     return Diagnosis(
         split_rhat(trace),
@@ -64,6 +76,17 @@ def split_rhat(trace: Record) -> OfEach:
 
     Raises:
         ValueError: for too few chains or draws, and for values that are not finite.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        from thermogen import sampling
+
+        draws = np.random.default_rng(0).normal(size=(4, 200))
+        assert sampling.split_rhat(draws) < 1.02
+        assert sampling.split_rhat(draws + np.arange(4)[:, None]) > 1.2  # chains that disagree
+        ```
     """
     values = _checked(trace, min_chains=2)
     frozen = np.all([_constant(half) for half in np.split(values, 2, axis=1)], axis=0)
@@ -89,6 +112,16 @@ def effective_sample_size(trace: Record) -> OfEach:
 
     Raises:
         ValueError: for too few draws, and for values that are not finite.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        from thermogen import sampling
+
+        draws = np.random.default_rng(0).normal(size=(4, 200))
+        assert 400 < sampling.effective_sample_size(draws) < 1200
+        ```
     """
     values = _checked(trace)
     ess = _arviz().ess(values, chain_axis=0, draw_axis=1, method="bulk")
@@ -114,6 +147,16 @@ def integrated_autocorrelation_time(trace: Record) -> OfEach:
 
     Raises:
         ValueError: for too few draws, and for values that are not finite.
+
+    !!! example
+
+        ```python
+        import numpy as np
+        from thermogen import sampling
+
+        draws = np.random.default_rng(0).normal(size=(4, 200))
+        assert 0.4 < sampling.integrated_autocorrelation_time(draws) < 1
+        ```
     """
     values = _checked(trace)
     width = np.std(values, axis=(0, 1))

@@ -103,6 +103,27 @@ def thermodynamic_integration(
         ValueError: for counts that are too small, known parameters that are not finite, if known
             `betas` do not increase from 0 or above, and if `clamp` holds other values.
         TypeError: for counts that are no integers, and parameters not of float32 or float64.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        found = tg.sampling.thermodynamic_integration(
+            energy,
+            jnp.linspace(0, 0.5, 6),
+            key=jax.random.key(0),
+            n_chains=50,
+            n_sweeps=50,
+            burn_in=20,
+        )
+
+        exact = tg.exact.log_partition(energy, 0.5)
+        assert abs(found.log_partition - exact) < 5 * found.standard_error
+        ```
     """
     check_parameters(energy)
     n_chains = check_count("n_chains", n_chains, least=2)
@@ -148,6 +169,25 @@ class Integration(AbstractJob):
         clamp: +1 or -1 where a spin keeps this value, 0 where it is free, shape `(n,)`, or None.
         burn_in: sweeps at each rung before the first that counts.
         n_sweeps: sweeps at each rung after those.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        path = jnp.linspace(0, 0.5, 6)
+        starts = jax.random.rademacher(jax.random.key(1), (50, 3)).astype(float)
+        job = tg.sampling.Integration(
+            energy, path, starts, tg.Gibbs(), None, jnp.asarray(20), jnp.asarray(50)
+        )
+        found = tg.run(job, key=jax.random.key(0))
+
+        exact = tg.exact.log_partition(energy, 0.5)
+        assert abs(found.log_partition - exact) < 5 * found.standard_error
+        ```
     """
 
     energy: AbstractEnergy

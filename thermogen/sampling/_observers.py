@@ -31,7 +31,41 @@ class Seen(NamedTuple):
 
 
 class AbstractObserver(eqx.Module):
-    """Three pure functions: `init`, `update` after each kept sweep, and `value` at the end."""
+    """Three pure functions: `init`, `update` after each kept sweep, and `value` at the end.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+
+        class Lowest(tg.sampling.AbstractObserver):
+            def init(self, energy, seen, n_kept):
+                return jnp.asarray(jnp.inf)
+
+            def update(self, carry, count, energy, seen):
+                return jnp.minimum(carry, jax.vmap(energy)(seen.spins).min())
+
+            def value(self, carry):
+                return carry
+
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        lowest = tg.sample(
+            tg.Gibbs(),
+            energy,
+            0.5,
+            key=jax.random.key(0),
+            n_chains=10,
+            n_sweeps=20,
+            observers=Lowest(),
+        )
+
+        assert lowest == -3
+        ```
+    """
 
     @abc.abstractmethod
     def init(self, energy: AbstractEnergy, seen: Seen, n_kept: int) -> PyTree:
@@ -77,6 +111,28 @@ class Trace(_Function):
 
     Raises:
         ValueError: for another value of `of`.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        found = tg.sample(
+            tg.Gibbs(),
+            energy,
+            0.5,
+            key=jax.random.key(0),
+            n_chains=100,
+            n_sweeps=20,
+            burn_in=20,
+            observers=tg.sampling.Trace(lambda energy, spins: energy(spins)),
+        )
+
+        assert found.shape == (100, 20) and found.min() == -3
+        ```
     """
 
     def init(self, energy: AbstractEnergy, seen: Seen, n_kept: int) -> PyTree:
@@ -104,6 +160,28 @@ class Mean(_Function):
 
     Raises:
         ValueError: for another value of `of`.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        found = tg.sample(
+            tg.Gibbs(),
+            energy,
+            0.5,
+            key=jax.random.key(0),
+            n_chains=100,
+            n_sweeps=20,
+            burn_in=20,
+            observers=tg.sampling.Mean(lambda energy, spins: energy(spins)),
+        )
+
+        assert jnp.isclose(found, tg.exact.mean_energy(energy, 0.5), atol=0.15)
+        ```
     """
 
     def init(self, energy: AbstractEnergy, seen: Seen, n_kept: int) -> PyTree:
@@ -122,7 +200,30 @@ class Mean(_Function):
 
 
 class Correlations(AbstractObserver):
-    """Connected correlations `<s_i s_j> - <s_i><s_j>` over chains and kept sweeps, `(n, n)`."""
+    """Connected correlations `<s_i s_j> - <s_i><s_j>` over chains and kept sweeps, `(n, n)`.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        found = tg.sample(
+            tg.Gibbs(),
+            energy,
+            0.5,
+            key=jax.random.key(0),
+            n_chains=100,
+            n_sweeps=20,
+            burn_in=20,
+            observers=tg.sampling.Correlations(),
+        )
+
+        assert jnp.allclose(found, tg.exact.correlations(energy, 0.5), atol=0.1)
+        ```
+    """
 
     def init(self, energy: AbstractEnergy, seen: Seen, n_kept: int) -> tuple[Array, Array]:
         n = seen.spins.shape[1]
@@ -145,6 +246,28 @@ class EnergyHistogram(AbstractObserver):
     """How many kept configurations have an energy between successive `edges`, shape `(bins,)`.
 
     Energies beyond the outer edges are not counted.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        found = tg.sample(
+            tg.Gibbs(),
+            energy,
+            0.5,
+            key=jax.random.key(0),
+            n_chains=100,
+            n_sweeps=20,
+            burn_in=20,
+            observers=tg.sampling.EnergyHistogram(jnp.array([-4.0, 0.0, 2.0])),
+        )
+
+        assert found.sum() == 2000 and found[0] > found[1]
+        ```
     """
 
     edges: Float[Array, " edges"]
@@ -164,6 +287,28 @@ class Overlaps(AbstractObserver):
     """Overlap distribution P(q): counts of `q = s . s' / n` at each of its n + 1 values, -1 first.
 
     Each chain is compared with the next, an independent replica of it (Parisi 1983).
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        found = tg.sample(
+            tg.Gibbs(),
+            energy,
+            0.5,
+            key=jax.random.key(0),
+            n_chains=100,
+            n_sweeps=20,
+            burn_in=20,
+            observers=tg.sampling.Overlaps(),
+        )
+
+        assert found.shape == (4,) and found.sum() == 2000
+        ```
     """
 
     def init(self, energy: AbstractEnergy, seen: Seen, n_kept: int) -> Array:
@@ -191,6 +336,28 @@ class PatternOverlaps(AbstractObserver):
     Raises:
         ValueError: for entries other than +-1 and, in a run, for a number of spins other than
             the energy's.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        found = tg.sample(
+            tg.Gibbs(),
+            energy,
+            0.5,
+            key=jax.random.key(0),
+            n_chains=100,
+            n_sweeps=20,
+            burn_in=20,
+            observers=tg.sampling.PatternOverlaps(jnp.ones((1, 3))),
+        )
+
+        assert found.shape == (1, 4) and found.sum() == 2000
+        ```
     """
 
     patterns: Num[Array | np.ndarray, "patterns n"]
@@ -218,7 +385,30 @@ class PatternOverlaps(AbstractObserver):
 
 
 class LastStates(AbstractObserver):
-    """The configurations of the last `k` kept sweeps, oldest first, shape `(chains, k, n)`."""
+    """The configurations of the last `k` kept sweeps, oldest first, shape `(chains, k, n)`.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        found = tg.sample(
+            tg.Gibbs(),
+            energy,
+            0.5,
+            key=jax.random.key(0),
+            n_chains=100,
+            n_sweeps=20,
+            burn_in=20,
+            observers=tg.sampling.LastStates(2),
+        )
+
+        assert found.shape == (100, 2, 3)
+        ```
+    """
 
     k: int
 

@@ -84,7 +84,18 @@ def log_partition(
 
 
 def is_summed(energy: AbstractEnergy) -> bool:
-    """Whether `log_partition` of this energy is exact."""
+    """Whether `log_partition` of this energy is exact.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        pair = tg.Pairwise(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.zeros(2))
+        assert tg.sampling.is_summed(pair)
+        ```
+    """
     if n_enumerated(energy) <= _MAX_ENUMERATED:
         return True
     if not has_terms(energy):

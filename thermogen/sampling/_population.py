@@ -103,6 +103,22 @@ def population_annealing(
         ValueError: for counts that are too small, known parameters that are not finite, if known
             `betas` do not increase from 0 or above, and if `clamp` holds other values.
         TypeError: for counts that are no integers, and parameters not of float32 or float64.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        found = tg.sampling.population_annealing(
+            energy, jnp.linspace(0, 1, 20), key=jax.random.key(0), n_chains=50
+        )
+
+        exact = tg.exact.log_partition(energy, 1.0)
+        assert abs(found.log_partition - exact) < 5 * found.standard_error
+        ```
     """
     check_parameters(energy)
     n_chains = check_count("n_chains", n_chains)
@@ -143,6 +159,23 @@ class PopulationAnnealing(AbstractJob):
         clamp: +1 or -1 where a spin keeps this value, 0 where it is free, shape `(n,)`, or None.
         n_chains: replicas in each population.
         n_populations: independent populations.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        job = tg.sampling.PopulationAnnealing(
+            energy, jnp.linspace(0, 1, 20), tg.Gibbs(), None, 50, 20
+        )
+        found = tg.run(job, key=jax.random.key(0))
+
+        exact = tg.exact.log_partition(energy, 1.0)
+        assert abs(found.log_partition - exact) < 5 * found.standard_error
+        ```
     """
 
     energy: AbstractEnergy

@@ -40,6 +40,22 @@ class HeatBath(AbstractKernel):
     is the clock of `thermogen.exact.relaxation_times` and of `thermogen.certify` (Glauber, J. Math.
     Phys. 4, 294 (1963)). `Gibbs` visits every spin in turn, and mixes faster. The state is the
     configuration, shape `(n,)`.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        spins = tg.sample(
+            tg.HeatBath(), energy, 0.5, key=jax.random.key(0), n_chains=100, n_sweeps=20, burn_in=20
+        )
+
+        mean = (spins[..., 0] * spins[..., 1]).mean()
+        assert jnp.isclose(mean, tg.exact.correlations(energy, 0.5)[0, 1], atol=0.1)
+        ```
     """
 
     def step(
@@ -70,6 +86,26 @@ class Steps(NamedTuple):
         sites: the spin that each step draws, in all replicas, shape `(steps,)`.
         live: the steps that count; the others change nothing, shape `(steps,)`.
         thresholds: random thresholds of `HeatBathRule`, shape `(steps, replicas)`.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+
+        def draw(block):
+            sites, live = jnp.array([0, 1]), jnp.ones(2, bool)
+            return tg.sampling.Steps(sites, live, jnp.zeros((2, 4)))
+
+
+        spins = tg.sampling.walk_population(energy, jnp.ones(4), jnp.ones((3, 4)), draw, 2)
+
+        assert jnp.all(spins == 1)  # every field is above the thresholds
+        ```
     """
 
     sites: Int[Array, " steps"]
@@ -102,6 +138,22 @@ def walk(
         n_steps: number of steps; a new number does not recompile where it is traced.
         free: spins that may change, shape `(n,)`; None for all.
         block: steps whose fields are one matrix product, at most 32.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        keys = jax.random.split(jax.random.key(1), 4)
+        spins = tg.sampling.walk(
+            energy, jnp.full(4, 50.0), jnp.ones((3, 4)), jax.random.key(0), keys, 30
+        )
+
+        assert jnp.all(spins == 1)  # ground states in the cold
+        ```
     """
     n, width = len(spins), 64 if spins.dtype == jnp.float64 else 32
 
@@ -128,6 +180,26 @@ def walk_population(
 
     By the `terms` of an energy, else by its conditional fields. Open for extension:
     `walk_population.register(YourEnergy)`.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+
+        def draw(block):
+            sites, live = jnp.array([0, 1]), jnp.ones(2, bool)
+            return tg.sampling.Steps(sites, live, jnp.zeros((2, 4)))
+
+
+        spins = tg.sampling.walk_population(energy, jnp.ones(4), jnp.ones((3, 4)), draw, 2)
+
+        assert jnp.all(spins == 1)  # every field is above the thresholds
+        ```
     """
     if has_terms(energy):
         return walk_population(terms(energy), beta, spins, draw, n_blocks)

@@ -203,6 +203,27 @@ def multi_histogram_reweighting(
         ValueError: for counts that are too small, known parameters that are not finite, if known
             `betas` do not increase from 0, and if `clamp` holds other values.
         TypeError: for counts that are no integers, and parameters not of float32 or float64.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        found = tg.sampling.multi_histogram_reweighting(
+            energy,
+            jnp.linspace(0, 0.5, 3),
+            key=jax.random.key(0),
+            n_chains=20,
+            n_sweeps=100,
+            burn_in=20,
+        )
+
+        exact = tg.exact.log_partition(energy, 0.3)
+        assert jnp.isclose(found.log_partition(0.3).log_partition, exact, atol=0.05)
+        ```
     """
     n_chains = check_count("n_chains", n_chains, least=2)
     ladder, clamp = _checked_from_zero(betas), checked_clamp(energy, clamp)
@@ -255,6 +276,19 @@ def multi_histogram(
     Raises:
         ValueError: for shapes that do not agree, known energies that are not finite, and known
             `betas` that do not increase from 0.
+
+    !!! example
+
+        ```python
+        import jax
+        import numpy as np
+        import thermogen as tg
+
+        # Energies of one spin in no field: all zero.
+        found = tg.sampling.multi_histogram(np.zeros((2, 2, 10)), [0.0, 1.0], n_spins=1)
+
+        assert np.isclose(found.log_partition(0.5).log_partition, np.log(2))
+        ```
     """
     ladder, energies = _checked_from_zero(betas), as_array("energies", energies)
     if energies.shape[0] < 2 or energies.shape[1] != ladder.size or energies.shape[2] < 1:

@@ -22,6 +22,31 @@ class AbstractRule(eqx.Module):
     All functions are elementwise, on arrays of any one shape, since many spins of many chains are
     updated at once. `sweep` moves all spins of a chain by a rule; a rule that keeps
     `1 / (1 + exp(-field))`, the probability of +1, in detailed balance makes it a sampler.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+
+        class Still(tg.sampling.AbstractRule):
+            def variate(self, words, dtype):
+                return jnp.zeros(words.shape, dtype)
+
+            def never(self, spin):
+                return jnp.zeros_like(spin)
+
+            def __call__(self, field, spin, threshold):
+                return spin
+
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        spins, info = tg.sampling.sweep(Still(), energy, 1.0, jnp.ones(3), jax.random.key(0))
+
+        assert info.flips == 0
+        ```
     """
 
     @abc.abstractmethod
@@ -43,7 +68,22 @@ class AbstractRule(eqx.Module):
 
 
 class HeatBathRule(AbstractRule):
-    """Up with probability `1 / (1 + exp(-field))`: the field exceeds a logistic variate."""
+    """Up with probability `1 / (1 + exp(-field))`: the field exceeds a logistic variate.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        rule = tg.sampling.HeatBathRule()
+        spins, info = tg.sampling.sweep(rule, energy, 50.0, jnp.ones(3), jax.random.key(0))
+
+        assert spins.tolist() == [1, 1, 1] and info.flips == 0  # a ground state in the cold
+        ```
+    """
 
     def variate(self, words: UInt[Array, "*shape"], dtype: np.dtype) -> Float[Array, "*shape"]:
         """Logistic variates, symmetric and with tails resolved to 1e-10 (float64: 1e-19).
@@ -71,6 +111,20 @@ class MetropolisRule(AbstractRule):
     """A flip with probability `PROPOSED min(1, exp(-s field))`.
 
     Thresholds are exponential variates, shifted so that a share of `PROPOSED` lies above zero.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        rule = tg.sampling.MetropolisRule()
+        spins, info = tg.sampling.sweep(rule, energy, 50.0, jnp.ones(3), jax.random.key(0))
+
+        assert spins.tolist() == [1, 1, 1] and info.flips == 0  # a ground state in the cold
+        ```
     """
 
     def variate(self, words: UInt[Array, "*shape"], dtype: np.dtype) -> Float[Array, "*shape"]:
@@ -89,7 +143,21 @@ class MetropolisRule(AbstractRule):
 
 
 def open_uniform(words: UInt[Array, "*shape"], dtype: np.dtype) -> Float[Array, "*shape"]:
-    """Numbers in (0, 1) of uniform random words, without 0 and 1 themselves."""
+    """Numbers in (0, 1) of uniform random words, without 0 and 1 themselves.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        from thermogen import sampling
+
+        words = jax.random.bits(jax.random.key(0), (1000,), "uint32")
+        numbers = sampling.open_uniform(words, jnp.dtype("float32"))
+
+        assert 0 < numbers.min() < numbers.max() < 1
+        ```
+    """
     whole = words.astype(dtype)
     if words.dtype == jnp.uint32:
         # Both halves by themselves, which rounds as the whole: processors have no wide instruction

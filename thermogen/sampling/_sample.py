@@ -172,6 +172,30 @@ class Sampling(AbstractJob):
         burn_in: number of sweeps before the first that counts.
         thin: number of sweeps from one that is kept to the next.
         n_kept: number of sweeps that are kept.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        five, one = jnp.asarray(5), jnp.asarray(1)
+        job = tg.sampling.Sampling(
+            tg.Gibbs(),
+            energy,
+            jnp.asarray(0.5),
+            tg.sampling.Mean(),
+            jnp.ones((10, 3)),
+            None,
+            five,
+            one,
+            20,
+        )
+
+        assert tg.run(job, key=jax.random.key(0)).shape == (3,)
+        ```
     """
 
     sampler: AbstractSampler

@@ -59,6 +59,20 @@ def sweep(
 
     Returns:
         The configuration after the sweep, and how many spins changed.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        rule = tg.sampling.HeatBathRule()
+        spins, info = tg.sampling.sweep(rule, energy, 50.0, jnp.ones(3), jax.random.key(0))
+
+        assert spins.tolist() == [1, 1, 1] and info.flips == 0  # a ground state in the cold
+        ```
     """
     check_precision(energy)
     if jnp.issubdtype(jnp.result_type(spins), jnp.floating):
@@ -122,6 +136,27 @@ def sweep_population(
         rule: what becomes of a spin, `rule(2 beta h, spin, threshold)`.
         thresholds: a function of numbers of spins, shape `(m,)`; it returns the random thresholds
             of these spins, shape `(m, replicas)`. Each spin is asked for once in a sweep.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+
+
+        def thresholds(sites):
+            return jnp.zeros((*sites.shape, 4))
+
+
+        spins = tg.sampling.sweep_population(
+            energy, jnp.ones(4), jnp.ones((3, 4)), tg.sampling.HeatBathRule(), thresholds
+        )
+
+        assert jnp.all(spins == 1)  # every field is above the thresholds
+        ```
     """
     if has_terms(energy):
         return sweep_population(terms(energy), beta, spins, rule, thresholds)

@@ -79,6 +79,23 @@ class ParallelTempering(AbstractSampler):
 
     Raises:
         ValueError: if there are fewer than two rungs, or known values do not increase.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        ladder = tg.ParallelTempering([0.0, 0.25, 0.5])
+        spins = tg.sample(
+            ladder, energy, 0.5, key=jax.random.key(0), n_chains=100, n_sweeps=20, burn_in=20
+        )
+
+        mean = (spins[..., 0] * spins[..., 1]).mean()
+        assert jnp.isclose(mean, tg.exact.correlations(energy, 0.5)[0, 1], atol=0.1)
+        ```
     """
 
     betas: Float[Array, " rungs"]
@@ -181,6 +198,22 @@ def tune_ladder(
     Raises:
         ValueError: for counts that are not positive, and known parameters that are not finite.
         TypeError: for counts that are no integers, and parameters not of float32 or float64.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        ladder = tg.ParallelTempering([0.0, 0.1, 0.2, 2.0])
+        tuned = tg.sampling.tune_ladder(
+            ladder, energy, key=jax.random.key(0), n_sweeps=50, n_rounds=2
+        )
+
+        assert tuned.betas.shape == (4,) and tuned.betas[1] > 0.1  # the wide gap narrows
+        ```
     """
     check_parameters(energy)
     counts = check_counts(n_sweeps=n_sweeps, n_rounds=n_rounds)

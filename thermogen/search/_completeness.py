@@ -47,6 +47,21 @@ def completeness(library: Library | Minima, *, level: float = 0.95) -> Completen
     Raises:
         ValueError: for a level outside (0, 1), a library without states or independent quenches,
             or one that overflowed, whose hit counts are incomplete.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        found = tg.search.completeness(library)
+
+        assert found.coverage == 1 and found.n_states >= 1
+        ```
     """
     hits, unresolved = _counts(library)
     if not 0 < level < 1:
@@ -83,6 +98,22 @@ def discovery_curve(
     Raises:
         ValueError: for a library without states or independent quenches, one that overflowed, or
             numbers out of range.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        curve = tg.search.discovery_curve(library, np.array([0, 1, 16]))
+
+        assert np.allclose(curve, [0, 1, 1])
+        ```
     """
     hits, unresolved = _counts(library)
     n, t = hits.sum() + unresolved, np.asarray(quenches)

@@ -38,7 +38,21 @@ _Index = int | np.integer | slice | EllipsisType | list | _Array
 
 
 class Kind(enum.IntEnum):
-    """What a state of a library is, as the code in `Library.kind`."""
+    """What a state of a library is, as the code in `Library.kind`.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        assert library.kind[0] == tg.search.Kind.MINIMUM
+        ```
+    """
 
     MINIMUM = 0
     """A minimum of G, verified: no gradient is left, and the Hessian is positive definite."""
@@ -89,6 +103,21 @@ class Library(Shown):
         runs: names of the random keys whose quenches are counted, shape `(R, 2)`.
         fingerprint: fingerprints of functional, energy and beta, one row each, shape `(3, 2)`;
             zeros where unknown.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        naive = tg.NaiveMeanField()
+        library = tg.find_minima(naive, energy, 1.0, key=jax.random.key(0), n_starts=16)
+        up = library.expanded()  # a row for each mirror image
+
+        assert len(library) == 1 and len(up) == 2 and jnp.isclose(up.weights(1.0).sum(), 1)
+        ```
     """
 
     _of_rows: ClassVar[str] = "mask"

@@ -14,7 +14,21 @@ Move = Callable[[AbstractEnergy, Float[Array, "2 n"], Key], Magnetizations]
 
 
 def corner(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
-    """A random corner of the cube: plain multistart."""
+    """A random corner of the cube: plain multistart.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        start = tg.search.corner(energy, jnp.ones((2, 3)), jax.random.key(0))
+
+        assert start.shape == (3,) and jnp.all(jnp.abs(start) <= 1)
+        ```
+    """
     return jax.random.rademacher(key, states[0].shape, states.dtype)
 
 
@@ -23,6 +37,19 @@ def flip_cluster(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) 
 
     The size of the cluster is log-uniform. Members are drawn by the strength of their coupling
     to the first spin at m, `|dh_k/dm_first|`, times a random number.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        start = tg.search.flip_cluster(energy, jnp.ones((2, 3)), jax.random.key(0))
+
+        assert start.shape == (3,) and jnp.all(jnp.abs(start) <= 1)
+        ```
     """
     m = states[0]
     n = m.size
@@ -36,6 +63,20 @@ def flip_cluster(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) 
 
 
 def crossover(energy: AbstractEnergy, states: Float[Array, "2 n"], key: Key) -> Magnetizations:
-    """Each spin from one of the two states, at random."""
+    """Each spin from one of the two states, at random.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        start = tg.search.crossover(energy, jnp.ones((2, 3)), jax.random.key(0))
+
+        assert start.shape == (3,) and jnp.all(jnp.abs(start) <= 1)
+        ```
+    """
     a, b = states
     return jnp.where(jax.random.bernoulli(key, shape=a.shape), a, b)

@@ -132,6 +132,22 @@ def multistart(
     Raises:
         ValueError: for proposals without a common batch axis or with leaves that are not
             floating arrays, or a potential that is not a scalar.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        from thermogen import search
+
+
+        def double_well(x):
+            return jnp.sum((x**2 - 1) ** 2)
+
+
+        found = search.multistart(double_well, jnp.array([[-2.0], [0.5], [2.0]]))
+
+        assert len(found) == 2 and sorted(found.hits) == [1, 2]
+        ```
     """
     check_finite("tol", tol, positive=True)
     check_finite("merge_tolerance", merge_tolerance)

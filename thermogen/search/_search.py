@@ -64,6 +64,21 @@ class Search(AbstractJob):
         moves: how later random starts are made from what is held, as for `find_minima`.
         n_lanes: descents at a time.
         max_steps: limit on the steps of one descent.
+
+    !!! example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        energy = tg.Pairwise(jnp.ones((3, 3)) - jnp.eye(3), jnp.zeros(3))
+        problem = tg.meanfield.Problem(tg.NaiveMeanField(), energy, 1.0)
+        job = tg.search.Search.of(problem, jnp.ones((1, 3)), 15, 8, None, (tg.search.corner,))
+        ends = tg.run(job, key=jax.random.key(0))
+
+        assert ends.n_starts == 15 and ends.given_hits.sum() == 1
+        ```
     """
 
     problem: Problem

@@ -25,6 +25,17 @@ def render(study: Study) -> str:
 
     Returns:
         The text of the page.
+
+    !!! example
+
+        ```python
+        from thermogen import study
+
+        source = study.load_source("adder:2")
+        settings = study.Settings(beta=1.0)
+
+        assert study.render(study.Study(source, settings)).startswith("<!doctype html>")
+        ```
     """
     return _template().render(
         study=study,

@@ -43,6 +43,18 @@ def progress(title: str) -> Iterator[Tell]:
     Yields:
         `tell(done, total, note)`, to be called as the step proceeds: `done` of `total` parts are
         finished (`total` may be None); `note` is the figure to show beside.
+
+    !!! example
+
+        ```python
+        from thermogen import study
+
+        with study.progress("counting") as tell:
+            for k in range(3):
+                last = tell(k + 1, 3, "so far")
+
+        assert last is None
+        ```
     """
     console = Console(stderr=True, highlight=False)
     columns = (

@@ -17,6 +17,14 @@ class Functional(StrEnum):
     The default is naive mean field: it bounds the free energy, holds at any coupling, and errs
     towards too many candidates, which a later proof can reject. The expansion behind TAP breaks
     down at strong coupling, and a candidate that it misses is never seen.
+
+    !!! example
+
+        ```python
+        from thermogen import study
+
+        assert study.Settings(beta=1.0).functional == study.Functional.naive
+        ```
     """
 
     naive = "naive"
@@ -63,6 +71,14 @@ class Settings:
 
     Raises:
         ValueError: for a value out of range.
+
+    !!! example
+
+        ```python
+        from thermogen import study
+
+        assert study.Settings(beta=1.0).functional == study.Functional.naive
+        ```
     """
 
     beta: float | None = None

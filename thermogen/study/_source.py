@@ -46,6 +46,14 @@ def load_source(
         ValueError: if there is no such data set, the file is not a table of spins, or the weights
             are not one for each sample.
         OSError: if the file cannot be read.
+
+    !!! example
+
+        ```python
+        from thermogen import study
+
+        assert study.load_source("adder:2").size == 16
+        ```
     """
     options = {"labels": labels, "columns": columns, "missing": missing, "threshold": threshold}
     given = {name: value for name, value in options.items() if value not in (None, ())}

@@ -234,6 +234,16 @@ class Study:
         finished: the stages that ran to their end.
         interrupted: whether the user stopped the study.
         command: the command that made it; empty where none did.
+
+    !!! example
+
+        ```python
+        from thermogen import study
+
+        empty = study.Study(study.load_source("adder:2"), study.Settings(beta=1.0))
+
+        assert empty.finished == [] and empty.library is None
+        ```
     """
 
     source: Source

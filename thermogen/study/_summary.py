@@ -22,6 +22,17 @@ def summary(study: Study) -> dict[str, Any]:
 
     Energies, free energies, residuals and curvatures share the unit in which the couplings were
     learned; beta is its inverse; times are in seconds.
+
+    !!! example
+
+        ```python
+        from thermogen import study
+
+        source = study.load_source("adder:2")
+        found = study.summary(study.Study(source, study.Settings(beta=1.0)))
+
+        assert found["beta"] in (None, 1.0)
+        ```
     """
     n_samples, n_spins = study.source.spins.shape
     verified = study.verified()
