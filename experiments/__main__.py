@@ -47,7 +47,9 @@ def names() -> list[str]:
 def read(name: str, module: types.ModuleType, arguments: list[str]) -> tuple[list, dict]:
     """Values of the parameters of a script's `main`: by position and by name."""
     summary = (module.__doc__ or "").splitlines()[0]
-    parser = argparse.ArgumentParser(f"python -m experiments {name}", description=summary)
+    parser = argparse.ArgumentParser(
+        f"python -m experiments {name}", description=summary, allow_abbrev=False
+    )
     parameters = inspect.signature(module.main).parameters.values()
     hints = typing.get_type_hints(module.main)
     shared = "task" in hints
@@ -86,12 +88,13 @@ def read(name: str, module: types.ModuleType, arguments: list[str]) -> tuple[lis
     return [values.pop(name) for name in by_position], values
 
 
-def record(name: str, module: types.ModuleType, options: dict, seconds: float) -> dict:
+def record(name: str, module: types.ModuleType, quick: bool, options: dict, seconds: float) -> dict:
     """What a script claimed, with which options, and what came of it."""
     plain = (bool, int, float, str, list, tuple)
     return {
         "name": name,
         "title": (module.__doc__ or "").splitlines()[0],
+        "quick": quick,
         "configuration": {k: v for k, v in options.items() if isinstance(v, plain)},
         "claims": _shared.CLAIMS,
         "seconds": round(seconds, 1),
@@ -120,7 +123,8 @@ def main() -> None:
     if _shared.CLAIMS and "out" in by_name:
         positional = inspect.signature(module.main).parameters
         options = dict(zip(positional, by_position, strict=False)) | by_name
-        _shared.save(by_name["out"] / f"{name}.claims.json", record(name, module, options, seconds))
+        told = record(name, module, "--quick" in sys.argv, options, seconds)
+        _shared.save(by_name["out"] / f"{name}.claims.json", told)
     print(f"\n{seconds:.0f} s")
 
 

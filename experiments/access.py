@@ -235,13 +235,13 @@ def main(
 def verdicts(halves, melting, melts, lands) -> None:
     error = max(np.max(np.abs(np.array(halves[gap]) / melting[gap] - 1)) for gap in halves)
     claim(
-        "exact table: recall falls through 1/2 within 3 % of coexistence, at every gap",
+        "exact table: recall falls through 1/2 within 3 % of coexistence",
         error < 0.03,
-        f"largest error {error:.1%}",
+        f"largest error {error:.1%}, {len(halves)} gaps",
     )
     exact = melts["exact"]
     claim(
-        "exact table: the rarer, the earlier, at every gap",
+        "exact table: the rarer, the earlier",
         all(np.all(np.diff(half) < 0) for half in halves.values()),
         f"T = {exact[0]:.2f} of the most frequent, {exact[-1]:.2f} of the rarest",
     )
@@ -275,11 +275,12 @@ def verdicts(halves, melting, melts, lands) -> None:
         ", ".join(f"degree {k[-1]}: {x:.2f}" for k, x in ranks.items()),
     )
     cut = [t for k, t in melts.items() if k in ("cut 2", "cut 3")]
-    claim(
-        "cut at degree 3 or less no pattern is recalled by half at any of the temperatures",
-        np.all(np.isnan(cut)),
-        f"recalled: {np.sum(~np.isnan(cut))} of {np.size(cut)}",
-    )
+    if cut:
+        claim(
+            "cut at degree 3 or less no pattern is recalled by half at any of the temperatures",
+            np.all(np.isnan(cut)),
+            f"recalled: {np.sum(~np.isnan(cut))} of {np.size(cut)}",
+        )
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -56,9 +56,9 @@ HEAD = """# Gallery of claims
 
 Each entry is one script of `experiments/`, which states claims and measures whether they are true.
 A verdict can come out false: what FAILS stays on this page. The page, with every number on it, is
-written by a command from the records that the scripts leave. They ran with `--quick`, smaller
-settings that together take a quarter of an hour on two cores; without it a script takes those of
-its docstring.
+written by a command from the records that the scripts leave. With `--quick` they take smaller
+settings, together a quarter of an hour on two cores; without it those of their docstrings. Each
+entry has the command that it was made by.
 
     python -m experiments all --quick
     python -m experiments gallery
@@ -105,7 +105,7 @@ def entry(record: dict[str, Any]) -> str:
             "|---|---|---|",
             *rows,
             f"\n**In practice:** {meaning}\n",
-            f"`python -m experiments {name} --quick`, {settings(record)}\n",
+            f"`python -m experiments {name}{' --quick' * record['quick']}`, {settings(record)}\n",
         ]
     )
 

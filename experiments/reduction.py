@@ -112,11 +112,12 @@ def verdicts(found: dict[int, list[dict[str, Any]]]) -> None:
         f"what is left: {min(left):.2f} to {max(left):.2f} of it",
     )
     scanned = {b: [row["product minima"] for row in found[b]] for b in SCANNED if b in found}
-    claim(
-        "truncation alone does not add minima to the product-measure potential",
-        all(max(counts) <= counts[-1] for counts in scanned.values()),
-        "; ".join(f"adder({b}): {' '.join(map(str, c))}" for b, c in scanned.items()),
-    )
+    if scanned:
+        claim(
+            "truncation alone does not add minima to the product-measure potential",
+            all(max(counts) <= counts[-1] for counts in scanned.values()),
+            "; ".join(f"adder({b}): {' '.join(map(str, c))}" for b, c in scanned.items()),
+        )
 
 
 def draw(found: dict[int, list[dict[str, Any]]]) -> Figure:

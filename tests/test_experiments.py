@@ -145,7 +145,7 @@ def test_what_a_script_claims_is_kept(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().out
     assert record["title"].endswith("?") and record["seconds"] > 0
     assert record["configuration"]["sizes"] == [3] and (tmp_path / record["picture"]).exists()
-    assert len(record["claims"]) == 4
+    assert len(record["claims"]) == 4 and record["quick"] is False
     for kept in record["claims"]:
         verdict = "holds" if kept["holds"] else "FAILS"
         assert f"claim: {kept['claim']}: {verdict} ({kept['statistic']})" in told
@@ -156,6 +156,7 @@ def _record(name, *holds):
     claims = [{"claim": f"{name} {k}", "holds": x, "statistic": "p < 0.1"} for k, x in
               enumerate(holds)]  # fmt: skip
     told = {"title": f"Is it {name}?", "seconds": 3.2, "configuration": {"sizes": [3, 4]}}
+    told["quick"] = name == gallery.NAMES[0]
     return {"name": name, "claims": claims, **told}
 
 
@@ -168,6 +169,7 @@ def test_a_claim_that_fails_is_shown_as_one():
     assert f"| [Is it {first}?](#{first}) | 1 | 1 |" in text
     assert all(f"images/gallery/{name}.png" in text for name in gallery.NAMES)
     assert f"`python -m experiments {first} --quick`, 3 s; with `sizes` 3, 4" in text
+    assert text.count("--quick`, 3 s") == 1 and text.count("`, 3 s") == len(records) + 1
     assert "FAILS  complete 1 (p < 0.1)" in gallery.summary([_record("complete", True, False)])
 
 

@@ -217,6 +217,34 @@ print("done")
 """
 )
 
+# Parts of 8 MiB go block by block.
+BLOCKS = (
+    HEAD
+    + """
+n = 21
+mesh = mesh_of((2,), AxisType.Explicit)
+large = np.random.default_rng(1).normal(size=2**n)
+part = jax.device_put(large, over(mesh))
+compiled = jax.jit(tg.walsh_transform).lower(part).compile()
+assert "while" in compiled.as_text()
+held = compiled.memory_analysis()
+held = held.argument_size_in_bytes + held.output_size_in_bytes + held.temp_size_in_bytes
+assert held <= 6 * 8 * 2**n / mesh.size, held
+values, pullback = jax.vjp(tg.walsh_transform, part)
+(slopes,) = pullback(part)
+for found, truth in ((values, tg.walsh_transform), (slopes, tg.inverse_walsh_transform)):
+    assert found.sharding.is_equivalent_to(over(mesh), 1)
+    scale = 1 if truth is tg.walsh_transform else 2.0**n
+    np.testing.assert_allclose(found, truth(large) / scale, rtol=0, atol=1e-14)
+print("done")
+"""
+)
+
+
+@pytest.mark.further
+def test_split_tables_in_blocks():
+    run_alone(BLOCKS, "2")
+
 
 @pytest.mark.parametrize("script", ["values", "gradients", "memory"])
 @pytest.mark.parametrize("n_devices", ["8", "2"])
