@@ -60,7 +60,7 @@ states
 
 # %%
 keys = jax.random.split(jax.random.key(2), len(data.spins))
-recall = jax.vmap(lambda row, key: tg.recall(energy, 1.0, row, key=key, n_chains=16))
+recall = jax.vmap(lambda row, key: tg.recall(energy, 1.0, row, key=key, n_chains=8, n_sweeps=50))
 whole = recall(data.spins, keys).configurations[:, 0]
 state, _ = tg.kinetics.attribute(energy, states, whole)
 
@@ -88,7 +88,7 @@ assert len(states) == 2 and right > 0.85
 # ## What it means
 #
 # Nobody told the model what malignant is. Its landscape has two valleys all the same, and they are nearly the two diagnoses: large values together, or small values together, and little
-# between. A chain that starts in one valley stays there for as many sweeps as the table says. The few tumours on the wrong side look like the others there, property by property.
+# between. A chain that starts in one valley stays there for as many sweeps as the table says. The tumours on the wrong side have, in most properties, the values of that side.
 #
 # ## Next
 #

@@ -119,4 +119,4 @@ assert np.abs(reached - target).max() < 0.05
 # ## Next
 #
 # - Replace `tg.TAP()` by `tg.Bethe()`, `tg.Plefka(4)` or `tg.AdaptiveTAP()`. Which one follows the truth longest? [Which free energy when](../functionals.md) has measured it.
-# - [Derivatives](../derivatives.md) differentiates not one state but all of them.
+# - [Design a landscape](05_design.md) differentiates not one state but all of them.

@@ -113,4 +113,4 @@ assert len(states) >= 3 and np.all(states.escape_times > 3)
 #
 # - Learn for longer, `n_steps=5000`: do states become more, and deeper? [Bound states](../landscape.md) and [Learning](../learning.md) have measured it for other machines.
 # - Chains that do pass between states: `tg.ParallelTempering`, on page [Sampling](../sampling.md).
-# - [Experts and recall](../experts.md): one model for each state.
+# - [Experts and recall](07_experts.md): one model for each state.
