@@ -26,15 +26,15 @@ from experiments.benchmarks import _peers, _tables, _watch
 
 # Seconds of each comparison by the number of cores that it is run on: 20 minutes at most.
 COMPARISONS = {
-    "walsh": {1: 30, 2: 30},
-    "samplers": {1: 220, 2: 140},
+    "walsh": {1: 25, 2: 25},
+    "samplers": {1: 190, 2: 100},
     "tempering": {1: 160},
-    "ground_states": {1: 230},
-    "exact": {1: 25},
+    "ground_states": {1: 350},
+    "exact": {1: 15},
     "free_energy": {1: 50},
-    "learning": {1: 25},
-    "machines": {1: 200},
-    "search": {1: 90},
+    "learning": {1: 20},
+    "machines": {1: 170},
+    "search": {1: 80},
 }
 
 

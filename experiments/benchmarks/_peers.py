@@ -202,13 +202,14 @@ class Contender:
             for job in [worker(k).submit(_import, module, program) for k in range(processes)]:
                 job.result()
         self.first = self.run(1)
-        set_up, self.short, took, seconds = self.run(1), 1, 0.0, now.pace.seconds
+        set_up = min(self.run(1), self.run(1))
+        self.short, took, seconds = 1, 0.0, now.pace.seconds
         while took < max(seconds / 20, set_up / 2):
             # Few steps: some compile for each number.
             wanted = max(seconds / 10, set_up) / max(took, seconds / 1000)
             self.short = math.ceil(self.short * min(max(wanted, 2), 32))
             self.run(self.short)
-            took = self.run(self.short) - set_up
+            took = min(self.run(self.short), self.run(self.short)) - set_up
         self.long = int(self.short * max(seconds / took, 3))
         self.run(self.long)
 
@@ -220,7 +221,9 @@ class Contender:
 
     def rate(self) -> float:
         now.tell(self.who, self.package)
-        difference = self.run(self.long) - self.run(self.short)
+        while (difference := self.run(self.long) - self.run(self.short)) <= 0:
+            self.long *= 2  # shorter than what else happens on the machine
+            self.run(self.long)
         return self.work * (self.long - self.short) / difference
 
 

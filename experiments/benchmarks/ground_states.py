@@ -239,7 +239,7 @@ def trials(attempts, instance: Instance, seeds) -> tuple[dict[int, Turn], float]
         took = _peers.seconds(attempts, instance, effort, next(seeds))
         first = took if np.isnan(first) else first
         tried[effort] = turn(attempts, instance, effort, seeds)
-        if tried[effort].seconds > 3 * _peers.now.pace.seconds:
+        if tried[effort].seconds > 2 * _peers.now.pace.seconds:
             break  # ten times as many sweeps would be more than all rounds together
     return tried, first
 
