@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from scipy.special import comb, expit
 
 import thermogen as tg
+from thermogen import _checks
 from thermogen.energies import constrain, n_visible
 from thermogen.learning import (
     L1,
@@ -773,6 +774,12 @@ def test_exceptions_of_the_callback_end_the_fit():
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         _fit(**options)
+
+
+def test_a_history_longer_than_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(_checks, "total_memory", lambda: 1e9)
+    with pytest.raises(ValueError, match="n_steps, a history of 1073741824 losses, needs about"):
+        _fit(n_steps=2**30)
 
 
 @pytest.mark.parametrize("name", ["n_steps", "batch_size"])

@@ -134,6 +134,7 @@ class Fit(AbstractJob):
         held = sum(np.size(x) * jnp.result_type(x).itemsize for x in jax.tree.leaves(self.energy))
         size = f"{self.energy.n_spins} spins by {name}"
         check_memory(f"a fit of {size}", self.minimiser.copies * held)
+        check_memory(f"n_steps, a history of {self.capacity} losses,", 16 * self.capacity)
         if self.start is not None:
             _check_state(self.start, jax.eval_shape(self._first, jax.random.key(0)))
             if self._has_full_batch:
