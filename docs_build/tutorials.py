@@ -4,6 +4,7 @@ They are executed side by side, one a core. A cell that fails ends the build. Ea
 script and to the notebook with its results. Who edits other pages sets TUTORIALS=unexecuted.
 """
 
+import logging
 import os
 import pathlib
 import posixpath
@@ -20,6 +21,7 @@ from nbconvert import MarkdownExporter
 
 FOLDER = pathlib.Path(__file__).parent
 SECONDS = 300  # a cell
+log = logging.getLogger("mkdocs.hooks.tutorials")
 # What the kernels see: figures of one look, and no core that another one computes on.
 SETTINGS = {"MATPLOTLIBRC": str(FOLDER / "matplotlibrc"), "OMP_NUM_THREADS": "1"}
 
@@ -37,11 +39,14 @@ def executed(script: File) -> nbformat.NotebookNode:
     notebook = jupytext.reads(script.content_string, fmt="py:percent")
     if os.environ.get("TUTORIALS") == "unexecuted":
         return notebook
+    log.info("Executing %s", script.src_uri)
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
             notebook,
             timeout=SECONDS,
             kernel_name="python3",
+            coalesce_streams=True,  # what a loop prints is one block
+            extra_arguments=["--IPKernelApp.log_level=40"],  # no warnings of its sockets
             resources={"metadata": {"path": folder}},
         )
         try:

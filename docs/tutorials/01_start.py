@@ -73,8 +73,8 @@ show(library.magnetizations, [f"G = {g:.2f}" for g in library.free_energies])
 #
 # ## Bound states
 #
-# A state is *bound* if the dynamics stays in it. `find_bound_states` starts heat-bath trajectories at every candidate, sees which of them pass to others within 20 sweeps, and measures the
-# weight of what is left.
+# A state is *bound* if the dynamics stays in it. `find_bound_states` starts trajectories of the heat bath at every candidate: a spin at random is drawn anew given all others, and
+# as many draws as there are spins are a sweep. It sees which candidates pass to others within 20 sweeps, and measures the weight of what is left: its share of the probability.
 
 # %%
 states = tg.find_bound_states(energy, 1.0, key=jax.random.key(2), starts=data)

