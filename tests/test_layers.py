@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 # From the ground up. A room is a module or a folder; rooms of one layer are blind to each other.
 LAYERS = (
     ("_codes", "_types"),
-    ("_xla",),
+    ("_version", "_xla"),
     (
         "_batches",
         "_bits",

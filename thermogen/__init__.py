@@ -11,10 +11,10 @@ import importlib.util
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
+from ._version import VERSION as __version__
+
 if TYPE_CHECKING:
     from ._api import *  # noqa: F403
-
-__version__ = "0.3.0"
 
 
 def __getattr__(name: str) -> Any:

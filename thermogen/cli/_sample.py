@@ -16,7 +16,7 @@ from ._app import NoCache, model_at, one_line, printable, say
 # Replicas of each chain, and the hottest of their inverse temperatures, over the coldest.
 _RUNGS, _HOTTEST = 16, 0.05
 _BURN_IN = 400  # sweeps, at least
-# Chains disagree beyond this (Vehtari et al. 2021).
+# Chains may differ beyond this (Vehtari et al. 2021).
 _MAX_RHAT = 1.01
 
 
@@ -86,7 +86,7 @@ def _drawn(
     rhat, ess = float(diagnosis.rhat), min(float(diagnosis.ess), chains * kept)
     note = f"R-hat of the energy is {rhat:.3f}; {ess:.0f} of {chains * kept} samples count."
     if rhat > _MAX_RHAT:
-        note += " Chains disagree: take more by --thin, or --number."
+        note += f" Above {_MAX_RHAT} chains may differ: take more by --thin, or --number."
     spins = np.asarray(found["spins"]).swapaxes(0, 1)  # the first rows are of all chains
     return spins.reshape(-1, energy.n_spins)[:number], note
 

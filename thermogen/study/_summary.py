@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
+from .._version import VERSION
 from ..kinetics import BoundStates
 from ..landscape import TRANSITIONS, Barriers
 from ..learning import RESULTS, FitResult
@@ -236,4 +236,4 @@ def finite(value: float | int) -> float | int | None:
 
 def version() -> str:
     """Version of the package that runs."""
-    return __version__
+    return VERSION

@@ -1,0 +1,3 @@
+"""Version of this code, also of a checkout that is not installed."""
+
+VERSION = "0.3.0"
