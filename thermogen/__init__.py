@@ -11,10 +11,12 @@ import importlib.util
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
-from ._version import VERSION as __version__
+from ._version import VERSION
 
 if TYPE_CHECKING:
     from ._api import *  # noqa: F403
+
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> Any:
