@@ -302,7 +302,7 @@ def _kept(state: PyTree[Array], shardings: tuple[Sharding | None, ...] | None) -
     return jax.tree.unflatten(structure, kept)
 
 
-@compiled_quickly
+@eqx.filter_jit
 def result_of(job: AbstractJob, state: PyTree[Array]) -> PyTree:
     """`job.result(state)`, compiled: what a callback of `run` may ask for."""
     return job.result(state)
