@@ -1,7 +1,7 @@
 """Runs the scripts of this folder: one script a claim, one runner.
 
     python -m experiments                           # what there is
-    python -m experiments births --out FILE         # one of them
+    python -m experiments births --out DIR          # one of them
     python -m experiments all --quick               # all that make claims, in a quarter of an hour
     python -m experiments benchmarks.search naive   # a benchmark
 

@@ -6,7 +6,7 @@ Then compares the genealogy with searches without continuation: at every stage o
 quenches as the genealogy made there, random corners in the place of continued states; and at the
 coldest stage one of as many quenches as the genealogy made at all stages.
 
-    python -m experiments births [--out FILE]
+    python -m experiments births [--out DIR]
 """
 
 import collections
@@ -88,7 +88,7 @@ def compare(energy: tg.Pairwise, family: Genealogy, seed: int) -> bool:
     return sum(extra) == 0
 
 
-def main(out: pathlib.Path = pathlib.Path("docs/images/digits_births.png")) -> None:
+def main(out: pathlib.Path = pathlib.Path("results")) -> None:
     energy = model()
     verdicts = []
     for seed in KEYS:
@@ -123,4 +123,4 @@ def draw(family: Genealogy, energy: tg.Pairwise, out: pathlib.Path) -> None:
     print(f"  {all(between)}; of {len(deaths)} of {family.died.sum()} deaths; {kinds}", end="; ")
     print(f"{seconds:.1f} s")
     figure = genealogy_figure(family, births=births, deaths=deaths, picture=(8, 8))
-    save(out, figure, dpi=140)
+    save(out / "digits_births.png", figure, dpi=140)
