@@ -1,6 +1,7 @@
 """Random words, and spins as the bits of words."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,19 @@ def _places(size: int, ndim: int, axis: int):
     return np.arange(size, dtype=np.uint32).reshape(shape)
 
 
+def packed_parts(parts: Sequence[Array]) -> Array:
+    """Bits along the last axis as words, of arrays of one shape that follow each other.
+
+    What XLA packs by one kernel it computes once: both random words of a counter, for example.
+    """
+    size = parts[0].shape[-1]
+    bits = np.uint32(1) << np.arange(size, dtype=np.uint32)
+    chosen = tuple(jnp.where(part, bits, np.uint32(0)) for part in parts)
+    zeros = (np.uint32(0),) * len(parts)
+    either = functools.partial(jax.tree.map, jnp.bitwise_or)
+    return jnp.concatenate(jax.lax.reduce(chosen, zeros, either, (chosen[0].ndim - 1,)))
+
+
 def random_words(keys: Array, sites: Array, width: int) -> Array:
     """Words of `width` bits for each of `sites` and of `keys`, shape `(sites, keys)`.
 
@@ -35,16 +49,21 @@ def random_words(keys: Array, sites: Array, width: int) -> Array:
     `jax.random` on a CPU takes three times as long. Keys of other generators
     draw by `jax.random`.
     """
+    return jnp.concatenate(random_parts(keys, sites, width))
+
+
+def random_parts(keys: Array, sites: Array, width: int) -> tuple[Array, ...]:
+    """`random_words` in parts of which each continues the other; two where counters give two."""
     if jax.random.key_impl(keys) != "threefry2x32":
         draw = functools.partial(jax.random.bits, shape=sites.shape, dtype=f"uint{width}")
-        return jax.vmap(lambda key: draw(jax.random.fold_in(key, sites[0])))(keys).T
+        return (jax.vmap(lambda key: draw(jax.random.fold_in(key, sites[0])))(keys).T,)
     data = jax.random.key_data(keys).T[:, None, :]
     counters = sites if width == 64 else sites[: -(-sites.size // 2)]
     counts = jnp.broadcast_to(counters.astype(jnp.uint32)[:, None], (counters.size, data.shape[-1]))
     high, low = threefry(data[0], data[1], counts)
     if width == 64:
-        return (high.astype(jnp.uint64) << 32) | low.astype(jnp.uint64)
-    return jnp.concatenate([high, low])[: sites.size]
+        return ((high.astype(jnp.uint64) << 32) | low.astype(jnp.uint64),)
+    return high, low[: sites.size - len(high)]
 
 
 def folded(key: Array, numbers: Array) -> Array:

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from ..energies import SpinSets
 # Of one order p: numbers of the terms of each spin, shape `(colors, members, degree)`, and the
 # other spins of each, shape `(colors, members, degree, p - 1)`.
 Incidences = tuple[np.ndarray, np.ndarray]
+
+# Terms of a spin up to which the levels of its field are told apart.
+_MOST_TERMS = 12
 
 
 @functools.lru_cache(maxsize=64)
@@ -44,6 +48,51 @@ def color_plan(
     classes = [[k for k in range(n_spins) if color[k] == c] for c in range(max(color.values()) + 1)]
     members = _padded(classes, n_spins)
     return members, tuple(_incidences(members, n_spins, table.indices) for table in sets)
+
+
+class LevelPlan(NamedTuple):
+    """Colours of an even number of spins, and what fields are where couplings are +-1.
+
+    Fields have the values `lowest, lowest + step, ..., -lowest`. A spin is at level `first` where
+    every term pulls down, and each one that pulls up instead lifts it by `2 / step` levels.
+    """
+
+    members: np.ndarray  # (colors, members)
+    incidences: tuple[Incidences, ...]
+    first: np.ndarray  # (colors, members)
+    lowest: int
+    step: int  # 1 or 2
+
+
+@functools.lru_cache(maxsize=64)
+def level_plan(n_spins: int, sets: tuple[SpinSets, ...]) -> LevelPlan | None:
+    """For terms of two and more spins; None where there are more levels than are worth it."""
+    members, tables = color_plan(n_spins, sets)
+    degrees = sum(
+        (terms < len(table)).sum(axis=2)
+        for table, (terms, _) in zip(sets, tables, strict=True)
+        if table.order > 1
+    )
+    degrees = np.where(members < n_spins, degrees, 0)
+    most = int(degrees.max(initial=0))
+    if not 0 < most <= _MOST_TERMS:
+        return None
+    mixed = np.any((most - degrees)[members < n_spins] % 2)
+    step = 1 if mixed else 2
+    odd = ((0, 0), (0, members.shape[1] % 2))
+    return LevelPlan(
+        np.pad(members, odd, constant_values=n_spins),
+        tuple(
+            (
+                np.pad(terms, (*odd, (0, 0)), constant_values=len(table)),
+                np.pad(others, (*odd, (0, 0), (0, 0)), constant_values=n_spins),
+            )
+            for table, (terms, others) in zip(sets, tables, strict=True)
+        ),
+        np.pad((most - degrees) // step, odd),
+        -most,
+        step,
+    )
 
 
 @functools.lru_cache(maxsize=64)

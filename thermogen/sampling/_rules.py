@@ -1,8 +1,10 @@
 """Rules by which one spin is updated in its field, each with its own random variate."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt
@@ -67,7 +69,26 @@ class AbstractRule(eqx.Module):
         """The new spin; `field` is `2 beta h`, the logarithm of the odds of +1 to -1."""
 
 
-class HeatBathRule(AbstractRule):
+class AbstractWordRule(AbstractRule):
+    """A rule that asks whether a random word lies below a limit, which depends on the field.
+
+    Where fields have few values, the limits of all of them are known beforehand.
+    """
+
+    # Whether the field is taken along the spin, and a word below the limit flips it; else such a
+    # word turns it up.
+    along: ClassVar[bool]
+
+    @abc.abstractmethod
+    def ordered(self, words: UInt[Array, "*shape"]) -> UInt[Array, "*shape"]:
+        """Random words in the order of the thresholds that they make."""
+
+    @abc.abstractmethod
+    def limits(self, field: Float[Array, "*shape"]) -> UInt[Array, "*shape"]:
+        """How many of the ordered words lie below, as wide as the floats of the field."""
+
+
+class HeatBathRule(AbstractWordRule):
     """Up with probability `1 / (1 + exp(-field))`: the field exceeds a logistic variate.
 
     !!! example
@@ -84,6 +105,8 @@ class HeatBathRule(AbstractRule):
         assert spins.tolist() == [1, 1, 1] and info.flips == 0  # a ground state in the cold
         ```
     """
+
+    along = False
 
     def variate(self, words: UInt[Array, "*shape"], dtype: np.dtype) -> Float[Array, "*shape"]:
         """Logistic variates, symmetric and with tails resolved to 1e-10 (float64: 1e-19).
@@ -106,8 +129,17 @@ class HeatBathRule(AbstractRule):
     ) -> Float[Array, "*shape"]:
         return jnp.where(field > threshold, 1, -1).astype(spin.dtype)
 
+    def ordered(self, words: UInt[Array, "*shape"]) -> UInt[Array, "*shape"]:
+        """By sign and size. None is the largest, so that one may exceed them all."""
+        sign = words & 1
+        return ((words >> 1) ^ -sign) - sign
 
-class MetropolisRule(AbstractRule):
+    def limits(self, field: Float[Array, "*shape"]) -> UInt[Array, "*shape"]:
+        rare = _count(jax.nn.sigmoid(-jnp.abs(field)))
+        return jnp.where(field > 0, ~rare, rare)
+
+
+class MetropolisRule(AbstractWordRule):
     """A flip with probability `PROPOSED min(1, exp(-s field))`.
 
     Thresholds are exponential variates, shifted so that a share of `PROPOSED` lies above zero.
@@ -127,6 +159,8 @@ class MetropolisRule(AbstractRule):
         ```
     """
 
+    along = True
+
     def variate(self, words: UInt[Array, "*shape"], dtype: np.dtype) -> Float[Array, "*shape"]:
         return np.log(PROPOSED).astype(dtype) - jnp.log(open_uniform(words, dtype))
 
@@ -140,6 +174,18 @@ class MetropolisRule(AbstractRule):
         threshold: Float[Array, "*shape"],
     ) -> Float[Array, "*shape"]:
         return jnp.where(jnp.maximum(spin * field, 0) < threshold, -spin, spin)
+
+    def ordered(self, words: UInt[Array, "*shape"]) -> UInt[Array, "*shape"]:
+        return words
+
+    def limits(self, field: Float[Array, "*shape"]) -> UInt[Array, "*shape"]:
+        return _count(PROPOSED * jnp.exp(-jnp.maximum(field, 0)))
+
+
+def _count(share: Float[Array, "*shape"]) -> UInt[Array, "*shape"]:
+    """How many words are a share below 1 of all."""
+    bits = 8 * share.dtype.itemsize
+    return (share * 2.0**bits + 0.5).astype(f"uint{bits}")
 
 
 def open_uniform(words: UInt[Array, "*shape"], dtype: np.dtype) -> Float[Array, "*shape"]:

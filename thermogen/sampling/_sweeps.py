@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._bits import packed, random_words, signs
 from .._checks import as_float, check_precision
 from .._linalg import dot
 from .._types import Beta, Key, Spins
@@ -30,12 +29,10 @@ from ..energies import (
     terms,
 )
 from ._base import Clamp, SweepInfo, count_flips
-from ._coloring import color_plan
+from ._colored import sweep_colored
 from ._dense import Thresholds, sweep_dense
+from ._draws import Draws
 from ._rules import AbstractRule
-
-# Replicas of a coloured energy that share a word.
-_WORD = 32
 
 
 def sweep(
@@ -86,8 +83,8 @@ def sweep(
 
 def _plain(model, beta, spins, keys, clamp):
     rule, energy = model
-    thresholds = _thresholds(rule, spins.T, keys, clamp)
-    return sweep_population(energy, beta, spins.T, rule, thresholds).T
+    draws = Draws(rule, spins.T, keys, clamp)
+    return sweep_population(energy, beta, spins.T, rule, draws).T
 
 
 @jax.custom_batching.custom_vmap
@@ -226,35 +223,7 @@ def _(energy: RBM, beta, spins, rule, thresholds):
 
 @sweep_population.register
 def _(energy: Interactions, beta, spins, rule, thresholds):
-    """Colour after colour, replicas as the bits of words: products of spins are exclusive ors."""
-    plan = color_plan(energy.n_spins, energy.sets)
-    n, replicas = spins.shape
-    width = min(_WORD, replicas)
-
-    def by_word(x):
-        padded = jnp.pad(x, ((0, 0), (0, -replicas % width)), constant_values=1)
-        return padded.reshape(len(x), -1, width)
-
-    # Padding points to a coupling that is 0 and to a spin beyond the last.
-    couplings = [jnp.append(c.astype(spins.dtype), 0) for c in energy.couplings]
-    words = packed(by_word(jnp.pad(spins, ((0, 1), (0, 0)), constant_values=1)))
-    scale = by_word((2 * beta)[None, :])
-
-    def update_color(words, color):
-        members, incidences = color
-        as_signs = functools.partial(signs, size=width, dtype=spins.dtype)
-        field = jnp.zeros((*members.shape, words.shape[1], width), spins.dtype)
-        for table, (rows, others) in zip(couplings, incidences, strict=True):
-            for d in range(rows.shape[1]):
-                minus = jnp.zeros((len(members), words.shape[1]), words.dtype)
-                for j in range(others.shape[2]):
-                    minus ^= words[others[:, d, j]]
-                field += table[rows[:, d]][:, None, None] * as_signs(minus)
-        new = rule(scale * field, as_signs(words[members]), by_word(thresholds(members)))
-        return words.at[members].set(packed(new)), None
-
-    words, _ = jax.lax.scan(update_color, words, plan)
-    return signs(words[:n], width, spins.dtype).reshape(n, -1)[:, :replicas]
+    return sweep_colored(rule, energy, 2 * beta, spins, thresholds)
 
 
 @sweep_population.register
@@ -273,16 +242,3 @@ def _(energy: Complete, beta, spins, rule, thresholds):
         return spins.at[k].set(new), jnp.where(new > 0, index | bit, index & ~bit)
 
     return jax.lax.fori_loop(0, len(spins), update, (spins, index))[0]
-
-
-def _thresholds(rule: AbstractRule, spins, keys, clamp) -> Thresholds:
-    """Thresholds for replicas `(n, R)` with a key each; clamped spins get one never passed."""
-    dtype, width = spins.dtype, 64 if spins.dtype == jnp.float64 else 32
-
-    def thresholds(sites):
-        noise = rule.variate(random_words(keys, sites, width), dtype)
-        if clamp is None:
-            return noise
-        return jnp.where(clamp.T[sites] != 0, rule.never(spins[sites]), noise)
-
-    return thresholds
