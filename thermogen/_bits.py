@@ -32,12 +32,12 @@ def packed_parts(parts: Sequence[Array]) -> Array:
 
     What XLA packs by one kernel it computes once: both random words of a counter, for example.
     """
-    size = parts[0].shape[-1]
-    bits = np.uint32(1) << np.arange(size, dtype=np.uint32)
+    ndim, size = parts[0].ndim, parts[0].shape[-1]
+    bits = np.uint32(1) << _places(size, ndim, -1)
     chosen = tuple(jnp.where(part, bits, np.uint32(0)) for part in parts)
     zeros = (np.uint32(0),) * len(parts)
     either = functools.partial(jax.tree.map, jnp.bitwise_or)
-    return jnp.concatenate(jax.lax.reduce(chosen, zeros, either, (chosen[0].ndim - 1,)))
+    return jnp.concatenate(jax.lax.reduce(chosen, zeros, either, (ndim - 1,)))
 
 
 def random_words(keys: Array, sites: Array, width: int) -> Array:

@@ -1,5 +1,6 @@
 """Sweeps of single spins: long runs, extreme temperatures, random numbers, compilation."""
 
+import equinox as eqx
 import helpers
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from scipy.stats import chi2
 import thermogen as tg
 from thermogen import sampling
 from thermogen._bits import random_words
+from thermogen.sampling._colored import _has_levels
 
 N_DRAWS = 20_000
 # Odds of a false alarm that every bound below is derived from.
@@ -206,3 +208,72 @@ def test_a_batch_of_models_is_as_each_of_them(kernel):
     batched = jax.jit(jax.vmap(lambda energy: kernel.step(energy, 0.7, start, key)[0]))(stacked)
     np.testing.assert_array_equal(batched, [step(model) for model in models])
     assert np.any(batched != 1)
+
+
+def _chain_with_ends(n_spins: int, field: float) -> tg.Interactions:
+    """Spins of one and of two bonds of +-J, in a field."""
+    pairs = np.stack([np.arange(n_spins - 1), np.arange(1, n_spins)], 1)
+    bonds = 0.375 * np.random.default_rng(0).choice([-1.0, 1.0], n_spins - 1)
+    fields = np.full(n_spins, field)
+    return tg.Interactions(n_spins, [np.arange(n_spins)[:, None], pairs], [fields, bonds])
+
+
+def _of_one_size(n_spins: int, order: int, degree: int) -> tg.Interactions:
+    rng = np.random.default_rng(order)
+    rows = [rng.permutation(n_spins).reshape(-1, order) for _ in range(degree)]
+    sets = np.unique(np.sort(np.concatenate(rows), axis=1), axis=0)
+    return tg.Interactions(n_spins, [sets], [0.75 * rng.choice([-1.0, 1.0], len(sets))])
+
+
+LEVELS = {
+    "ends": _chain_with_ends(21, 0.0),
+    "ends in a field": _chain_with_ends(21, 0.25),
+    "triples": _of_one_size(24, 3, 4),
+    "pairs": _of_one_size(30, 2, 9),
+    "one magnet": tg.Interactions.from_terms(2, {(0, 1): 1.0}),
+}
+
+
+@pytest.mark.parametrize(
+    "dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.further)]
+)
+@pytest.mark.parametrize("kernel", [tg.Gibbs(), tg.Metropolis()], ids=["Gibbs", "Metropolis"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ends in a field",
+        *(pytest.param(n, marks=pytest.mark.further) for n in LEVELS if n != "ends in a field"),
+    ],
+)
+def test_levels_of_fields_decide_as_fields_do(name, kernel, dtype):
+    """Couplings of one size go by levels, unless there is a batch of models or one is changed.
+
+    All are small sums of powers of 2: sums of other floats may miss 0, which the cold amplifies.
+    """
+    energy = jax.tree.map(lambda x: jnp.asarray(x, dtype), LEVELS[name])
+    changed = eqx.tree_at(lambda e: e.couplings[-1], energy, replace_fn=lambda c: c.at[0].mul(3.0))
+    n, replicas = energy.n_spins, 37
+    clamp = jnp.zeros(n).at[0].set(1)
+    starts = jnp.ones((replicas, n), dtype)
+    betas = jnp.geomspace(0.01, 1e6, replicas).astype(dtype)
+
+    @jax.jit
+    def swept(energy, key, clamp):
+        def sweeps(beta, start, key):
+            step = lambda s, k: (kernel.step(energy, beta, s, k, clamp)[0], None)  # noqa: E731
+            return jax.lax.scan(step, start, jax.random.split(key, 10))[0]
+
+        return jax.vmap(sweeps)(betas, starts, jax.random.split(key, replicas))
+
+    rule = {tg.Gibbs: sampling.HeatBathRule, tg.Metropolis: sampling.MetropolisRule}[type(kernel)]
+    in_field = name == "ends in a field" and isinstance(kernel, tg.Metropolis)
+    assert _has_levels(rule(), energy) != in_field
+    assert not _has_levels(rule(), changed) or len(energy.couplings[-1]) == 1
+    for model in (energy, changed):
+        by_fields = jax.vmap(swept, in_axes=(0, None, None))
+        stacked = jax.tree.map(lambda x: x[None], model)
+        for held in (None, clamp):
+            ends = swept(model, _key(3), held)
+            assert ends.dtype == dtype
+            np.testing.assert_array_equal(ends, by_fields(stacked, _key(3), held)[0])
+            assert np.any(ends != 1)

@@ -114,7 +114,7 @@ def _by_fields(rule, energy, scale, words, thresholds):
     return jax.lax.scan(update_color, words, color_plan(energy.n_spins, energy.sets))[0]
 
 
-def _products(words: UInt[Array, "n words"], others: UInt[Array, "terms p"]):
+def _products(words, others):
     """Products of spins of each term, as bits: 1 is -1."""
     minus = jnp.zeros((len(others), words.shape[1]), words.dtype)
     for j in range(others.shape[1]):
@@ -165,12 +165,12 @@ def _incremented(counts: list[Array], bit: Array, from_bit: int) -> list[Array]:
 
 def _below(rule, limits, counts, parts, width):
     """Whether the random word of each spin lies below the limit of its level, as bits."""
-    places = np.arange(width, dtype=np.uint32)
+    places = np.arange(width, dtype=np.uint32)[None, None]
     below, begin = [], 0
     for part in parts:
         words = rule.ordered(_by_word(part, width))
         rows = slice(begin, begin := begin + len(words))
-        chosen = list(limits)
+        chosen = list(limits[:, None])
         for digit in counts:
             is_set = (digit[rows, :, None] >> places) & 1 != 0
             pairs = [chosen[i : i + 2] for i in range(0, len(chosen), 2)]

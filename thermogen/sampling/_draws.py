@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt
 
 from .._bits import random_parts, random_words
-from .._types import Key
 from ._rules import AbstractRule
 
 
@@ -19,7 +18,7 @@ class Draws(eqx.Module):
 
     rule: AbstractRule
     spins: Float[Array, "n replicas"]
-    keys: Key
+    keys: Array
     clamp: Array | None
 
     def __call__(self, sites: Array) -> Float[Array, "sites replicas"]:
