@@ -42,10 +42,10 @@ def sweep_colored(
         return sweep_colored(rule, energy, scale[whole], spins[:, whole], drawn)[:, :replicas]
     energy = jax.tree.map(lambda c: c.astype(spins.dtype), energy)
     words = packed(_by_word(jnp.pad(spins, ((0, 1), (0, 0)), constant_values=1), width))
+    arrays = rule, energy, _by_word(scale[None, :], width), words, thresholds
     counted = isinstance(thresholds, Draws) and isinstance(rule, AbstractWordRule)
-    counted = counted and width >= _COUNTED and level_plan(n, energy.sets) is not None
-    road = _by_either if counted else _by_fields
-    words = road(rule, energy, _by_word(scale[None, :], width), words, thresholds)
+    counted = counted and width >= _COUNTED and level_plan(n, energy.sets).few
+    words = _by_either(*arrays) if counted else _by_fields(*arrays)
     return signs(words[:n], width, spins.dtype).reshape(n, -1)
 
 

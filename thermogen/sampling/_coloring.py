@@ -63,20 +63,21 @@ class LevelPlan(NamedTuple):
     lowest: int
     step: int  # 1 or 2
 
+    @property
+    def few(self) -> bool:
+        """Whether there are fields, and levels so few that they are worth it."""
+        return 0 < -self.lowest <= _MOST_TERMS
+
 
 @functools.lru_cache(maxsize=64)
-def level_plan(n_spins: int, sets: tuple[SpinSets, ...]) -> LevelPlan | None:
-    """For terms of two and more spins; None where there are more levels than are worth it."""
+def level_plan(n_spins: int, sets: tuple[SpinSets, ...]) -> LevelPlan:
+    """For terms of two and more spins."""
     members, tables = color_plan(n_spins, sets)
-    degrees = sum(
-        (terms < len(table)).sum(axis=2)
-        for table, (terms, _) in zip(sets, tables, strict=True)
-        if table.order > 1
-    )
-    degrees = np.where(members < n_spins, degrees, 0)
+    degrees = np.zeros(members.shape, int)
+    for table, (terms, _) in zip(sets, tables, strict=True):
+        if table.order > 1:
+            degrees += (terms < len(table)).sum(axis=2)
     most = int(degrees.max(initial=0))
-    if not 0 < most <= _MOST_TERMS:
-        return None
     mixed = np.any((most - degrees)[members < n_spins] % 2)
     step = 1 if mixed else 2
     odd = ((0, 0), (0, members.shape[1] % 2))
