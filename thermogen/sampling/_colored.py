@@ -165,14 +165,14 @@ def _incremented(counts: list[Array], bit: Array, from_bit: int) -> list[Array]:
 
 def _below(rule, limits, counts, parts, width):
     """Whether the random word of each spin lies below the limit of its level, as bits."""
-    places = np.arange(width, dtype=np.uint32)[None, None]
+    bits = np.uint32(1) << np.arange(width, dtype=np.uint32)[None, None]
     below, begin = [], 0
     for part in parts:
         words = rule.ordered(_by_word(part, width))
         rows = slice(begin, begin := begin + len(words))
         chosen = list(limits[:, None])
         for digit in counts:
-            is_set = (digit[rows, :, None] >> places) & 1 != 0
+            is_set = (digit[rows, :, None] & bits) != 0
             pairs = [chosen[i : i + 2] for i in range(0, len(chosen), 2)]
             chosen = [jnp.where(is_set, p[-1], p[0]) for p in pairs]
         below.append(words < chosen[0])
