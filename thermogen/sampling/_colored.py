@@ -132,7 +132,7 @@ def _by_levels(rule, energy, scale, words, draws):
     def update_color(words, color):
         members, first, incidences = color
         before = words[members]
-        counts = [_mask((first >> b) & 1)[:, None] for b in range(len(values).bit_length())]
+        counts = [_mask((first >> b) & 1)[:, None] for b in range((len(values) - 1).bit_length())]
         for table, minus, (rows, others) in zip(energy.sets, negative, incidences, strict=True):
             for d in range(rows.shape[1] if table.order > 1 else 0):
                 down = _products(words, others[:, d]) ^ minus[rows[:, d]][:, None]
