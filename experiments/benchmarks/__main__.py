@@ -26,15 +26,15 @@ from experiments.benchmarks import _peers, _tables, _watch
 
 # Seconds of each comparison by the number of cores that it is run on: 20 minutes at most.
 COMPARISONS = {
-    "walsh": {1: 25, 2: 25},
+    "walsh": {1: 20, 2: 20},
     "samplers": {1: 190, 2: 100},
     "tempering": {1: 160},
-    "ground_states": {1: 350},
+    "ground_states": {1: 380},
     "exact": {1: 15},
     "free_energy": {1: 50},
     "learning": {1: 20},
-    "machines": {1: 170},
-    "search": {1: 80},
+    "machines": {1: 160},
+    "search": {1: 75},
 }
 
 

@@ -62,10 +62,17 @@ def _by_word(x: Array, width: int) -> Array:
 
 @jax.custom_batching.custom_vmap
 def _by_either(rule, energy, *arrays):
-    """Whether couplings are of one size is a number, which a program learns when it runs."""
+    """Whether couplings are of one size is a number, which a program learns when it runs.
+
+    On a processor. An accelerator would wait for the number in every sweep.
+    """
     by_levels = functools.partial(_by_levels, rule, energy)
     by_fields = functools.partial(_by_fields, rule, energy)
-    return jax.lax.cond(_has_levels(rule, energy), by_levels, by_fields, *arrays)
+
+    def either(*arrays):
+        return jax.lax.cond(_has_levels(rule, energy), by_levels, by_fields, *arrays)
+
+    return jax.lax.platform_dependent(*arrays, cpu=either, default=by_fields)
 
 
 @_by_either.def_vmap
