@@ -17,8 +17,13 @@ def signs(words, size: int, dtype, axis: int = -1):
 
 def packed(spins, axis: int = -1):
     """Spins along an axis as bits of one word."""
-    bits = np.uint32(1) << _places(spins.shape[axis], spins.ndim, axis)
+    bits = bit_row(spins.shape[axis], spins.ndim, axis)
     return jnp.sum(jnp.where(spins < 0, bits, np.uint32(0)), axis=axis, dtype=jnp.uint32)
+
+
+def bit_row(size: int, ndim: int, axis: int = -1) -> np.ndarray:
+    """Words of one bit each, along one of so many axes."""
+    return np.uint32(1) << _places(size, ndim, axis)
 
 
 def _places(size: int, ndim: int, axis: int):
@@ -33,7 +38,7 @@ def packed_parts(parts: Sequence[Array]) -> Array:
     What XLA packs by one kernel it computes once: both random words of a counter, for example.
     """
     ndim, size = parts[0].ndim, parts[0].shape[-1]
-    bits = np.uint32(1) << _places(size, ndim, -1)
+    bits = bit_row(size, ndim)
     chosen = tuple(jnp.where(part, bits, np.uint32(0)) for part in parts)
     zeros = (np.uint32(0),) * len(parts)
     either = functools.partial(jax.tree.map, jnp.bitwise_or)

@@ -1,5 +1,8 @@
 """Sweeps of single spins: long runs, extreme temperatures, random numbers, compilation."""
 
+import itertools
+from collections.abc import Iterator
+
 import equinox as eqx
 import helpers
 import jax
@@ -218,11 +221,12 @@ def _chain_with_ends(n_spins: int, field: float) -> tg.Interactions:
     return tg.Interactions(n_spins, [np.arange(n_spins)[:, None], pairs], [fields, bonds])
 
 
-def _of_one_size(n_spins: int, order: int, degree: int) -> tg.Interactions:
+def _of_one_size(n_spins: int, order: int, degree: int, *empty: np.ndarray) -> tg.Interactions:
     rng = np.random.default_rng(order)
     rows = [rng.permutation(n_spins).reshape(-1, order) for _ in range(degree)]
     sets = np.unique(np.sort(np.concatenate(rows), axis=1), axis=0)
-    return tg.Interactions(n_spins, [sets], [0.75 * rng.choice([-1.0, 1.0], len(sets))])
+    couplings = 0.75 * rng.choice([-1.0, 1.0], len(sets))
+    return tg.Interactions(n_spins, [*empty, sets], [*(np.zeros(0) for _ in empty), couplings])
 
 
 LEVELS = {
@@ -230,21 +234,24 @@ LEVELS = {
     "ends in a field": _chain_with_ends(21, 0.25),
     "triples": _of_one_size(24, 3, 4),
     "pairs": _of_one_size(30, 2, 9),
+    "no pairs before triples": _of_one_size(24, 3, 2, np.zeros((0, 2), int)),
     "one magnet": tg.Interactions.from_terms(2, {(0, 1): 1.0}),
 }
 
 
-@pytest.mark.parametrize(
-    "dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.further)]
-)
-@pytest.mark.parametrize("kernel", [tg.Gibbs(), tg.Metropolis()], ids=["Gibbs", "Metropolis"])
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ends in a field",
-        *(pytest.param(n, marks=pytest.mark.further) for n in LEVELS if n != "ends in a field"),
-    ],
-)
+QUICK = {("ends", tg.Metropolis, "float32"), ("ends in a field", tg.Gibbs, "float32")}
+
+
+def _level_cases() -> Iterator:
+    kernels = tg.Gibbs(), tg.Metropolis()
+    for name, kernel, dtype in itertools.product(LEVELS, kernels, ["float32", "float64"]):
+        marks = [] if (name, type(kernel), dtype) in QUICK else [pytest.mark.further]
+        yield pytest.param(
+            name, kernel, dtype, marks=marks, id=f"{name}, {type(kernel).__name__}, {dtype}"
+        )
+
+
+@pytest.mark.parametrize(("name", "kernel", "dtype"), list(_level_cases()))
 def test_levels_of_fields_decide_as_fields_do(name, kernel, dtype):
     """Couplings of one size go by levels, unless there is a batch of models or one is changed.
 
@@ -277,3 +284,33 @@ def test_levels_of_fields_decide_as_fields_do(name, kernel, dtype):
             assert ends.dtype == dtype
             np.testing.assert_array_equal(ends, by_fields(stacked, _key(3), held)[0])
             assert np.any(ends != 1)
+
+
+class _Lifted(tg.AbstractMultilinear):
+    """A ring of a user, whose terms leave out its offset."""
+
+    n_spins: int = eqx.field(static=True)
+    offset: jax.Array
+
+    def __call__(self, spins):
+        return self.offset - jnp.sum(spins * jnp.roll(spins, -1))
+
+
+@tg.energies.terms.register
+def _(energy: _Lifted):
+    sites = np.arange(energy.n_spins)
+    pairs = np.stack([sites, np.roll(sites, -1)], axis=1)
+    return tg.Interactions(energy.n_spins, [pairs], [np.ones(energy.n_spins)])
+
+
+def test_a_batch_of_models_of_the_same_terms():
+    def swept(offset, key):
+        step = lambda s, k: tg.Gibbs().step(_Lifted(10, offset), 0.7, s, k)[0]  # noqa: E731
+        return jax.vmap(step)(jnp.ones((9, 10)), jax.random.split(key, 9))
+
+    offsets, keys = jnp.arange(3.0), jax.random.split(_key(0), 3)
+    together = jax.vmap(swept)(offsets, keys)
+    np.testing.assert_array_equal(
+        together, [swept(*each) for each in zip(offsets, keys, strict=True)]
+    )
+    assert np.any(together != 1)

@@ -68,6 +68,7 @@ from ._reweighting import Reweighting as Reweighting
 from ._reweighting import multi_histogram as multi_histogram
 from ._reweighting import multi_histogram_reweighting as multi_histogram_reweighting
 from ._rules import AbstractRule as AbstractRule
+from ._rules import AbstractWordRule as AbstractWordRule
 from ._rules import HeatBathRule as HeatBathRule
 from ._rules import MetropolisRule as MetropolisRule
 from ._rules import open_uniform as open_uniform

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt
 
-from .._bits import packed, packed_parts, signs
+from .._bits import bit_row, packed, packed_parts, signs
 from ..energies import Interactions
-from ._coloring import color_plan, level_plan
+from ._coloring import color_plan, has_few_levels, level_plan
 from ._dense import Thresholds
-from ._draws import Draws
 from ._rules import AbstractRule, AbstractWordRule
+from ._thresholds import RandomThresholds
 
 # Replicas that share a word, and how many take the road of levels; fewer are as fast by fields.
 _WORD = 32
@@ -43,14 +43,14 @@ def sweep_colored(
     energy = jax.tree.map(lambda c: c.astype(spins.dtype), energy)
     words = packed(_by_word(jnp.pad(spins, ((0, 1), (0, 0)), constant_values=1), width))
     arrays = rule, energy, _by_word(scale[None, :], width), words, thresholds
-    counted = isinstance(thresholds, Draws) and isinstance(rule, AbstractWordRule)
-    counted = counted and width >= _COUNTED and level_plan(n, energy.sets).few
+    counted = isinstance(thresholds, RandomThresholds) and isinstance(rule, AbstractWordRule)
+    counted = counted and width >= _COUNTED and has_few_levels(n, energy.sets)
     words = _by_either(*arrays) if counted else _by_fields(*arrays)
     return signs(words[:n], width, spins.dtype).reshape(n, -1)
 
 
 def _of_replicas(thresholds: Thresholds, rows: np.ndarray) -> Thresholds:
-    if isinstance(thresholds, Draws):
+    if isinstance(thresholds, RandomThresholds):
         return thresholds.of_replicas(rows)
     return lambda sites: thresholds(sites)[:, rows]
 
@@ -60,8 +60,7 @@ def _by_word(x: Array, width: int) -> Array:
     return x.reshape(len(x), -1, width)
 
 
-@jax.custom_batching.custom_vmap
-def _by_either(rule, energy, *arrays):
+def _either(rule, energy, *arrays):
     """Whether couplings are of one size is a number, which a program learns when it runs.
 
     On a processor. An accelerator would wait for the number in every sweep.
@@ -75,11 +74,14 @@ def _by_either(rule, energy, *arrays):
     return jax.lax.platform_dependent(*arrays, cpu=either, default=by_fields)
 
 
+_by_either = jax.custom_batching.custom_vmap(_either)
+
+
 @_by_either.def_vmap
 def _(size, batched, rule, energy, *arrays):
     """A batch of energies would take both roads."""
     axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
-    road = _by_fields if any(jax.tree.leaves(batched[1])) else _by_either
+    road = _by_fields if any(jax.tree.leaves(batched[1])) else _either
     return jax.vmap(road, in_axes=axes, axis_size=size)(rule, energy, *arrays), True
 
 
@@ -96,9 +98,9 @@ def _has_levels(rule: AbstractWordRule, energy: Interactions):
 
 def _sizes(energy: Interactions):
     """The size of the first coupling, and the first field."""
-    tables = list(zip(energy.sets, energy.couplings, strict=True))
-    size = next(jnp.abs(c[0]) for table, c in tables if table.order > 1)
-    return size, next((c[0] for table, c in tables if table.order == 1), jnp.zeros_like(size))
+    known = [(t.order, c[0]) for t, c in zip(energy.sets, energy.couplings, strict=True) if len(t)]
+    size = next(jnp.abs(first) for order, first in known if order > 1)
+    return size, next((first for order, first in known if order == 1), jnp.zeros_like(size))
 
 
 def _by_fields(rule, energy, scale, words, thresholds):
@@ -129,7 +131,7 @@ def _products(words, others):
     return minus
 
 
-def _by_levels(rule, energy, scale, words, draws):
+def _by_levels(rule, energy, scale, words, thresholds):
     width, (size, field) = scale.shape[-1], _sizes(energy)
     plan = level_plan(energy.n_spins, energy.sets)
     values = np.arange(plan.lowest, -plan.lowest + 1, plan.step)[:, None, None]
@@ -146,9 +148,9 @@ def _by_levels(rule, energy, scale, words, draws):
                 up = ~(down ^ before) if rule.along else ~down
                 up &= _mask(rows[:, d] < len(table))[:, None]
                 counts = _incremented(counts, up, from_bit=2 - plan.step)
-        below = _below(rule, limits, counts, draws.words(members), width)
+        below = _below(rule, limits, counts, thresholds.words(members), width)
         new = before ^ below if rule.along else ~below
-        if (held := draws.held(members)) is not None:
+        if (held := thresholds.held(members)) is not None:
             fixed = packed(_by_word(jnp.where(held, -1, 1), width))
             new = (before & fixed) | (new & ~fixed)
         return words.at[members].set(new), None
@@ -172,7 +174,7 @@ def _incremented(counts: list[Array], bit: Array, from_bit: int) -> list[Array]:
 
 def _below(rule, limits, counts, parts, width):
     """Whether the random word of each spin lies below the limit of its level, as bits."""
-    bits = np.uint32(1) << np.arange(width, dtype=np.uint32)[None, None]
+    bits = bit_row(width, 3)
     below, begin = [], 0
     for part in parts:
         words = rule.ordered(_by_word(part, width))

@@ -63,10 +63,13 @@ class LevelPlan(NamedTuple):
     lowest: int
     step: int  # 1 or 2
 
-    @property
-    def few(self) -> bool:
-        """Whether there are fields, and levels so few that they are worth it."""
-        return 0 < -self.lowest <= _MOST_TERMS
+
+@functools.lru_cache(maxsize=64)
+def has_few_levels(n_spins: int, sets: tuple[SpinSets, ...]) -> bool:
+    """Whether there are terms of two and more spins, and so few that levels are worth it."""
+    longer = [table.indices.ravel() for table in sets if table.order > 1]
+    degrees = np.bincount(np.concatenate([np.zeros(0, int), *longer]), minlength=n_spins)
+    return 0 < int(degrees.max(initial=0)) <= _MOST_TERMS
 
 
 @functools.lru_cache(maxsize=64)

@@ -72,7 +72,19 @@ class AbstractRule(eqx.Module):
 class AbstractWordRule(AbstractRule):
     """A rule that asks whether a random word lies below a limit, which depends on the field.
 
-    Where fields have few values, the limits of all of them are known beforehand.
+    Where fields have few values, the limits of all of them are known beforehand, and a sweep of
+    sparse energies needs neither fields nor thresholds.
+
+    !!! example
+
+        ```python
+        import jax.numpy as jnp
+        import thermogen as tg
+
+        rule = tg.sampling.HeatBathRule()
+        assert isinstance(rule, tg.sampling.AbstractWordRule)
+        assert rule.limits(jnp.float32(0.0)) == 2**31  # half of the words turn a free spin up
+        ```
     """
 
     # Whether the field is taken along the spin, and a word below the limit flips it; else such a
@@ -81,7 +93,7 @@ class AbstractWordRule(AbstractRule):
 
     @abc.abstractmethod
     def ordered(self, words: UInt[Array, "*shape"]) -> UInt[Array, "*shape"]:
-        """Random words in the order of the thresholds that they make."""
+        """Random words, so that those that flip a spin, or turn it up, are the smallest."""
 
     @abc.abstractmethod
     def limits(self, field: Float[Array, "*shape"]) -> UInt[Array, "*shape"]:
@@ -185,7 +197,7 @@ class MetropolisRule(AbstractWordRule):
 def _count(share: Float[Array, "*shape"]) -> UInt[Array, "*shape"]:
     """How many words are a share below 1 of all."""
     bits = 8 * share.dtype.itemsize
-    return (share * 2.0**bits + 0.5).astype(f"uint{bits}")
+    return jnp.where(share > 0, share * 2.0**bits + 0.5, 0).astype(f"uint{bits}")  # 0 for NaN
 
 
 def open_uniform(words: UInt[Array, "*shape"], dtype: np.dtype) -> Float[Array, "*shape"]:

@@ -31,8 +31,8 @@ from ..energies import (
 from ._base import Clamp, SweepInfo, count_flips
 from ._colored import sweep_colored
 from ._dense import Thresholds, sweep_dense
-from ._draws import Draws
 from ._rules import AbstractRule
+from ._thresholds import RandomThresholds
 
 
 def sweep(
@@ -83,8 +83,8 @@ def sweep(
 
 def _plain(model, beta, spins, keys, clamp):
     rule, energy = model
-    draws = Draws(rule, spins.T, keys, clamp)
-    return sweep_population(energy, beta, spins.T, rule, draws).T
+    thresholds = RandomThresholds(rule, spins.T, keys, clamp)
+    return sweep_population(energy, beta, spins.T, rule, thresholds).T
 
 
 @jax.custom_batching.custom_vmap

@@ -9,7 +9,7 @@ from .._bits import random_parts, random_words
 from ._rules import AbstractRule
 
 
-class Draws(eqx.Module):
+class RandomThresholds(eqx.Module):
     """Thresholds of a rule for spins `(n, R)` of replicas with a key each.
 
     Clamped spins get a threshold that is never passed. The words behind them are for rules that
@@ -37,6 +37,6 @@ class Draws(eqx.Module):
     def held(self, sites: Array) -> Bool[Array, "sites replicas"] | None:
         return None if self.clamp is None else self.clamp.T[sites] != 0
 
-    def of_replicas(self, rows: np.ndarray) -> "Draws":
+    def of_replicas(self, rows: np.ndarray) -> "RandomThresholds":
         clamp = None if self.clamp is None else self.clamp[rows]
-        return Draws(self.rule, self.spins[:, rows], self.keys[rows], clamp)
+        return RandomThresholds(self.rule, self.spins[:, rows], self.keys[rows], clamp)
