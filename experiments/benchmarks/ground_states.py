@@ -48,11 +48,7 @@ class Instance(NamedTuple):
         first, second = (np.asarray(spins, float)[..., self.pairs[:, k]] for k in (0, 1))
         return -(first * second) @ self.couplings
 
-    def energy(self) -> tg.Pairwise | tg.Interactions:
-        """Sparse where spins have few neighbours, which is when a sweep of `Interactions` wins."""
-        if 2 * len(self.pairs) < 16 * self.n_spins:
-            couplings = jnp.asarray(self.couplings, jnp.float32)
-            return tg.Interactions(self.n_spins, [self.pairs], [couplings])
+    def energy(self) -> tg.Pairwise:
         matrix = np.zeros((self.n_spins, self.n_spins), np.float32)
         matrix[tuple(self.pairs.T)] = self.couplings
         return tg.Pairwise(jnp.asarray(matrix + matrix.T), jnp.zeros(self.n_spins, jnp.float32))
