@@ -314,3 +314,39 @@ def test_a_batch_of_models_of_the_same_terms():
         together, [swept(*each) for each in zip(offsets, keys, strict=True)]
     )
     assert np.any(together != 1)
+
+
+class _UniformBelow(sampling.AbstractWordRule):
+    """The heat bath of a user, by uniform numbers in place of logistic ones."""
+
+    along = False
+
+    def variate(self, words, dtype):
+        return sampling.open_uniform(words, dtype)
+
+    def never(self, spin):
+        return jnp.where(spin > 0, -1.0, 2.0)
+
+    def __call__(self, field, spin, threshold):
+        return jnp.where(threshold < jax.nn.sigmoid(field), 1, -1).astype(spin.dtype)
+
+    def ordered(self, words):
+        return words
+
+    def limits(self, field):
+        bits = 8 * field.dtype.itemsize
+        return (jax.nn.sigmoid(field) * 2.0**bits).astype(f"uint{bits}")
+
+
+def test_a_word_rule_of_a_user_goes_by_levels():
+    energy, rule = LEVELS["ends"], _UniformBelow()
+    starts, keys = jnp.ones((9, energy.n_spins)), jax.random.split(_key(0), 9)
+
+    def swept(energy):
+        one = lambda s, k: sampling.sweep(rule, energy, 1.0, s, k)[0]  # noqa: E731
+        return jax.vmap(one)(starts, keys)
+
+    assert _has_levels(rule, energy)
+    by_fields = jax.vmap(swept)(jax.tree.map(lambda x: jnp.asarray(x)[None], energy))[0]
+    np.testing.assert_array_equal(swept(energy), by_fields)
+    assert np.any(by_fields != 1)

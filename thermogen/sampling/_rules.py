@@ -73,7 +73,12 @@ class AbstractWordRule(AbstractRule):
     """A rule that asks whether a random word lies below a limit, which depends on the field.
 
     Where fields have few values, the limits of all of them are known beforehand, and a sweep of
-    sparse energies needs neither fields nor thresholds.
+    sparse energies needs neither fields nor thresholds. It then calls `ordered` and `limits` in
+    place of the rule, which have to decide as the rule does.
+
+    Attributes:
+        along: whether the field is taken along the spin, and a word below the limit flips it; else
+            such a word turns it up.
 
     !!! example
 
@@ -87,8 +92,6 @@ class AbstractWordRule(AbstractRule):
         ```
     """
 
-    # Whether the field is taken along the spin, and a word below the limit flips it; else such a
-    # word turns it up.
     along: ClassVar[bool]
 
     @abc.abstractmethod
